@@ -92,6 +92,11 @@ MESSAGES: Final = (
         "Solve the reason and repeat the call.",
     ),
     Message(
+        "The {rows} are missing:",
+        "A part of ExplainGuest or CheckMaintenance could not be read; the reason follows.",
+        "Solve the reason and repeat the call.",
+    ),
+    Message(
         "Missing: {table} of {cluster}.",
         "A query could not read the table on that cluster; the reason follows.",
         "Solve the reason, or name another cluster in `cluster_name`.",
@@ -113,7 +118,7 @@ MESSAGES: Final = (
         "Do not take an empty value for one that is not set.",
     ),
     Message(
-        "Node {node} on {cluster} is offline.",
+        "Node {node} on {cluster} is offline. ListNodeRrdData shows until when it ran.",
         "The call needs a node that Proxmox reports as offline.",
         "Start the node, or choose another node or guest.",
     ),

@@ -18,17 +18,10 @@ from .few_guests import few_guests
 
 pytestmark = pytest.mark.anyio
 
+SCENARIO = few_guests
+KEEPS_ANSWERS = True
+
 EVERY_TABLE = sorted(tables())
-
-
-@pytest.fixture(scope="module")
-def module_scenario():
-    return few_guests()
-
-
-@pytest.fixture(scope="module")
-def module_keeps_answers():
-    return True
 
 
 def is_(field, operator, *value):
@@ -297,6 +290,25 @@ async def test_merging_guests_of_several_clusters_is_noted(tool_client, query):
     assert note not in answer.notes
 
 
+@pytest.mark.parametrize(
+    ("table", "fields", "more", "note"),
+    [
+        ("snapshots", ["vmid"], "cluster", "vmid 101, 105: on several clusters, so rows were merg"),
+        ("storages", ["storage"], "node", "each node has its own, and they were merged here."),
+    ],
+)
+async def test_rows_limited_per_a_name_of_several_things_are_noted(
+    tool_client, table, fields, more, note
+):
+    def limited(names):
+        limit = {"fields": names, "count": 1}
+        return ask(tool_client, **{"from": table, "orderBy": names, "limitPer": limit})
+
+    noted = next(n for n in (await limited(fields)).notes.split("\n") if note in n)
+    assert noted.endswith(f"Add {more} to limitPer to separate them.")
+    assert note not in (await limited([more, *fields])).notes
+
+
 async def test_guests_without_a_pool_are_no_merged_pool(tool_client):
     query = {"from": "guests", "select": ["pool", "COUNT(*) as n"], "groupBy": ["pool"]}
     answer = await ask(tool_client, **query)
@@ -379,6 +391,60 @@ async def test_the_top_5_read_the_configuration_of_few_guests(tool_client):
     assert len(answer.data) == 5
     assert all(row["qemu_config.os_type"] for row in answer.data)
     assert len(configs) == 6  # one more shows whether there are more
+
+
+@pytest.mark.parametrize("column", ["qemu_config.os_type", "description"])
+async def test_the_largest_of_each_node_read_the_configuration_of_few_guests(tool_client, column):
+    query = {
+        "from": "guests",
+        "select": ["vmid", "node", column],
+        "where": is_("type", "=", "qemu"),
+        "orderBy": ["node", "memory_usage desc"],
+    }
+    every = (await ask(tool_client, "prod", **query)).data
+    by_node = {node: [r for r in every if r["node"] == node] for node in {r["node"] for r in every}}
+    tool_client.requests("prod")
+    answer = await ask(tool_client, "prod", **query, limitPer={"fields": ["node"], "count": 2})
+    configs = [r for r in tool_client.requests("prod") if r.endswith(("/pending", "/config"))]
+    assert answer.data == [row for node in sorted(by_node) for row in by_node[node][:2]]
+    cut = sum(len(rows) > 2 for rows in by_node.values())
+    assert cut
+    assert f"limitPer cut {cut} of {len(by_node)} values of node: they have more" in answer.notes
+    # one more of each node that is online shows whether it has more
+    online = [rows for node, rows in by_node.items() if node != "pve05"]
+    assert len(configs) == sum(min(len(rows), 3) for rows in online)
+
+
+async def test_rows_limited_per_what_costs_calls_are_taken_of_all_rows(tool_client):
+    query = {
+        "from": "guests",
+        "select": ["vmid", "qemu_config.os_type", "memory_max"],
+        "where": where(is_("type", "=", "qemu"), is_("qemu_config.os_type", "IS NOT NULL")),
+        "orderBy": ["memory_max desc", "vmid"],
+    }
+    every = (await ask(tool_client, "prod", **query)).data
+    limit = {"fields": ["qemu_config.os_type"], "count": 1}
+    answer = await ask(tool_client, "prod", **query, limitPer=limit)
+    first = {}
+    for row in every:
+        first.setdefault(row["qemu_config.os_type"], row)
+    assert answer.data == list(first.values())
+
+
+async def test_groups_are_limited_per_outer_group(tool_client):
+    query = {
+        "from": "guests",
+        "select": ["cluster", "node", "COUNT(*) as n"],
+        "groupBy": ["cluster", "node"],
+        "orderBy": ["cluster", "n desc"],
+    }
+    every = (await ask(tool_client, **query)).data
+    answer = await ask(tool_client, **query, limitPer={"fields": ["cluster"], "count": 2})
+    kept = [
+        [r for r in every if r["cluster"] == name][:2]
+        for name in sorted(tool_client.clusters.connected)
+    ]
+    assert answer.data == [row for rows in kept for row in rows]
 
 
 async def test_pages_of_a_reduced_query_fit_together(tool_client):

@@ -14,6 +14,8 @@ from .few_guests import few_guests
 
 pytestmark = pytest.mark.anyio
 
+SCENARIO = few_guests
+
 NODE = PROD.node
 WITHOUT_CLUSTER = {"GetQuerySchema", "ListClusters"}
 SAYS_SO = {"GetAttention"}  # a node without statistics is a finding
@@ -30,11 +32,6 @@ def identities(answer) -> list[tuple]:
         [k for k in KEYS if k != "node" or not {"volid", "full_on"} & row.keys()] for row in rows
     ]
     return [tuple(map(row.get, some)) for row, some in zip(rows, keys, strict=True)]
-
-
-@pytest.fixture(scope="module")
-def module_scenario():
-    return few_guests()
 
 
 @pytest.fixture(scope="module", autouse=True)

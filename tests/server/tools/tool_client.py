@@ -13,7 +13,7 @@ from proxmox_client import ApiToken, Client, Tls
 from proxmox_client.emulator import Clock, Emulator, Scenario
 from proxmox_client.emulator import EmulatedCluster as Emulated
 from proxmox_client.outages import Response
-from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role
+from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role, Toolset
 from pvemcp_server.approvals import Approvals
 from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
@@ -48,7 +48,9 @@ class FakeClusters:
     async def names(self) -> list[str]:
         return sorted(self.connected)
 
-    async def open(self, name: str, caller: Caller, scope: Resources, notes: Notes) -> Cluster:
+    async def open(
+        self, name: str, identities: Mapping[str, int], scope: Resources, notes: Notes
+    ) -> Cluster:
         connected = self.connected[name]
         return Cluster(
             name=name,
@@ -125,7 +127,10 @@ class Answer:
 
 @dataclass
 class ToolClient:
-    """Calls tools as an MCP client would, with a key that is granted `tools` on `resources`."""
+    """Calls tools as an MCP client would, with a key that is granted `tools` on `resources`.
+
+    It has all toolsets.
+    """
 
     clusters: FakeClusters
     settings: Values = field(default_factory=Values)
@@ -134,6 +139,7 @@ class ToolClient:
     approvals: Approvals | None = None  # needed where the client cannot ask
     resources: Resources = EVERYTHING
     tools: frozenset[str] = frozenset({ANY})
+    toolsets: frozenset[str] = frozenset(Toolset)
 
     def __getitem__(self, name: str) -> ConnectedCluster:
         return self.clusters.connected[name]
@@ -161,7 +167,7 @@ class ToolClient:
 
     async def __call__(self, tool: str, **arguments: Any) -> Answer:
         role = Role(1, "test", "", (Grant(self.tools, resources=self.resources),))
-        caller = Caller("k", "test key", role, output_format="JsonNormal")
+        caller = Caller("k", "test key", role, toolsets=self.toolsets, output_format="JsonNormal")
         pipeline = Pipeline(tools(), self.clusters, self, self.audit, self.approvals)  # type: ignore[arg-type]
         result = await pipeline.call(caller, tool, arguments, self.conversation)
         notes = result.blocks[1] if len(result.blocks) > 1 else ""

@@ -71,6 +71,9 @@ class QueryGenerator:
         sortable = self._fields(table, 2) if not reference.distinct else fields
         keys = [field for field in sortable.values() if field.field.kind is not Kind.LIST]
         self._order([(self._dotted(field), field) for field in keys], query, reference)
+        limited = keys if reference.distinct else self._fields(table, 2).values()
+        scalars = [field for field in limited if field.field.kind is not Kind.LIST]
+        self._limit_per(scalars, len(scalars), query, reference)
 
     def _grouped(self, table: Table, query: Json, reference: ReferenceQuery) -> None:
         keys = {
@@ -101,6 +104,21 @@ class QueryGenerator:
             for name, aggregate in aggregates.items()
         ]
         self._order(sortable, query, reference)
+        self._limit_per(list(keys.values()), len(keys) - 1, query, reference)
+
+    def _limit_per(
+        self, fields: Sequence[FieldReference], most: int, query: Json, reference: ReferenceQuery
+    ) -> None:
+        if most < 1 or not reference.order_by or self.rng.random() < 0.5:
+            return
+        chosen, count = self.rng.sample(fields, self.rng.randint(1, most)), self.rng.randint(1, 3)
+        reference.limit_per = (tuple(chosen), count)
+        query[self._key("limitPer")] = {
+            self._one_of("fields", "Field", "by"): self._maybe_bare(
+                list(map(self._dotted, chosen))
+            ),
+            self._one_of("count", "limit"): self._one_of(count, str(count)),
+        }
 
     def _order(
         self, sortable: Sequence[tuple[str, Subject]], query: Json, reference: ReferenceQuery
@@ -192,9 +210,10 @@ class QueryGenerator:
 
     def _condition(self, table: Table) -> tuple[Json, Comparison]:
         field = next(iter(self._fields(table, 1).values()))
-        others = [f for f in self._fields(table, 12).values() if _are_comparable(f, field)]
-        if others and self.rng.random() < 0.25:
-            return self._field_comparison(field, self.rng.choice(others))
+        if self.rng.random() < 0.25:
+            others = [f for f in self._fields(table, 12).values() if _are_comparable(f, field)]
+            if others:
+                return self._field_comparison(field, self.rng.choice(others))
         operator = self.rng.choice([op for op in Operator if op.fits(field.field.kind)])
         least, most = operator.arity
         number = self.rng.randint(least, min(most, 4))
@@ -309,7 +328,7 @@ class QueryGenerator:
         return str(self._one_of(name, name, name.upper(), camel))
 
     def _key(self, name: str) -> str:
-        snake = {"groupBy": "group_by", "orderBy": "ORDER_BY"}
+        snake = {"groupBy": "group_by", "orderBy": "ORDER_BY", "limitPer": "limit_per"}
         return str(self._one_of(name, name, snake.get(name, name.upper())))
 
     def _maybe_bare(self, entries: list[Any]) -> Any:

@@ -1,6 +1,7 @@
 """The oracle: answers a query row by row in plain Python, slow and easy to verify."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,8 +23,19 @@ from .reference import (
 Record = Mapping[str, Any]  # a row with its cluster, its table and its dataset
 
 
-def expected(query: ReferenceQuery, dataset: Dataset) -> list[dict[str, Any]]:
-    """Return the rows of the answer, in order."""
+def expected(
+    query: ReferenceQuery, dataset: Dataset
+) -> tuple[list[dict[str, Any]], tuple[int, int]]:
+    """Return the rows of the answer, in order; how many groups limitPer cuts, and of how many."""
+    groups, cut = _groups_in_order(query, dataset), (0, 0)
+    if query.limit_per:
+        groups, cut = _first(groups, *query.limit_per)
+    page = groups[query.offset : query.offset + query.limit]
+    return [_output(group, query) for group in page], cut
+
+
+def _groups_in_order(query: ReferenceQuery, dataset: Dataset) -> list[list[Record]]:
+    """Return the records of each row of the answer, without its limits."""
     records = [record for record in _records(query.table, dataset) if _holds(query.where, [record])]
     records = [{**record, "all": records} for record in records]
     for key in query.group_by:
@@ -37,8 +49,7 @@ def expected(query: ReferenceQuery, dataset: Dataset) -> list[dict[str, Any]]:
         groups = _distinct(groups, query)
     for subject, descending in reversed(query.order_by):
         groups = _sorted(groups, subject, descending)
-    page = groups[query.offset : query.offset + query.limit]
-    return [_output(group, query) for group in page]
+    return groups
 
 
 def _by_entry(record: Record, key: FieldReference) -> list[Record]:
@@ -196,6 +207,22 @@ def _sorted(groups: list[list[Record]], subject: Subject, descending: bool) -> l
     without = [group for group in groups if _value(subject, group) is None]
     valued.sort(key=lambda group: _folded(_value(subject, group)), reverse=descending)
     return valued + without
+
+
+def _first(
+    groups: list[list[Record]], fields: Sequence[FieldReference], count: int
+) -> tuple[list[list[Record]], tuple[int, int]]:
+    """Keep `count` groups with the same values; return how many values have more, and of how many.
+
+    Both are 0 without any row.
+    """
+    sizes: Counter[Any] = Counter()
+    kept = []
+    for group in groups:
+        key = tuple(_value(field, group) for field in fields)
+        sizes[key] += 1
+        kept += [group] if sizes[key] <= count else []
+    return kept, (sum(size > count for size in sizes.values()), len(sizes))
 
 
 def _distinct(groups: list[list[Record]], query: ReferenceQuery) -> list[list[Record]]:

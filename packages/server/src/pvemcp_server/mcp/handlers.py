@@ -15,7 +15,7 @@ from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.http.gate import caller_of
 from pvemcp_server.mcp import completion, resources
-from pvemcp_server.mcp.elicitation import SdkConversation, SilentConversation
+from pvemcp_server.mcp.elicitation import SdkConversation, SilentConversation, client_program
 from pvemcp_server.mcp.prompts import PLAYBOOKS, QUESTIONS, Prompt, prompts
 from pvemcp_server.mcp.refusals import RecordedError
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
@@ -93,7 +93,7 @@ class CatalogHandlers:
                 caller_of(ctx),
                 family.tool,
                 family.call_arguments(values),
-                SdkConversation(ctx, params, self.questions),
+                SdkConversation(client_program(ctx), ctx, params, self.questions),
             )
         except UnknownTool:
             raise _not_found(uri, error=RecordedError) from None
@@ -124,7 +124,7 @@ class CatalogHandlers:
     async def _call(self, ctx: Context, tool: str) -> Call | None:
         """Open a call that looks up names; None when the caller may not call the tool."""
         declared, caller = self.pipeline.tools.get(tool), caller_of(ctx)
-        if declared is None or not caller.may_call(declared.name, declared.effect):
+        if declared is None or not caller.may_call(declared):
             return None
         return await self.pipeline.open(declared, caller, SilentConversation())
 

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from shlex import quote
 from time import monotonic
 from typing import Any
 
@@ -18,9 +19,17 @@ from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.approvals import Approvals, PlannedCall
 from pvemcp_server.audit import Audit, Outcome
-from pvemcp_server.audit.mask import mask_text
+from pvemcp_server.audit.mask import mask, mask_text, secret_fields_of
 from pvemcp_server.clusters import Clusters, explain
-from pvemcp_server.errors import ApprovalNeeded, CallError, RightsChanged, Unrecorded, folded
+from pvemcp_server.errors import (
+    ApprovalNeeded,
+    CallError,
+    RightsChanged,
+    ServerStops,
+    ToolsetMissing,
+    Unrecorded,
+    folded,
+)
 from pvemcp_server.pipeline.answers import Writer, Written
 from pvemcp_server.pipeline.arguments import read_arguments
 from pvemcp_server.pipeline.audit_recorder import Recorder
@@ -92,7 +101,15 @@ class Result:
 
 def granted_tools(tools: Mapping[str, Tool], caller: Caller) -> list[str]:
     """Return the names of the tools that the caller may call, in the order of the registry."""
-    return [tool.name for tool in tools.values() if caller.may_call(tool.name, tool.effect)]
+    return [tool.name for tool in tools.values() if caller.may_call(tool)]
+
+
+def toolset_missing(tool: Tool, caller: Caller) -> ToolsetMissing:
+    """Return the error for a tool that the role grants in a toolset that the key lacks."""
+    toolset = str(tool.toolset)
+    options = " ".join(f"--toolset {each}" for each in sorted({*caller.toolsets, toolset}))
+    add = f"pvemcp keys change {quote(caller.key_name)} {options}"
+    return ToolsetMissing(tool.name, toolset, add)
 
 
 async def _has_fixed_rights(_caller: Caller) -> bool:
@@ -103,8 +120,9 @@ async def _has_fixed_rights(_caller: Caller) -> bool:
 class Pipeline:
     """Answers tool calls. Tools themselves know nothing of permissions, formats or the audit.
 
-    A call ends when its key is refused or its rights change, whatever it waits for: a task, its
-    user, Proxmox. `end_refused` looks after all of them at each change.
+    A call ends when its key is refused or its rights change, and when the server stops, whatever it
+    waits for: a task, its user, Proxmox. Its scope in `running` is cancelled then, and the client
+    gets an answer that says so.
     """
 
     tools: Mapping[str, Tool]
@@ -115,11 +133,11 @@ class Pipeline:
     limits: CallLimits = field(default_factory=CallLimits)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     has_same_rights: Callable[[Caller], Awaitable[bool]] = _has_fixed_rights
-    _running: dict[CancelScope, Caller] = field(default_factory=dict)
+    running: dict[CancelScope, Caller] = field(default_factory=dict)
 
     async def end_refused(self) -> None:
         """Cancel the calls of clients whose key is refused by now, or has other rights."""
-        for scope, caller in list(self._running.items()):
+        for scope, caller in list(self.running.items()):
             if not caller.acting and not await self.has_same_rights(caller):
                 scope.cancel()
 
@@ -132,25 +150,28 @@ class Pipeline:
         a text with the next step. Every outcome is recorded: an unexpected error with an incident
         number, a cancellation too.
         """
-        recorder = Recorder(self.audit, caller, name, conversation.client)
         tool = self.tools.get(name)
-        if tool is None or not caller.may_call(tool.name, tool.effect):
-            reason = "unknown tool" if tool is None else "tool not granted"
-            await recorder.refused(reason, arguments)
+        masked = mask(arguments, secret_fields_of(tool.accepted) if tool else ())
+        recorder = Recorder(self.audit, caller, name, conversation.client, masked)
+        if tool is None or not caller.is_granted(tool):
+            await recorder.refused("unknown tool" if tool is None else "tool not granted")
             raise UnknownTool(name, granted_tools(self.tools, caller))
-        recorder.begin(tool, arguments)
+        if not caller.may_call(tool):
+            await recorder.refused("toolset not in the key")
+            missing = toolset_missing(tool, caller)
+            return Result((str(missing),), missing)
         with CancelScope() as scope:
-            self._running[scope] = caller
+            self.running[scope] = caller
             try:
                 return await self._answer(tool, arguments, conversation, recorder)
             except asyncio.CancelledError:  # at any await, also of an error's explanation
-                by = "the server" if self.closing.is_set() else "the client"
-                await recorder.cancelled("a change of its rights" if scope.cancel_called else by)
+                by = "a change of its rights" if scope.cancel_called else "the client"
+                await recorder.cancelled("the server" if self.closing.is_set() else by)
                 raise
             finally:
-                del self._running[scope]
-        changed = RightsChanged()
-        return Result((str(changed),), changed)
+                del self.running[scope]
+        given_up = ServerStops() if self.closing.is_set() else RightsChanged()
+        return Result((str(given_up),), given_up)
 
     async def _answer(
         self,
@@ -244,7 +265,7 @@ class Pipeline:
                 started = Started(
                     plan.cluster.name, call.upids[-1], answer, output_format, plan.warnings
                 )
-        writer = Writer(tool, accepted, output_format, call.settings.row_cap, call.notes)
+        writer = Writer(tool, accepted, output_format, call.page, call.notes)
         return writer.write(answer), started
 
     async def _carry_out(

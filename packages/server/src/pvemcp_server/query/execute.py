@@ -11,7 +11,8 @@ import msgspec
 
 from pvemcp_server.errors import OverBudget
 from pvemcp_server.query.binder import bind
-from pvemcp_server.query.compiler import Statement, compile_plan
+from pvemcp_server.query.catalog import Catalog
+from pvemcp_server.query.compiler import Statement, compile_cut_groups, compile_plan
 from pvemcp_server.query.engine import SECONDS, Database, too_large_sum
 from pvemcp_server.query.hints import Hints
 from pvemcp_server.query.loader import Loader
@@ -87,6 +88,9 @@ async def execute(
             "them exactly."
         )
 
+    for note in await _cut_groups(plan, catalog, database, key_id):
+        sources.notes.add(note)
+
     async def run(related: QueryPlan) -> list[tuple[Any, ...]]:
         return await _run(database, compile_plan(related, catalog), key_id, _HINT_SECONDS)
 
@@ -97,6 +101,21 @@ async def execute(
     if query.limit is not None and query.limit <= row_cap:
         return replace(result, next_offset=None)  # all rows that the query asked for
     return result
+
+
+async def _cut_groups(
+    plan: QueryPlan, catalog: Catalog, database: Database, key_id: str
+) -> list[str]:
+    """Return a note of how many groups have more rows than limitPer; none when it takes long."""
+    if not (limit := plan.limit_per):
+        return []
+    with suppress(OverBudget):
+        counting = compile_cut_groups(plan, limit, catalog)
+        ((cut, groups),) = await _run(database, counting, key_id)
+        if cut:
+            names = ", ".join(column.name for column in limit.columns)
+            return [f"limitPer cut {cut} of {groups} values of {names}: they have more rows."]
+    return []
 
 
 async def _run(

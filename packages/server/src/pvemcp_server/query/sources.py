@@ -22,6 +22,19 @@ def reach(caller: Caller, table: Table, cluster: str, through: str = TOOL) -> Re
     return reduce(and_, scopes)
 
 
+def view_of(caller: Caller, table: Table, cluster: Cluster, through: str = TOOL) -> Cluster | None:
+    """Return the cluster, narrowed to what the caller reads in the table through a tool.
+
+    If that is nothing, a note names the tools that are not granted.
+    """
+    if scope := reach(caller, table, cluster.name, through):
+        return cluster.within(scope)
+    tools = " and ".join(table.tools)
+    granted = "is not granted" if len(table.tools) == 1 else "are not both granted"
+    cluster.notes.add(f"No {table.name} of {cluster.name} here: {tools} {granted} there.")
+    return None
+
+
 def catalog_of(caller: Caller, clusters: Sequence[str]) -> Catalog:
     """Return the tables that the caller may read on any of these clusters, sorted by name."""
     return Catalog(
@@ -56,14 +69,5 @@ class Sources:
 
     def views(self, table: Table) -> dict[str, Cluster]:
         """Return the clusters where the caller may read the table, narrowed to their rights."""
-        views: dict[str, Cluster] = {}
-        for cluster in self.clusters:
-            if scope := reach(self.caller, table, cluster.name):
-                views[cluster.name] = cluster.within(scope)
-            else:
-                tools = " and ".join(table.tools)
-                granted = "is not granted" if len(table.tools) == 1 else "are not both granted"
-                cluster.notes.add(
-                    f"No {table.name} of {cluster.name} here: {tools} {granted} there."
-                )
-        return views
+        views = {c.name: view_of(self.caller, table, c) for c in self.clusters}
+        return {name: view for name, view in views.items() if view is not None}

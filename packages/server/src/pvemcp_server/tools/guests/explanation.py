@@ -6,8 +6,6 @@ It compares the use now with the guest's own week, and shows its disks, node and
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import and_
 from typing import Annotated, Any, Final, Literal
 
 from proxmox_client.api.status import GuestStatus
@@ -20,7 +18,6 @@ from pvemcp_server.tables import (
     filesystems,
     guest_metrics,
     guests,
-    load,
     node_metrics,
     storages,
     tasks,
@@ -31,9 +28,8 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import cluster_with
-from pvemcp_server.toolkit.lists import with_budget
-from pvemcp_server.toolkit.missing_privileges import explain_filtered
 from pvemcp_server.toolkit.registry import Document, document, tool
+from pvemcp_server.tools.granted_rows import granted_rows
 
 _HOUR: Final = "hour"
 _WEEK: Final = "week"
@@ -231,21 +227,7 @@ class _Reader:
         ]
 
     async def _rows(self, table: Table, request: LoadRequest) -> Sequence[Any]:
-        """Return the rows that the role grants to this tool and to those that show the table."""
-        caller, name = self.call.caller, self.cluster.name
-        scopes = (caller.resources(tool, Effect.READ, name) for tool in table.tools)
-        scope = reduce(and_, scopes, self.cluster.scope)
-        what = table.name.replace("_", " ")
-        if not scope:
-            tools = " and ".join(table.tools)
-            self.call.notes.add(f"No {what} here: {tools} is not granted on {name}.")
-            return ()
-        view = self.cluster.within(scope)
-        loading = load(table, view, with_budget(self.call, request))
-        rows = await view.optional(loading, f"The {what} are missing")
-        if rows is not None and table.looks_filtered(view.account, rows):
-            await explain_filtered(view, table)
-        return rows or ()
+        return await granted_rows(self.call, self.cluster, table, request) or ()
 
 
 async def _no_rows() -> list[Any]:
