@@ -493,9 +493,15 @@ def environment_of_a_container(demo, found, config):
     "N14",
     "GPU passthrough: which host has the A40, and which VM uses it?",
     query("pci_devices", "node", "id", "device", where=[("device", "CONTAINS", "A40")]),
-    lacks="the VM that uses the device",
+    lambda devices: query(
+        "qemu_configs",
+        "vmid",
+        "name",
+        "devices",
+        where=[("devices", "CONTAINS", devices.data[0]["id"])],
+    ),
 )
-def passed_through_device(demo, devices):
+def passed_through_device(demo, devices, answer):
     expected = {
         (node.name, device["id"])
         for node in demo.prod.nodes.values()
@@ -503,3 +509,7 @@ def passed_through_device(demo, devices):
         if "A40" in device.get("device_name", "")
     }
     yield devices.set("node", "id"), expected
+    address = devices.data[0]["id"]
+    users = {g.vmid for _, g in demo.guests(lambda g: address in str(g.config.get("hostpci0")))}
+    yield answer.set("vmid"), users
+    yield bool(users), True
