@@ -23,7 +23,7 @@ from proxmox_client import ApiToken, Client, Tls
 from proxmox_client.emulator import Clock, Emulator, Scenario
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.jobs import BackupJob, Pool
-from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role
+from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role, Toolset
 from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
 from pvemcp_server.pipeline.pipeline import Pipeline, Result
@@ -79,7 +79,9 @@ class Bench:
     async def names(self) -> list[str]:
         return ["lab"]
 
-    async def open(self, name: str, _caller: Caller, scope: Resources, notes: Notes) -> Cluster:
+    async def open(
+        self, name: str, _identities: Mapping[str, int], scope: Resources, notes: Notes
+    ) -> Cluster:
         return Cluster(name, "", self.pve, "bench", self.inventory, scope, notes)
 
     async def current(self) -> Values:
@@ -103,7 +105,8 @@ class Bench:
     async def run(self, tool: str, arguments: Mapping[str, Any]) -> Result:
         role = Role(1, "bench", "", (Grant(frozenset({ANY}), resources=EVERYTHING),))
         pipeline = Pipeline(tools(), self, self, self, self)  # type: ignore[arg-type]
-        result = await pipeline.call(Caller("k", "bench", role), tool, arguments, self)  # type: ignore[arg-type]
+        caller = Caller("k", "bench", role, toolsets=frozenset(Toolset))
+        result = await pipeline.call(caller, tool, arguments, self)  # type: ignore[arg-type]
         if result.cause:
             raise RuntimeError(f"{tool}: {result.blocks[0]}")
         return result

@@ -276,6 +276,9 @@ def change_what_is_hidden(state, scope):
         for disk in node.disks:
             disk.health = "FAILED"
         state.add_task(node.name, "vzdump", "", "new@pam", now - 100).finish("new", now - 50)
+        by_a_job = state.add_task(node.name, "vzdump", "", "root@pam", now - 100)
+        by_a_job.log.append("TASK ERROR: could not activate: storage 'new' is not online")
+        by_a_job.finish("new", now - 50)
     for storage in state.storages.values():
         storage.total = max(map(storage.used, state.nodes)) or 1
 

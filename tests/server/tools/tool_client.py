@@ -48,7 +48,9 @@ class FakeClusters:
     async def names(self) -> list[str]:
         return sorted(self.connected)
 
-    async def open(self, name: str, caller: Caller, scope: Resources, notes: Notes) -> Cluster:
+    async def open(
+        self, name: str, identities: Mapping[str, int], scope: Resources, notes: Notes
+    ) -> Cluster:
         connected = self.connected[name]
         return Cluster(
             name=name,

@@ -12,12 +12,48 @@ from pydantic import TypeAdapter
 from proxmox_client import Client
 from proxmox_client.emulator.certificates import CertificateAuthority
 from proxmox_client.hosts import Host
+from pvemcp_server.admin.clusters import MOST_HOSTS
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.audit import Event, Forwarder
+from pvemcp_server.errors import BadArgument
+from pvemcp_server.store.columns import HIGHEST_ID
 from pvemcp_server.web.api import create_api
 from pvemcp_server.web.api.answers import REFUSALS
+from pvemcp_server.web.pages.forms import read_json
 
 pytestmark = pytest.mark.anyio
+
+
+def test_no_number_of_a_row_is_beyond_what_every_database_compares():
+    numbers = [
+        (path, parameter["schema"]["maximum"])
+        for path, methods in create_api().openapi()["paths"].items()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", [])
+        if parameter["in"] == "path" and parameter["schema"].get("type") == "integer"
+    ]
+    assert len(numbers) > 2
+    assert [(path, most) for path, most in numbers if most > HIGHEST_ID] == []
+
+
+async def test_no_request_contacts_more_hosts_than_a_cluster_has(front):
+    hosts = [f"192.0.2.{number}" for number in range(MOST_HOSTS + 1)]
+    cluster = {"name": "lab", "hosts": hosts, "token_id": "a@pam!b", "token_secret": "secret"}
+    requests = [
+        ("POST", "/clusters/fingerprints", hosts),
+        ("POST", "/clusters/try", cluster),
+        ("POST", "/clusters", cluster),
+        ("PATCH", "/clusters/lab", {"hosts": hosts}),
+    ]
+    for method, path, body in requests:
+        answer = await front.api(method, path, json=body)
+        assert (answer.status_code, "hosts: " in answer.json()["error"]) == (422, True), path
+
+
+@pytest.mark.parametrize("text", ['["\\ud800"]', '{"\\udfff": 1}'])
+def test_a_form_takes_no_json_that_cannot_be_written_again(text):
+    with pytest.raises(BadArgument, match="query: has a lone surrogate"):
+        read_json("query", text)
 
 
 def test_every_operation_is_described():

@@ -6,6 +6,7 @@
   * StateUnavailable      the state's database does not answer, so every key is refused
   * AccessDenied          authentication failed; the reason is for administrators only
     * TooManyFailures     not checked at all, after too many attempts
+    * AccountChanged      the account's sessions have ended since the sign-in began
     * SecondFactorNeeded  the password is right, and a second factor has to follow
     * LocalSignInOff      passwords and passkeys are switched off beside OpenID Connect
   * CallError             the call cannot be carried out; its text goes to the model
@@ -18,6 +19,7 @@
     * NotPermitted        the administrator's role or the service token does not permit it
     * RecentSignInNeeded  the administrator has to confirm who they are first
     * RightsChanged       the key was refused, or its rights changed, while the call ran
+    * ServerStops         the server stopped while the call ran
     * OverBudget          a limit of time, rows or rate is exceeded
     * Unanswered          a write was sent, and its result is not known
     * Unrecorded          the audit cannot be written, so the call was not run
@@ -74,11 +76,22 @@ class TooManyFailures(AccessDenied):
 
 
 class SecondFactorNeeded(AccessDenied):
-    """The password is right, or the issuer agrees; a second factor has to follow."""
+    """The password is right, or the issuer agrees; a second factor has to follow.
 
-    def __init__(self, admin_id: int) -> None:
+    It counts for this generation of the account only.
+    """
+
+    def __init__(self, admin_id: int, generation: int) -> None:
         super().__init__("a second factor is needed")
         self.admin_id = admin_id
+        self.generation = generation
+
+
+class AccountChanged(AccessDenied):
+    """The sessions of the account have ended since the sign-in began, as with a new password."""
+
+    def __init__(self) -> None:
+        super().__init__("the account has changed since the sign-in began")
 
 
 class LocalSignInOff(AccessDenied):
@@ -136,6 +149,10 @@ class BadArgument(CallError):
         self.argument = argument
 
 
+class Conflict(CallError):
+    """A change that another change made impossible at the same time; nothing was changed."""
+
+
 class Precondition(CallError):
     """Proxmox would refuse, or the call would do harm; nothing was changed."""
 
@@ -172,15 +189,24 @@ class RecentSignInNeeded(CallError):
         )
 
 
+_GIVEN_UP = "Tasks already started go on in Proxmox: check ListTasks before you repeat a write."
+
+
 class RightsChanged(CallError):
     """The key of a running call is not accepted any more, or its rights have changed."""
 
     def __init__(self) -> None:
         super().__init__(
             "The rights of this key changed while the call ran, so it was given up.",
-            hint="Tasks already started go on in Proxmox: check ListTasks before you repeat a "
-            "write.",
+            hint=_GIVEN_UP,
         )
+
+
+class ServerStops(CallError):
+    """The server stops before a running call has ended."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is shutting down and gave up this call.", hint=_GIVEN_UP)
 
 
 class OverBudget(CallError):

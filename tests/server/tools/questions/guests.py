@@ -10,20 +10,14 @@ from .model import OtherField, call, query, question
 OFFLINE = "pve05"
 
 
-@question(
-    "B5",
-    "Is pve04 safe to reboot tonight?",
-    query("guests", "vmid", "name", "type", "status", "ha_state", where=[("node", "=", "pve04")]),
-    query(
-        "disks", "vmid", "storage", where=[("node", "=", "pve04"), ("storage.shared", "=", "no")]
-    ),
-    no_tool=("CheckMaintenance",),
-)
-def what_runs_on_a_node(demo, guests, disks):
-    on_node = demo.prod.guests_on("pve04")
-    yield guests.set("vmid", "status"), {(each.vmid, each.status) for each in on_node}
-    local = {g.vmid for g in on_node if any(d.storage == "local-zfs" for d in g.disks())}
-    yield disks.set("vmid"), local
+@question("B5", "Is pve04 safe to reboot tonight?", call("CheckMaintenance", node="pve04"), calls=1)
+def whether_a_node_may_reboot(demo, answer):
+    found = answer.data
+    named = {int(text.split()[0]) for text in (*found["ha"], *found["stuck"])}
+    running = {guest.vmid for guest in demo.prod.guests_on("pve04") if guest.running}
+    yield named | set(found["movable"]), running
+    yield found["verdict"], "unsafe"
+    yield any(OFFLINE in text for text in found["findings"]), True
 
 
 @question(

@@ -60,11 +60,21 @@ class ClusterRow(Answer, tag_field="type", tag="cluster", frozen=True):
 
 
 class ClusterStatus(msgspec.Struct, frozen=True):
-    """Name, quorum and members; a single node without a cluster is always quorate."""
+    """Name, quorum and members; a single node without a cluster is always quorate.
+
+    `cut_off` names the nodes of a partition without quorum that a configured host is in, while
+    another configured host has quorum.
+    """
 
     name: str
     quorate: bool
     members: list[Member]
+    cut_off: tuple[str, ...] = ()
+
+    @property
+    def online(self) -> set[str]:
+        """The names of the members that take part."""
+        return {member.name for member in self.members if member.online}
 
     @classmethod
     def of(cls, rows: "list[Member | ClusterRow]") -> "ClusterStatus":
@@ -168,6 +178,47 @@ class CephStatus(Answer, frozen=True):
     placement: CephPlacement = field(name="pgmap", default=CephPlacement())
 
 
+class CephDaemon(Answer, frozen=True):
+    """A daemon of Ceph and the node that it is on."""
+
+    hostname: str = ""
+
+
+class CephMetadata(Answer, frozen=True):
+    """The daemons of Ceph; monitors by their name and host."""
+
+    osds: list[CephDaemon] = field(name="osd", default_factory=list)
+    monitors: dict[str, CephDaemon] = field(name="mon", default_factory=dict)
+
+
+class Voter(Answer, frozen=True):
+    """A node in the configuration of the cluster stack, with its votes."""
+
+    node: str
+    votes: int = field(name="quorum_votes", default=1)
+
+
+class QuorumDevice(Answer, frozen=True):
+    """The state of an external vote (QDevice); both fields are empty where there is none."""
+
+    state: str = field(name="State", default="")
+    algorithm: str = field(name="Algorithm", default="")
+
+    @property
+    def is_connected(self) -> bool:
+        return self.state.casefold().startswith("connected")
+
+    def votes(self, nodes: int) -> int:
+        """Return its votes in a cluster of so many nodes, whether it is connected or not.
+
+        One by the algorithm Fifty-Fifty split, and one fewer than there are nodes by the other,
+        last man standing.
+        """
+        if not self.state:
+            return 0
+        return nodes - 1 if self.algorithm.casefold().startswith(("lms", "last")) else 1
+
+
 class MetricSample(Answer, frozen=True):
     """A measured value. `id` is like qemu/100; a value of type derive counts up since a start."""
 
@@ -205,10 +256,50 @@ class ClusterApi:
     async def status(self) -> ClusterStatus:
         """GET /cluster/status. Needs Sys.Audit on /.
 
+        A host in a partition without quorum knows that partition only. If another configured host
+        has quorum, its answer is returned, and later requests go there first.
+
         Source: PVE/API2/Cluster.pm.
         """
-        rows = await self._transport.get("/cluster/status", list[Member | ClusterRow])
-        return ClusterStatus.of(rows)
+        path, pool = "/cluster/status", self._transport.pool
+        own = ClusterStatus.of(await self._transport.get(path, list[Member | ClusterRow]))
+        if pool.size == 1 or (own.quorate and not pool.is_split):
+            return own
+        others = await self._transport.get_of_others(path, list[Member | ClusterRow])
+        views = {host: ClusterStatus.of(rows) for host, rows in others.items()}
+        views = {host: view for host, view in views.items() if view.name == own.name}
+        host = next((host for host, view in views.items() if view.quorate), "")
+        if not own.quorate and not host:
+            return own
+        if not own.quorate:
+            pool.prefer(host)
+        best = own if own.quorate else views[host]
+        blind = (view.online for view in (own, *views.values()) if not view.quorate)
+        cut_off = {name for names in blind for name in names} - best.online
+        pool.is_split = bool(cut_off)
+        return ClusterStatus(best.name, best.quorate, best.members, tuple(sorted(cut_off)))
+
+    async def find_quorum(self) -> bool:
+        """Return whether requests go to another host now, because the first one lacks quorum."""
+        pool = self._transport.pool
+        first = pool.host(0)
+        if pool.size > 1:
+            await self.status()
+        return pool.host(0) != first
+
+    async def voters(self) -> list[Voter]:
+        """GET /cluster/config/nodes. Needs Sys.Audit on /; empty for a node without a cluster.
+
+        Source: PVE/API2/ClusterConfig.pm.
+        """
+        return await self._transport.get("/cluster/config/nodes", list[Voter])
+
+    async def quorum_device(self) -> QuorumDevice:
+        """GET /cluster/config/qdevice. Needs Sys.Audit on /; an empty object where there is none.
+
+        Source: PVE/API2/ClusterConfig.pm.
+        """
+        return await self._transport.get("/cluster/config/qdevice", QuorumDevice)
 
     async def options(self) -> ClusterOptions:
         """GET /cluster/options. Needs Sys.Audit on /.
@@ -329,6 +420,13 @@ class ClusterApi:
             },
         )
         return export.data
+
+    async def ceph_metadata(self) -> CephMetadata:
+        """GET /cluster/ceph/metadata. Needs Sys.Audit on /; NotFound where Ceph is not installed.
+
+        Source: PVE/API2/Cluster/Ceph.pm.
+        """
+        return await self._transport.get("/cluster/ceph/metadata", CephMetadata)
 
     async def ceph_status(self) -> CephStatus:
         """GET /cluster/ceph/status. Needs Sys.Audit on /; NotFound where Ceph is not installed.

@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -18,6 +18,7 @@ from pvemcp_server.clusters.link_local import check_hosts
 from pvemcp_server.errors import BadArgument, CallError
 from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRecord, TlsMode
 
+MOST_HOSTS: Final = 64  # each is a connection, and a cluster has fewer nodes
 subject = Subject(
     "Clusters",
     {
@@ -33,7 +34,9 @@ class ClusterSettings(Fields):
     """The fields of a cluster that administrators set, without its token."""
 
     name: str = Field(description="Its name here; what cluster_name selects")
-    hosts: list[str] = Field(description="host or host:port of its nodes, tried in turn")
+    hosts: list[str] = Field(
+        max_length=MOST_HOSTS, description="host or host:port of its nodes, tried in turn"
+    )
     description: str = Field(default="", description="What the model reads about it")
     tls_mode: TlsMode = Field(default=TlsMode.SYSTEM, description="How certificates are checked")
     ca_pem: str = Field(default="", description="Certificate authority, for tls_mode ca")
@@ -174,6 +177,8 @@ async def fingerprints(
 
     Only a TLS handshake is made; no request is sent.
     """
+    if len(hosts) > MOST_HOSTS:
+        raise BadArgument("hosts", f"{MOST_HOSTS} at most.")
     await context.recorded("clusters.fingerprints", hosts=hosts)
     return list(await asyncio.gather(*(_certificate(host) for host in hosts)))
 

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import logging
+import math
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,8 +24,12 @@ from pvemcp_server.store.background import housekeeping, ticks
 from pvemcp_server.store.columns import utc_now
 
 FLUSH_SECONDS = 0.5
+MINUTE_SECONDS = 60
 MOST_BUFFERED = 2_000  # events; beyond it calls wait for the database or are refused
 PRUNE_SECONDS = 3600
+JUMP_SECONDS = 24 * 3600  # by which the clock has to differ from the time that has passed
+SETTLED_SECONDS = 24 * 3600  # after a jump, before entries are deleted by the new time
+ANONYMOUS_PER_MINUTE = 200  # attempts without a known key or administrator, of all addresses
 LONGEST_TEXT = 1_000
 LONGEST_ARGUMENTS = 16_000
 Targets = Callable[[], Collection[str]]
@@ -127,6 +133,34 @@ class _Batch:
     keep: bool = False
 
 
+class ClockGuard:
+    """Notices jumps of the clock: by a wrong one, retention would delete the whole audit."""
+
+    def __init__(
+        self, clock: Callable[[], datetime], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._monotonic = monotonic
+        self._offset = self._present_offset()
+        self._jumped = -math.inf  # on the monotonic clock
+
+    def is_steady(self) -> bool:
+        """Return whether the clock has not jumped within SETTLED_SECONDS."""
+        offset = self._present_offset()
+        if abs(offset - self._offset) > JUMP_SECONDS:
+            self._jumped = self._monotonic()
+            log.error(
+                "The clock has jumped by %.0f hours: retention deletes no entry of the audit for a "
+                "day, in which a wrong clock can be corrected",
+                (offset - self._offset) / 3600,
+            )
+        self._offset = offset
+        return self._monotonic() - self._jumped >= SETTLED_SECONDS
+
+    def _present_offset(self) -> float:
+        return self._clock().timestamp() - self._monotonic()
+
+
 class Audit(AuditReader):
     """Records calls; `open_audit` creates it and flushes it at the end."""
 
@@ -138,6 +172,7 @@ class Audit(AuditReader):
         self._waiting: list[_Batch] = []
         self._writer: asyncio.Task[None] | None = None
         self._answers = True
+        self._anonymous = 0  # attempts in this minute
 
     async def intent(self, event: Event) -> str:
         """Store that a write is about to happen; raise Unrecorded if it cannot be stored."""
@@ -163,7 +198,15 @@ class Audit(AuditReader):
         self._buffer.append(row)
 
     async def refused(self, event: Event) -> None:
-        """Buffer a refused attempt; drop it when the buffer is full."""
+        """Buffer a refused attempt; drop it when the buffer is full.
+
+        Attempts that name neither a key nor an administrator are counted beyond
+        ANONYMOUS_PER_MINUTE: strangers with many addresses must not fill the disk.
+        """
+        if event.key_id is None and event.key_name is None:
+            self._anonymous += 1
+            if self._anonymous > ANONYMOUS_PER_MINUTE:
+                return
         with suppress(Unrecorded):
             await self.call(event, Kind.REFUSED)
 
@@ -214,15 +257,29 @@ class Audit(AuditReader):
         self, stop: anyio.Event, retention_days: Callable[[], int], targets: Targets
     ) -> None:
         """Flush every half second, and a last time after `stop` is set; prune every hour."""
-        pruned = anyio.current_time()
+        pruned = counted_until = anyio.current_time()
+        guard = ClockGuard(self._clock)
         async for _ in ticks(stop, FLUSH_SECONDS):
+            if anyio.current_time() - counted_until >= MINUTE_SECONDS or stop.is_set():
+                counted_until = anyio.current_time()
+                await self.end_minute()
             with suppress(Unrecorded):  # the events stay in the buffer, and the failure is logged
                 await self.flush()
             if anyio.current_time() - pruned >= PRUNE_SECONDS:
                 pruned = anyio.current_time()
-                await self._prune_if_possible(retention_days(), targets())
+                if guard.is_steady():
+                    await self._prune_if_possible(retention_days(), targets())
         if self._buffer:
             log.error("%d entries of the audit could not be stored", len(self._buffer))
+
+    async def end_minute(self) -> None:
+        """Record how many attempts of this minute were only counted, and begin the next one."""
+        further, self._anonymous = self._anonymous - ANONYMOUS_PER_MINUTE, 0
+        if further > 0:
+            reason = f"{counted(further, 'further attempt')} without a known key or administrator"
+            event = Event(tool="sign in", outcome=Outcome.REFUSED, reason=reason, rows=further)
+            with suppress(Unrecorded):
+                await self.call(event, Kind.REFUSED)
 
     async def _prune_if_possible(self, days: int, targets: Collection[str]) -> None:
         try:

@@ -4,7 +4,7 @@ It is refreshed on demand and shared by all callers of that identity, never with
 """
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from proxmox_client.api.resources import (
     PoolResource,
     StorageResource,
 )
+from proxmox_client.api.resources import Resources as ClusterResources
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.explain import reason_of
 
@@ -66,6 +67,12 @@ class InventoryView:
     def nodes_without_statistics(self) -> frozenset[str]:
         """The members whose statistics are missing, and with them the state of their guests."""
         return frozenset(node.node for node in self.nodes if node.lacks_statistics)
+
+    @property
+    def may_lack_guests(self) -> bool:
+        """Whether a whole row is malformed that may be a guest's: its name is none of others."""
+        rows = (what for what in self.malformed if " of " not in what)
+        return any("/" not in row or row.startswith(("qemu/", "lxc/")) for row in rows)
 
     @property
     def doubt(self) -> str:
@@ -120,12 +127,14 @@ class Inventory:
     short_timeout: float = 5.0  # the same when there is an older view to return
     retry_timeout: float = 1.0  # the same after a failed attempt
     retry_after: float = 5.0  # seconds after a failed attempt during which no call waits
+    search_after: float = 60.0  # seconds after a search for a host with quorum, until the next
     failure: proxmox_client.ProxmoxError | None = None  # of the last attempt, until an answer
     _latest: InventoryView | None = None
     _refreshing: asyncio.Task[InventoryView] | None = None
     _sent: float = -1.0  # when the running refresh was sent
     _written: float = -1.0  # when something was last changed through this server
     _retry_at: float = -1.0
+    _search_at: float = -1.0
 
     async def view(self) -> InventoryView:
         """Return a current view; or the latest one, marked stale, if Proxmox does not answer."""
@@ -156,15 +165,26 @@ class Inventory:
             await asyncio.wait([self._refreshing])
 
     async def _refreshed(self) -> InventoryView:
+        """Return the view of the running request, or of a new one if it is older than a write."""
         if self.failure and monotonic() < self._retry_at:
             raise self.failure
         if self.failure:
             timeout = self.retry_timeout
         else:
             timeout = self.short_timeout if self._latest else self.timeout
+        running = self._refreshing
+        if running is None or running.done() or self._sent < self._written:
+            self._sent = monotonic()
+            # an empty context: the deadline of the first caller must not apply to the others
+            running = asyncio.create_task(
+                self._fetch(self._sent), name="inventory refresh", context=Context()
+            )
+            # retrieve the exception, which asyncio would log if every caller has timed out
+            running.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._refreshing = running
         try:
             async with asyncio.timeout(timeout):
-                return await asyncio.shield(self._refresh())
+                return await asyncio.shield(running)
         except TimeoutError:
             message = f"{self.pve.name} did not answer within {timeout:g} s"
             first = proxmox_client.DeadlineExceeded(message)
@@ -176,23 +196,10 @@ class Inventory:
         self.failure, self._retry_at = error, monotonic() + self.retry_after
         return error
 
-    def _refresh(self) -> asyncio.Task[InventoryView]:
-        """Return the running request, or start one if it was sent before the last write."""
-        running = self._refreshing
-        if running is None or running.done() or self._sent < self._written:
-            self._sent = monotonic()
-            # an empty context: the deadline of the first caller must not apply to the others
-            running = asyncio.create_task(
-                self._fetch(self._sent), name="inventory refresh", context=Context()
-            )
-            # retrieve the exception, which asyncio would log if every caller has timed out
-            running.add_done_callback(lambda task: task.cancelled() or task.exception())
-            self._refreshing = running
-        return running
-
     async def _fetch(self, sent: float) -> InventoryView:
-        with proxmox_client.tolerate_malformed() as malformed:
-            resources = await self.pve.cluster.resources()
+        resources, malformed = await self._resources()
+        if _may_lack_quorum(resources.nodes) and await self._has_moved():
+            resources, malformed = await self._resources()
         fetched = InventoryView(
             taken=sent,
             taken_at=datetime.now(UTC),
@@ -206,3 +213,26 @@ class Inventory:
         if self._latest is None or fetched.taken >= self._latest.taken:
             self._latest = fetched
         return fetched
+
+    async def _resources(self) -> tuple[ClusterResources, list[str]]:
+        with proxmox_client.tolerate_malformed() as malformed:
+            return await self.pve.cluster.resources(), malformed
+
+    async def _has_moved(self) -> bool:
+        """Return whether another host has quorum, so that it is asked from now on.
+
+        Hosts that are down answer late: they are looked for once in `search_after` seconds only.
+        """
+        if monotonic() < self._search_at:
+            return False
+        self._search_at = monotonic() + self.search_after
+        try:
+            return await self.pve.cluster.find_quorum()
+        except proxmox_client.ProxmoxError:
+            return False  # without Sys.Audit, or time: the answer at hand is better than none
+
+
+def _may_lack_quorum(nodes: Sequence[NodeResource]) -> bool:
+    """Return whether the host that listed these nodes may be in a partition without quorum."""
+    offline = sum(node.is_offline for node in nodes)
+    return offline > 0 and offline * 2 >= len(nodes)

@@ -30,10 +30,18 @@ _NAT64: Final = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
 async def check_hosts(hosts: Iterable[str], *, argument: str = "hosts") -> None:
     """Raise BadArgument for a host that is, or resolves to, a link-local or metadata address."""
     for host in hosts:
-        if any(_is_refused(address) for address in await _addresses(host)):
-            raise BadArgument(
-                argument, f"{host} is a link-local or metadata address; not contacted."
-            )
+        await checked_addresses(host, argument=argument)
+
+
+async def checked_addresses(host: str, *, argument: str) -> list[str]:
+    """Return the addresses of a host; raise BadArgument as `check_hosts` does.
+
+    Connect to one of these: the name may resolve to another address in the next moment.
+    """
+    addresses = await _addresses(host)
+    if any(map(_is_refused, addresses)):
+        raise BadArgument(argument, f"{host} is a link-local or metadata address; not contacted.")
+    return addresses
 
 
 async def _addresses(host: str) -> list[str]:

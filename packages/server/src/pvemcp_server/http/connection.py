@@ -52,37 +52,30 @@ _HEAD_TOO_LARGE: Final = (
 )
 
 
-class UpgradeIgnoringParser:
+class UpgradeIgnoringParser(HttpRequestParser):
     """A request parser that continues after a request with an `Upgrade` header.
 
-    httptools raises HttpParserUpgrade at the end of such a head. The head is then parsed again
-    without the header, by a new parser, followed by the rest of the data.
+    httptools raises HttpParserUpgrade at the end of such a head. Then the parser begins again: with
+    the head without the header, followed by the rest of the data.
     """
 
     def __init__(self, connection: "HttpConnection") -> None:
+        super().__init__(connection)
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         self._connection = connection
-        self._restart()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._parser, name)
-
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: Any) -> None:
         """Parse data; raise HttpParserError for invalid requests and for CONNECT."""
         while data:
             try:
-                self._parser.feed_data(data)
+                super().feed_data(data)
             except HttpParserUpgrade as upgrade:
-                if self._parser.get_method() == b"CONNECT":
+                if self.get_method() == b"CONNECT":
                     raise HttpParserError("CONNECT is not supported") from None
-                head = self._connection.head_without_upgrade(self._parser)
-                self._restart()
-                data = head + data[upgrade.args[0] :]
+                data = self._connection.head_without_upgrade() + data[upgrade.args[0] :]
+                UpgradeIgnoringParser.__init__(self, self._connection)
             else:
                 return
-
-    def _restart(self) -> None:
-        self._parser = HttpRequestParser(self._connection)
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
 
 
 class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
@@ -105,11 +98,11 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._unparsed = b""
         self._waits = False  # for the turn to parse it
         self._known = False  # its last request was admitted, or the next one presents a known key
-        self.parser = UpgradeIgnoringParser(self)  # type: ignore[assignment]  # what uvicorn uses of it
+        self.parser = UpgradeIgnoringParser(self)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         self._buffer = BufferedTransport(transport, self.loop)
-        super().connection_made(self._buffer)  # type: ignore[arg-type]  # forwards all else
+        super().connection_made(self._buffer)  # type: ignore[arg-type]  # has what uvicorn uses
         self.flow = GuardedFlow(self._buffer, self._may_read)  # type: ignore[arg-type]  # as above
         if self._limits.open(self, self.client[0] if self.client else ""):
             self._await_head()
@@ -148,7 +141,14 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         second = head >= 0 and self._unparsed.find(HEAD_END, head + 4, READ_BYTES) >= 0
         end = head + 4 if second else READ_BYTES
         part, self._unparsed = self._unparsed[:end], self._unparsed[end:]
+        self._advanced = False
         self.data_received(part)
+        self._head_bytes = 0 if self._advanced else self._head_bytes + len(part)
+        if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self._stop_head_timer()
+            if not self._is_answering():
+                self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
         self.flow.resume_reading()
         self._wait_for_turn()
 
@@ -168,26 +168,11 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         body = 0 if cycle is None else len(cycle.body)
         return len(self._unparsed) < READ_BYTES and not self.pipeline and body <= HIGH_WATER_LIMIT
 
-    def data_received(self, data: bytes) -> None:
-        self._advanced = False
-        super().data_received(data)
-        self._head_bytes = 0 if self._advanced else self._head_bytes + len(data)
-        if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
-            self._stop_head_timer()
-            if not self._is_answering():
-                self.transport.write(_HEAD_TOO_LARGE)
-            self.transport.close()
-
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._head_timer is None:
             self._advanced = True
             self._await_head()
-
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        if len(self.url) > TARGET_BYTES:
-            raise HttpParserError("the target is too long")  # answered with 400
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_timer is None:
@@ -198,6 +183,8 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         self._advanced = True
+        if len(self.url) > TARGET_BYTES:
+            raise HttpParserError("the target is too long")  # answered with 400
         if not self.parser.should_upgrade():  # else the head is parsed again, without the offer
             self._stop_head_timer()
             if not self.url.startswith((b"/", b"*")):
@@ -254,10 +241,10 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         """Close the connection at once, without sending what is still buffered."""
         self.transport.abort()
 
-    def head_without_upgrade(self, parser: Any) -> bytes:
+    def head_without_upgrade(self) -> bytes:
         """Return the head that was just parsed, without its `Upgrade` header."""
-        version = parser.get_http_version().encode()
-        lines = [b"%s %s HTTP/%s" % (parser.get_method(), self.url, version)]
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
         lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
 
@@ -305,13 +292,13 @@ class BufferedTransport:
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
+        self.abort, self.is_closing = transport.abort, transport.is_closing
+        self.get_extra_info = transport.get_extra_info
+        self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
         self._loop = loop
         self._parts: list[bytes] = []
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
         self._parts.append(data)

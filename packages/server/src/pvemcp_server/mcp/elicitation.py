@@ -42,24 +42,18 @@ FORM: Final[types.ElicitRequestedSchema] = {
 Context = ServerRequestContext[Any, Any]
 
 
+@dataclass
 class SdkConversation:
     """The conversation of one request."""
 
-    def __init__(
-        self,
-        ctx: Context,
-        params: types.InputResponseRequestParams,
-        questions: QuestionRepository,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._ctx = ctx
-        self._params = params
-        self._questions = questions
-        self._clock = clock
-        self._agreed = ""  # the question that was agreed to, in the eras where the call waits
-        self._last_progress = -1.0
-        self._last_report = -PROGRESS_SECONDS  # time on the clock
-        self.client = client_program(ctx)
+    client: str
+    _ctx: Context
+    _params: types.InputResponseRequestParams
+    _questions: QuestionRepository
+    _clock: Callable[[], float] = time.monotonic
+    _agreed: str = ""  # the question that was agreed to, in the eras where the call waits
+    _last_progress: float = -1.0
+    _last_report: float = -PROGRESS_SECONDS  # time on the clock
 
     @property
     def wants_progress(self) -> bool:

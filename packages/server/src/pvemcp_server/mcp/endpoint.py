@@ -85,6 +85,7 @@ class Endpoint:
             services.access.limits,
             has_same_rights=self._has_same_rights,
         )
+        self.active_requests.tool_calls = self.pipeline.running
         self.notifications = NotificationBus(
             self._find, self._admits, self.active_requests, self.pipeline.end_refused
         )
@@ -98,7 +99,6 @@ class Endpoint:
                 CatalogHandlers(self.pipeline, services.store.saved_queries, questions),
                 McpTasks(self.pipeline, services.store.mcp_tasks),
                 questions,
-                self.active_requests,
             ),
             state_key=partial(services.store.vault.derive, "mcp request state"),
             website=services.config.base_url,

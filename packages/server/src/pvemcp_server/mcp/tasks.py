@@ -25,6 +25,7 @@ from pvemcp_server.clusters import explain
 from pvemcp_server.errors import CallError
 from pvemcp_server.http.gate import caller_of
 from pvemcp_server.mcp.elicitation import SilentConversation, client_program
+from pvemcp_server.mcp.refusals import RecordedError
 from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, single_lines
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, Started
@@ -163,10 +164,10 @@ class McpTasks:
             raise
         except (CallError, ProxmoxError) as error:
             await recorder.failed(explain(error))
-            raise MCPError(types.INTERNAL_ERROR, explain(error)) from None
+            raise RecordedError(types.INTERNAL_ERROR, explain(error)) from None
         except MCPError as refused:  # the tool is not granted any more
             await recorder.failed(refused.message, Outcome.REFUSED)
-            raise
+            raise RecordedError(refused.code, refused.message) from None
         await recorder.succeeded()
         await self._changed(task, status="cancelled", message="cancelled by the client")
 

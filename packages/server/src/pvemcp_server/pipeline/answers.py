@@ -45,23 +45,20 @@ class Cleaner:
         if isinstance(value, Enum):
             value = value.value
         if isinstance(value, str):
-            return self._text(value, name)
+            text = visible(value)
+            if len(text) <= self.longest:
+                return text
+            self.cut.add(name)
+            return text[: self.longest - 1] + "…"
         if isinstance(value, msgspec.Struct):
             value = {key: getattr(value, key) for key in value.__struct_fields__}
         if isinstance(value, Mapping):
-            return {self._text(str(key), name): self.value(v, name) for key, v in value.items()}
+            return {self.value(str(key), name): self.value(v, name) for key, v in value.items()}
         if isinstance(value, set | frozenset):
             return sorted((self.value(item, name) for item in value), key=str)
         if isinstance(value, list | tuple):
             return [self.value(item, name) for item in value]
         return value
-
-    def _text(self, text: str, name: str) -> str:
-        text = visible(text)
-        if len(text) <= self.longest:
-            return text
-        self.cut.add(name)
-        return text[: self.longest - 1] + "…"
 
 
 def single_lines(rows: list[dict[str, Any]], output_format: Format) -> list[dict[str, Any]]:

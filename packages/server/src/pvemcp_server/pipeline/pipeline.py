@@ -25,6 +25,7 @@ from pvemcp_server.errors import (
     ApprovalNeeded,
     CallError,
     RightsChanged,
+    ServerStops,
     ToolsetMissing,
     Unrecorded,
     folded,
@@ -119,8 +120,9 @@ async def _has_fixed_rights(_caller: Caller) -> bool:
 class Pipeline:
     """Answers tool calls. Tools themselves know nothing of permissions, formats or the audit.
 
-    A call ends when its key is refused or its rights change, whatever it waits for: a task, its
-    user, Proxmox. `end_refused` looks after all of them at each change.
+    A call ends when its key is refused or its rights change, and when the server stops, whatever it
+    waits for: a task, its user, Proxmox. Its scope in `running` is cancelled then, and the client
+    gets an answer that says so.
     """
 
     tools: Mapping[str, Tool]
@@ -131,11 +133,11 @@ class Pipeline:
     limits: CallLimits = field(default_factory=CallLimits)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     has_same_rights: Callable[[Caller], Awaitable[bool]] = _has_fixed_rights
-    _running: dict[CancelScope, Caller] = field(default_factory=dict)
+    running: dict[CancelScope, Caller] = field(default_factory=dict)
 
     async def end_refused(self) -> None:
         """Cancel the calls of clients whose key is refused by now, or has other rights."""
-        for scope, caller in list(self._running.items()):
+        for scope, caller in list(self.running.items()):
             if not caller.acting and not await self.has_same_rights(caller):
                 scope.cancel()
 
@@ -159,17 +161,17 @@ class Pipeline:
             missing = toolset_missing(tool, caller)
             return Result((str(missing),), missing)
         with CancelScope() as scope:
-            self._running[scope] = caller
+            self.running[scope] = caller
             try:
                 return await self._answer(tool, arguments, conversation, recorder)
             except asyncio.CancelledError:  # at any await, also of an error's explanation
-                by = "the server" if self.closing.is_set() else "the client"
-                await recorder.cancelled("a change of its rights" if scope.cancel_called else by)
+                by = "a change of its rights" if scope.cancel_called else "the client"
+                await recorder.cancelled("the server" if self.closing.is_set() else by)
                 raise
             finally:
-                del self._running[scope]
-        changed = RightsChanged()
-        return Result((str(changed),), changed)
+                del self.running[scope]
+        given_up = ServerStops() if self.closing.is_set() else RightsChanged()
+        return Result((str(given_up),), given_up)
 
     async def _answer(
         self,

@@ -158,6 +158,7 @@ class AdminRecord:
     """An administrator of the admin pages; `subject` is an OpenID Connect subject.
 
     `listed_as` is the entry of PVEMCP_OIDC_ADMINS that admitted an account of the issuer.
+    `generation` increases whenever the sessions of the account end.
     """
 
     id: Id
@@ -169,6 +170,7 @@ class AdminRecord:
     must_change: bool
     enabled: bool
     failures: int
+    generation: int
     created: datetime
     last_sign_in: datetime | None
 
@@ -199,6 +201,9 @@ class ServiceTokenRecord:
     expires: datetime
     created: datetime
     created_by: str
+    admin_id: Annotated[  # the administrator with whose account it ends; None: the command line
+        int | None, ColumnArgs(ForeignKey("admins.id", ondelete="CASCADE"), index=True)
+    ]
     last_used: datetime | None
     last_address: Annotated[str | None, ColumnArgs(type=String(64))]
 

@@ -52,9 +52,7 @@ async def clusters(cluster: Cluster, request: LoadRequest) -> list[ClusterRow]:
         if request.wants_column("reachable", "nodes", "last_seen"):
             nodes = len((await cluster.inventory_view()).nodes)
         if request.wants_column("quorate"):
-            membership_request = cluster.pve.cluster.status()
-            failure = f"Quorum of {cluster.name} is not known"
-            membership = await cluster.optional(membership_request, failure)
+            membership = await cluster.membership(f"Quorum of {cluster.name} is not known")
             quorate = membership.quorate if membership else None
 
     failure = await outcome_of(read(), f"cluster {cluster.name}")

@@ -153,6 +153,15 @@ async def configs(
 
     Guests with changes that wait for a restart are noted; `rows` says what the rows are then.
     """
+    pairs = await both_configs(cluster, request, kind)
+    _note_pending(cluster, [guest.vmid for guest, configs in pairs if configs.changes], rows)
+    return pairs
+
+
+async def both_configs(
+    cluster: Cluster, request: LoadRequest, kind: str = ""
+) -> list[tuple[GuestResource, BothConfigs[Any]]]:
+    """Return the requested guests, all or of one kind, each with its configurations."""
     guests = {guest.vmid: guest for guest in await fanout.guests(cluster, request, kind)}
 
     async def both(vmid: int) -> BothConfigs[Any]:
@@ -161,7 +170,6 @@ async def configs(
         return configs
 
     answers = await fanout.each(cluster, guests, both, request, "configuration of guest")
-    _note_pending(cluster, [vmid for vmid, configs in answers.items() if configs.changes], rows)
     return [(guests[vmid], configs) for vmid, configs in answers.items()]
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -15,6 +16,10 @@ from proxmox_client.api.resources import GuestResource, NodeResource, StorageRes
 from pvemcp_server.clusters import Cluster, InventoryView, offload
 from pvemcp_server.tables.reach import Reach, of_everything
 from pvemcp_server.tables.rows import Field, Row, fields_of
+
+_LAST_KNOWN = "rows there show the last known values."
+_LAST_KNOWN_EXCEPT = "rows there show the last known values, or that the state is unknown."
+_NEVER_KNOWN = "state and use of the rows there are unknown, and so is what is empty in them."
 
 log = logging.getLogger(__name__)
 
@@ -301,7 +306,8 @@ async def load(table: Table, cluster: Cluster, request: LoadRequest = ALL) -> Se
         return []
     with cluster.short_deadline(), tolerate_malformed() as left_out:
         rows = await table.load(cluster, request)
-    cluster.note_malformed(left_out)
+    if left_out:
+        cluster.note_malformed(left_out)
     if cluster.scope.everything:
         return rows
     reach = await Reach.of(cluster)
@@ -314,20 +320,27 @@ async def note_node_states(table: Table, cluster: Cluster, request: LoadRequest 
     """Note which nodes of a table's rows are offline or without statistics.
 
     They count also if a filter leaves none of their rows: it may have compared an old or unknown
-    state. Return whether there are any rows to speak of.
+    state. For five minutes Proxmox repeats what a node last reported; then only what is configured.
+    Return whether there are any rows to speak of.
     """
-    states = states_by_node(table, await cluster.inventory_view())
-    await cluster.note_offline({node: states[node] for node in filter(request.wants_node, states)})
-    return bool(states)
-
-
-def states_by_node(table: Table, view: InventoryView) -> Mapping[str, frozenset[str]]:
-    """Return the states of the rows that Proxmox lists even when a node is offline, by node."""
+    view = await cluster.inventory_view()
     slot = ("states of", table.name)
     if slot not in view.derived:
         by_node: dict[str, set[str]] = {}
         for row in table.last_known(view) if table.last_known else ():
             by_node.setdefault(row.node, set()).add(row.status)
-        view.derived[slot] = {node: frozenset(states) for node, states in by_node.items()}
-    states: Mapping[str, frozenset[str]] = view.derived[slot]
-    return states
+        view.derived[slot] = by_node
+    states: Mapping[str, AbstractSet[str]] = view.derived[slot]
+    requested, whole = set(filter(request.wants_node, states)), await cluster.inventory.view()
+    nodes_by_words: dict[str, list[str]] = {}
+    for node in sorted(requested & whole.offline_nodes):
+        if states[node] == {"offline"}:
+            continue  # the row says so itself
+        known, unknown = states[node] - {"unknown"}, "unknown" in states[node]
+        words = (_LAST_KNOWN_EXCEPT if unknown else _LAST_KNOWN) if known else _NEVER_KNOWN
+        nodes_by_words.setdefault(words, []).append(node)
+    for words, nodes in nodes_by_words.items():
+        cluster.notes.add(f"Offline on {cluster.name}: {', '.join(nodes)}; {words}")
+    if without_statistics := requested & whole.nodes_without_statistics:
+        cluster.note_without_statistics(without_statistics)
+    return bool(states)

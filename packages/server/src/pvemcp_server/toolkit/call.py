@@ -165,7 +165,7 @@ class Call:
 
     async def _inventory_of(self, name: str) -> InventoryView:
         scope = self.caller.resources(self.tool, self.effect, name)
-        cluster = await self.source.open(name, self.caller, scope, Notes())
+        cluster = await self.source.open(name, self.caller.identities, scope, Notes())
         with deadline(min(_LOOKUP_SECONDS, self.seconds_left)):
             return await cluster.inventory_view()
 
@@ -197,7 +197,7 @@ class Call:
             *(outcome_of(attempt(cluster), f"cluster {cluster.name}") for cluster in clusters)
         )
         for cluster in clusters:
-            self.notes.extend(cluster.notes)
+            self.notes.update(cluster.notes)
             cluster.notes = self.notes
         failures = [result for result in results if isinstance(result, Exception)]
         if failures and len(failures) == len(clusters):
@@ -214,6 +214,6 @@ class Call:
     async def _open(self, name: str) -> Cluster:
         self.touched.add(name)
         scope = self.caller.resources(self.tool, self.effect, name)
-        cluster = await self.source.open(name, self.caller, scope, self.notes)
+        cluster = await self.source.open(name, self.caller.identities, scope, self.notes)
         self.opened[name] = cluster
         return cluster

@@ -84,8 +84,9 @@ class ClusterOptions(Row):
 async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Document:
     """Summarize a cluster's health: quorum, nodes, guests by state, storages and Ceph."""
     cluster = await call.cluster(cluster_name)
-    membership_request = cluster.optional(cluster.pve.cluster.status(), "Quorum is not known")
-    view, membership = await asyncio.gather(cluster.inventory_view(), membership_request)
+    view, membership = await asyncio.gather(
+        cluster.inventory_view(), cluster.membership("Quorum is not known")
+    )
     with deadline(DETAIL_SECONDS):  # the rest of the answer is worth more than these
         ceph, paused_vmids = await asyncio.gather(
             _ceph(cluster, view), _paused(call, cluster, view)
@@ -98,7 +99,8 @@ async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Doc
         await note_missing_privileges(cluster, *(need for need, rows in shown.items() if not rows))
     offline = _offline(view, membership)
     blind = view.nodes_without_statistics - offline
-    cluster.note_without_statistics(blind)
+    if blind:
+        cluster.note_without_statistics(blind)
     return document(
         ClusterHealth(
             cluster=cluster.name,

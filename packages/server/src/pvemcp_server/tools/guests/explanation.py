@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final, Literal
 from proxmox_client.api.status import GuestStatus
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.query.sources import view_of
 from pvemcp_server.tables import (
     LoadRequest,
     Table,
@@ -19,7 +18,6 @@ from pvemcp_server.tables import (
     filesystems,
     guest_metrics,
     guests,
-    load,
     node_metrics,
     storages,
     tasks,
@@ -30,9 +28,8 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import cluster_with
-from pvemcp_server.toolkit.lists import with_budget
-from pvemcp_server.toolkit.missing_privileges import explain_filtered
 from pvemcp_server.toolkit.registry import Document, document, tool
+from pvemcp_server.tools.granted_rows import granted_rows
 
 _HOUR: Final = "hour"
 _WEEK: Final = "week"
@@ -230,15 +227,7 @@ class _Reader:
         ]
 
     async def _rows(self, table: Table, request: LoadRequest) -> Sequence[Any]:
-        """Return the rows that the role grants to this tool and to those that show the table."""
-        view = view_of(self.call.caller, table, self.cluster, self.call.tool)
-        if view is None:
-            return ()
-        loading = load(table, view, with_budget(self.call, request))
-        rows = await view.optional(loading, f"The {table.name.replace('_', ' ')} are missing")
-        if rows is not None and table.looks_filtered(view.account, rows):
-            await explain_filtered(view, table)
-        return rows or ()
+        return await granted_rows(self.call, self.cluster, table, request) or ()
 
 
 async def _no_rows() -> list[Any]:
