@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from proxmox_client.emulator import demo
+from pvemcp_server.toolkit.registry import tools
 
 from .questions.declared import QUESTIONS
 from .questions.model import Demo, ask, differences
@@ -41,6 +42,11 @@ async def client_for_writes(anyio_backend):
 @pytest.mark.parametrize("question", WRITES, ids=lambda question: question.id)
 async def test_writes_do_what_is_asked_within_their_bar(client_for_writes, question):
     await compare(client_for_writes, question)
+
+
+def test_a_new_tool_answers_the_questions_that_lack_it():
+    lacking = {name: each.id for each in QUESTIONS.values() for name in each.no_tool}
+    assert {name: each for name, each in lacking.items() if name in tools()} == {}
 
 
 def test_all_questions_are_declared():

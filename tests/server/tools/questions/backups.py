@@ -190,6 +190,26 @@ def backups_without_guest(demo, answer):
     yield sum(answer.column("backups")), len(orphans)
 
 
+@question(
+    "N49",
+    "Newest backup of each guest in pool office",
+    query(
+        "backups",
+        "vmid",
+        "creation",
+        where=[("guest.pool", "=", "office")],
+        order="-creation",
+        per=("vmid", 1),
+    ),
+)
+def newest_backup_of_each_guest(demo, answer):
+    newest = {}
+    for state, volume in backups(demo):
+        if state.pool_of(volume.vmid) == "office":
+            newest[volume.vmid] = max(volume.ctime, newest.get(volume.vmid, 0))
+    yield dict(answer.column("vmid", "creation")), {vmid: utc(t) for vmid, t in newest.items()}
+
+
 def utc(seconds):
     """Return a time as answers have it."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -507,3 +507,25 @@ def passed_through_device(demo, devices, answer):
     users = {g.vmid for _, g in demo.guests(lambda g: address in str(g.config.get("hostpci0")))}
     yield answer.set("vmid"), users
     yield bool(users), True
+
+
+@question(
+    "N48",
+    "The two largest guests of each node on prod by memory",
+    query(
+        "guests",
+        "node",
+        "vmid",
+        "memory_max",
+        where=[("memory_max", "IS NOT NULL")],
+        order="-memory_max",
+        per=("node", 2),
+        cluster_name="prod",
+    ),
+)
+def largest_guests_of_each_node(demo, answer):
+    for node in (node for node in demo.prod.nodes.values() if node.online):
+        sizes = sorted((guest.memory for guest in demo.prod.guests_on(node.name)), reverse=True)
+        found = [row["memory_max"] for row in answer.data if row["node"] == node.name]
+        yield found, sizes[:2]
+    yield len(answer.data), 8
