@@ -198,7 +198,8 @@ class Writer:
         if end < total:
             self.notes.add(note_of_rest(self.tool, self.accepted, self.page, end, total))
         if empty:
-            self.notes.add(f"Left out because empty in every row: {', '.join(empty)}.")
+            names = _with_reasons(empty, answer.reasons)
+            self.notes.add(f"Left out because empty in every row: {names}.")
         return Written(data, self._notes(cleaner), len(rows))
 
     def _picked(self, names: Sequence[str], answer: Rows) -> list[str]:
@@ -233,6 +234,17 @@ class Writer:
         rest = len(lines) - MOST_NOTES
         more = [f"{counted(rest, 'more note')} of this kind."] if rest > 0 else []
         return "\n".join(lines[:MOST_NOTES] + more)
+
+
+def _with_reasons(names: Sequence[str], reasons: Mapping[str, str]) -> str:
+    """Return the names, those with a reason in groups: a, b; c, d (reason)."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(reasons.get(name, ""), []).append(name)
+    return "; ".join(
+        f"{', '.join(group)} ({reason})" if reason else ", ".join(group)
+        for reason, group in sorted(groups.items(), key=lambda pair: bool(pair[0]))
+    )
 
 
 def _cells(

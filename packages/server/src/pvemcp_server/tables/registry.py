@@ -211,6 +211,12 @@ class Table:
     def fields(self) -> dict[str, Field]:
         return fields_of(self.row)
 
+    @cached_property
+    def reasons(self) -> dict[str, str]:
+        """Why fields may be unknown, by name."""
+        gaps = ((name, field.gap) for name, field in self.fields.items())
+        return {name: gap.reason for name, gap in gaps if gap and gap.reason}
+
 
 _TABLES: dict[str, Table] = {}
 

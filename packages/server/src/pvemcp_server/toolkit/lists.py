@@ -74,10 +74,10 @@ async def listed(
         call.notes.add(caveat)
     result: list[Any] = [row for _, row in pairs]
     if cluster_name is not None:
-        return Rows(result, tuple(columns))
+        return Rows(result, tuple(columns), reasons=table.reasons)
     # converting all of thousands of rows would block the event loop
     result[call.page] = [{"cluster": name, **asdict(row)} for name, row in pairs[call.page]]
-    return Rows(result, ("cluster", *columns))
+    return Rows(result, ("cluster", *columns), reasons=table.reasons)
 
 
 async def _read(
