@@ -9,6 +9,7 @@ from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
 from pvemcp_server.audit import Audit
+from pvemcp_server.audit.mask import mask
 from pvemcp_server.http.gate import caller_of
 from pvemcp_server.mcp.elicitation import client_program
 from pvemcp_server.pipeline.audit_recorder import Recorder
@@ -57,6 +58,6 @@ class RefusalAudit:
         params: Mapping[str, Any] = ctx.params or {}
         named = params.get("name")
         name = clean_line(named, _NAME_CHARACTERS) if isinstance(named, str) else ctx.method
-        rest = {key: value for key, value in params.items() if key not in _LEFT_OUT}
-        recorder = Recorder(self.audit, caller_of(ctx), name, client_program(ctx))
-        await recorder.refused(reason, rest)
+        rest = mask({key: value for key, value in params.items() if key not in _LEFT_OUT})
+        recorder = Recorder(self.audit, caller_of(ctx), name, client_program(ctx), rest)
+        await recorder.refused(reason)
