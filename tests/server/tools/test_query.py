@@ -686,6 +686,8 @@ async def test_aggregates_of_a_narrow_key_cover_only_its_rows(tool_client, scope
     monkeypatch.setattr("pvemcp_server.tables.rows._now", lambda: now)
     narrow = tool_client.scoped(SCOPES[scope][0])
     for name, table in tables().items():
+        if name == "clocks":
+            continue  # its figures are measured again with each query
         fields = [
             field.name
             for field in table.fields.values()
