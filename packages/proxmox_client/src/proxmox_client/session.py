@@ -46,7 +46,7 @@ class TokenSession:
     """A session that sends the same API token with every request."""
 
     def __init__(self, token: ApiToken) -> None:
-        self._headers = {"Authorization": f"PVEAPIToken={token.token_id}={token.secret}"}
+        self._headers = {"Authorization": token.authorization}
 
     async def headers(self, method: str) -> dict[str, str]:  # noqa: ARG002 - same for all
         """Return the token's header."""

@@ -23,9 +23,9 @@ from proxmox_client.errors import (
     UnexpectedAnswer,
     Unreachable,
 )
-from proxmox_client.hosts import Host
+from proxmox_client.hosts import DEFAULT_PORT, Host
 from proxmox_client.json_decoder import Envelope, decode
-from proxmox_client.limits import ConcurrencyLimiter, Limits, node_of, time_limit
+from proxmox_client.limits import ConcurrencyLimiter, Limits, datastore_of, node_of, time_limit
 from proxmox_client.outages import Outage, Response, outage_of
 from proxmox_client.response_errors import response_error, undecodable
 from proxmox_client.session import Ticket, open_session
@@ -68,10 +68,11 @@ class HostPool:
         limits: Limits,
         http_transport: HttpTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
+        default_port: int = DEFAULT_PORT,
     ) -> None:
         if not hosts:
             raise ValueError("A cluster needs at least one host")
-        self._hosts = [str(Host.parse(host)) for host in hosts]
+        self._hosts = [str(Host.parse(host, default_port)) for host in hosts]
         self._current = 0
         self.limits = limits
         self.clock = clock
@@ -150,7 +151,7 @@ class HostPool:
                 size = f"{len(content)} bytes of parameters"
                 raise BadParameters(413, "", f"{size} are more than the {MAX_BODY} Proxmox takes")
             all_headers["Content-Type"] = "application/x-www-form-urlencoded"
-        whole_cluster = method == "GET" and not node_of(path)
+        whole_cluster = method == "GET" and not (node_of(path) or datastore_of(path))
         extensions = self._cluster_extensions if whole_cluster else self._extensions
         request = httpx.Request(
             method, url, headers=all_headers, content=content, extensions=extensions

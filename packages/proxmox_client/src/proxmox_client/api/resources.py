@@ -177,6 +177,11 @@ class Resources(msgspec.Struct, frozen=True):
     networks: list[SdnResource | NetworkResource]
 
     @classmethod
+    def none(cls) -> "Resources":
+        """Return no resources."""
+        return cls([], [], [], [], [])
+
+    @classmethod
     def read(cls, data: bytes | msgspec.Raw) -> "Resources":
         """Decode the rows; rows of an unknown type are left out. Raise msgspec.MsgspecError."""
         try:
@@ -184,7 +189,7 @@ class Resources(msgspec.Struct, frozen=True):
         except msgspec.ValidationError:
             plain = msgspec.json.decode(data, type=list[Any])
             rows = convert_rows([row for row in plain if not _is_of_another_type(row)], Row)
-        resources = cls([], [], [], [], [])
+        resources = cls.none()
         for row in rows:
             match row:
                 case GuestResource():

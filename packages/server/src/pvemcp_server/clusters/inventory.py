@@ -13,14 +13,16 @@ from time import monotonic
 from typing import Any
 
 import proxmox_client
-from proxmox_client import Client
+from proxmox_client import BackupServer, Client
+from proxmox_client.api.backup_server import DatastoreUsage
 from proxmox_client.api.resources import (
     GuestResource,
     NodeResource,
     PoolResource,
+    Resources,
     StorageResource,
 )
-from pvemcp_server.access.model import Resources
+from pvemcp_server.access.model import Resources as Scope
 from pvemcp_server.clusters.explain import reason_of
 
 # Errors after which an older answer is better than none
@@ -34,7 +36,10 @@ NO_ANSWER = (
 
 @dataclass(frozen=True)
 class InventoryView:
-    """An answer of /cluster/resources. `stale` is the reason why it could not be refreshed."""
+    """An answer of /cluster/resources. `stale` is the reason why it could not be refreshed.
+
+    That of a backup server has its datastores, and nothing else.
+    """
 
     taken: float  # when the request was sent, on the monotonic clock: later changes may be missing
     taken_at: datetime
@@ -44,6 +49,7 @@ class InventoryView:
     pools: tuple[PoolResource, ...]
     stale: str = ""
     malformed: tuple[str, ...] = ()  # rows and values that could not be decoded
+    datastores: tuple[DatastoreUsage, ...] = ()
     derived: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
     """A cache of values derived from this view, with the view's lifetime and identity."""
 
@@ -72,7 +78,7 @@ class InventoryView:
         """What an error about an unknown name adds if a part of the inventory is not readable."""
         return ", of whose inventory a part is malformed: it may exist" if self.malformed else ""
 
-    def within(self, scope: Resources) -> "InventoryView":
+    def within(self, scope: Scope) -> "InventoryView":
         """Return the part that `scope` covers; the same object for the same scope."""
         key = ("within", scope, self.stale)
         if key not in self.derived:
@@ -89,12 +95,15 @@ class InventoryView:
                 pools=tuple(pool for pool in self.pools if scope.covers_pool(pool.pool)),
                 stale=self.stale,
                 malformed=self.malformed,
+                datastores=tuple(
+                    usage for usage in self.datastores if scope.covers_storage(usage.store)
+                ),
             )
         part: InventoryView = self.derived[key]
         return part
 
 
-def covers_guest(scope: Resources, guest: GuestResource) -> bool:
+def covers_guest(scope: Scope, guest: GuestResource) -> bool:
     """Return whether the scope covers the guest."""
     return scope.covers_guest(
         guest.vmid, node=guest.node, pool=guest.pool or "", tags=guest.tag_list
@@ -114,7 +123,7 @@ class Inventory:
     so a slow answer still updates the view. The next attempt waits for `retry_timeout` only.
     """
 
-    pve: Client
+    client: Client | BackupServer
     freshness: Callable[[], float]  # seconds for which a view is current
     timeout: float = 15.0  # seconds to wait for a cluster that has never answered
     short_timeout: float = 5.0  # the same when there is an older view to return
@@ -166,7 +175,7 @@ class Inventory:
             async with asyncio.timeout(timeout):
                 return await asyncio.shield(self._refresh())
         except TimeoutError:
-            message = f"{self.pve.name} did not answer within {timeout:g} s"
+            message = f"{self.client.name} did not answer within {timeout:g} s"
             first = proxmox_client.DeadlineExceeded(message)
             raise self._failed(self.failure or first) from None
         except NO_ANSWER as error:
@@ -192,7 +201,10 @@ class Inventory:
 
     async def _fetch(self, sent: float) -> InventoryView:
         with proxmox_client.tolerate_malformed() as malformed:
-            resources = await self.pve.cluster.resources()
+            if isinstance(self.client, BackupServer):
+                resources, datastores = Resources.none(), await self.client.datastores()
+            else:
+                resources, datastores = await self.client.cluster.resources(), []
         fetched = InventoryView(
             taken=sent,
             taken_at=datetime.now(UTC),
@@ -201,6 +213,7 @@ class Inventory:
             storages=tuple(resources.storages),
             pools=tuple(resources.pools),
             malformed=tuple(malformed),
+            datastores=tuple(datastores),
         )
         self.failure = None
         if self._latest is None or fetched.taken >= self._latest.taken:

@@ -47,6 +47,7 @@ class Loader:
 
     async def database(self) -> Database:
         """Return a locked database with all columns that the plan reads."""
+        self.sources.require_kind(self.plan.table)
         required = pushdown.required_columns(self.plan, self.catalog)
         self._note_unknown_clusters()
         if self._is_in_inventory(required):

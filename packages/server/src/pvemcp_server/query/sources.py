@@ -1,14 +1,17 @@
 """The clusters and tables of a query, as far as its caller reaches them."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
 
 from pvemcp_server.access.model import Caller, Effect, Resources
 from pvemcp_server.clusters import Cluster, Notes
+from pvemcp_server.errors import BadArgument
 from pvemcp_server.query.catalog import Catalog
-from pvemcp_server.tables.registry import Table, tables
+from pvemcp_server.store.records import ClusterKind
+from pvemcp_server.tables.registry import EVERY_KIND, Table, tables
 
 TOOL = "ExecuteQuery"
 
@@ -22,13 +25,16 @@ def reach(caller: Caller, table: Table, cluster: str, through: str = TOOL) -> Re
     return reduce(and_, scopes)
 
 
-def catalog_of(caller: Caller, clusters: Sequence[str]) -> Catalog:
-    """Return the tables that the caller may read on any of these clusters, sorted by name."""
+def catalog_of(
+    caller: Caller, clusters: Iterable[str], kinds: AbstractSet[ClusterKind] = EVERY_KIND
+) -> Catalog:
+    """Return the tables of these kinds that the caller may read on any of the clusters, sorted."""
+    names = list(clusters)
     return Catalog(
         {
             name: table
             for name, table in sorted(tables().items())
-            if any(reach(caller, table, cluster) for cluster in clusters)
+            if table.kinds & kinds and any(reach(caller, table, cluster) for cluster in names)
         }
     )
 
@@ -54,10 +60,24 @@ class Sources:
         """The notes of the call: all its clusters share them."""
         return self.clusters[0].notes if self.clusters else Notes()
 
+    def of_kind(self, table: Table) -> list[Cluster]:
+        """Return the clusters of the kinds that have rows of this table."""
+        return [cluster for cluster in self.clusters if cluster.kind in table.kinds]
+
+    def require_kind(self, table: Table) -> None:
+        """Raise BadArgument if no cluster is of a kind that has rows of this table."""
+        if self.clusters and not self.of_kind(table):
+            needed = " or ".join(sorted(kind.product for kind in table.kinds))
+            present = ", ".join(f"{c.name} is {c.kind.product}" for c in self.clusters)
+            raise BadArgument("from", f"{table.name} are rows of {needed}, but {present}.")
+
     def views(self, table: Table) -> dict[str, Cluster]:
-        """Return the clusters where the caller may read the table, narrowed to their rights."""
+        """Return the clusters where the caller may read the table, narrowed to their rights.
+
+        Clusters of other kinds have no such rows, so they are left out without a note.
+        """
         views: dict[str, Cluster] = {}
-        for cluster in self.clusters:
+        for cluster in self.of_kind(table):
             if scope := reach(self.caller, table, cluster.name):
                 views[cluster.name] = cluster.within(scope)
             else:

@@ -8,13 +8,18 @@ from enum import StrEnum
 from functools import cached_property
 from inspect import cleandoc
 from math import inf
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 from proxmox_client import tolerate_malformed
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.clusters import Cluster, InventoryView, offload
+from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.reach import Reach, of_everything
 from pvemcp_server.tables.rows import Field, Row, fields_of
+
+PVE_ONLY: Final = frozenset({ClusterKind.PVE})
+PBS_ONLY: Final = frozenset({ClusterKind.PBS})
+EVERY_KIND: Final = frozenset(ClusterKind)
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +32,7 @@ class Cost(StrEnum):
     PER_STORAGE = "one call per node and storage"
     PER_DISK = "one call per node and physical disk"
     PER_GUEST = "one call per guest"
+    PER_NAMESPACE = "one call per datastore and namespace"
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +206,8 @@ class Table:
     """The field that is true on one of several rows about the same shared thing."""
     rare: bool = False
     """Whether the overview of all tables leaves its fields out, because few questions need it."""
+    kinds: frozenset[ClusterKind] = PVE_ONLY
+    """The kinds of clusters that have these rows; others are not asked."""
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -231,6 +239,7 @@ def table(
     overlaps: Overlaps = _no_overlaps,
     primary_field: str = "",
     rare: bool = False,
+    kinds: frozenset[ClusterKind] = PVE_ONLY,
 ) -> Callable[[Callable[[Cluster, LoadRequest], Awaitable[Sequence[Any]]]], Table]:
     """Declare a table by decorating its loader.
 
@@ -273,6 +282,7 @@ def table(
             overlaps=overlaps,
             primary_field=primary_field,
             rare=rare,
+            kinds=kinds,
         )
         _TABLES[name] = declared
         return declared

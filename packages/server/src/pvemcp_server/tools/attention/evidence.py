@@ -229,3 +229,5 @@ def _requests(table: Table, view: InventoryView) -> int:
             return len(primary(view.storages))
         case Cost.PER_GUEST:
             return len(view.guests)
+        case Cost.PER_NAMESPACE:
+            return len(view.datastores)

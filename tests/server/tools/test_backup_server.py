@@ -1,0 +1,251 @@
+"""A Proxmox Backup Server is read like a cluster, and nothing of Proxmox VE is asked of it."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from proxmox_client.emulator import ManualClock, demo
+from pvemcp_server.access.model import Resources
+from pvemcp_server.store.records import ClusterKind
+from pvemcp_server.tables.registry import tables
+from pvemcp_server.toolkit.registry import tools
+
+from .examples import PROD, examples
+from .tool_client import ToolClient, open_tool_client
+
+pytestmark = pytest.mark.anyio
+SERVER = "backup"
+EXAMPLES = examples(PROD)
+
+
+@pytest.fixture(scope="module")
+async def _module_client(anyio_backend):
+    async with open_tool_client(demo(), ManualClock(), backup_servers=True) as client:
+        yield client
+
+
+@pytest.fixture
+def client(_module_client) -> ToolClient:
+    """Return a client to the demo's two clusters and its backup server."""
+    _module_client.requests(SERVER)
+    return ToolClient(_module_client.clusters)
+
+
+def asking(table, *columns, **more):
+    return {"query": {"from": table, "select": list(columns) or ["*"], **more}}
+
+
+async def test_the_list_of_clusters_shows_kind_version_and_fill(client):
+    answer = await client("ListClusters")
+    by_name = {row["name"]: row for row in answer.data}
+    assert by_name[SERVER] | {"last_seen": ""} == {
+        "name": SERVER,
+        "description": "The cluster backup",
+        "kind": "pbs",
+        "reachable": True,
+        "version": "4.1.2",
+        "nodes": None,
+        "tls": "verified",
+        "last_seen": "",
+        "datastores": ["main 74%", "offsite 93%"],
+    }
+    assert by_name["prod"]["kind"] == "pve"
+    assert not answer.notes
+
+
+async def test_its_status_has_datastores_and_failed_jobs(client):
+    status = (await client("GetClusterStatus", cluster_name="BACKUP")).data
+    assert (status["kind"], status["version"]) == ("pbs", "4.1.2")
+    assert [store["datastore"] for store in status["datastores"]] == ["main", "offsite"]
+    assert status["failed_jobs"] == ["sync s-offsite: sync failed with some errors."]
+    assert status["jobs"] == {"gc": 2, "prune": 1, "sync": 1, "verify": 2}
+    narrow = replace(client, tools=frozenset({"GetClusterStatus", "ListStorage"}))
+    answer = await narrow("GetClusterStatus", cluster_name=SERVER)
+    assert answer.data["jobs"] == {}
+    assert "ListBackupJobs is not granted" in answer.notes
+
+
+async def test_datastores_have_growth_and_when_they_are_full(client):
+    rows = (await client("ExecuteQuery", **asking("pbs_datastores"))).data
+    state = client[SERVER].emulated.state
+    for row in rows:
+        store = state.datastores[row["datastore"]]
+        assert row["disk_usage"] + row["disk_free"] == row["disk_total"] == store.total
+        assert row["growth_per_day"] == pytest.approx(store.growth, rel=0.05)
+        assert row["deduplication_factor"] == store.deduplication
+        assert row["gc_ok"]
+    assert rows[1]["full_on"] < rows[0]["full_on"]
+
+
+async def test_snapshots_of_every_namespace_have_their_verification(client):
+    columns = ["namespace", "backup_type", "verification", "encrypted"]
+    query = asking("pbs_snapshots", *columns, "COUNT(*) as n", groupBy=columns)
+    rows = (await client("ExecuteQuery", **query)).data
+    state = client[SERVER].emulated.state
+    expected = Counter(
+        (name, s.type, s.verified or "none", bool(s.fingerprint))
+        for store in state.datastores.values()
+        for name, some in store.namespaces.items()
+        for s in some
+    )
+    assert {tuple(row[name] for name in columns): row["n"] for row in rows} == expected
+    query = asking("pbs_snapshots", "backup_type", "vmid", "verified", orderBy=["vmid"])
+    rows = (await client("ExecuteQuery", limit=1000, **query)).data
+    assert {row["backup_type"] for row in rows if row["vmid"] is None} == {"host"}
+    assert {row["verified"] for row in rows} == {True, False, None}
+
+
+async def test_a_condition_on_the_guest_or_datastore_asks_for_no_more(client):
+    where = [
+        {"field": "vmid", "operator": "=", "value": ["101"]},
+        {"field": "datastore", "operator": "=", "value": ["offsite"]},
+    ]
+    rows = (await client("ExecuteQuery", **asking("pbs_snapshots", where=where))).data
+    assert {(row["vmid"], row["datastore"]) for row in rows} == {(101, "offsite")}
+    assert not [line for line in client.requests(SERVER) if "/datastore/main" in line]
+
+
+async def test_jobs_of_all_types_show_how_their_last_run_ended(client):
+    rows = (await client("ExecuteQuery", **asking("pbs_jobs"))).data
+    ended = {(row["type"], row["id"]): row["last_run_ok"] for row in rows}
+    assert ended == {
+        ("verify", "v-main"): True,
+        ("verify", "v-offsite"): True,
+        ("prune", "p-main"): True,
+        ("sync", "s-offsite"): False,
+        ("gc", "main"): True,
+        ("gc", "offsite"): True,
+    }
+    assert all(row["last_run"] <= row["last_run_end"] < row["next_run"] for row in rows)
+
+
+async def test_a_job_that_runs_is_neither_well_nor_failed(client):
+    job = client[SERVER].emulated.state.jobs[0]
+    ended, job.last.ended = job.last.ended, None
+    try:
+        where = {"field": "id", "operator": "=", "value": [job.id]}
+        query = asking("pbs_jobs", "last_run_status", "last_run_ok", where=where)
+        rows = (await client("ExecuteQuery", **query)).data
+    finally:
+        job.last.ended = ended
+    assert rows == [{"last_run_status": "running"}]  # last_run_ok is empty in every row
+
+
+async def test_no_table_of_one_kind_asks_a_server_of_the_other(client):
+    for name, table in tables().items():
+        if ClusterKind.PBS not in table.kinds:
+            message = await client.refused("ExecuteQuery", **asking(name), cluster_name=SERVER)
+            assert f"{name} are rows of Proxmox VE, but backup is Proxmox Backup" in message
+            assert client.requests(SERVER) == []
+        elif ClusterKind.PVE not in table.kinds:
+            answer = await client("ExecuteQuery", **asking(name, "cluster", "datastore"))
+            assert {row["cluster"] for row in answer.data} == {SERVER}
+            message = await client.refused("ExecuteQuery", **asking(name), cluster_name="prod")
+            assert f"{name} are rows of Proxmox Backup Server, but prod is" in message
+            client.requests(SERVER)
+
+
+async def test_queries_over_all_clusters_leave_it_out_without_a_note(client):
+    answer = await client("ExecuteQuery", **asking("pools", "cluster", "poolid"))
+    assert answer.data
+    assert SERVER not in answer.notes
+    assert client.requests(SERVER) == []
+
+
+async def test_tools_of_proxmox_ve_say_how_a_backup_server_is_read(client):
+    for name, tool in tools().items():
+        if ClusterKind.PBS in tool.kinds or "cluster_name" not in tool.arguments.model_fields:
+            continue
+        arguments = {**EXAMPLES[name], "cluster_name": SERVER}
+        message = await client.refused(name, **arguments)
+        assert message.startswith("cluster_name: backup is a Proxmox Backup Server: ExecuteQuery")
+    assert client.requests(SERVER) == []
+
+
+async def test_lists_over_all_clusters_say_nothing_of_it(client):
+    for name in ("ListVms", "ListNodes", "ListStorage", "ListBackups", "ListTasks"):
+        answer = await client(name)
+        assert {row["cluster"] for row in answer.data} <= {"home-lab", "prod"}
+        assert f"{SERVER}:" not in answer.notes
+        assert f"of {SERVER}" not in answer.notes
+    assert client.requests(SERVER) == []
+
+
+async def test_a_role_for_datastores_sees_these_only_and_guests_give_nothing(client):
+    columns = ("datastore", "vmid")
+    for resources, stores in (
+        (Resources(storages=frozenset({"offsite"})), {"offsite"}),
+        (Resources(vmids=frozenset({101}), nodes=frozenset({"pve01"})), set()),
+        (Resources(pools=frozenset({"production"}), tags=frozenset({"web"})), set()),
+    ):
+        narrow = client.scoped(resources)
+        snapshots = await narrow("ExecuteQuery", **asking("pbs_snapshots", *columns))
+        assert {row["datastore"] for row in snapshots.data} == stores, resources
+        for table in ("pbs_datastores", "pbs_jobs"):
+            rows = (await narrow("ExecuteQuery", **asking(table, "datastore"))).data
+            assert {row["datastore"] for row in rows} == stores, resources
+
+
+async def test_only_who_may_list_backups_reads_snapshots(client):
+    narrow = replace(client, tools=frozenset({"ExecuteQuery", "ListStorage"}))
+    assert (await narrow("ExecuteQuery", **asking("pbs_datastores"))).data
+    assert "pbs_snapshots" in await narrow.refused("ExecuteQuery", **asking("pbs_snapshots"))
+
+
+async def test_an_account_without_privileges_learns_the_command(client, with_token):
+    token = client[SERVER].emulated.add_account("blind@pbs!t", {})
+    blind = await with_token(client, SERVER, token)
+    answer = await blind("ExecuteQuery", **asking("pbs_datastores"))
+    assert answer.data == []
+    command = "proxmox-backup-manager acl update / Audit --auth-id"
+    assert f"{command} blind@pbs && {command} 'blind@pbs!t'" in answer.notes
+    access = (await blind("ExplainAccess", cluster_name=SERVER)).data["clusters"][0]
+    assert [lack["privilege"] for lack in access["lacks"]] == ["Datastore.Audit", "Remote.Audit"]
+    assert (await client("ExplainAccess", cluster_name=SERVER)).data["clusters"][0]["lacks"] == []
+
+
+async def test_a_datastore_that_cannot_be_read_is_named(client):
+    store = client[SERVER].emulated.state.datastores["offsite"]
+    store.failure = "datastore 'offsite' is not mounted"
+    client.refresh()
+    try:
+        answer = await client("ExecuteQuery", **asking("pbs_snapshots", "COUNT(*) as n"))
+        clusters = (await client("ListClusters")).data
+    finally:
+        store.failure = ""
+        client.refresh()
+    assert answer.data[0]["n"] > 500
+    assert "Datastore offsite of backup cannot be read" in answer.notes
+    assert "offsite not readable" in next(r for r in clusters if r["name"] == SERVER)["datastores"]
+
+
+async def test_the_schema_has_its_tables_only_where_one_is_reachable(client):
+    def names(document):
+        return {*document["more_tables"], *(table["name"] for table in document["tables"])}
+
+    pbs_tables = {"pbs_datastores", "pbs_snapshots", "pbs_jobs"}
+    assert pbs_tables <= names((await client("GetQuerySchema")).data)
+    connected = {n: c for n, c in client.clusters.connected.items() if n != SERVER}
+    without = replace(client, clusters=replace(client.clusters, connected=connected))
+    assert not pbs_tables & names((await without("GetQuerySchema")).data)
+
+
+async def test_one_that_is_down_is_listed_and_costs_only_its_own_rows(client):
+    emulated = client[SERVER].emulated
+    client.refresh()
+    await emulated.stop()
+    try:
+        rows = (await client("ListClusters")).data
+        answer = await client("ExecuteQuery", **asking("pbs_jobs"))
+    finally:
+        await emulated.start()
+        client.refresh()
+    assert {row["name"]: row["reachable"] for row in rows} == {
+        "home-lab": True,
+        "prod": True,
+        SERVER: False,
+    }
+    assert answer.data == []
+    assert "backup does not answer" in answer.notes
+    assert "Missing from backup: jobs of type verify" in answer.notes
