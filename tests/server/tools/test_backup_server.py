@@ -1,15 +1,17 @@
 """A Proxmox Backup Server is read like a cluster, and nothing of Proxmox VE is asked of it."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 
-from proxmox_client.emulator import ManualClock, demo
+from proxmox_client.emulator import ManualClock, Scenario, demo
 from pvemcp_server.access.model import Resources
 from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.registry import tables
 from pvemcp_server.toolkit.registry import tools
+from pvemcp_server.tools.attention.model import Topic, checks
 
 from .examples import PROD, examples
 from .tool_client import ToolClient, open_tool_client
@@ -231,7 +233,66 @@ async def test_the_schema_has_its_tables_only_where_one_is_reachable(client):
     assert not pbs_tables & names((await without("GetQuerySchema")).data)
 
 
+def expected_findings(state):
+    """Return how many things each check finds on the demo's server, by its state."""
+    snapshots = [s for store in state.datastores.values() for s in store.everything()]
+    old = state.now - 30 * 86_400
+    return {
+        "full_datastores": sum(s.used / s.total >= 0.85 for s in state.datastores.values()),
+        "filling_datastores": sum(
+            (s.total - s.used) / s.growth <= 30 for s in state.datastores.values()
+        ),
+        "unreadable_datastores": sum(bool(s.failure) for s in state.datastores.values()),
+        "failed_server_jobs": sum(job.last.state != "OK" for job in state.jobs),
+        "corrupt_backups": sum(s.verified == "failed" for s in snapshots),
+        "unverified_backups": sum((s.verified_at or s.time) < old for s in snapshots),
+    }
+
+
+CHECKS = {c.name: c for c in checks(Topic) if not c.is_about(ClusterKind.PVE)}
+
+
+async def test_attention_finds_what_is_wrong_and_the_next_call_shows_it(client):
+    state = client[SERVER].emulated.state
+    state.datastores["offsite"].failure = "not mounted"
+    client.refresh()
+    unreadable = await client("GetAttention", areas=["Storages"], cluster_name=SERVER)
+    state.datastores["offsite"].failure = ""
+    client.refresh()
+    assert "1 datastore not readable: offsite" in [r["finding"] for r in unreadable.data]
+    expected = expected_findings(state)
+    assert expected.keys() == CHECKS.keys()
+    rows = (await client("GetAttention", cluster_name=SERVER)).data
+    found = {row["finding"].partition(":")[0] for row in rows}
+    assert found == {CHECKS[name].words(n) for name, n in expected.items() if n}
+    for row in rows:
+        tool, _, arguments = row["next"].partition(" ")
+        shown = await client(tool, limit=1000, **json.loads(arguments))
+        assert len(shown.data) == int(row["finding"].split()[0]), row
+
+
+async def test_a_server_without_faults_needs_no_attention(anyio_backend):
+    scenario = Scenario(backup_servers=demo().backup_servers)
+    async with open_tool_client(scenario, ManualClock(), backup_servers=True) as healthy:
+        state = healthy[SERVER].emulated.state
+        state.jobs[-1].last.state = "WARNINGS: 1"
+        for store in state.datastores.values():
+            store.used, store.growth = store.total // 2, 0
+            for snapshot in store.everything():
+                snapshot.verified, snapshot.verified_at = "ok", int(state.now)
+        answer = await healthy("GetAttention")
+        assert answer.data == []
+        assert "Nothing found in what could be looked at" in answer.notes
+        other = await healthy("GetAttention", areas=["Ceph"])
+        assert "No area named is about a Proxmox Backup Server" in other.notes
+        message = await healthy.refused("ListVms", cluster_name=SERVER)
+        assert "pbs_snapshots" in message
+        assert "is a Proxmox Backup Server" in (await healthy("ListVms")).notes
+        assert "is a Proxmox Backup Server" in await healthy.refused("GetVmStatus", vmid=100)
+
+
 async def test_one_that_is_down_is_listed_and_costs_only_its_own_rows(client):
+    # the last test: for seconds after a failure the server's state is not asked for again
     emulated = client[SERVER].emulated
     client.refresh()
     await emulated.stop()

@@ -19,7 +19,7 @@ from pvemcp_server.tables.registry import (
     never_filtered,
     table,
 )
-from pvemcp_server.tables.rows import Col, Row, Unit, moment, share, single
+from pvemcp_server.tables.rows import Col, Row, Unit, moment, seconds_since, share, single
 from pvemcp_server.tables.series import Forecast, Point, forecast
 
 ROOT: Final = ""  # the namespace of that name
@@ -160,6 +160,9 @@ class PbsSnapshot(Row):
     ]
     verification_time: Annotated[
         datetime | None, Col("When that verification began", Unit.TIME, ("verified_at",))
+    ]
+    verification_age: Annotated[
+        int | None, Col("Time since then; never verified: since it was made", Unit.SECONDS)
     ]
 
 
@@ -333,7 +336,9 @@ def _datastore(usage: DatastoreUsage, job: ServerJob | None) -> PbsDatastore:
 
 
 def _snapshot(place: tuple[str, str], snapshot: BackupSnapshot) -> PbsSnapshot:
-    state = snapshot.verification.state if snapshot.verification else "none"
+    verification = snapshot.verification
+    state = verification.state if verification else "none"
+    checked = moment(verification.time) if verification else None
     is_guest = snapshot.type != "host" and snapshot.id.isdecimal()
     return PbsSnapshot(
         datastore=place[0],
@@ -348,8 +353,9 @@ def _snapshot(place: tuple[str, str], snapshot: BackupSnapshot) -> PbsSnapshot:
         protected=snapshot.protected,
         encrypted=snapshot.is_encrypted,
         verification=state,
-        verified=state == "ok" if snapshot.verification else None,
-        verification_time=moment(snapshot.verification.time) if snapshot.verification else None,
+        verified=state == "ok" if verification else None,
+        verification_time=checked,
+        verification_age=seconds_since(checked or moment(snapshot.time)),
     )
 
 
