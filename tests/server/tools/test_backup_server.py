@@ -30,7 +30,8 @@ async def _module_client(anyio_backend):
 @pytest.fixture
 def client(_module_client) -> ToolClient:
     """Return a client to the demo's two clusters and its backup server."""
-    _module_client.requests(SERVER)
+    for name in _module_client.clusters.connected:
+        _module_client.requests(name)
     return ToolClient(_module_client.clusters)
 
 
@@ -231,6 +232,69 @@ async def test_the_schema_has_its_tables_only_where_one_is_reachable(client):
     connected = {n: c for n, c in client.clusters.connected.items() if n != SERVER}
     without = replace(client, clusters=replace(client.clusters, connected=connected))
     assert not pbs_tables & names((await without("GetQuerySchema")).data)
+
+
+async def test_backups_are_joined_to_the_guests_of_the_cluster_with_that_storage(client):
+    where = {"field": "verification", "operator": "=", "value": ["failed"]}
+    columns = ["guest_cluster", "vmid", "guest.name", "guest.node.status", "comment"]
+    answer = await client("ExecuteQuery", **asking("pbs_snapshots", *columns, where=where))
+    assert answer.data
+    assert {row["guest_cluster"] for row in answer.data} == {"prod"}
+    assert all(row["guest.name"] == row["comment"] for row in answer.data)
+    grouped = ["guest_cluster", "namespace", "datastore"]
+    rows = (await client("ExecuteQuery", **asking("pbs_snapshots", *grouped, groupBy=grouped))).data
+    assert {tuple(row[name] for name in grouped) for row in rows} == {
+        ("prod", "", "main"),
+        (None, "archive", "main"),  # no storage of a cluster has this namespace
+        (None, "", "offsite"),
+    }
+
+
+async def test_guests_are_tested_for_backups_on_every_server(client):
+    state = client["prod"].emulated.state
+    templates = {vmid for vmid, guest in state.guests.items() if guest.template}
+    failed = [{"field": "verification", "operator": "=", "value": ["failed"]}]
+    prod = {"field": "cluster", "operator": "=", "value": ["prod"]}
+    missing = {"field": "pbs_snapshots", "operator": "NOT EXISTS"}
+    corrupt = {"field": "pbs_snapshots", "operator": "EXISTS", "conditions": failed}
+    answer = await client("ExecuteQuery", **asking("guests", "vmid", where=[missing, prod]))
+    assert set(answer.column("vmid")) == templates
+    assert "NOT EXISTS" not in answer.notes
+    answer = await client("ExecuteQuery", **asking("guests", "vmid", where=[corrupt]))
+    stored = client[SERVER].emulated.state.datastores["main"].everything()
+    assert set(answer.column("vmid")) == {int(s.id) for s in stored if s.verified == "failed"}
+    alone = await client("ExecuteQuery", cluster_name="prod", **asking("guests", where=[missing]))
+    assert "No pbs_snapshots here: they are rows of Proxmox Backup Server" in alone.notes
+    assert "NOT EXISTS pbs_snapshots was decided by" in alone.notes
+
+
+async def test_a_storage_of_two_clusters_or_of_another_server_joins_nothing(client):
+    storages = client["home-lab"].emulated.state.storages
+    prod = client["prod"].emulated.state.storages["pbs-main"]
+    query = asking("pbs_snapshots", "guest_cluster", "COUNT(*) as n", groupBy=["guest_cluster"])
+    fingerprint = prod.options["fingerprint"]
+    storages["twin"] = replace(prod, name="twin", _volumes={}, _used={})
+    try:
+        shared = (await client("ExecuteQuery", **query)).data
+        prod.options["fingerprint"] = ":".join(["ab"] * 32)
+        del storages["twin"]
+        elsewhere = (await client("ExecuteQuery", **query)).data
+        prod.options["server"], before = "127.0.0.1", prod.options["server"]
+        by_host = (await client("ExecuteQuery", **query)).data
+        prod.options["server"] = before
+    finally:
+        storages.pop("twin", None)
+        prod.options["fingerprint"] = fingerprint
+    assert [row.get("guest_cluster") for row in shared] == [None]
+    assert [row.get("guest_cluster") for row in elsewhere] == [None]
+    assert {row["guest_cluster"] for row in by_host} == {"prod", None}
+
+
+async def test_a_caller_that_reads_no_storage_learns_no_cluster_from_backups(client):
+    narrow = replace(client, tools=frozenset({"ExecuteQuery", "ListBackups"}))
+    answer = await narrow("ExecuteQuery", **asking("pbs_snapshots", "guest_cluster", "backup_id"))
+    assert {row.get("guest_cluster") for row in answer.data} == {None}
+    assert not [line for line in client.requests("prod") if line == "GET /storage"]
 
 
 def expected_findings(state):

@@ -10,11 +10,13 @@ from proxmox_client.api.backup_server import (
     Namespace,
     ServerJob,
 )
+from proxmox_client.api.storage import StorageConfig
 from proxmox_client.auth import ApiToken, BackupServerToken, Password
 from proxmox_client.errors import BadParameters
 from proxmox_client.hosts import BACKUP_SERVER_PORT
 from proxmox_client.paths import join
 from proxmox_client.server import Server
+from proxmox_client.tls import normalize_fingerprint
 from proxmox_client.transport import Transport
 
 
@@ -25,6 +27,15 @@ class BackupServer(Server):
     """
 
     default_port: ClassVar[int] = BACKUP_SERVER_PORT
+
+    def is_target_of(self, storage: StorageConfig) -> bool:
+        """Return whether a storage of a cluster is on this server, by certificate or host."""
+        if storage.type != "pbs":
+            return False
+        if storage.fingerprint and normalize_fingerprint(storage.fingerprint) in self.fingerprints:
+            return True
+        names = {host.name.casefold() for host in self.hosts}
+        return (storage.server or "").strip("[]").casefold() in names
 
     async def version(self) -> BackupServerVersion:
         """GET /version. Needs an account, but no privilege.

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from proxmox_client.auth import ApiToken, Password
-from proxmox_client.hosts import DEFAULT_PORT
+from proxmox_client.hosts import DEFAULT_PORT, Host
 from proxmox_client.limits import Limits
 from proxmox_client.tls import Tls
 from proxmox_client.transport import HostPool, HttpTransport, Transport
@@ -16,7 +16,10 @@ _DEFAULT_LIMITS = Limits()
 
 
 class Server:
-    """Connections to one installation, and the account that uses them."""
+    """Connections to one installation, and the account that uses them.
+
+    `hosts` are where it is reached, `fingerprints` those of its pinned certificates.
+    """
 
     default_port: ClassVar[int] = DEFAULT_PORT
 
@@ -31,6 +34,8 @@ class Server:
         http_transport: HttpTransport | None = None,
     ) -> None:
         self._pool = HostPool(hosts, tls, limits, http_transport, default_port=self.default_port)
+        self.hosts = [Host.parse(host, self.default_port) for host in hosts]
+        self.fingerprints = frozenset(tls.fingerprints)
         self.name = name or hosts[0]
         self._use(auth)
 

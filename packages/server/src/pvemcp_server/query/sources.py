@@ -71,13 +71,21 @@ class Sources:
             present = ", ".join(f"{c.name} is {c.kind.product}" for c in self.clusters)
             raise BadArgument("from", f"{table.name} are rows of {needed}, but {present}.")
 
+    def readable(self, table: Table) -> list[Cluster]:
+        """Return the clusters on which the caller may read the table."""
+        return [each for each in self.of_kind(table) if reach(self.caller, table, each.name)]
+
     def views(self, table: Table) -> dict[str, Cluster]:
         """Return the clusters where the caller may read the table, narrowed to their rights.
 
         Clusters of other kinds have no such rows, so they are left out without a note.
         """
         views: dict[str, Cluster] = {}
-        for cluster in self.of_kind(table):
+        of_kind = self.of_kind(table)
+        if self.clusters and not of_kind:
+            products = " or ".join(sorted(kind.product for kind in table.kinds))
+            self.notes.add(f"No {table.name} here: they are rows of {products}, which is not read.")
+        for cluster in of_kind:
             if scope := reach(self.caller, table, cluster.name):
                 views[cluster.name] = cluster.within(scope)
             else:

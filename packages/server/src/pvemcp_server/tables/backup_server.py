@@ -1,17 +1,22 @@
 """Datastores, snapshots and jobs of Proxmox Backup Servers."""
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from typing import Annotated, ClassVar, Final, Protocol, TypeVar
 
+from msgspec.structs import replace
+
 from proxmox_client.api.backup_server import BackupSnapshot, DatastoreUsage, ServerJob
-from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters import Cluster, offload
 from pvemcp_server.clusters.backup_server import grant_lines
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import Reach
 from pvemcp_server.tables.registry import (
     PBS_ONLY,
+    Across,
     Cost,
     LoadRequest,
     Relation,
@@ -25,6 +30,12 @@ from pvemcp_server.tables.series import Forecast, Point, forecast
 ROOT: Final = ""  # the namespace of that name
 _GC: Final = ("gc_last_run", "gc_status", "gc_ok", "gc_next_run")
 _PUSHDOWN: Final = {"vmid": "vmids", "datastore": "storages"}
+TO_GUEST: Final = Relation(
+    "guest",
+    "guests",
+    {"guest_cluster": "cluster", "vmid": "vmid"},
+    "The guest, on the cluster whose storage this is",
+)
 TO_DATASTORE: Final = Relation(
     "store", "pbs_datastores", {"datastore": "datastore"}, "The datastore it is in"
 )
@@ -136,6 +147,10 @@ class PbsSnapshot(Row):
     ]
     backup_id: Annotated[str, Col("Number of the guest, or name of the machine")]
     vmid: Annotated[int | None, Col("Guest it is of, if it is of one", aliases=("guest_id",))]
+    guest_cluster: Annotated[
+        str | None,
+        Col("Cluster with a storage for this datastore and namespace; null: none or several asked"),
+    ]
     backup_time: Annotated[
         datetime | None, Col("When it was made", Unit.TIME, ("time", "creation", "created", "date"))
     ]
@@ -215,8 +230,35 @@ async def pbs_datastores(cluster: Cluster, request: LoadRequest) -> list[PbsData
     return made(cluster, stores, lambda store: [_datastore(store, collections.get(store.store))])
 
 
+async def _fill_guest_cluster(
+    rows: Sequence[PbsSnapshot], server: Cluster, clusters: Sequence[Cluster]
+) -> Sequence[PbsSnapshot]:
+    """Fill in whose guests the backups are of, by the storages that clusters have on the server."""
+    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+
+    async def read(cluster: Cluster) -> None:
+        failure = f"Which backups of {server.name} are of guests of {cluster.name} is not known"
+        storages = await cluster.optional(cluster.pve.storages(), failure)
+        for storage in storages or ():
+            if server.pbs.is_target_of(storage):
+                found[storage.datastore or "", storage.namespace or ROOT].add(cluster.name)
+
+    await asyncio.gather(*map(read, clusters))
+    owner = {place: single(names) for place, names in found.items()}
+    return await offload(
+        len(rows),
+        lambda: [
+            replace(row, guest_cluster=owner.get((row.datastore, row.namespace))) for row in rows
+        ],
+    )
+
+
 @server_table(
-    "pbs_snapshots", tool="ListBackups", cost=Cost.PER_NAMESPACE, relations=(TO_DATASTORE,)
+    "pbs_snapshots",
+    tool="ListBackups",
+    cost=Cost.PER_NAMESPACE,
+    relations=(TO_GUEST, TO_DATASTORE),
+    across=Across("guest_cluster", "storages", _fill_guest_cluster),
 )
 async def pbs_snapshots(cluster: Cluster, request: LoadRequest) -> list[PbsSnapshot]:
     """Backups on Proxmox Backup Servers, in all namespaces, with verification and owner."""
@@ -346,6 +388,7 @@ def _snapshot(place: tuple[str, str], snapshot: BackupSnapshot) -> PbsSnapshot:
         backup_type=snapshot.type,
         backup_id=snapshot.id,
         vmid=int(snapshot.id) if is_guest else None,
+        guest_cluster=None,
         backup_time=moment(snapshot.time),
         size=snapshot.size,
         owner=snapshot.owner,

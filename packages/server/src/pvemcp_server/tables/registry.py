@@ -17,6 +17,7 @@ from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.reach import Reach, of_everything
 from pvemcp_server.tables.rows import Field, Row, fields_of
 
+CLUSTER_FIELD: Final = "cluster"  # each row of a query has it
 PVE_ONLY: Final = frozenset({ClusterKind.PVE})
 PBS_ONLY: Final = frozenset({ClusterKind.PBS})
 EVERY_KIND: Final = frozenset(ClusterKind)
@@ -39,13 +40,24 @@ class Cost(StrEnum):
 class Relation:
     """A to-one relation: at most one row of another table, reached by a dotted name.
 
-    `on` pairs a field here with a field there; rows of different clusters never match.
+    `on` pairs a field here with a field there; rows of different clusters never match, unless it
+    pairs a field here with the cluster there.
     """
 
     name: str
     table: str
     on: Mapping[str, str]
     description: str
+
+    @property
+    def crosses_clusters(self) -> bool:
+        return CLUSTER_FIELD in self.on.values()
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The pairs of fields that are equal, with those that hold the clusters."""
+        own = {} if self.crosses_clusters else {CLUSTER_FIELD: CLUSTER_FIELD}
+        return {**own, **self.on}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +186,18 @@ def never_filtered(_account: str, _rows: Sequence[Any]) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class Across:
+    """A column that is filled with what other clusters say, and the table whose grants allow that.
+
+    `fill` takes the rows of a cluster, that cluster, and those on which the table may be read.
+    """
+
+    column: str
+    table: str
+    fill: Callable[[Sequence[Any], Cluster, Sequence[Cluster]], Awaitable[Sequence[Any]]]
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """A row class with its loader, its cost, and the tool whose grants govern its rows."""
@@ -208,6 +232,8 @@ class Table:
     """Whether the overview of all tables leaves its fields out, because few questions need it."""
     kinds: frozenset[ClusterKind] = PVE_ONLY
     """The kinds of clusters that have these rows; others are not asked."""
+    across: "Across | None" = None
+    """A column that only other clusters know; it is empty where a query does not ask them."""
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -240,6 +266,7 @@ def table(
     primary_field: str = "",
     rare: bool = False,
     kinds: frozenset[ClusterKind] = PVE_ONLY,
+    across: "Across | None" = None,
 ) -> Callable[[Callable[[Cluster, LoadRequest], Awaitable[Sequence[Any]]]], Table]:
     """Declare a table by decorating its loader.
 
@@ -283,6 +310,7 @@ def table(
             primary_field=primary_field,
             rare=rare,
             kinds=kinds,
+            across=across,
         )
         _TABLES[name] = declared
         return declared
