@@ -96,7 +96,9 @@ async def served(folder: Path) -> AsyncIterator[tuple[str, str]]:
         _, key = await access.keys.create("benchmark", role="Administrator")
         state = State(config, store, access, settings)
         app = create_app(await stack.enter_async_context(open_services(state)))
-        server = http_server(app.asgi, config, app.endpoint.drain)
+        server = http_server(
+            app.asgi, config, app.endpoint.drain, knows_key=access.authenticator.knows
+        )
         serving = asyncio.create_task(server.serve())
         while not server.started:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)

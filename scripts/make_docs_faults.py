@@ -113,7 +113,7 @@ MESSAGES: Final = (
         "Do not take an empty value for one that is not set.",
     ),
     Message(
-        "Node {node} on {cluster} is offline.",
+        "Node {node} on {cluster} is offline. ListNodeRrdData shows until when it ran.",
         "The call needs a node that Proxmox reports as offline.",
         "Start the node, or choose another node or guest.",
     ),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from pages import renew_or_check
-from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.tables.rows import fields_of
 from pvemcp_server.toolkit.arguments import ListOptions, Options, WriteOptions
 from pvemcp_server.toolkit.registry import Tool, tools
@@ -46,7 +46,7 @@ next step.
 
 def page() -> str:
     """Build the whole page."""
-    return "\n".join([INTRO, *_options(), *_sections()]).rstrip() + "\n"
+    return "\n".join([INTRO, *_options(), *_toolsets(), *_sections()]).rstrip() + "\n"
 
 
 def _options() -> Iterator[str]:
@@ -62,6 +62,15 @@ def _options() -> Iterator[str]:
     yield ""
 
 
+def _toolsets() -> Iterator[str]:
+    yield "## Toolsets\n"
+    yield "Tools of these sets are listed, and callable, with API keys that have the set.\n"
+    for toolset in Toolset:
+        names = [tool.name for tool in tools().values() if tool.toolset is toolset]
+        yield f"- `{toolset}`: {toolset.description} ({', '.join(names)})"
+    yield ""
+
+
 def _sections() -> Iterator[str]:
     for area, title in AREAS.items():
         here = [tool for tool in tools().values() if tool.area is area]
@@ -74,7 +83,8 @@ def _sections() -> Iterator[str]:
 def _tool(tool: Tool) -> Iterator[str]:
     yield f"### {tool.name}\n"
     effect = SOMETIMES if tool.may_lose_data else EFFECTS[tool.effect]
-    yield f"{tool.description} *({effect})*\n"
+    toolset = f"; toolset `{tool.toolset}`" if tool.toolset else ""
+    yield f"{tool.description} *({effect}{toolset})*\n"
     schema = tool.input_schema
     own = {name: schema["properties"][name] for name in tool.arguments.model_fields}
     if own:

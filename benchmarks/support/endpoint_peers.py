@@ -150,7 +150,7 @@ async def ours(stack: AsyncExitStack, limits: dict[str, Any]) -> tuple[Served, s
     _, key = await access.keys.create("benchmark", role="Administrator")
     state = State(config, store, access, settings)
     app = create_app(await stack.enter_async_context(open_services(state)))
-    server = http_server(app.asgi, config, app.endpoint.drain)
+    server = http_server(app.asgi, config, app.endpoint.drain, knows_key=access.authenticator.knows)
     started = Served(server.serve, lambda: server.started, lambda: server.addresses[0], server.stop)
     return started, f"/mcp/{key}"
 

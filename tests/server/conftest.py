@@ -35,7 +35,7 @@ from proxmox_client.emulator.access.roles import all_privileges, builtin_roles
 from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.state.user_config import AclEntry
 from pvemcp_server.access import Access, open_access, passwords
-from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.app import App, create_app, open_services
 from pvemcp_server.audit import Entry
 from pvemcp_server.cli.state import State
@@ -465,7 +465,9 @@ def _serving(fake_tools: FakeTools, folder: Path, new_state: Path) -> Serving:
         async with open_store(config) as store, open_access(store) as access:
             state = State(config, store, access, Settings(store))
             await state.settings.change({"enabled": True, **settings}, by="test")
-            key, secret = await access.keys.create("test", role="Administrator")
+            key, secret = await access.keys.create(
+                "test", role="Administrator", toolsets=list(Toolset)
+            )
             async with _served(state, fake_tools, secret, key.id) as served:
                 yield served
 
@@ -489,7 +491,7 @@ async def demo_served(tmp_path: Path, demo_pve: Emulator, new_state: Path) -> As
             await _add_cluster(access, name, demo_pve[name])
         state = State(config, store, access, Settings(store))
         await state.settings.change({"enabled": True}, by="test")
-        key, secret = await access.keys.create("test", role="Administrator")
+        key, secret = await access.keys.create("test", role="Administrator", toolsets=list(Toolset))
         async with _served(
             state, FakeTools(tools=dict(registry.tools())), secret, key.id
         ) as served:
@@ -527,7 +529,9 @@ async def _served(
 ) -> AsyncIterator[Served]:
     async with open_services(state) as services:
         app = create_app(services, fake_tools.tools)
-        server = http_server(app.asgi, state.config, app.endpoint.drain)
+        server = http_server(
+            app.asgi, state.config, app.endpoint.drain, knows_key=state.access.authenticator.knows
+        )
         async with _running(server) as url, _client(url) as http:
             yield Served(app, state, url, key, key_id, server, http, fake_tools)
 

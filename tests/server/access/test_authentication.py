@@ -56,11 +56,16 @@ async def reason(authenticator: KeyAuthenticator, secret: str, address: str = HE
 
 async def test_a_valid_key_returns_its_caller(authenticator: KeyAuthenticator, access: Access):
     key, secret = await access.keys.create(
-        "laptop", role="Operator", clusters=["lab"], toolset=["ListVms"], output_format="Toon"
+        "laptop",
+        role="Operator",
+        clusters=["lab"],
+        tools=["ListVms"],
+        toolsets=["api"],
+        output_format="Toon",
     )
     caller = await authenticator.authenticate(secret, HERE)
     assert (caller.key_id, caller.key_name, caller.role.name) == (key.id, "laptop", "Operator")
-    assert (caller.clusters, caller.toolset) == ({"lab"}, {"ListVms"})
+    assert (caller.clusters, caller.tools, caller.toolsets) == ({"lab"}, {"ListVms"}, {"api"})
     assert (caller.output_format, caller.address) == ("Toon", HERE)
 
 

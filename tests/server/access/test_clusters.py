@@ -45,6 +45,7 @@ async def test_a_cluster_comes_with_its_default_identity(access: Access, lab: No
         ({"tls_mode": "pinned"}, "fingerprints"),
         ({"tls_mode": "ca"}, "ca_pem"),
         ({"tls_mode": "ca", "ca_pem": "hello"}, "ca_pem"),
+        ({"tls_mode": "ca", "ca_pem": "schön"}, "ca_pem"),
         ({"tls_mode": "pinned", "fingerprints": [":".join(["AB"] * 20)]}, "fingerprints"),
         ({"tls_mode": "pinned", "fingerprints": ["ab:cd"]}, "fingerprints"),
         ({"token_id": "root@pam"}, "token_id"),

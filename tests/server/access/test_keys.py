@@ -61,7 +61,7 @@ async def test_a_name_can_be_used_only_once(access: Access):
         ({"name": "a\nb"}, "name"),
         ({"name": "x" * 65}, "name"),
         ({"clusters": []}, "clusters"),
-        ({"toolset": []}, "toolset"),
+        ({"tools": []}, "tools"),
         ({"allow_from": ["somewhere"]}, "allow_from"),
         ({"output_format": "Yaml"}, "output_format"),
         ({"expires": datetime(2027, 1, 1)}, "expires"),  # noqa: DTZ001 - what is refused

@@ -1,11 +1,14 @@
 """The permissions of callers, evaluated from role and key."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pvemcp_server.access import Caller, Effect, Grant, Resources, Role
-from pvemcp_server.access.model import ANY, EVERYTHING, NOTHING, READS
+from pvemcp_server.access.model import ANY, EVERYTHING, NOTHING, READS, Toolset
 
 TOOLS = st.frozensets(st.sampled_from(["ListVms", "BackupVm", "DeleteIso", ANY, READS]), min_size=1)
 CLUSTERS = st.frozensets(st.sampled_from(["lab", "prod", ANY]), min_size=1)
@@ -17,11 +20,18 @@ RESOURCES = st.one_of(
 GRANTS = st.lists(st.builds(Grant, TOOLS, CLUSTERS, RESOURCES), max_size=4).map(tuple)
 EFFECTS = {"ListVms": Effect.READ, "BackupVm": Effect.WRITE, "DeleteIso": Effect.DESTROY}
 TOOL = st.sampled_from(list(EFFECTS))
+TOOLSETS = st.frozensets(st.sampled_from(Toolset))
 CLUSTER = st.sampled_from(["lab", "prod", "other"])
 
 
 def caller(grants: tuple[Grant, ...], **restrictions: frozenset[str]) -> Caller:
     return Caller("abcDEF12", "laptop", Role(1, "role", "", grants), **restrictions)
+
+
+def declared(
+    name: str, effect: Effect | None = None, toolset: Toolset | None = None
+) -> SimpleNamespace:
+    return SimpleNamespace(name=name, effect=effect or EFFECTS[name], toolset=toolset)
 
 
 def is_part(inner: Resources, outer: Resources) -> bool:
@@ -32,15 +42,26 @@ def is_part(inner: Resources, outer: Resources) -> bool:
 def test_a_tool_that_is_not_listed_has_no_resources(grants, tool: str, cluster: str):
     holder = caller(grants)
     if holder.resources(tool, EFFECTS[tool], cluster):
-        assert holder.may_call(tool, EFFECTS[tool])
+        assert holder.may_call(declared(tool))
 
 
 @given(GRANTS, TOOL, CLUSTER, TOOLS, CLUSTERS)
-def test_a_key_restricts_its_role_and_never_extends_it(grants, tool, cluster, toolset, clusters):
-    wide, narrow = caller(grants), caller(grants, toolset=toolset, clusters=clusters)
+def test_a_key_restricts_its_role_and_never_extends_it(grants, tool, cluster, tools, clusters):
+    wide, narrow = caller(grants), caller(grants, tools=tools, clusters=clusters)
     effect = EFFECTS[tool]
     assert is_part(narrow.resources(tool, effect, cluster), wide.resources(tool, effect, cluster))
-    assert wide.may_call(tool, effect) or not narrow.may_call(tool, effect)
+    assert wide.may_call(declared(tool)) or not narrow.may_call(declared(tool))
+
+
+@given(GRANTS, TOOL, CLUSTER, TOOLSETS, st.sampled_from([None, *Toolset]))
+def test_a_toolset_hides_tools_and_decides_about_no_rows(grants, tool, cluster, toolsets, own):
+    without, holder = caller(grants), caller(grants, toolsets=toolsets)
+    assert holder.resources(tool, EFFECTS[tool], cluster) == without.resources(
+        tool, EFFECTS[tool], cluster
+    )
+    rare = declared(tool, toolset=own)
+    assert holder.is_granted(rare) == without.is_granted(rare)
+    assert holder.may_call(rare) == (without.is_granted(rare) and own in {None, *toolsets})
 
 
 @given(GRANTS, st.builds(Grant, TOOLS, CLUSTERS, RESOURCES), TOOL, CLUSTER)
@@ -53,16 +74,24 @@ def test_another_grant_removes_no_permission(grants, grant, tool: str, cluster: 
 @given(CLUSTERS, RESOURCES, CLUSTER)
 def test_a_grant_of_all_reads_includes_no_writes(clusters, resources, cluster: str):
     holder = caller((Grant(frozenset({READS}), clusters, resources),))
-    assert holder.may_call("ListVms", Effect.READ)
+    assert holder.may_call(declared("ListVms"))
     for effect in (Effect.WRITE, Effect.DESTROY):
-        assert not holder.may_call("ListVms", effect)
+        assert not holder.may_call(declared("ListVms", effect))
         assert holder.resources("ListVms", effect, cluster) == NOTHING
 
 
-def test_a_toolset_of_all_reads_allows_no_writes():
-    holder = caller((Grant(frozenset({ANY})),), toolset=frozenset({READS}))
-    assert holder.may_call("ListVms", Effect.READ)
-    assert not holder.may_call("BackupVm", Effect.WRITE)
+def test_a_copy_with_other_rights_has_its_own_resources():
+    wide = caller((Grant(frozenset({ANY})),))
+    assert wide.resources("ListVms", Effect.READ, "lab") == EVERYTHING
+    narrow = replace(wide, tools=frozenset({"BackupVm"}))
+    assert narrow.resources("ListVms", Effect.READ, "lab") == NOTHING
+    assert wide.resources("ListVms", Effect.READ, "lab") == EVERYTHING
+
+
+def test_a_key_for_all_reads_allows_no_writes():
+    holder = caller((Grant(frozenset({ANY})),), tools=frozenset({READS}))
+    assert holder.may_call(declared("ListVms"))
+    assert not holder.may_call(declared("BackupVm"))
 
 
 def test_a_guest_is_covered_by_vmid_pool_tag_or_node():

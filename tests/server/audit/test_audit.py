@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from pvemcp_server.audit import Audit, AuditFilter, Event, Kind, Outcome, open_audit
 from pvemcp_server.audit import audit as audit_module
-from pvemcp_server.audit.audit import MOST_BUFFERED
+from pvemcp_server.audit.audit import ANONYMOUS_PER_MINUTE, MOST_BUFFERED, ClockGuard
 from pvemcp_server.audit.reader import Entry
 from pvemcp_server.errors import Unrecorded
 from pvemcp_server.store import Store
@@ -125,6 +125,37 @@ async def test_housekeeping_removes_old_entries(store: Store, monkeypatch: pytes
         await audit.intent(write(tool="BackupVm"))
     tools = [entry.tool for entry in await audit.find()]
     assert sorted(tools) == ["BackupVm", "audit.retention"]
+
+
+@pytest.mark.parametrize("text", ["\0", "\ud800"])
+@pytest.mark.parametrize("condition", ["key_id", "tool", "cluster", "address", "text"])
+async def test_a_text_that_no_database_holds_matches_no_entry(
+    audit: Audit, condition: str, text: str
+):
+    await audit.call(Event(tool="ListVms"))
+    await audit.flush()
+    assert await audit.find(AuditFilter(**{condition: text})) == []
+
+
+async def test_strangers_with_many_addresses_fill_no_disk_and_hide_no_known_name(audit: Audit):
+    for number in range(ANONYMOUS_PER_MINUTE + 50):
+        await audit.refused(Event(tool="sign in", address=f"192.0.2.{number}", reason="no key"))
+    named = [{"key_id": "abcDEF12"}, {"key_name": "ada"}]
+    for names in named:
+        await audit.refused(Event(tool="sign in", reason="wrong", **names))
+    await audit.end_minute()
+    await audit.refused(Event(tool="sign in", reason="in the next minute"))
+    await audit.end_minute()
+    await audit.flush()
+    newest = await audit.find(limit=1000)
+    assert len(newest) == ANONYMOUS_PER_MINUTE + len(named) + 2
+    following, further, *named_entries = newest[:4]
+    assert (following.reason, further.rows) == ("in the next minute", 50)
+    assert further.reason == "50 further attempts without a known key or administrator"
+    assert {(each.key_id, each.key_name) for each in named_entries} == {
+        ("abcDEF12", None),
+        (None, "ada"),
+    }
 
 
 async def test_calls_are_buffered_up_to_a_limit_and_then_refused(audit: Audit, broken_database):
@@ -322,6 +353,38 @@ async def test_formulas_with_blanks_or_full_width_signs_are_quoted(audit: Audit,
     text = "".join([line async for line in audit.export_csv()])
     (row,) = csv.DictReader(io.StringIO(text, newline=""))
     assert row["client"] == "'" + re.sub(r"\s+", " ", client)
+
+
+async def test_a_clock_that_jumps_makes_retention_delete_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    now, stop = datetime(2026, 1, 1, tzinfo=UTC), anyio.Event()
+    audit = Audit(store, clock=lambda: now)
+    await audit.admin(Event(tool="admin.settings.change"))
+    monkeypatch.setattr(audit_module, "PRUNE_SECONDS", 0)
+
+    def days() -> int:
+        raise AssertionError("retention ran with a clock that has jumped")
+
+    async def jump(*_) -> AsyncIterator[None]:
+        nonlocal now
+        now += timedelta(days=3650)
+        yield
+
+    monkeypatch.setattr(audit_module, "ticks", jump)
+    await audit.run_housekeeping(stop, days, tuple)
+    assert len(await audit.find()) == 1
+
+
+def test_retention_continues_a_day_after_the_last_jump_of_the_clock():
+    now, passed = datetime(2026, 1, 1, tzinfo=UTC), 0.0
+    guard = ClockGuard(lambda: now, lambda: passed)
+    steady = []
+    for hours, jump in [(1, 0), (1, 3650), (1, -3650), (23, 0), (1, 0), (1, 0.5)]:
+        passed += hours * 3600
+        now += timedelta(hours=hours, days=jump)
+        steady.append(guard.is_steady())
+    assert steady == [True, False, False, False, True, True]
 
 
 async def test_calls_are_counted_by_span_and_outcome(store: Store):

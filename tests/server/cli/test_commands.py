@@ -95,10 +95,22 @@ def test_an_unknown_tool_is_refused_in_roles_and_keys(run, run_json):
     role = run("roles", "create", "web", "--reads", "--tool", "MigrateVmm", fails=True)
     assert role.stderr.startswith("grants.0.tools: No tool 'MigrateVmm'. Did you mean MigrateVm")
     key = run("keys", "create", "laptop", "--tool", "MigrateVmm", fails=True)
-    assert key.stderr.startswith("toolset: No tool 'MigrateVmm'. Did you mean MigrateVm")
+    assert key.stderr.startswith("tools: No tool 'MigrateVmm'. Did you mean MigrateVm")
     run("keys", "create", "laptop", "--tool", "ListVms")
     run("keys", "change", "laptop", "--tool", "MigrateVmm", fails=True)
-    assert run_json("keys", "list")[0]["toolset"] == ["ListVms"]
+    assert run_json("keys", "list")[0]["tools"] == ["ListVms"]
+
+
+def test_a_key_gets_and_loses_toolsets(run, run_json):
+    run("keys", "create", "laptop")
+    for options, toolsets in (
+        (("--toolset", "content", "--toolset", "api"), ["api", "content"]),
+        (("--toolset", "apis"), None),
+        (("--toolset", "none"), []),
+    ):
+        run("keys", "change", "laptop", *options, fails=toolsets is None)
+        if toolsets is not None:
+            assert run_json("keys", "list")[0]["toolsets"] == toolsets
 
 
 def test_brackets_are_printed_and_not_read_as_markup(run):

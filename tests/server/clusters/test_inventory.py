@@ -1,14 +1,17 @@
 """The inventory: shared, refreshed when needed, and never stale without saying so."""
 
 import asyncio
+from contextlib import aclosing
 
 import anyio
+import httpx2 as httpx
 import pytest
 
 import proxmox_client.api.cluster
-from proxmox_client import DeadlineExceeded, Unreachable, deadline
+from proxmox_client import ApiToken, Client, DeadlineExceeded, Unreachable, deadline
 from proxmox_client.emulator import FaultKind
 from pvemcp_server.access.model import Resources
+from pvemcp_server.clusters import Inventory
 
 pytestmark = pytest.mark.anyio
 
@@ -131,6 +134,54 @@ async def test_the_deadline_of_the_first_caller_does_not_affect_others(lab, inve
         with pytest.raises(TimeoutError):
             await first
     assert len(view.guests) == 6
+
+
+class Split(httpx.AsyncBaseTransport):
+    """Hosts a and c of the nodes a, b and c: a sees itself only, and c all but a."""
+
+    def __init__(self):
+        self.asked, self.statuses = [], 200
+
+    async def handle_async_request(self, request):
+        host, path = request.url.host, request.url.path.removeprefix("/api2/json/cluster/")
+        self.asked.append(f"{host} {path}")
+        members = "a" if host == "a" else "bc"
+        if path == "status":
+            rows = [{"type": "cluster", "name": "lab", "quorate": int(host == "c")}]
+            rows += [{"type": "node", "name": n, "online": int(n in members)} for n in "abc"]
+            return httpx.Response(self.statuses, json={"data": rows})
+        rows = [
+            {"type": "node", "id": n, "node": n, "status": "online" if n in members else "offline"}
+            for n in "abc"
+        ]
+        return httpx.Response(200, json={"data": rows})
+
+
+@pytest.fixture
+async def split():
+    transport = Split()
+    async with (
+        Client(["a", "c"], ApiToken("a@pve!b", "c"), http_transport=transport) as pve,
+        aclosing(Inventory(pve, lambda: 0.0)) as inventory,
+    ):
+        yield transport, inventory
+
+
+async def test_an_inventory_of_a_partition_without_quorum_is_read_of_the_other(split):
+    transport, inventory = split
+    assert (await inventory.view()).offline_nodes == {"a"}
+    assert transport.asked == ["a resources", "a status", "c status", "c resources"]
+    transport.asked.clear()
+    await inventory.view()
+    assert transport.asked == ["c resources"]
+
+
+async def test_a_host_with_quorum_is_searched_for_once_a_minute(split):
+    transport, inventory = split
+    transport.statuses = 403
+    for _ in range(3):
+        assert (await inventory.view()).offline_nodes == {"b", "c"}
+    assert transport.asked == ["a resources", "a status", "a resources", "a resources"]
 
 
 async def test_a_view_within_a_scope_contains_nothing_else(inventory):

@@ -1,6 +1,7 @@
 """Every body is limited in size and time, whatever its path, before anything is kept of it."""
 
 import resource
+from itertools import product
 
 import anyio
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from pvemcp_server.http.bounded_request import serve_bounded
 from pvemcp_server.http.connection import UNREAD_BODY_PARTS
 from pvemcp_server.http.exchange import BODY_BYTES
+from pvemcp_server.web import site
 from pvemcp_server.web.site import SIGN_IN_BYTES, SIGN_INS
 
 pytestmark = pytest.mark.anyio
@@ -51,6 +53,21 @@ async def test_the_body_of_a_sign_in_is_short(served, method, path):
     body = b"x" * (SIGN_IN_BYTES + 1)
     answer = await served.http.request(method, path, content=body, headers={"Content-Type": kind})
     assert answer.status_code == 413
+
+
+async def test_no_answer_is_made_for_a_body_that_is_refused(served, monkeypatch):
+    made = []
+    monkeypatch.setattr("pvemcp_server.http.bounded_request.BODY_SECONDS", -1.0)
+    for name in ("error_page", "_error"):
+        monkeypatch.setattr(site, name, lambda *details: made.append(details))
+    for (_, path), length in product(SIGN_INS, (9, SIGN_IN_BYTES + 1, BODY_BYTES + 1)):
+        kind = "application/json" if "/api/" in path else FORM
+        async with await connect(served) as stream:
+            await stream.send(head(served, path, kind, f"Content-Length: {length}"))
+            with anyio.fail_after(20):
+                status = b"408" if length == 9 else b"413"
+                assert (await stream.receive()).startswith(b"HTTP/1.1 %b " % status)
+    assert made == []
 
 
 async def test_a_body_in_tiny_chunks_ends_the_connection_after_an_early_answer(served, monkeypatch):

@@ -121,6 +121,8 @@ async def test_a_body_beyond_256_kib_is_refused(modern):
     [
         ({"Host": "evil.example"}, 421),
         ({"Host": "evil.example:8811"}, 421),
+        ({"Host": "192.0.2.1:65536"}, 421),
+        ({"Host": "[::1]:99999"}, 421),
         ({"Host": "localhost"}, 200),
         ({"Host": "192.0.2.1:8811"}, 200),
         ({"Host": "[::1]:8811"}, 200),
@@ -200,6 +202,17 @@ async def test_without_its_database_the_endpoint_answers_503(served, modern, mon
     answer = await modern.send("tools/list")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert "database does not answer" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/mcp", "/admin/static/style.css"])
+async def test_no_request_without_a_key_polls_the_database_within_half_a_second(
+    served, monkeypatch, path
+):
+    polls = []
+    monkeypatch.setattr(served.state.store.watch, "_polled", math.inf)
+    monkeypatch.setattr(served.state.store.watch, "_versions", polls.append)
+    assert (await served.http.get(path)).status_code in (200, 401)
+    assert polls == []
 
 
 async def test_a_disabled_endpoint_answers_503(served, modern):

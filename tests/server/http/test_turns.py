@@ -23,6 +23,40 @@ async def test_strangers_do_not_delay_a_client_with_a_key():
     assert parsed == ["key", *range(200)]
 
 
+async def test_no_part_of_a_request_with_a_valid_key_waits_for_strangers(served, monkeypatch):
+    queues, waiting, begun = [], Turns.wait, asyncio.Event()
+
+    def wait(turns, parse, *, known):
+        queues.append("known" if known else "strangers")
+        begun.set()
+        waiting(turns, parse, known=known)
+
+    async def queues_of(*requests, cookie=""):
+        """Send the requests, each head and body apart, on one connection."""
+        queues.clear()
+        host, port = served.url.removeprefix("http://").split(":")
+        async with await anyio.connect_tcp(host, int(port)) as stream:
+            for path, status in requests:
+                begun.clear()
+                head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n"
+                await stream.send(f"{head}Content-Length: 2\r\n\r\n".encode())
+                await begun.wait()
+                await stream.send(b"{}")
+                assert (await stream.receive()).startswith(f"HTTP/1.1 {status} ".encode())
+        return queues
+
+    monkeypatch.setattr(Turns, "wait", wait)
+    valid, wrong = f"/mcp/{served.key}", f"/mcp/{served.key[:-1]}~"
+    assert "strangers" in await queues_of((valid, 400))  # a key is loaded by its first use
+    assert set(await queues_of(("/mcp", 401), (wrong, 401))) == {"strangers"}
+    assert set(await queues_of((valid, 400), (valid, 400))) == {"known"}
+    assert (await queues_of((valid, 400), ("/mcp", 401), ("/mcp", 401)))[-1] == "strangers"
+    admin = await served.state.access.admins.create("ada", "correct horse battery")
+    session = await served.state.access.sessions.open(admin, address="", agent="")
+    signed_in = await queues_of(*[("/admin/sign-out", 403)] * 2, cookie=f"pvemcp_session={session}")
+    assert (signed_in[0], signed_in[-1]) == ("strangers", "known"), "a session counts as a key"
+
+
 @pytest.mark.parametrize(
     "burst",
     [

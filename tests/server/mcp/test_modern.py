@@ -126,8 +126,8 @@ async def test_the_list_cache_separates_keys(served, modern):
     assert "DeleteThing" not in names[1]
 
 
-async def test_a_key_with_a_toolset_sees_only_its_tools(served, modern):
-    modern.path = f"/mcp/{await served.new_key('narrow', toolset=['GetThing', 'DeleteThing'])}"
+async def test_a_key_for_some_tools_sees_only_its_tools(served, modern):
+    modern.path = f"/mcp/{await served.new_key('narrow', tools=['GetThing', 'DeleteThing'])}"
     tools = (await modern.send("tools/list")).json()["result"]["tools"]
     assert [tool["name"] for tool in tools] == ["GetThing"]
 

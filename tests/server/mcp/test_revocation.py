@@ -19,15 +19,15 @@ async def narrow_role(keys, key_id):
     await keys.change(key_id, role="Read-only")
 
 
-async def narrow_toolset(keys, key_id):
-    await keys.change(key_id, toolset=["GetThing"])
+async def narrow_tools(keys, key_id):
+    await keys.change(key_id, tools=["GetThing"])
 
 
 async def narrow_clusters(keys, key_id):
     await keys.change(key_id, clusters=["another"])
 
 
-LESS = (narrow_role, narrow_toolset, narrow_clusters)
+LESS = (narrow_role, narrow_tools, narrow_clusters)
 REFUSED = (disable, remove, regenerate, exclude_address)
 
 
@@ -57,7 +57,7 @@ async def text_of(client, tool, **arguments):
         return str(error)
 
 
-@pytest.mark.parametrize("take_away", [narrow_role, narrow_toolset])
+@pytest.mark.parametrize("take_away", [narrow_role, narrow_tools])
 async def test_a_consent_counts_only_with_the_rights_of_its_question(
     served, connect, fake_tools, take_away
 ):

@@ -17,7 +17,7 @@ from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import MOST_WRONG, BadArgument
 from pvemcp_server.pipeline import answers
 from pvemcp_server.pipeline.answers import CELL_CHARACTERS, MOST_NOTES, Cleaner, Writer
-from pvemcp_server.pipeline.pagination import MOST_TOKENS, estimate
+from pvemcp_server.pipeline.pagination import MOST_TOKENS, estimate, page_of
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit import registry
 from pvemcp_server.toolkit.call import Call
@@ -52,7 +52,8 @@ def write(monkeypatch):
         declared = list_guests if isinstance(answer, Rows) else get_guest
         accepted = declared.accepted.model_validate(arguments)
         output_format = accepted.format or Format.JSON_COMPACT
-        writer = Writer(declared, accepted, output_format, row_cap, notes or Notes())
+        page = page_of(declared, accepted, row_cap)
+        writer = Writer(declared, accepted, output_format, page, notes or Notes())
         return writer.write(answer)
 
     return written

@@ -85,7 +85,13 @@ def test_a_list_may_be_json_text_or_have_commas_or_be_one_value(tool, name):
     one, two = (getattr(read(tool, **{name: [entry] * n}), name) for n in (1, 2))
     for same in (entry, str(entry), json.dumps([entry]), f" {json.dumps([str(entry)])}"):
         assert getattr(read(tool, **{name: same}), name) == one
-    texts = (json.dumps([entry, entry]), f"{entry}, {entry}", f"{entry};{entry}; ")
+    texts = (
+        json.dumps([entry, entry]),
+        str([entry, entry]),
+        str([str(entry)] * 2),
+        f"{entry}, {entry}",
+        f"{entry};{entry}; ",
+    )
     for same in (*texts, [f"{entry},{entry}"], f"{entry}\n{entry}"):
         assert getattr(read(tool, **{name: same}), name) == two
     if isinstance(entry, int):

@@ -36,11 +36,15 @@ def test_random_queries_have_rows_and_use_every_feature(differential):
         "STARTSWITH", "ENDSWITH", "IS NULL", "IS NOT NULL", "COUNT", "SUM", "AVERAGE", "MIN", "MAX",
         "and", "or", "one relation", "two relations", "having", "distinct", "descending",
         "SHARE", "EXISTS", "NOT EXISTS", "field", "entries", "HOUR", "DAY", "WEEK",
+        "limitPer", "limitPer of groups", "limitPer of distinct rows",
     } <= features  # fmt: skip
 
 
 def _features(query):
     yield from (["having"] if query.having else []) + (["distinct"] if query.distinct else [])
+    if query.limit_per:
+        yield "limitPer of groups" if query.grouped else "limitPer"
+        yield from ["limitPer of distinct rows"] if query.distinct else []
     yield from ("descending" for _, descending in query.order_by if descending)
     for _, subject in query.outputs:
         if hasattr(subject, "function"):

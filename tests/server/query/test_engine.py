@@ -79,6 +79,10 @@ def test_the_functions_of_queries_are_authorized():
         'max("vmid"), instr("tags~", ?), substr("cluster~", 1, 2) FROM "guests" ORDER BY rowid'
     )
     assert run(filled(100, 101), sql, "a") == [(2, 2, 201, 100.5, 100, 101, 2, "la")]
+    numbered = (
+        'SELECT row_number() OVER (PARTITION BY "cluster" ORDER BY "vmid" DESC) FROM "guests"'
+    )
+    assert run(filled(100, 101), numbered) == [(1,), (2,)]
 
 
 def test_a_slow_query_is_interrupted():

@@ -197,6 +197,29 @@ def without(rows, *conditions):
             ),
         ),
         (
+            {"from": "guests", "where": only("memory_usage", ">", "node.memory_total")},
+            (
+                "where.conditions[0].value[0]: node.memory_total is a field. "
+                'Write "valueField": "node.memory_total" instead of value.'
+            ),
+        ),
+        (
+            {"from": "tasks", "select": ["day"], "groupBy": "DAY(start_time)"},
+            "select[0]: no field of tasks 'day'. Did you mean DAY(start_time) or DAY(end_time)?",
+        ),
+        (
+            {"from": "tasks", "select": ["DATE_TRUNC('day', start_time) as day"]},
+            "select[0]: \"DATE_TRUNC('day', start_time) as day\" is no field. Round times by HOUR,",
+        ),
+        (
+            {"from": "guests", "select": ["ROW_NUMBER() OVER (PARTITION BY node) as n"]},
+            "select[0]: 'ROW_NUMBER() OVER (PARTITION BY node) as' is no field. For the first rows",
+        ),
+        (
+            {"from": "guests", "select": ["PERCENTAGE(memory_max)"]},
+            "select[0]: no aggregate 'PERCENTAGE'. Did you mean SHARE?",
+        ),
+        (
             {"from": "guests", "where": compared("memory_max", "mem")},
             "where.valueField: no field of guests 'mem'.",
         ),
@@ -352,6 +375,84 @@ def without(rows, *conditions):
             "query: it has a number that is too long.",
         ),
         ({"from": "guests", "limit": "many"}, "limit: 'many' is not a whole number from 1 on."),
+        *(
+            (
+                {"from": "guests", "orderBy": "vmid", "limitPer": form},
+                f'limitPer: it is fields and a count. Write "limitPer": {right}.',
+            )
+            for form, right in (
+                (3, '{"fields": ["node"], "count": 3}'),
+                ("3 per vmid", '{"fields": ["node"], "count": 3}'),
+                ("vmid", '{"fields": ["vmid"], "count": 3}'),
+                ("cluster, vmid", '{"fields": ["cluster", "vmid"], "count": 3}'),
+                ('["vmid"]', '{"fields": ["vmid"], "count": 3}'),
+                ({"vmid": 1}, '{"fields": ["vmid"], "count": 1}'),
+            )
+        ),
+        (
+            {"from": "guests", "orderBy": "vmid", "limitPer": {"fields": "vmid"}, "limit": 3},
+            'limitPer.count: it is missing. Write "limitPer": {"fields": ["vmid"], "count": 3}.',
+        ),
+        (
+            {"from": "guests", "orderBy": "vmid", "limitPer": {"count": 2}},
+            "limitPer.fields: it is missing.",
+        ),
+        (
+            {"from": "guests", "orderBy": "vmid", "limitPer": {"by": "node", "count": 0}},
+            "limitPer.count: 0 is not a whole number from 1 on.",
+        ),
+        (
+            {"from": "guests", "orderBy": "vmid", "limitPer": {"by": "node", "size": 1}},
+            "limitPer: no part 'size'.",
+        ),
+        (
+            {"from": "guests", "limitPer": {"fields": "node", "count": 1}},
+            "limitPer: orderBy has to say which rows come first. For example ",
+        ),
+        (
+            {"from": "guests", "orderBy": "vmid", "limitPer": {"fields": "nod", "count": 1}},
+            "limitPer.fields[0]: no field of guests 'nod'. Did you mean node",
+        ),
+        (
+            {"from": "guests", "orderBy": "vmid", "limitPer": {"fields": ["tags"], "count": 1}},
+            "limitPer.fields[0]: tags is a list. Add it to groupBy first.",
+        ),
+        (
+            {
+                "from": "guests",
+                "select": ["status"],
+                "distinct": True,
+                "orderBy": "status",
+                "limitPer": {"fields": ["node"], "count": 1},
+            },
+            "limitPer.fields[0]: distinct rows are limited by what is selected only.",
+        ),
+        *(
+            (
+                {
+                    "from": "guests",
+                    "select": [*columns, "COUNT(*) as n"],
+                    "groupBy": groups,
+                    "orderBy": "n",
+                    "limitPer": {"fields": fields, "count": 1},
+                },
+                text,
+            )
+            for columns, groups, fields, text in (
+                (["node"], ["node"], "vmid", "limitPer.fields[0]: vmid differs within a group."),
+                (["node"], ["node"], "n", "limitPer.fields[0]: it is a field, not an aggregate."),
+                (["node"], ["node"], "node", "limitPer: there is one row for each node already."),
+                ([], [], "node", "limitPer: there is one row for each node already."),
+                (
+                    ["node", "vmid"],
+                    ["node"],
+                    "node",
+                    "select[1]: vmid differs within a group. Leave groupBy out: limitPer needs",
+                ),
+            )
+        ),
+        ({"from": "guests", "topN": 3}, "query: no part 'topN'. Did you mean limitPer?"),
+        ({"from": "guests", "partition_by": "a"}, "query: no part 'partition_by'. Did you mean li"),
         ({"from": "guests", "offset": -1}, "offset: -1 is not a whole number from 0 on."),
         ({"from": "guests", "distinct": "perhaps"}, "distinct: 'perhaps' is not true or false."),
     ],

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from pvemcp_server.query.json_text import decoded
 from pvemcp_server.query.parser import parse
 
 RUNNING = {"field": "status", "operator": "=", "value": ["running"]}
@@ -33,6 +34,29 @@ def test_each_part_may_be_json_text(part):
     if part not in ("from", "limit", "offset", "distinct"):
         assert parse({**QUERY, part: json.dumps(QUERY[part])}) == parse(QUERY)
     assert parse(json.dumps({**QUERY, part: QUERY[part]})) == parse(QUERY)
+
+
+def test_each_part_may_be_the_text_that_python_makes_of_it():
+    for part in set(QUERY) - {"from", "limit", "offset", "distinct"}:
+        assert parse({**QUERY, part: str(QUERY[part])}) == parse(QUERY)
+    assert parse(str({**QUERY, "having": QUERY["having"]})) == parse(QUERY)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ["101", "102"], [True, False, None], ["it's"], ['say "x"'], ["it's \"x\""],
+        ["True", "None"],
+        ["a\nb", "back\\slash"], ["[x]", "{y}"], [{"a": ["b"]}, 1.5], ["ü日本"],
+    ],
+)  # fmt: skip
+def test_python_text_of_a_list_is_read_like_its_json(value):
+    assert decoded(str(value)) == decoded(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize("text", ["['a'", "['a", "[a]", "['a' 'b']", "[" * 5000, "['" * 40_000])
+def test_text_that_is_no_list_stays_a_text(text):
+    assert decoded(text) == text
 
 
 @pytest.mark.parametrize(
@@ -83,6 +107,16 @@ def test_a_condition_tree_of_a_strict_client_is_the_plain_one(where):
     assert group.logic == same.logic
     assert [(p.term, p.operator, p.values) for p in group.parts] == [
         (p.term, p.operator, p.values) for p in same.parts
+    ]
+
+
+def test_the_conditions_of_a_test_for_rows_may_be_called_where():
+    test = {"field": "backups", "operator": "NOT EXISTS"}
+    one = {"from": "guests", "where": {**test, "where": {"conditions": [OLD]}}}
+    [written] = parse(one).where.parts
+    [same] = parse({"from": "guests", "where": {**test, "conditions": [OLD]}}).where.parts
+    assert [(p.term, p.values) for p in written.where.parts[0].parts] == [
+        (p.term, p.values) for p in same.where.parts
     ]
 
 

@@ -19,6 +19,7 @@ KEYWORDS = {
     "SELECT", "DISTINCT", "FROM", "AS", "LEFT", "JOIN", "ON", "AND", "OR", "NOT", "IS", "NULL",
     "IN", "BETWEEN", "WHERE", "GROUP", "BY", "HAVING", "ORDER", "ASC", "DESC", "NULLS", "LAST",
     "LIMIT", "OFFSET", "EXISTS", "count", "sum", "avg", "min", "max", "instr", "substr", "rowid",
+    "OVER", "PARTITION", "row_number", "number",
 }  # fmt: skip
 NAMES = {
     "cluster",
@@ -28,7 +29,8 @@ NAMES = {
     *(field for table in tables().values() for field in table.fields),
 }
 TOKEN = re.compile(
-    r'"([a-z0-9_]+)~?(?:~[a-z0-9_]+)?"|t\d+|\d+|([A-Za-z]+)|[<>!=]=?| [-+%/] |[?(),.*\s]', re.ASCII
+    r'"([a-z0-9_]+)~?(?:~[a-z0-9_]+)?"|[ct]\d+|\d+|([A-Za-z_]+)|[<>!=]=?| [-+%/] |[?(),.*\s]',
+    re.ASCII,
 )
 
 FRAGMENTS = [
@@ -71,7 +73,19 @@ def assert_declared_tokens(sql):
 
 @pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda fragment: ascii(fragment)[:30])
 @pytest.mark.parametrize(
-    "place", ["from", "select", "alias", "groupBy", "orderBy", "field", "operator", "value", "key"]
+    "place",
+    [
+        "from",
+        "select",
+        "alias",
+        "groupBy",
+        "orderBy",
+        "limitPer",
+        "field",
+        "operator",
+        "value",
+        "key",
+    ],
 )
 def test_sql_fragments_are_refused_or_bound(differential, fragment, place):
     query = {
@@ -90,6 +104,8 @@ def test_sql_fragments_are_refused_or_bound(differential, fragment, place):
     }
     if place in ("groupBy", "orderBy"):
         query[place] = [fragment]
+    if place == "limitPer":
+        query |= {"orderBy": "name", "limitPer": {"fields": [fragment], "count": 1}}
     if place == "key":
         query[fragment] = 1
     sql, error = attempt(sql_of, query, differential)
@@ -111,7 +127,9 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(["field", "operator", "value", "logic", "conditions", "x"]),
+            st.sampled_from(
+                ["field", "operator", "value", "logic", "conditions", "fields", "count", "x"]
+            ),
             inner,
             max_size=4,
         )
@@ -119,7 +137,10 @@ JSON = st.recursive(
     max_leaves=12,
 )
 WORDS = st.sampled_from(["guests", "name", "vmid", "tags", "COUNT(*)", "node.name", "=", "IN"])
-PARTS = ["from", "select", "where", "groupBy", "having", "orderBy", "distinct", "limit", "offset"]
+PARTS = [
+    "from", "select", "where", "groupBy", "having", "orderBy", "distinct", "limit", "limitPer",
+    "offset",
+]  # fmt: skip
 
 
 @settings(

@@ -9,7 +9,7 @@ from pvemcp_server.access import Access
 from pvemcp_server.access.model import ANY, Grant
 from pvemcp_server.store import Store
 from pvemcp_server.store.approval_repository import KEPT, MOST_WAITING
-from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.columns import HIGHEST_ID, utc_now
 from pvemcp_server.store.records import ApprovalState
 
 pytestmark = pytest.mark.anyio
@@ -51,6 +51,10 @@ async def use(store: Store, key_id: str, plan="plan", now=None):
         call_digest="call",
         plan_digest=plan,
     )
+
+
+async def test_every_database_compares_the_highest_number_of_a_row(store: Store):
+    assert await decide(store, HIGHEST_ID) is None
 
 
 async def test_of_concurrent_uses_by_two_processes_one_succeeds(

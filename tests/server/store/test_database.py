@@ -11,7 +11,7 @@ from sqlalchemy import text
 from pvemcp_server.access import open_access
 from pvemcp_server.audit import Event, mask, open_audit
 from pvemcp_server.config import Config
-from pvemcp_server.errors import BadArgument, ConfigError
+from pvemcp_server.errors import BadArgument, ConfigError, StateUnavailable
 from pvemcp_server.store import Store, Topic, open_store, watch
 from pvemcp_server.store.background import housekeeping
 from pvemcp_server.store.columns import utc_now
@@ -206,3 +206,29 @@ async def test_a_text_that_no_row_can_hold_is_found_nowhere(store: Store, unstor
     ):
         assert await repository.find(**{column: unstorable}) is None
         assert await repository.all(**{column: unstorable}) == []
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_concurrent_callers_share_one_poll(store: Store, monkeypatch, answers: bool):
+    polling, polls, outcomes = watch.Watch(store.database), [], []
+
+    async def versions():
+        polls.append("poll")
+        await anyio.wait_all_tasks_blocked()  # the other callers wait for this poll
+        if not answers:
+            raise OSError("no answer")
+        return {}
+
+    async def call():
+        try:
+            await polling.poll_if_due()
+        except StateUnavailable:
+            outcomes.append("unavailable")
+        else:
+            outcomes.append("answered")
+
+    monkeypatch.setattr(polling, "_versions", versions)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(10):
+            tasks.start_soon(call)
+    assert (outcomes, polls) == (["answered" if answers else "unavailable"] * 10, ["poll"])

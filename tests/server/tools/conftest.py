@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proxmox_client.emulator import EmulatedCluster as Emulated
-from proxmox_client.emulator import ManualClock, Scenario, demo
+from proxmox_client.emulator import ManualClock, demo
 from proxmox_client.emulator.state.user_config import AclEntry as Acl
 from proxmox_client.emulator.state.user_config import Token, User
 
@@ -24,27 +24,17 @@ async def demo_client(anyio_backend: str) -> AsyncIterator[ToolClient]:
 
 
 @pytest.fixture(scope="module")
-def module_scenario() -> Scenario:
-    """Return the clusters of `tool_client`; a module may override it, for example by few_guests."""
-    return demo()
-
-
-@pytest.fixture(scope="module")
-def module_keeps_answers() -> bool:
-    """Return whether `tool_client` asks the emulator only once for the same.
-
-    A module that reads everything several times, and changes nothing, may override it.
-    """
-    return False
-
-
-@pytest.fixture(scope="module")
 async def _module_client(
-    anyio_backend: str, module_scenario: Scenario, module_keeps_answers: bool
+    anyio_backend: str, request: pytest.FixtureRequest
 ) -> AsyncIterator[ToolClient]:
-    async with open_tool_client(
-        module_scenario, ManualClock(), kept=module_keeps_answers
-    ) as client:
+    """Yield the client of `tool_client`, as constants of the module say.
+
+    SCENARIO makes its clusters, for example few_guests. With KEEPS_ANSWERS the emulator is asked
+    only once for the same, for a module that reads everything several times and changes nothing.
+    """
+    scenario = getattr(request.module, "SCENARIO", demo)
+    kept = getattr(request.module, "KEEPS_ANSWERS", False)
+    async with open_tool_client(scenario(), ManualClock(), kept=kept) as client:
         yield client
 
 

@@ -5,6 +5,8 @@ from importlib import import_module
 
 import pytest
 
+from pvemcp_server.access.model import Resources
+from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables import tables
 from pvemcp_server.toolkit.registry import tools
 
@@ -14,6 +16,10 @@ from .tool_client import ToolClient
 
 pytestmark = pytest.mark.anyio
 
+SCENARIO = few_guests
+KEEPS_ANSWERS = True
+
+TABLES = [name for name, table in tables().items() if ClusterKind.PVE in table.kinds]
 LISTS = [
     name
     for name, tool in tools().items()
@@ -91,23 +97,11 @@ def counted(table):
 
 
 @pytest.fixture(scope="module")
-def module_scenario():
-    return few_guests()
-
-
-@pytest.fixture(scope="module")
-def module_keeps_answers():
-    return True
-
-
-@pytest.fixture(scope="module")
 async def healthy(_module_client):
     """Return the answers of all lists, and the counts of all tables, without a fault."""
     client = ToolClient(_module_client.clusters)
     answers = {tool: await client(tool) for tool in LISTS}
-    return answers | {
-        table: await client("ExecuteQuery", query=counted(table)) for table in tables()
-    }
+    return answers | {table: await client("ExecuteQuery", query=counted(table)) for table in TABLES}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -126,7 +120,7 @@ async def test_lists_keep_the_rows_of_the_other_clusters(tool_client, healthy, f
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_queries_keep_the_rows_of_the_other_clusters(tool_client, healthy, fault):
-    for table in tables():
+    for table in TABLES:
         before = healthy[table]
         with altered(tool_client["home-lab"], "", FAULTS[fault]):
             answer = await tool_client("ExecuteQuery", query=counted(table))
@@ -195,7 +189,7 @@ async def test_a_malformed_row_is_not_denied(tool_client, malformed):
 
     arguments = {"ListSnapshots": {"vmids": [106]}, "ListTasks": {"node": "pve9"}}
     with altered(tool_client["home-lab"], RESOURCES, with_rows(change)):
-        for tool in ("GetVmStatus", "GetVmConfig", "ChangeVmState", "GetLog", "ExplainGuest"):
+        for tool in ("ChangeVmState", "GetLog", "ExplainGuest"):
             more = {"action": "Reset", "dry_run": True} if tool == "ChangeVmState" else {}
             error = await tool_client.refused(tool, cluster_name="home-lab", vmid=106, **more)
             assert "No guest 106 on home-lab, of whose inventory a part is malformed" in error
@@ -203,3 +197,67 @@ async def test_a_malformed_row_is_not_denied(tool_client, malformed):
         for tool, some in arguments.items():
             answer = await tool_client(tool, cluster_name="home-lab", **some)
             assert "alformed" in (answer.text if answer.failed else answer.notes), tool
+
+
+def guest_101(**values):
+    """Return a change of the row of VM 101; None takes a value away."""
+
+    def change(rows):
+        changed = [{**row, **values} if row.get("id") == "qemu/101" else row for row in rows]
+        return [{k: v for k, v in row.items() if v is not None} for row in changed]
+
+    return with_rows(change)
+
+
+BY_ID = [{"vmid": "x"}, {"vmid": None}, {"type": 7}, {"type": None}, {"vmid": [], "type": {}}]
+WITHOUT_A_NODE = [{"node": {"a": 1}}, {"node": None}, {"node": None, "vmid": "x"}]
+LOST = [
+    {"id": None, "vmid": "x"},
+    {"id": None, "vmid": None, "name": None},
+    {"id": 7, "type": None},
+]
+LIVE = ("name", "node", "type", "memory_max", "disk_max")
+
+
+@pytest.mark.parametrize("values", BY_ID, ids=str)
+async def test_a_guest_without_a_number_or_type_is_known_by_its_id(tool_client, values):
+    truth = (await tool_client("GetVmStatus", cluster_name="prod", vmid=101)).data
+    with altered(tool_client["prod"], RESOURCES, guest_101(**values)):
+        answer = await tool_client("GetVmStatus", cluster_name="prod", vmid=101)
+        listed = await tool_client("ListVms", cluster_name="prod")
+        assert "prod has 101 (qemu db-primary" in await tool_client.refused("GetVmStatus", vmid=101)
+    assert [answer.data[name] for name in LIVE] == [truth[name] for name in LIVE]
+    assert f"missing here: {', '.join(sorted(values))} of qemu/101" in answer.notes
+    assert 101 in listed.column("vmid")
+
+
+@pytest.mark.parametrize("tool", ["GetVmStatus", "GetVmConfig"])
+@pytest.mark.parametrize("values", [*WITHOUT_A_NODE, *LOST], ids=str)
+async def test_a_guest_that_the_inventory_lost_is_looked_for_on_all_nodes(
+    tool_client, tool, values
+):
+    truth = (await tool_client(tool, cluster_name="prod", vmid=101)).data
+    with altered(tool_client["prod"], RESOURCES, guest_101(**values)):
+        answer = await tool_client(tool, cluster_name="prod", vmid=101)
+        dry = {"action": "Reset", "dry_run": True}
+        error = await tool_client.refused("ChangeVmState", cluster_name="prod", vmid=101, **dry)
+        elsewhere = await tool_client(tool, vmid=101)
+    assert [answer.data[name] for name in ("name", "node", "type")] == [
+        truth[name] for name in ("name", "node", "type")
+    ]
+    assert "Guest 101 was found on pve01 of prod by asking all nodes" in answer.notes
+    assert "malformed" in error
+    assert "prod" in (elsewhere.text if elsewhere.failed else elsewhere.notes)
+
+
+async def test_a_lost_guest_is_looked_for_by_an_unlimited_role_only(tool_client):
+    with altered(tool_client["prod"], RESOURCES, guest_101(id=None, vmid=None)):
+        for scope in (Resources(vmids=frozenset({101})), Resources(nodes=frozenset({"pve01"}))):
+            narrow = tool_client.scoped(scope)
+            error = await narrow.refused("GetVmStatus", cluster_name="prod", vmid=101)
+            assert "of whose inventory a part is malformed: it may exist" in error
+    with altered(tool_client["prod"], RESOURCES, guest_101(node=None)):
+        hidden = tool_client.scoped(Resources(nodes=frozenset({"pve01"})))
+        await hidden.refused("GetVmStatus", cluster_name="prod", vmid=101)
+        seen = tool_client.scoped(Resources(vmids=frozenset({101})))
+        assert (await seen("GetVmStatus", cluster_name="prod", vmid=101)).data["node"] == "pve01"

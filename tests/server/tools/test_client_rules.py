@@ -10,7 +10,16 @@ from collections.abc import Iterator
 import jsonschema
 import pytest
 
-from pvemcp_server.access.model import ANY, EVERYTHING, READS, Caller, Grant, Resources, Role
+from pvemcp_server.access.model import (
+    ANY,
+    EVERYTHING,
+    READS,
+    Caller,
+    Grant,
+    Resources,
+    Role,
+    Toolset,
+)
 from pvemcp_server.access.roles import ADMINISTRATOR, BUILT_IN
 from pvemcp_server.mcp.instructions import instructions
 from pvemcp_server.mcp.server import visible_tools
@@ -30,7 +39,10 @@ GRANTS = {
 }
 CALLERS = {name: Caller("k", "k", Role(1, name, "", grants)) for name, grants in GRANTS.items()}
 CALLERS["a key for reads, of an administrator"] = Caller(
-    "k", "k", Role(1, "x", "", GRANTS[ADMINISTRATOR]), toolset=frozenset({READS})
+    "k", "k", Role(1, "x", "", GRANTS[ADMINISTRATOR]), tools=frozenset({READS})
+)
+CALLERS["every toolset"] = Caller(
+    "k", "k", Role(1, "x", "", GRANTS[ADMINISTRATOR]), toolsets=frozenset(Toolset)
 )
 
 TYPES = ("string", "integer", "number", "boolean", "array", "object")
@@ -188,7 +200,10 @@ def test_claude_code_does_not_cut_the_instructions(caller):
 
 def test_the_instructions_name_what_no_tool_does():
     writer = CALLERS["Operator"]
-    missing = "No tool here can create, clone, reconfigure, resize, restore, delete guests: say so."
+    missing = (
+        "No tool here can create, clone, reconfigure, resize, restore, delete, unlock guests, move "
+        "disks, evacuate nodes, stop tasks, open consoles: say so."
+    )
     assert missing in instructions(tools(), writer)
     with_clone = {**tools(), "CloneVm": tools()["MigrateVm"]}
     assert "can create, reconfigure, resize" in instructions(with_clone, writer)

@@ -12,6 +12,9 @@ from .few_guests import few_guests
 
 pytestmark = pytest.mark.anyio
 
+SCENARIO = few_guests
+KEEPS_ANSWERS = True
+
 UNPAGED = {"ListTasks"}  # its own `limit` replaces paging
 LISTS = {
     name: arguments
@@ -22,16 +25,6 @@ LISTS = {
     "GetLog": {"cluster_name": "prod", "node": "pve01", "since": "-2h", "service": "chrony"},
 }
 EVERY = pytest.mark.parametrize("tool", LISTS)
-
-
-@pytest.fixture(scope="module")
-def module_scenario():
-    return few_guests()
-
-
-@pytest.fixture(scope="module")
-def module_keeps_answers():
-    return True
 
 
 @EVERY

@@ -10,6 +10,7 @@ import pytest
 from pvemcp_server.access.model import Grant, Resources
 from pvemcp_server.clusters.acl import question
 from pvemcp_server.query.examples import EXAMPLES
+from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.registry import tables
 from pvemcp_server.toolkit.registry import tools
 
@@ -18,17 +19,10 @@ from .few_guests import few_guests
 
 pytestmark = pytest.mark.anyio
 
-EVERY_TABLE = sorted(tables())
+SCENARIO = few_guests
+KEEPS_ANSWERS = True
 
-
-@pytest.fixture(scope="module")
-def module_scenario():
-    return few_guests()
-
-
-@pytest.fixture(scope="module")
-def module_keeps_answers():
-    return True
+EVERY_TABLE = sorted(n for n, table in tables().items() if ClusterKind.PVE in table.kinds)
 
 
 def is_(field, operator, *value):
@@ -93,7 +87,7 @@ async def test_all_tables_can_be_described_at_once(tool_client):
     answer = await tool_client("GetQuerySchema", tables=EVERY_TABLE)
     described = answer.data["tables"]
     fields = {table["name"]: [field["name"] for field in table["fields"]] for table in described}
-    assert fields == {name: ["cluster", *table.fields] for name, table in sorted(tables().items())}
+    assert fields == {name: ["cluster", *tables()[name].fields] for name in EVERY_TABLE}
     assert answer.notes == ""
 
 
@@ -297,6 +291,25 @@ async def test_merging_guests_of_several_clusters_is_noted(tool_client, query):
     assert note not in answer.notes
 
 
+@pytest.mark.parametrize(
+    ("table", "fields", "more", "note"),
+    [
+        ("snapshots", ["vmid"], "cluster", "vmid 101, 105: on several clusters, so rows were merg"),
+        ("storages", ["storage"], "node", "each node has its own, and they were merged here."),
+    ],
+)
+async def test_rows_limited_per_a_name_of_several_things_are_noted(
+    tool_client, table, fields, more, note
+):
+    def limited(names):
+        limit = {"fields": names, "count": 1}
+        return ask(tool_client, **{"from": table, "orderBy": names, "limitPer": limit})
+
+    noted = next(n for n in (await limited(fields)).notes.split("\n") if note in n)
+    assert noted.endswith(f"Add {more} to limitPer to separate them.")
+    assert note not in (await limited([more, *fields])).notes
+
+
 async def test_guests_without_a_pool_are_no_merged_pool(tool_client):
     query = {"from": "guests", "select": ["pool", "COUNT(*) as n"], "groupBy": ["pool"]}
     answer = await ask(tool_client, **query)
@@ -379,6 +392,60 @@ async def test_the_top_5_read_the_configuration_of_few_guests(tool_client):
     assert len(answer.data) == 5
     assert all(row["qemu_config.os_type"] for row in answer.data)
     assert len(configs) == 6  # one more shows whether there are more
+
+
+@pytest.mark.parametrize("column", ["qemu_config.os_type", "description"])
+async def test_the_largest_of_each_node_read_the_configuration_of_few_guests(tool_client, column):
+    query = {
+        "from": "guests",
+        "select": ["vmid", "node", column],
+        "where": is_("type", "=", "qemu"),
+        "orderBy": ["node", "memory_usage desc"],
+    }
+    every = (await ask(tool_client, "prod", **query)).data
+    by_node = {node: [r for r in every if r["node"] == node] for node in {r["node"] for r in every}}
+    tool_client.requests("prod")
+    answer = await ask(tool_client, "prod", **query, limitPer={"fields": ["node"], "count": 2})
+    configs = [r for r in tool_client.requests("prod") if r.endswith(("/pending", "/config"))]
+    assert answer.data == [row for node in sorted(by_node) for row in by_node[node][:2]]
+    cut = sum(len(rows) > 2 for rows in by_node.values())
+    assert cut
+    assert f"limitPer cut {cut} of {len(by_node)} values of node: they have more" in answer.notes
+    # one more of each node that is online shows whether it has more
+    online = [rows for node, rows in by_node.items() if node != "pve05"]
+    assert len(configs) == sum(min(len(rows), 3) for rows in online)
+
+
+async def test_rows_limited_per_what_costs_calls_are_taken_of_all_rows(tool_client):
+    query = {
+        "from": "guests",
+        "select": ["vmid", "qemu_config.os_type", "memory_max"],
+        "where": where(is_("type", "=", "qemu"), is_("qemu_config.os_type", "IS NOT NULL")),
+        "orderBy": ["memory_max desc", "vmid"],
+    }
+    every = (await ask(tool_client, "prod", **query)).data
+    limit = {"fields": ["qemu_config.os_type"], "count": 1}
+    answer = await ask(tool_client, "prod", **query, limitPer=limit)
+    first = {}
+    for row in every:
+        first.setdefault(row["qemu_config.os_type"], row)
+    assert answer.data == list(first.values())
+
+
+async def test_groups_are_limited_per_outer_group(tool_client):
+    query = {
+        "from": "guests",
+        "select": ["cluster", "node", "COUNT(*) as n"],
+        "groupBy": ["cluster", "node"],
+        "orderBy": ["cluster", "n desc"],
+    }
+    every = (await ask(tool_client, **query)).data
+    answer = await ask(tool_client, **query, limitPer={"fields": ["cluster"], "count": 2})
+    kept = [
+        [r for r in every if r["cluster"] == name][:2]
+        for name in sorted(tool_client.clusters.connected)
+    ]
+    assert answer.data == [row for rows in kept for row in rows]
 
 
 async def test_pages_of_a_reduced_query_fit_together(tool_client):
@@ -603,7 +670,8 @@ async def test_a_narrow_key_sees_only_its_guests_in_every_table(tool_client, sco
     guests = (await ask(tool_client, "prod", **everything)).data
     mine = {row["vmid"] for row in guests if granted({"pool": None, **row})}
     narrow = tool_client.scoped(resources)
-    for name, table in tables().items():
+    for name in EVERY_TABLE:
+        table = tables()[name]
         if "vmid" in table.fields:
             rows = (await ask(narrow, "prod", **{"from": name, "select": ["*"]})).data
             others = {row["vmid"] for row in rows if row.get("vmid")} - mine
@@ -619,7 +687,8 @@ async def test_aggregates_of_a_narrow_key_cover_only_its_rows(tool_client, scope
     now = datetime.now(UTC)
     monkeypatch.setattr("pvemcp_server.tables.rows._now", lambda: now)
     narrow = tool_client.scoped(SCOPES[scope][0])
-    for name, table in tables().items():
+    for name in EVERY_TABLE:
+        table = tables()[name]
         fields = [
             field.name
             for field in table.fields.values()

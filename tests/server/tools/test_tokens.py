@@ -18,6 +18,8 @@ from .tool_client import ToolClient
 
 pytestmark = pytest.mark.anyio
 
+KEEPS_ANSWERS = True
+
 BAR = 5_000
 PEER = Path(__file__).parents[2] / "npm" / "peer.mjs"
 READS = [tool for tool in tools().values() if tool.reads]
@@ -45,11 +47,6 @@ async def answer(client: ToolClient, tool: str, arguments: dict[str, Any]) -> st
         result = await client(tool, **{**examples(PROD)[tool], **arguments})
     assert not result.failed, f"{tool} {arguments}: {result.text}"
     return f"{result.text}\n{result.notes}"
-
-
-@pytest.fixture(scope="module")
-def module_keeps_answers() -> bool:
-    return True
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from proxmox_client import ApiToken, BackupServer, Client, Tls
 from proxmox_client.emulator import Clock, EmulatedBackupServer, Emulator, Scenario
 from proxmox_client.emulator import EmulatedCluster as Emulated
 from proxmox_client.outages import Response
-from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role
+from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role, Toolset
 from pvemcp_server.approvals import Approvals
 from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
@@ -129,7 +129,10 @@ class Answer:
 
 @dataclass
 class ToolClient:
-    """Calls tools as an MCP client would, with a key that is granted `tools` on `resources`."""
+    """Calls tools as an MCP client would, with a key that is granted `tools` on `resources`.
+
+    It has all toolsets.
+    """
 
     clusters: FakeClusters
     settings: Values = field(default_factory=Values)
@@ -138,6 +141,7 @@ class ToolClient:
     approvals: Approvals | None = None  # needed where the client cannot ask
     resources: Resources = EVERYTHING
     tools: frozenset[str] = frozenset({ANY})
+    toolsets: frozenset[str] = frozenset(Toolset)
 
     def __getitem__(self, name: str) -> ConnectedCluster:
         return self.clusters.connected[name]
@@ -165,7 +169,7 @@ class ToolClient:
 
     async def __call__(self, tool: str, **arguments: Any) -> Answer:
         role = Role(1, "test", "", (Grant(self.tools, resources=self.resources),))
-        caller = Caller("k", "test key", role, output_format="JsonNormal")
+        caller = Caller("k", "test key", role, toolsets=self.toolsets, output_format="JsonNormal")
         pipeline = Pipeline(tools(), self.clusters, self, self.audit, self.approvals)  # type: ignore[arg-type]
         result = await pipeline.call(caller, tool, arguments, self.conversation)
         notes = result.blocks[1] if len(result.blocks) > 1 else ""

@@ -14,10 +14,31 @@ from proxmox_client.emulator.certificates import CertificateAuthority
 from proxmox_client.hosts import Host
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.audit import Event, Forwarder
+from pvemcp_server.errors import BadArgument
+from pvemcp_server.store.columns import HIGHEST_ID
 from pvemcp_server.web.api import create_api
 from pvemcp_server.web.api.answers import REFUSALS
+from pvemcp_server.web.pages.forms import read_json
 
 pytestmark = pytest.mark.anyio
+
+
+def test_no_number_of_a_row_is_beyond_what_every_database_compares():
+    numbers = [
+        (path, parameter["schema"]["maximum"])
+        for path, methods in create_api().openapi()["paths"].items()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", [])
+        if parameter["in"] == "path" and parameter["schema"].get("type") == "integer"
+    ]
+    assert len(numbers) > 2
+    assert [(path, most) for path, most in numbers if most > HIGHEST_ID] == []
+
+
+@pytest.mark.parametrize("text", ['["\\ud800"]', '{"\\udfff": 1}'])
+def test_a_form_takes_no_json_that_cannot_be_written_again(text):
+    with pytest.raises(BadArgument, match="query: has a lone surrogate"):
+        read_json("query", text)
 
 
 def test_every_operation_is_described():
@@ -483,7 +504,7 @@ async def test_null_does_not_change_a_field_that_cannot_be_empty(equipped):
     await equipped.api("POST", "/keys", json={"name": "k", "expires": "2031-01-02T00:00:00Z"})
     await equipped.api("PATCH", "/clusters/prod", json={"protected": True})
     before = (await equipped.api("GET", "/keys/k")).json()
-    nothing = dict.fromkeys(("name", "role", "clusters", "toolset", "allow_from", "enabled"))
+    nothing = dict.fromkeys(("name", "role", "clusters", "tools", "allow_from", "enabled"))
     assert (await equipped.api("PATCH", "/keys/k", json=nothing)).json() == before
     cleared = await equipped.api("PATCH", "/keys/k", json={"expires": None})
     assert cleared.json() == {**before, "expires": None}

@@ -54,28 +54,33 @@ async def test_only_keys_that_may_write_need_a_recent_sign_in(front):
     await front.forget_proof()
     assert await refused(front, "POST", "/keys", name="x", role="Operator")
     assert not await refused(front, "POST", "/keys", name="x")
-    reads = {"role": "Operator", "toolset": ["*:read"]}
+    reads = {"role": "Operator", "tools": ["*:read"]}
     assert not await refused(front, "POST", "/keys", name="y", **reads)
     assert await refused(front, "POST", "/keys/writer/regenerate")
     assert not await refused(front, "POST", "/keys/reader/regenerate")
     assert await refused(front, "PATCH", "/keys/reader", role="Operator")
     for same in ({"output_format": "Toon"}, {"enabled": False}, {"role": "Operator"}):
         assert not await refused(front, "PATCH", "/keys/writer", **same)
-    for wider in ({"enabled": True}, {"allow_from": ["10.0.0.0/8"]}, {"toolset": ["StartVm"]}):
-        assert await refused(front, "PATCH", "/keys/writer", **wider) or "toolset" in wider
+    for wider in (
+        {"enabled": True},
+        {"allow_from": ["10.0.0.0/8"]},
+        {"toolsets": ["api"]},
+        {"tools": ["StartVm"]},
+    ):
+        assert await refused(front, "PATCH", "/keys/writer", **wider) or "tools" in wider
     assert (await keys.get("writer")).enabled is False
 
 
 CONCURRENT = {
-    "role and tools": [{"role": "Operator"}, {"toolset": ["*"]}],
-    "tools and role": [{"toolset": ["*"]}, {"role": "Operator"}],
+    "role and tools": [{"role": "Operator"}, {"tools": ["*"]}],
+    "tools and role": [{"tools": ["*"]}, {"role": "Operator"}],
 }
 
 
 @pytest.mark.parametrize("changes", CONCURRENT.values(), ids=CONCURRENT.keys())
 async def test_concurrent_changes_grant_nothing_that_needs_a_recent_sign_in(front, changes):
     keys = front.services.access.keys
-    await keys.create("reader", toolset=["ListNodes"])
+    await keys.create("reader", tools=["ListNodes"])
     await front.forget_proof()
     answers = await asyncio.gather(
         *(front.api("PATCH", "/keys/reader", json=each) for each in changes)

@@ -19,6 +19,7 @@ from pyotp import TOTP
 
 from pvemcp_server.access.second_factors import new_totp_secret
 
+MISSING = object()  # in place of a claim
 pytestmark = pytest.mark.anyio
 
 
@@ -74,6 +75,7 @@ class TestIssuer:
             "email_verified": True,
             **self.claims,
         }
+        claims = {name: value for name, value in claims.items() if value is not MISSING}
         return jwt.encode({"alg": "RS256", "kid": "1"}, claims, self.signs_with or self.key)
 
 
@@ -152,17 +154,28 @@ async def test_a_fresh_sign_in_at_the_issuer_confirms_the_session(oidc_front, is
 
 
 @pytest.mark.parametrize(
-    "claims",
-    [{}, {"auth_time": int(time.time()) - 3600}, {"auth_time": int(time.time()), "sub": "43"}],
-    ids=["no auth_time", "an old sign-in", "another user"],
+    ("claims", "reason"),
+    [
+        ({}, "no usable auth_time"),
+        ({"auth_time": None}, "no usable auth_time"),
+        ({"auth_time": True}, "no usable auth_time"),
+        ({"auth_time": float("nan")}, "no usable auth_time"),
+        ({"auth_time": time.time() - 3600}, "did not ask the user to sign in again"),
+        ({"auth_time": int(time.time()), "sub": "43"}, "another user"),
+        ({"auth_time": int(time.time()), "sub": ""}, "no usable sub"),
+    ],
+    ids=["no auth_time", "null", "no number", "NaN", "an old sign-in", "another user", "no user"],
 )
-async def test_another_answer_of_the_issuer_confirms_nothing(oidc_front, issuer, claims):
+async def test_another_answer_of_the_issuer_confirms_nothing(
+    oidc_front, issuer, claims, reason, caplog
+):
     await oidc_front.get(await begin(oidc_front, issuer))
     oidc_front.csrf = (await oidc_front.api("GET", "/session")).json()["csrf"]
     await oidc_front.forget_proof()
     back = await confirm(oidc_front, issuer)
     issuer.claims = claims
     assert (await oidc_front.get(back)).status_code == 403
+    assert reason in caplog.text
     refused = await oidc_front.api("POST", "/admins", json={"name": "grace"})
     assert refused.json()["code"] == "recent_sign_in_needed"
 
@@ -216,22 +229,30 @@ async def test_the_cookie_of_a_pending_sign_in_is_lax_and_httponly(oidc_front, i
 
 
 @pytest.mark.parametrize(
-    "claims",
+    ("claim", "value", "reason"),
     [
-        {"email": "eve@example.com"},
-        {"email_verified": False},
-        {"email_verified": None},
-        {"aud": "another client"},
-        {"iss": "https://another.example"},
-        {"nonce": "of another sign-in"},
-        {"exp": 1},
+        ("email", "eve@example.com", "not among PVEMCP_OIDC_ADMINS"),
+        ("email", MISSING, "KeyError"),
+        ("email_verified", False, "has not verified the e-mail address"),
+        ("email_verified", MISSING, "has not verified the e-mail address"),
+        ("aud", "another client", "InvalidClaimError of aud"),
+        ("iss", "https://another.example", "InvalidClaimError of iss"),
+        ("nonce", "of another sign-in", "InvalidClaimError of nonce"),
+        ("nonce", MISSING, "MissingClaimError of nonce"),
+        ("exp", 1, "ExpiredTokenError"),
+        ("sub", MISSING, "MissingClaimError of sub"),
+        ("sub", "", "no usable sub"),
+        ("sub", None, "sub"),
+        ("sub", 42, "sub"),
     ],
-    ids=lambda claims: next(iter(claims)),
 )
-async def test_an_invalid_claim_refuses_the_sign_in(oidc_front, issuer, claims):
-    issuer.claims = claims
+async def test_an_invalid_claim_refuses_the_sign_in(
+    oidc_front, issuer, claim, value, reason, caplog
+):
+    issuer.claims = {claim: value}
     refused = await oidc_front.get(await begin(oidc_front, issuer))
     assert refused.status_code == 403
+    assert reason in caplog.text
     assert (await oidc_front.get("/admin/")).status_code == 303
 
 

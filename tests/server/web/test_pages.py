@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from pvemcp_server.access.grants import grants_from_json
 from pvemcp_server.pipeline.pagination import FORMATS, TABLE, estimate
 from pvemcp_server.store.records import TlsMode
+from pvemcp_server.web import static_files
+from pvemcp_server.web.static_files import static_url
 
 REPOSITORY = Path(__file__).parents[3]
 pytestmark = pytest.mark.anyio
@@ -41,6 +44,36 @@ async def test_every_page_renders_with_clusters_keys_and_calls(equipped):
         assert "prod" in answer.text or path not in ("/clusters", "/overview/clusters"), path
 
 
+async def test_what_strangers_get_opens_no_file(stranger):
+    opened, watched = [], [False]
+
+    def note(event, arguments):
+        if watched[0] and event == "open":
+            opened.append(arguments[0])
+
+    sys.addaudithook(note)  # cannot be removed
+    paths = ["/icon.svg", "/version", "/admin/sign-in", *map(static_url, static_files.FILES)]
+    await stranger.get("/admin/sign-in")  # its templates are compiled once
+    watched[0] = True
+    answers = [await stranger.get(path) for path in paths]
+    watched[0] = False
+    assert {answer.status_code for answer in answers} == {200}
+    assert opened == []
+    types = {
+        path: answer.headers["content-type"] for path, answer in zip(paths, answers, strict=True)
+    }
+    assert types[static_url("style.css")] == "text/css; charset=utf-8"
+    assert types[static_url("htmx.min.js")] == "text/javascript; charset=utf-8"
+
+
+async def test_a_cached_static_file_is_not_sent_again(stranger):
+    first = await stranger.get("/admin/static/style.css")
+    cached = {"If-None-Match": first.headers["etag"]}
+    again = await stranger.get("/admin/static/style.css", headers=cached)
+    assert (again.status_code, again.content) == (304, b"")
+    assert (await stranger.get("/admin/static/none.css")).status_code == 404
+
+
 async def test_a_key_is_made_changed_disabled_and_removed(equipped):
     made = await equipped.post(
         "/admin/keys", name="night", role="Operator", **{"clusters[]": "prod"}, expires="2031-01-02"
@@ -50,11 +83,16 @@ async def test_a_key_is_made_changed_disabled_and_removed(equipped):
     assert key.clusters == ["prod"]
     assert key.expires.isoformat() == "2031-01-02T23:59:59+00:00"
     await equipped.post(
-        f"/admin/keys/{key.id}/change", name="day", role="Read-only", toolset="ListVms"
+        f"/admin/keys/{key.id}/change",
+        name="day",
+        role="Read-only",
+        tools="ListVms",
+        **{"toolsets[]": ["api", "content"]},
     )
     await equipped.post(f"/admin/keys/{key.id}/enabled", enabled="false")
     (changed,) = await equipped.services.access.keys.all()
-    assert (changed.name, changed.toolset, changed.enabled) == ("day", ["ListVms"], False)
+    assert (changed.name, changed.tools, changed.enabled) == ("day", ["ListVms"], False)
+    assert changed.toolsets == ["api", "content"]
     page = await equipped.get("/admin/keys")
     assert "disabled" in page.text
     assert secret not in page.text

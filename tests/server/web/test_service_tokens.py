@@ -8,11 +8,13 @@ import pytest
 
 from pvemcp_server.admin.operation import operations, scopes
 from pvemcp_server.store.key_format import SERVICE_PREFIX, new_id, new_secret
+from pvemcp_server.store.records import AdminRole
 from pvemcp_server.web.api import create_api
 from pvemcp_server.web.pages import routers
 
 pytestmark = pytest.mark.anyio
 
+PASSWORD = "correct horse battery"
 CLOSED = {"admins", "tokens"}  # subjects that no token manages
 
 
@@ -170,3 +172,26 @@ async def test_a_wrong_token_is_not_replaced_by_the_session(front):
     headers = {"Authorization": f"Bearer {new_secret(new_id(), SERVICE_PREFIX)}"}
     assert (await front.get("/admin/api/keys", headers=headers)).status_code == 401
     assert (await front.get("/admin/api/keys")).status_code == 200
+
+
+@pytest.mark.parametrize("ended", ["removed", "disabled", "no owner"])
+async def test_a_token_ends_with_the_account_of_its_administrator(front, ended):
+    admins = front.services.access.admins
+    await admins.create("grace", PASSWORD, must_change=False)
+    await front.sign_in("grace")
+    body = {"name": "robot", "scopes": ["keys:read"]}
+    secret = (await front.api("POST", "/tokens", json=body)).json()["secret"]
+    session = front.http.cookies["pvemcp_session"]
+    assert (await present(front, secret, "GET", "/admin/api/keys")).status_code == 200
+    match ended:
+        case "removed":
+            await admins.remove("grace")
+            await admins.create("grace", PASSWORD, must_change=False)
+        case "disabled":
+            await admins.set_enabled("grace", enabled=False)
+        case "no owner":
+            await admins.set_role("grace", AdminRole.AUDITOR)
+    assert (await present(front, secret, "GET", "/admin/api/keys")).status_code == 401
+    if ended != "no owner":
+        front.http.cookies["pvemcp_session"] = session
+        assert (await front.get("/admin/api/session")).status_code == 401

@@ -55,6 +55,14 @@ def tolerate_malformed() -> Iterator[list[str]]:
         _left_out.reset(reset)
 
 
+def leave_out(what: str) -> bool:
+    """Report what is malformed; return False outside of a `tolerate_malformed` block."""
+    left_out = _left_out.get()
+    if left_out is not None:
+        left_out.append(what)
+    return left_out is not None
+
+
 def decode(body: bytes, answer: type[T]) -> Envelope[T]:
     """Decode a body; accept numbers in strings and 0/1 for booleans.
 

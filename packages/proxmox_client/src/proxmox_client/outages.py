@@ -45,20 +45,16 @@ def outage_of(response: Response) -> Outage | None:
         return Outage(f"its cluster file system is down: {reason}", certain=True, undone=True)
     if _FILE_SYSTEM.search(text):
         return Outage(f"its cluster file system is down: {reason}", certain=True)
-    if body.lstrip()[:1] == b"<":
+    trimmed = body.strip()
+    if trimmed[:1] == b"<":
         return Outage(f"a web page answers, not Proxmox VE (status {status})", certain=True)
     if status in _GATEWAY:
         return Outage(f"status {status} {reason}".strip(), certain=True)
-    if status < 300 and not _is_whole(body):
+    # every answer is a JSON object
+    if status < 300 and not (trimmed[:1] == b"{" and trimmed[-1:] == b"}"):
         return Outage("its answer is incomplete, or no JSON", certain=True)
     if 595 <= status <= 599:
         return Outage(f"{status} {reason}", certain=False, undone=status == _NOT_CONNECTED)
-    if status == 500 and not body.strip():
+    if status == 500 and not trimmed:
         return Outage(f"{status} {reason}", certain=False)
     return None
-
-
-def _is_whole(body: bytes) -> bool:
-    """Return whether a body begins and ends like the JSON object around every answer."""
-    trimmed = body.strip()
-    return trimmed[:1] == b"{" and trimmed[-1:] == b"}"

@@ -1,13 +1,12 @@
-"""Authentication of requests: an API token in a header, or a ticket that is renewed."""
+"""Authentication of requests with a password: a ticket that is renewed."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
 
 from msgspec import field
 
-from proxmox_client.auth import ApiToken, Password
+from proxmox_client.auth import Password
 from proxmox_client.errors import Unauthenticated
 from proxmox_client.json_decoder import Answer
 
@@ -28,33 +27,6 @@ class Ticket(Answer, frozen=True):
 
     def __repr__(self) -> str:
         return f"Ticket(username={self.username!r})"
-
-
-class Session(Protocol):
-    """A source of authentication headers."""
-
-    async def headers(self, method: str) -> dict[str, str]:
-        """Return the headers for a request."""
-        ...
-
-    def invalidate(self, rejected: Mapping[str, str]) -> bool:
-        """Drop the credentials in these headers after a 401; return whether a retry may succeed."""
-        ...
-
-
-class TokenSession:
-    """A session that sends the same API token with every request."""
-
-    def __init__(self, token: ApiToken) -> None:
-        self._headers = {"Authorization": token.authorization}
-
-    async def headers(self, method: str) -> dict[str, str]:  # noqa: ARG002 - same for all
-        """Return the token's header."""
-        return self._headers
-
-    def invalidate(self, rejected: Mapping[str, str]) -> bool:  # noqa: ARG002 - no state
-        """Return False: Proxmox would reject the token again."""
-        return False
 
 
 class TicketSession:
@@ -82,11 +54,10 @@ class TicketSession:
             headers["CSRFPreventionToken"] = ticket.csrf_token
         return headers
 
-    def invalidate(self, rejected: Mapping[str, str]) -> bool:
-        """Drop the rejected ticket, unless another request has already replaced it."""
+    def invalidate(self, rejected: Mapping[str, str]) -> None:
+        """Drop the ticket that was rejected with a 401, unless a request has replaced it."""
         if self._ticket is not None and _cookie(self._ticket) == rejected.get("Cookie"):
             self._ticket = None
-        return True
 
     async def _valid_ticket(self) -> Ticket:
         age = self._clock() - self._issued_at
@@ -122,11 +93,6 @@ class TicketSession:
         if challenge is not None:
             form["tfa-challenge"] = challenge
         return await self._sign_in(form)
-
-
-def open_session(auth: ApiToken | Password, sign_in: SignIn) -> Session:
-    """Create the session for an account."""
-    return TokenSession(auth) if isinstance(auth, ApiToken) else TicketSession(auth, sign_in)
 
 
 def _cookie(ticket: Ticket) -> str:

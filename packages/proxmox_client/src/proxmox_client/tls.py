@@ -47,7 +47,7 @@ class Tls:
             context = ssl.create_default_context(
                 cafile=str(self.ca_file) if self.ca_file else None, cadata=self.ca_pem
             )
-        except ssl.SSLError:
+        except (ssl.SSLError, TypeError):  # the latter for a text beyond ASCII
             raise ValueError("no certificate can be read from the given authority") from None
         # Proxmox's own CAs made before 2026-03 lack keyUsage; Python 3.13 rejects them by default
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ from proxmox_client.json_decoder import Envelope, decode
 from proxmox_client.limits import ConcurrencyLimiter, Limits, datastore_of, node_of, time_limit
 from proxmox_client.outages import Outage, Response, outage_of
 from proxmox_client.response_errors import response_error, undecodable
-from proxmox_client.session import Ticket, open_session
+from proxmox_client.session import Ticket, TicketSession
 from proxmox_client.tls import Tls
 
 T = TypeVar("T")
@@ -45,6 +45,8 @@ KEEPALIVE_EXPIRY = 3.0
 MAX_ATTEMPTS = 4
 # a host that answers later than this about a node has waited for it, as the next one would
 QUICK_SECONDS = 5.0
+# other hosts that are asked for their view of the cluster at once
+MOST_OTHERS = 8
 # pveproxy drops the connection in the middle of a larger body
 MAX_BODY = 512 * 1024
 # of an answer, decompressed: more than any cluster sends; a host that was taken over sends anything
@@ -74,6 +76,7 @@ class HostPool:
             raise ValueError("A cluster needs at least one host")
         self._hosts = [str(Host.parse(host, default_port)) for host in hosts]
         self._current = 0
+        self.is_split = False  # whether a host was seen in a partition without quorum
         self.limits = limits
         self.clock = clock
         self.limiter = ConcurrencyLimiter(limits)
@@ -118,6 +121,11 @@ class HostPool:
     def host(self, further: int) -> str:
         """Return the host to ask: the current one, or one that many places after it."""
         return self._hosts[(self._current + further) % len(self._hosts)]
+
+    @property
+    def others(self) -> list[str]:
+        """The hosts after the current one, bounded."""
+        return [self.host(n) for n in range(1, min(self.size, MOST_OTHERS + 1))]
 
     @property
     def size(self) -> int:
@@ -301,7 +309,12 @@ class Transport:
 
     def __init__(self, pool: HostPool, auth: ApiToken | Password) -> None:
         self.pool = pool
-        self._session = open_session(auth, self._sign_in)
+        self._token: dict[str, str] = {}  # the headers of an API token, alike for all requests
+        self._session: TicketSession | None = None  # of a user with a password
+        if isinstance(auth, ApiToken):
+            self._token = {"Authorization": auth.authorization}
+        else:
+            self._session = TicketSession(auth, self._sign_in)
 
     async def get(self, path: str, answer: type[T], /, **parameters: Parameter) -> T:
         """GET a path and decode its data as `answer`."""
@@ -347,12 +360,13 @@ class Transport:
             self._watch_node(domain.node) if method == "GET" and domain.node else nullcontext(),
         ):
             safe = method == "GET"
-            headers = await self._session.headers(method)
+            headers = await self._credentials(method)
             response = await pool.send(method, path, form, headers, safe=safe)
-            # a write is never sent twice, not even after a 401
-            if response.status == 401 and self._session.invalidate(headers) and safe:
-                headers = await self._session.headers(method)
-                response = await pool.send(method, path, form, headers, safe=safe)
+            if response.status == 401 and self._session:
+                self._session.invalidate(headers)
+                if safe:  # a write is never sent twice, not even after a 401
+                    headers = await self._credentials(method)
+                    response = await pool.send(method, path, form, headers, safe=safe)
             if response.status >= 300:
                 raise response_error(path, *response)
             return response
@@ -391,22 +405,43 @@ class Transport:
             raise NodeSilent(node, f"no answer within {seconds:g} s") from None
 
     async def _answers(self, node: str) -> bool:
-        """Return whether the node answers the simplest request, through either of two hosts.
+        """Return whether the node answers the simplest request, through either of two hosts."""
+        hosts = {self.pool.host(0), self.pool.host(1)}
+        return bool(await self._probe(f"/nodes/{node}/version", hosts))
+
+    async def get_of_others(self, path: str, answer: type[T], /) -> dict[str, T]:
+        """GET a path from the other hosts, all at once; leave out those that don't answer soon."""
+        async with time_limit(self.pool.limits.timeout, f"GET {path} of the other hosts"):
+            responses = await self._probe(path, self.pool.others)
+        answers: dict[str, T] = {}
+        for host, response in responses.items():
+            with suppress(UnexpectedAnswer):
+                if response.status < 300:
+                    answers[host] = _decode(path, response, answer).data
+        return answers
+
+    async def _probe(self, path: str, hosts: Iterable[str]) -> dict[str, Response]:
+        """GET a path from each host at once, without retries; return the answers of Proxmox.
 
         It takes no slot: those of a node that hangs are in use.
         """
-        headers = await self._session.headers("GET")
+        headers = await self._credentials("GET")
 
-        async def passes(host: str) -> bool:
+        async def response(host: str) -> Response | None:
             try:
                 async with asyncio.timeout(self.pool.limits.probe_timeout):
-                    path = f"/nodes/{node}/version"
                     response = await self.pool.exchange(host, "GET", path, "", headers)
-            except (TimeoutError, httpx.RequestError):
-                return False
-            return outage_of(response) is None
+            except (TimeoutError, httpx.RequestError, UnexpectedAnswer):
+                return None
+            return None if outage_of(response) else response
 
-        return any(await asyncio.gather(*map(passes, {self.pool.host(0), self.pool.host(1)})))
+        names = list(hosts)
+        responses = await asyncio.gather(*map(response, names))
+        return {host: each for host, each in zip(names, responses, strict=True) if each}
+
+    async def _credentials(self, method: str) -> dict[str, str]:
+        """Return the headers that authenticate a request of this account."""
+        return await self._session.headers(method) if self._session else self._token
 
     async def _sign_in(self, form: Mapping[str, str]) -> Ticket:
         path = "/access/ticket"

@@ -89,5 +89,11 @@ async def serve_until_stopped(
         gc.freeze()
         # Ctrl-C while modules were imported cancels here, not in the middle of uvicorn's startup
         await asyncio.sleep(0)
-        server = http_server(app.asgi, services.config, app.endpoint.drain, announce)
+        server = http_server(
+            app.asgi,
+            services.config,
+            app.endpoint.drain,
+            announce,
+            knows_key=services.access.authenticator.knows,
+        )
         await server.serve(sockets)

@@ -6,10 +6,12 @@
   * StateUnavailable      the state's database does not answer, so every key is refused
   * AccessDenied          authentication failed; the reason is for administrators only
     * TooManyFailures     not checked at all, after too many attempts
+    * AccountChanged      the account's sessions have ended since the sign-in began
     * SecondFactorNeeded  the password is right, and a second factor has to follow
     * LocalSignInOff      passwords and passkeys are switched off beside OpenID Connect
   * CallError             the call cannot be carried out; its text goes to the model
     * UnknownName         no such cluster, node, guest … is visible to the caller
+    * ToolsetMissing      the role grants the tool, and the key lacks its toolset
     * BadArgument         an argument is wrong; the text names it
     * Precondition        Proxmox would refuse, or it would do harm
     * ConfirmationNeeded  a destructive call that was not confirmed
@@ -73,11 +75,22 @@ class TooManyFailures(AccessDenied):
 
 
 class SecondFactorNeeded(AccessDenied):
-    """The password is right, or the issuer agrees; a second factor has to follow."""
+    """The password is right, or the issuer agrees; a second factor has to follow.
 
-    def __init__(self, admin_id: int) -> None:
+    It counts for this generation of the account only.
+    """
+
+    def __init__(self, admin_id: int, generation: int) -> None:
         super().__init__("a second factor is needed")
         self.admin_id = admin_id
+        self.generation = generation
+
+
+class AccountChanged(AccessDenied):
+    """The sessions of the account have ended since the sign-in began, as with a new password."""
+
+    def __init__(self) -> None:
+        super().__init__("the account has changed since the sign-in began")
 
 
 class LocalSignInOff(AccessDenied):
@@ -135,6 +148,10 @@ class BadArgument(CallError):
         self.argument = argument
 
 
+class Conflict(CallError):
+    """A change that another change made impossible at the same time; nothing was changed."""
+
+
 class Precondition(CallError):
     """Proxmox would refuse, or the call would do harm; nothing was changed."""
 
@@ -145,6 +162,16 @@ class ConfirmationNeeded(CallError):
 
 class ApprovalNeeded(ConfirmationNeeded):
     """A destructive call that waits for an administrator's approval; nothing was changed yet."""
+
+
+class ToolsetMissing(CallError):
+    """The role grants the tool, and the key lacks its toolset; `add` is how it gets it."""
+
+    def __init__(self, tool: str, toolset: str, add: str) -> None:
+        super().__init__(
+            f"{tool} is in the toolset {toolset}, which this key lacks.",
+            hint=f"An administrator can add it, on the page API Access or with `{add}`.",
+        )
 
 
 class NotPermitted(CallError):

@@ -7,7 +7,7 @@ from typing import Any
 
 from pvemcp_server.query.binder import bind
 from pvemcp_server.query.catalog import Catalog
-from pvemcp_server.query.compiler import compile_plan
+from pvemcp_server.query.compiler import compile_cut_groups, compile_plan
 from pvemcp_server.query.engine import Database
 from pvemcp_server.query.execute import QueryResult
 from pvemcp_server.query.loader import build_database
@@ -18,7 +18,7 @@ from pvemcp_server.tables.rows import Kind
 
 from .datasets import NOW, Dataset
 from .generator import QueryGenerator
-from .oracle import expected
+from .oracle import cut_groups, expected
 
 CATALOG = Catalog(dict(sorted(tables().items())))
 
@@ -66,6 +66,17 @@ def check(seed: int, queries: int) -> None:
         answered, truth = answer(source, rows), expected(reference, dataset)
         if list(map(_cells, answered)) != list(map(_cells, truth)):
             raise Difference(query, answered, truth)
+        if reference.limit_per:
+            cut, counted = cut_groups(reference, dataset), _cut_groups(source, rows)
+            if counted != cut:
+                raise Difference(query, [{"cut": counted}], [{"cut": cut}])
+
+
+def _cut_groups(query: Any, rows: Database) -> tuple[int, int]:
+    plan = bind(parse(query), CATALOG, NOW)
+    assert plan.limit_per
+    ((cut, groups),) = rows.execute(compile_cut_groups(plan, plan.limit_per, CATALOG))
+    return cut or 0, groups
 
 
 def _cells(row: dict[str, Any]) -> list[Any]:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from random import Random
 from typing import Any
 
-from pvemcp_server.query.catalog import CLUSTER
+from pvemcp_server.query.catalog import CLUSTER, fields_of
 from pvemcp_server.query.operators import Function, Operator, Span
 from pvemcp_server.tables.registry import Table, tables
 from pvemcp_server.tables.rows import Field, Kind, Unit
@@ -71,6 +71,9 @@ class QueryGenerator:
         sortable = self._fields(table, 2) if not reference.distinct else fields
         keys = [field for field in sortable.values() if field.field.kind is not Kind.LIST]
         self._order([(self._dotted(field), field) for field in keys], query, reference)
+        limited = keys if reference.distinct else self._fields(table, 2).values()
+        scalars = [field for field in limited if field.field.kind is not Kind.LIST]
+        self._limit_per(scalars, len(scalars), query, reference)
 
     def _grouped(self, table: Table, query: Json, reference: ReferenceQuery) -> None:
         keys = {
@@ -101,6 +104,21 @@ class QueryGenerator:
             for name, aggregate in aggregates.items()
         ]
         self._order(sortable, query, reference)
+        self._limit_per(list(keys.values()), len(keys) - 1, query, reference)
+
+    def _limit_per(
+        self, fields: Sequence[FieldReference], most: int, query: Json, reference: ReferenceQuery
+    ) -> None:
+        if most < 1 or not reference.order_by or self.rng.random() < 0.5:
+            return
+        chosen, count = self.rng.sample(fields, self.rng.randint(1, most)), self.rng.randint(1, 3)
+        reference.limit_per = (tuple(chosen), count)
+        query[self._key("limitPer")] = {
+            self._one_of("fields", "Field", "by"): self._maybe_bare(
+                list(map(self._dotted, chosen))
+            ),
+            self._one_of("count", "limit"): self._one_of(count, str(count)),
+        }
 
     def _order(
         self, sortable: Sequence[tuple[str, Subject]], query: Json, reference: ReferenceQuery
@@ -158,12 +176,12 @@ class QueryGenerator:
         """Return a test for rows with a relation to the table, or to a row it leads to."""
         path, at = self._path(table, 2)
         ways = [
-            (other, f"{other.name}.{relation.name}", {t: h for h, t in relation.on.items()})
+            (other, f"{other.name}.{relation.name}", {t: h for h, t in relation.keys.items()})
             for other in tables().values()
             for relation in other.relations
             if relation.table == at.name
         ]
-        ways += [(tables()[r.table], r.name, dict(r.on)) for r in at.relations]
+        ways += [(tables()[r.table], r.name, r.keys) for r in at.relations]
         if not ways:
             return self._condition(table)
         other, name, on = self.rng.choice(ways)
@@ -179,7 +197,8 @@ class QueryGenerator:
         if depth > 1 and self.rng.random() < 0.8:
             group, where = self._conditions(other, depth - 1)
             condition |= group
-        keys = tuple((FieldReference(path, at.fields[h], at.name), t) for h, t in on.items())
+        fields = fields_of(at)
+        keys = tuple((FieldReference(path, fields[h], at.name), t) for h, t in on.items())
         return condition, ExistenceReference(other.name, keys, negated, where)
 
     def _path(self, table: Table, longest: int) -> tuple[tuple[str, ...], Table]:
@@ -309,7 +328,7 @@ class QueryGenerator:
         return str(self._one_of(name, name, name.upper(), camel))
 
     def _key(self, name: str) -> str:
-        snake = {"groupBy": "group_by", "orderBy": "ORDER_BY"}
+        snake = {"groupBy": "group_by", "orderBy": "ORDER_BY", "limitPer": "limit_per"}
         return str(self._one_of(name, name, snake.get(name, name.upper())))
 
     def _maybe_bare(self, entries: list[Any]) -> Any:

@@ -1,7 +1,8 @@
 """The oracle: answers a query row by row in plain Python, slow and easy to verify."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,6 +25,23 @@ Record = Mapping[str, Any]  # a row with its cluster, its table and its dataset
 
 def expected(query: ReferenceQuery, dataset: Dataset) -> list[dict[str, Any]]:
     """Return the rows of the answer, in order."""
+    groups = _groups_in_order(query, dataset)
+    if query.limit_per:
+        groups = _first(groups, *query.limit_per)
+    page = groups[query.offset : query.offset + query.limit]
+    return [_output(group, query) for group in page]
+
+
+def cut_groups(query: ReferenceQuery, dataset: Dataset) -> tuple[int, int]:
+    """Return how many groups limitPer cuts, and how many there are; both 0 without any row."""
+    fields, count = query.limit_per or ((), 0)
+    groups = _groups_in_order(query, dataset)
+    sizes = Counter(tuple(_value(field, group) for field in fields) for group in groups)
+    return sum(size > count for size in sizes.values()), len(sizes)
+
+
+def _groups_in_order(query: ReferenceQuery, dataset: Dataset) -> list[list[Record]]:
+    """Return the records of each row of the answer, without its limits."""
     records = [record for record in _records(query.table, dataset) if _holds(query.where, [record])]
     records = [{**record, "all": records} for record in records]
     for key in query.group_by:
@@ -37,8 +55,7 @@ def expected(query: ReferenceQuery, dataset: Dataset) -> list[dict[str, Any]]:
         groups = _distinct(groups, query)
     for subject, descending in reversed(query.order_by):
         groups = _sorted(groups, subject, descending)
-    page = groups[query.offset : query.offset + query.limit]
-    return [_output(group, query) for group in page]
+    return groups
 
 
 def _by_entry(record: Record, key: FieldReference) -> list[Record]:
@@ -74,18 +91,32 @@ def _exact_value(record: Record, field: FieldReference) -> Any:
     for hop in field.path:
         relation = next(relation for relation in table.relations if relation.name == hop)
         table = tables()[relation.table]
-        row = _related(record["dataset"].rows[table.name][cluster], relation.on, row)
-        if row is None:
+        here = {"cluster": cluster, "row": row, "dataset": record["dataset"]}
+        related = _related(here, table.name, relation.keys)
+        if related is None:
             return None
+        cluster, row = related["cluster"], related["row"]
     return cluster if field.field.name == "cluster" else getattr(row, field.field.name)
 
 
-def _related(rows: Sequence[Any], on: Mapping[str, str], row: Any) -> Any:
-    key = {there: getattr(row, here) for here, there in on.items()}
-    if None in key.values():
-        return None
-    matches = (other for other in rows if all(getattr(other, name) == v for name, v in key.items()))
-    return next(matches, None)
+def _related(record: Record, table: str, keys: Mapping[str, str]) -> Record | None:
+    """Return the first record of the table whose fields equal those of this one."""
+    values = {there: _own_value(record, here) for here, there in keys.items()}
+    return next(_matching(table, record["dataset"], values), None)
+
+
+def _matching(table: str, dataset: Dataset, values: Mapping[str, Any]) -> Iterator[Record]:
+    """Yield the table's records with these values; a missing one equals nothing."""
+    own = {name: value for name, value in values.items() if name != "cluster"}
+    if None in values.values():
+        return
+    for row in dataset.rows[table].get(values["cluster"], ()):
+        if all(getattr(row, name) == value for name, value in own.items()):
+            yield {"cluster": values["cluster"], "row": row, "dataset": dataset, "table": table}
+
+
+def _own_value(record: Record, name: str) -> Any:
+    return record["cluster"] if name == "cluster" else getattr(record["row"], name)
 
 
 def _value(subject: Subject, group: Sequence[Record]) -> Any:
@@ -137,14 +168,10 @@ def _holds(
 
 
 def _exists(test: ExistenceReference, record: Record) -> bool:
-    """Look at every row of the other table on the same cluster."""
-    keys = {there: _field_value(record, here) for here, there in test.keys}
-    return None not in keys.values() and any(
-        all(getattr(other["row"], name) == value for name, value in keys.items())
-        and _holds(test.where, [other])
-        for other in _records(test.table, record["dataset"])
-        if other["cluster"] == record["cluster"]
-    )
+    """Look at every row of the other table on the cluster that the test names."""
+    values = {there: _field_value(record, here) for here, there in test.keys}
+    others = _matching(test.table, record["dataset"], values)
+    return any(_holds(test.where, [other]) for other in others)
 
 
 def _folded(value: Any) -> Any:
@@ -196,6 +223,19 @@ def _sorted(groups: list[list[Record]], subject: Subject, descending: bool) -> l
     without = [group for group in groups if _value(subject, group) is None]
     valued.sort(key=lambda group: _folded(_value(subject, group)), reverse=descending)
     return valued + without
+
+
+def _first(
+    groups: list[list[Record]], fields: Sequence[FieldReference], count: int
+) -> list[list[Record]]:
+    """Keep the first groups with the same values of the fields, as many as `count`."""
+    taken: dict[Any, int] = {}
+    kept = []
+    for group in groups:
+        key = tuple(_value(field, group) for field in fields)
+        taken[key] = taken.get(key, 0) + 1
+        kept += [group] if taken[key] <= count else []
+    return kept
 
 
 def _distinct(groups: list[list[Record]], query: ReferenceQuery) -> list[list[Record]]:

@@ -77,6 +77,7 @@ class ReferenceQuery:
     group_by: list[FieldReference] = field(default_factory=list)
     having: ComparisonGroup | None = None
     order_by: list[tuple[Subject, bool]] = field(default_factory=list)
+    limit_per: tuple[tuple[FieldReference, ...], int] | None = None  # rows with equal values
     distinct: bool = False
     limit: int = DEFAULT_ROWS
     offset: int = 0

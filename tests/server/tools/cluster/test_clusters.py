@@ -2,9 +2,12 @@
 
 from collections import Counter
 
+import msgspec
 import pytest
 
+from proxmox_client.api.cluster import ClusterApi
 from proxmox_client.emulator import FaultKind
+from pvemcp_server.access.model import EVERYTHING, Resources
 from pvemcp_server.clusters.acl import question
 
 pytestmark = pytest.mark.anyio
@@ -28,6 +31,28 @@ async def test_list_clusters_shows_a_dead_cluster_as_not_reachable(demo_client):
     answer = await demo_client("ListClusters")
     assert [row["reachable"] for row in answer.data] == [False, True]
     assert "home-lab" in answer.notes
+
+
+@pytest.mark.parametrize(
+    ("scope", "named"),
+    [(EVERYTHING, "pve01, pve02"), (Resources(nodes=frozenset({"pve02"})), "pve02"),
+     (Resources(nodes=frozenset({"pve03"})), "some nodes")],
+)  # fmt: skip
+async def test_nodes_that_are_cut_off_are_named(tool_client, monkeypatch, scope, named):
+    read = ClusterApi.status
+
+    async def split(api):
+        return msgspec.structs.replace(await read(api), cut_off=("pve01", "pve02"))
+
+    monkeypatch.setattr(ClusterApi, "status", split)
+    query = {"from": "clusters", "select": ["quorate"]}
+    client = tool_client.scoped(scope)
+    for answer in (
+        await client("GetClusterStatus", cluster_name="prod"),
+        await client("ExecuteQuery", cluster_name="prod", query=query),
+        *([await client("GetAttention", cluster_name="prod")] if scope is EVERYTHING else []),
+    ):
+        assert f"prod is split: {named} without quorum" in answer.notes + answer.text
 
 
 @pytest.mark.parametrize("name", CLUSTERS)

@@ -141,8 +141,8 @@ async def test_a_part_whose_tool_is_not_granted_is_noted(tool_client):
     client = type(tool_client)(tool_client.clusters, tools=granted)
     answer = await client("ExplainGuest", **PROD, vmid=BIG)
     assert answer.data["tasks"] == []
-    assert "No tasks here: ListTasks is not granted on prod." in answer.notes
-    assert "No storages here: ListStorage is not granted on prod." in answer.notes
+    assert "No tasks of prod here: ListTasks is not granted there." in answer.notes
+    assert "No storages of prod here: ListStorage is not granted there." in answer.notes
 
 
 async def test_a_part_that_fails_is_noted_and_costs_only_itself(demo_client):

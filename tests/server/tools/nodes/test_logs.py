@@ -70,9 +70,24 @@ async def test_the_logs_of_a_guests_tasks_are_read(tool_client):
     )
     tasks = tool_client["prod"].emulated.state.tasks
     assert answer.data
-    assert {tasks[upid].id for upid in answer.column("upid")} == {"101"}
-    newest = tasks[answer.data[0]["upid"]]
-    assert [r["text"] for r in answer.data if r["upid"] == newest.upid] == newest.log[::-1]
+    own = [row for row in answer.data if tasks[row["upid"]].id]
+    assert {tasks[row["upid"]].id for row in own} == {"101"}
+    newest = tasks[own[0]["upid"]]
+    assert [row["text"] for row in own if row["upid"] == newest.upid] == newest.log[::-1]
+
+
+@pytest.mark.parametrize("vmid", [101, 105])
+async def test_the_log_of_a_guest_has_its_part_of_backup_jobs(tool_client, vmid):
+    answer = await tool_client("GetLog", **PROD, vmid=vmid, limit=500, fields=["text", "upid"])
+    tasks = tool_client["prod"].emulated.state.tasks
+    of_jobs = [row["text"] for row in answer.data if not tasks[row["upid"]].id]
+    starts = f"INFO: Starting Backup of VM {vmid} (qemu)"
+    jobs = [each for each in tasks.values() if (each.node, each.type) == ("pve01", "vzdump")]
+    newest = sorted((each for each in jobs if not each.id), key=lambda each: -each.started)[:10]
+    runs = [each for each in newest if starts in each.log]
+    assert of_jobs.count(starts) == len(runs) > 0
+    assert len(of_jobs) == 5 * len(runs)
+    assert not any("VM 102" in text or "Backup job" in text for text in of_jobs)
 
 
 async def test_the_log_of_a_task_is_read_by_its_upid(tool_client):

@@ -46,7 +46,7 @@ async def test_node_status_has_all_fields(tool_client):
 
 async def test_node_status_of_an_offline_node_is_an_error(tool_client):
     error = await tool_client.refused("GetNodeStatus", **PROD, node="pve05")
-    assert error == "Node pve05 on prod is offline."
+    assert error == "Node pve05 on prod is offline. ListNodeRrdData shows until when it ran."
 
 
 async def test_list_node_disks_shows_a_disk_that_is_failing(tool_client):

@@ -47,6 +47,21 @@ async def test_an_unknown_type_in_a_query_is_named(tool_client):
     assert "vncproxy" in answer.notes
 
 
+@pytest.mark.parametrize("types", [["qmreset"], ["qmreset", "qmresume"]])
+async def test_a_known_type_without_tasks_is_no_unknown_value(tool_client, types):
+    where = {"field": "type", "operator": "IN", "value": types}
+    answer = await tool_client("ExecuteQuery", query={"from": "tasks", "where": where})
+    assert answer.data == []
+    assert "No type" not in answer.notes
+
+
+@pytest.mark.parametrize(("word", "outcome"), [("failed", "error"), ("success", "ok")])
+async def test_a_word_for_an_outcome_is_read_as_the_outcome(tool_client, word, outcome):
+    where = {"field": "outcome", "operator": "=", "value": word}
+    query = {"from": "tasks", "where": where, "select": ["outcome"], "distinct": True}
+    assert (await tool_client("ExecuteQuery", query=query)).data == [{"outcome": outcome}]
+
+
 async def test_a_type_of_storage_that_is_called_otherwise_is_read_as_its_types(tool_client):
     answer = await tool_client("ListStorage", type="ceph")
     assert "ceph-vm" in answer.text

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from proxmox_client.emulator import ManualClock, demo
+from proxmox_client.emulator.scenario.prod_records import EXCLUDED
 from proxmox_client.emulator.state.jobs import BackupJob, Pool
 from pvemcp_server.access.model import Resources
 from pvemcp_server.tables import backup_runs
@@ -123,7 +124,7 @@ async def test_list_backup_jobs_has_guests_and_the_last_outcome(tool_client):
     answer = await tool_client("ListBackupJobs", cluster_name="prod")
     jobs = {row["id"]: row for row in answer.data}
     state = tool_client["prod"].emulated.state
-    nightly = set(state.guests) - {9000, 9001}
+    nightly = set(state.guests) - set(EXCLUDED)
     assert set(jobs["backup-nightly"]["vmids"]) == nightly
     assert jobs["backup-nightly"]["last_run_ok"] is True
     assert jobs["backup-archive"]["last_run_ok"] is False

@@ -60,11 +60,21 @@ class ClusterRow(Answer, tag_field="type", tag="cluster", frozen=True):
 
 
 class ClusterStatus(msgspec.Struct, frozen=True):
-    """Name, quorum and members; a single node without a cluster is always quorate."""
+    """Name, quorum and members; a single node without a cluster is always quorate.
+
+    `cut_off` names the nodes of a partition without quorum that a configured host is in, while
+    another configured host has quorum.
+    """
 
     name: str
     quorate: bool
     members: list[Member]
+    cut_off: tuple[str, ...] = ()
+
+    @property
+    def online(self) -> set[str]:
+        """The names of the members that take part."""
+        return {member.name for member in self.members if member.online}
 
     @classmethod
     def of(cls, rows: "list[Member | ClusterRow]") -> "ClusterStatus":
@@ -205,10 +215,36 @@ class ClusterApi:
     async def status(self) -> ClusterStatus:
         """GET /cluster/status. Needs Sys.Audit on /.
 
+        A host in a partition without quorum knows that partition only. If another configured host
+        has quorum, its answer is returned, and later requests go there first.
+
         Source: PVE/API2/Cluster.pm.
         """
-        rows = await self._transport.get("/cluster/status", list[Member | ClusterRow])
-        return ClusterStatus.of(rows)
+        path, pool = "/cluster/status", self._transport.pool
+        own = ClusterStatus.of(await self._transport.get(path, list[Member | ClusterRow]))
+        if pool.size == 1 or (own.quorate and not pool.is_split):
+            return own
+        others = await self._transport.get_of_others(path, list[Member | ClusterRow])
+        views = {host: ClusterStatus.of(rows) for host, rows in others.items()}
+        views = {host: view for host, view in views.items() if view.name == own.name}
+        host = next((host for host, view in views.items() if view.quorate), "")
+        if not own.quorate and not host:
+            return own
+        if not own.quorate:
+            pool.prefer(host)
+        best = own if own.quorate else views[host]
+        blind = (view.online for view in (own, *views.values()) if not view.quorate)
+        cut_off = {name for names in blind for name in names} - best.online
+        pool.is_split = bool(cut_off)
+        return ClusterStatus(best.name, best.quorate, best.members, tuple(sorted(cut_off)))
+
+    async def find_quorum(self) -> bool:
+        """Return whether requests go to another host now, because the first one lacks quorum."""
+        pool = self._transport.pool
+        first = pool.host(0)
+        if pool.size > 1:
+            await self.status()
+        return pool.host(0) != first
 
     async def options(self) -> ClusterOptions:
         """GET /cluster/options. Needs Sys.Audit on /.

@@ -1,11 +1,14 @@
 """Rows of /cluster/resources: the whole cluster in one request."""
 
+import re
+from collections import Counter
 from typing import Any, ClassVar, Literal
 
 import msgspec
 from msgspec import field
 
-from proxmox_client.json_decoder import Answer, convert_rows
+from proxmox_client.api.backup_server import DatastoreUsage
+from proxmox_client.json_decoder import Answer, convert_rows, leave_out
 from proxmox_client.lists import split_list
 
 GuestType = Literal["qemu", "lxc"]
@@ -157,6 +160,7 @@ Row = (
     | SdnResource
     | NetworkResource
 )
+_GUEST_ID = re.compile(r"(qemu|lxc)/([1-9]\d{2,8})", re.ASCII)
 _TYPES = {"qemu", "lxc", "node", "storage", "pool", "sdn", "network"}
 _rows = msgspec.json.Decoder(list[Row], strict=False)
 
@@ -167,6 +171,29 @@ def _is_of_another_type(row: Any) -> bool:
     return isinstance(kind, str) and kind not in _TYPES
 
 
+def _with_names_of_guests(rows: list[Any]) -> list[Any]:
+    """Return the rows; a guest whose own type or number is malformed gets that of its id.
+
+    Its id is `qemu/101`. A row that repeats the id of another one stays malformed.
+    """
+    names = [
+        _GUEST_ID.fullmatch(str(row.get("id"))) if isinstance(row, dict) else None for row in rows
+    ]
+    ids = Counter(name[0] for name in names if name)
+    return [
+        _with_name(row, name[1], int(name[2])) if name and ids[name[0]] == 1 else row
+        for row, name in zip(rows, names, strict=True)
+    ]
+
+
+def _with_name(row: dict[str, Any], kind: str, vmid: int) -> dict[str, Any]:
+    name = {"type": kind, "vmid": vmid}
+    wrong = [key for key, value in name.items() if str(row.get(key)) != str(value)]
+    if wrong and leave_out(f"{', '.join(wrong)} of {row['id']}"):
+        return row | name
+    return row
+
+
 class Resources(msgspec.Struct, frozen=True):
     """The cluster's resources by kind, in the order Proxmox lists them."""
 
@@ -175,11 +202,7 @@ class Resources(msgspec.Struct, frozen=True):
     storages: list[StorageResource]
     pools: list[PoolResource]
     networks: list[SdnResource | NetworkResource]
-
-    @classmethod
-    def none(cls) -> "Resources":
-        """Return no resources."""
-        return cls([], [], [], [], [])
+    datastores: list[DatastoreUsage] = []  # of a backup server, which has nothing else
 
     @classmethod
     def read(cls, data: bytes | msgspec.Raw) -> "Resources":
@@ -188,8 +211,9 @@ class Resources(msgspec.Struct, frozen=True):
             rows = _rows.decode(data)
         except msgspec.ValidationError:
             plain = msgspec.json.decode(data, type=list[Any])
-            rows = convert_rows([row for row in plain if not _is_of_another_type(row)], Row)
-        resources = cls.none()
+            known = [row for row in plain if not _is_of_another_type(row)]
+            rows = convert_rows(_with_names_of_guests(known), Row)
+        resources = cls([], [], [], [], [])
         for row in rows:
             match row:
                 case GuestResource():

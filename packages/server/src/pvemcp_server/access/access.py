@@ -37,7 +37,7 @@ class Access:
         self.second_factors = SecondFactors(store)
         self.admins = Admins(store, external, self.second_factors)
         self.sealed_states = SealedStates(store)
-        self.service_tokens = ServiceTokens(store)
+        self.service_tokens = ServiceTokens(store, external)
         self.sessions = Sessions(store, external)
 
     async def run_housekeeping(self, stop: anyio.Event) -> None:

@@ -24,6 +24,7 @@ from pvemcp_server.access.sign_in_limits import (
 )
 from pvemcp_server.errors import (
     AccessDenied,
+    AccountChanged,
     BadArgument,
     LocalSignInOff,
     SecondFactorNeeded,
@@ -120,6 +121,7 @@ class Admins:
             must_change=must_change and hashed is not None,
             enabled=True,
             failures=0,
+            generation=0,
             created=self._clock(),
         )
 
@@ -156,7 +158,7 @@ class Admins:
                 raise AccessDenied("unknown passkey")
             await self._second_factors.verify_passkey(factor, assertion, alone=True)
             _check_enabled(admin)
-        return await self._signed_in(admin)
+        return await self.finish_sign_in(admin)
 
     async def check_password(
         self, admin: AdminRecord, password: str, *, address: str = "", device: str = ""
@@ -192,19 +194,27 @@ class Admins:
                 await self._count_failure(admin)
                 raise
 
-    async def finish_sign_in(self, admin_id: int, account: str) -> AdminRecord:
-        """Return the administrator after both steps; `account` is the `account_of` the first one.
+    async def pending(self, admin_id: int, generation: int) -> AdminRecord:
+        """Return the administrator of a sign-in whose first step was right.
 
-        Raise AccessDenied when the account or its password has changed since.
+        Raise AccountChanged when the account's sessions have ended since, as with a new password.
         """
-        return await self._signed_in(await self.pending(admin_id, account))
-
-    async def pending(self, admin_id: int, account: str) -> AdminRecord:
-        """Return the administrator of a sign-in whose first step was right."""
         admin = await self._store.admins.find(id=admin_id)
-        if admin is None or account_of(admin) != account or not self._external.admits(admin):
-            raise AccessDenied("the account has changed since the password was checked")
+        if admin is None or admin.generation != generation or not self._external.admits(admin):
+            raise AccountChanged
         return admin
+
+    async def finish_sign_in(self, admin: AdminRecord) -> AdminRecord:
+        """Return the administrator, as read before the last proof was checked, as signed in.
+
+        Raise AccountChanged when the account's sessions have ended since: the proof, such as an old
+        password, may not count any more.
+        """
+        _check_enabled(admin)
+        changed = await self._store.admins.change(admin.id, failures=0, last_sign_in=self._clock())
+        if changed is None or changed.generation != admin.generation:
+            raise AccountChanged
+        return changed
 
     @asynccontextmanager
     async def _attempt(
@@ -287,7 +297,9 @@ class Admins:
             raise AccessDenied("unknown administrator")
         return changed
 
-    async def set_password(self, name: str, password: str, *, must_change: bool = False) -> None:
+    async def set_password(
+        self, name: str, password: str, *, must_change: bool = False
+    ) -> AdminRecord:
         """Set a password, end the locks of the account in every process, and end its sessions.
 
         Raise BadArgument for an account of an OpenID Connect issuer, which has none.
@@ -296,10 +308,10 @@ class Admins:
         if admin.subject is not None:
             raise BadArgument("name", f"{name!r} signs in with OpenID Connect, without a password.")
         hashed = await self._hash(password, name)
-        await self._store.admins.change(
+        changed = await self._store.admins.end_sessions(
             admin.id, password_hash=hashed, must_change=must_change, failures=0
         )
-        await self._store.sessions.remove_all_of(admin.id)
+        return changed or await self.get(name)  # which raises UnknownName
 
     async def reset_password(self, name: str) -> str:
         """Set and return a random password, which must be changed at the next sign-in."""
@@ -326,8 +338,7 @@ class Admins:
         """Enable or disable an account and end its sessions; the last owner stays enabled."""
         admin = await self.get(name)
         async with self._keeping_an_owner(admin) as connection:
-            await self._store.admins.change_in(connection, admin.id, enabled=enabled)
-        await self._store.sessions.remove_all_of(admin.id)
+            await self._store.admins.end_sessions_in(connection, admin.id, enabled=enabled)
 
     async def remove(self, name: str) -> None:
         """Delete an account; the last enabled owner stays."""
@@ -342,15 +353,8 @@ class Admins:
         """Sign in, or raise SecondFactorNeeded when the second step is missing."""
         _check_enabled(admin)
         if not complete:
-            raise SecondFactorNeeded(admin.id)
-        return await self._signed_in(admin)
-
-    async def _signed_in(self, admin: AdminRecord) -> AdminRecord:
-        _check_enabled(admin)
-        changed = await self._store.admins.change(admin.id, failures=0, last_sign_in=self._clock())
-        if changed is None:
-            raise AccessDenied("unknown administrator")
-        return changed
+            raise SecondFactorNeeded(admin.id, admin.generation)
+        return await self.finish_sign_in(admin)
 
     async def _count_failure(self, admin: AdminRecord) -> None:
         """Count a failure of any source, for the notice."""
@@ -408,11 +412,6 @@ class Admins:
 def _check_enabled(admin: AdminRecord) -> None:
     if not admin.enabled:
         raise AccessDenied("disabled administrator")
-
-
-def account_of(admin: AdminRecord) -> str:
-    """Return a hash of the account with its password; it changes with both."""
-    return _account(admin.name, admin)
 
 
 def _account(name: str, admin: AdminRecord | None) -> str:

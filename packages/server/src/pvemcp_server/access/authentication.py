@@ -89,14 +89,33 @@ class KeyAuthenticator:
         if loaded is None:
             key_id = id_of(secret)
             loaded = await self._load(key_id) if key_id else None
-        try:
-            return self._check(loaded, secret, address)
-        except AccessDenied as denied:
-            if secret:  # a request without a key is nothing to warn of
-                refusals = self._refused.setdefault(denied.reason, _Refusals())
-                refusals.count += 1
-                refusals.last_address = network_of(address)
-            raise
+        now = self._clock()
+        if not secret:
+            reason = "no key"
+        elif loaded is None:
+            reason = "malformed key" if id_of(secret) is None else "unknown key"
+        elif not hmac.compare_digest(digest_of(secret, loaded.pepper), loaded.key.digest):
+            reason = "wrong secret"
+        else:
+            reason = loaded.refusal(address, now)
+        if loaded is not None and not reason:
+            self._used[loaded.key.id] = (now, address)
+            return loaded.caller_at(address)
+        if secret:  # a request without a key is nothing to warn of
+            refusals = self._refused.setdefault(reason, _Refusals())
+            refusals.count += 1
+            refusals.last_address = network_of(address)
+        raise AccessDenied(reason, key_id=loaded.key.id if loaded else None)
+
+    def knows(self, secret: str) -> bool:
+        """Return whether a key with this secret is in use: one that is loaded, without a request.
+
+        It is no authentication; a key that was just changed is unknown until it is used again.
+        """
+        loaded = self._loaded.get(secret[ID])
+        return loaded is not None and hmac.compare_digest(
+            digest_of(secret, loaded.pepper), loaded.key.digest
+        )
 
     async def caller(self, key_id: str, address: str = "") -> Caller:
         """Return the caller of a key without its secret, to preview its permissions."""
@@ -128,20 +147,6 @@ class KeyAuthenticator:
         for reason, refusals in refused.items():
             message = f"A key was refused: {reason}, last from {refusals.last_address}."
             await self._store.notices.record("key-refused", reason, message, refusals.count)
-
-    def _check(self, loaded: _LoadedKey | None, secret: str, address: str) -> Caller:
-        if not secret:
-            raise AccessDenied("no key")
-        if loaded is None:
-            raise AccessDenied("malformed key" if id_of(secret) is None else "unknown key")
-        key = loaded.key
-        if not hmac.compare_digest(digest_of(secret, loaded.pepper), key.digest):
-            raise AccessDenied("wrong secret", key_id=key.id)
-        now = self._clock()
-        if refusal := loaded.refusal(address, now):
-            raise AccessDenied(refusal, key_id=key.id)
-        self._used[key.id] = (now, address)
-        return loaded.caller_at(address)
 
     async def _load(self, key_id: str) -> _LoadedKey | None:
         store, version = self._store, self._loaded.version
@@ -175,7 +180,8 @@ def _caller(key: KeyRecord, role: Role, identities: dict[str, int]) -> Caller:
         key_name=key.name,
         role=role,
         clusters=frozenset(key.clusters),
-        toolset=frozenset(key.toolset),
+        tools=frozenset(key.tools),
+        toolsets=frozenset(key.toolsets),
         identities=identities,
         output_format=key.output_format,
         unattended=key.unattended,
@@ -190,7 +196,8 @@ def _version(key: KeyRecord, role: Role, identities: dict[str, int]) -> str:
         key.id,
         key.name,
         key.clusters,
-        key.toolset,
+        key.tools,
+        key.toolsets,
         key.output_format,
         key.unattended,
         role.name,

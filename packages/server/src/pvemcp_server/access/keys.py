@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_network
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, ConfigDict, Field
 
 from pvemcp_formats import Format
 from pvemcp_server.access.authentication import digest_of
 from pvemcp_server.access.fields import Argument, Changes, Fields, Option, validated
-from pvemcp_server.access.model import ANY
+from pvemcp_server.access.model import ANY, Toolset
 from pvemcp_server.access.names import check_name
 from pvemcp_server.access.roles import READ_ONLY
 from pvemcp_server.errors import BadArgument, UnknownName
@@ -29,6 +29,13 @@ def _names(argument: str) -> AfterValidator:
         return [ANY] if ANY in names else sorted(set(names))
 
     return AfterValidator(check)
+
+
+def _sorted(toolsets: list[str]) -> list[str]:
+    return sorted(set(toolsets))
+
+
+_TOOLSETS: Final = "; ".join(f"{toolset} ({toolset.description})" for toolset in Toolset)
 
 
 def _networks(values: Iterable[str]) -> list[str]:
@@ -66,9 +73,12 @@ class KeyFields(Fields):
     clusters: Annotated[list[str], _names("clusters"), Option("--cluster")] = Field(
         default=[ANY], description="Clusters that it may use; * is all"
     )
-    toolset: Annotated[list[str], _names("toolset"), Option("--tool")] = Field(
+    tools: Annotated[list[str], _names("tools"), Option("--tool")] = Field(
         default=[ANY], description="Tools of its role that it may call; * is all"
     )
+    toolsets: Annotated[
+        list[Toolset], AfterValidator(_sorted), Option("--toolset", clear="none")
+    ] = Field(default=[], description=f"Sets of rare tools to list as well: {_TOOLSETS}")
     expires: Annotated[datetime | None, AfterValidator(expiry), Option(clear="never")] = Field(
         default=None,
         description="When it expires, as 2027-01-31T00:00:00+00:00; needed, and limited, by the "

@@ -22,10 +22,12 @@ class RateLimiter:
 
     def take(self, name: str, per_minute: int) -> bool:
         """Take one token; return False when the bucket is empty."""
-        tokens = self.left(name, per_minute)
+        now = self._clock()
+        left, since = self._buckets.get(name, (float(per_minute), now))
+        tokens = min(float(per_minute), left + (now - since) * per_minute / 60)
         if tokens < 1:
             return False
-        self._buckets[name] = (tokens - 1, self._clock())
+        self._buckets[name] = (tokens - 1, now)
         self._buckets.move_to_end(name)
         if len(self._buckets) > MOST_BUCKETS:
             self._buckets.popitem(last=False)
@@ -36,12 +38,6 @@ class RateLimiter:
         if name in self._buckets:
             tokens, since = self._buckets[name]
             self._buckets[name] = (tokens + 1, since)
-
-    def left(self, name: str, per_minute: int) -> float:
-        """Return the tokens in the bucket now."""
-        tokens, since = self._buckets.get(name, (float(per_minute), 0.0))
-        elapsed = self._clock() - since
-        return min(float(per_minute), tokens + elapsed * per_minute / 60)
 
 
 class CallLimits:

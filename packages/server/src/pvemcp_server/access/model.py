@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Protocol, Self
 
 from pydantic import ConfigDict
 
@@ -11,6 +11,26 @@ ANY: Final = "*"
 READS: Final = "*:read"
 NAMED_ONLY: Final = frozenset({"FindApi", "CallApi"})
 """Tools that READS does not include: a grant names them, or gives ANY tool."""
+
+
+class Toolset(StrEnum):
+    """A set of tools that few clients need: they are listed, and callable, with keys that have it.
+
+    It saves the tokens of tools/list and is no right: the role decides about that, and about the
+    rows that a query reads.
+    """
+
+    description: str
+
+    def __new__(cls, name: str, description: str) -> Self:
+        """Create the member with its description."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.description = description
+        return member
+
+    API = "api", "read what no other tool shows, by any GET of Proxmox's API"
+    CONTENT = "content", "download and delete ISO images, delete other files of storages"
 
 
 class Area(StrEnum):
@@ -30,6 +50,22 @@ class Effect(StrEnum):
     READ = "read"
     WRITE = "write"
     DESTROY = "destroy"  # a write that always loses data; some plans of WRITE do, and ask as well
+
+
+class DeclaredTool(Protocol):
+    """A tool, as far as access decides about it."""
+
+    @property
+    def name(self) -> str:
+        """The name that grants use."""
+
+    @property
+    def effect(self) -> Effect:
+        """The effect on the cluster."""
+
+    @property
+    def toolset(self) -> Toolset | None:
+        """The set that a key needs for it; None if no key needs any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +239,8 @@ class Role:
 class Caller:
     """The holder of an API key, with a role.
 
-    `clusters` and `toolset` restrict the role further (ANY restricts nothing; a toolset may hold
-    READS, like a grant).
+    `clusters` and `tools` restrict the role further (ANY restricts nothing; `tools` may hold READS,
+    like a grant). `toolsets` names the sets of rare tools that are listed as well.
     `identities` maps the name of a cluster to the id of the Proxmox identity that this caller is
     bound to; on a cluster without an entry it uses the default identity.
     """
@@ -213,7 +249,8 @@ class Caller:
     key_name: str
     role: Role
     clusters: frozenset[str] = frozenset({ANY})
-    toolset: frozenset[str] = frozenset({ANY})
+    tools: frozenset[str] = frozenset({ANY})
+    toolsets: frozenset[str] = frozenset()
     identities: Mapping[str, int] = field(default_factory=dict)
     output_format: str | None = None
     unattended: str | None = None  # what becomes of calls that need consent, without asking
@@ -221,20 +258,30 @@ class Caller:
     digest: bytes = field(default=b"", repr=False)  # of the secret that was presented
     acting: str = ""  # the administrator who calls with these rights; no client can set it
     version: str = ""  # a digest of the permissions above, the cache key of derived lists
+    _resources: dict[tuple[str, Effect, str], Resources] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """A cache: nothing above changes, and a copy by `replace` begins with an empty one."""
 
-    def may_call(self, tool: str, effect: Effect) -> bool:
-        """Return whether the tool is granted on any cluster: the filter of tools/list."""
-        return Grant(self.toolset).gives(tool, effect) and any(
-            grant.gives(tool, effect) for grant in self.role.grants
+    def may_call(self, tool: DeclaredTool) -> bool:
+        """Return whether the tool is granted and in a set of the key: the filter of tools/list."""
+        return self.is_granted(tool) and (tool.toolset is None or tool.toolset in self.toolsets)
+
+    def is_granted(self, tool: DeclaredTool) -> bool:
+        """Return whether role and key grant the tool on any cluster, whatever its set."""
+        return Grant(self.tools).gives(tool.name, tool.effect) and any(
+            grant.gives(tool.name, tool.effect) for grant in self.role.grants
         )
 
     def resources(self, tool: str, effect: Effect, cluster: str) -> Resources:
         """Return what of `cluster` the caller may access with `tool`; NOTHING when not granted."""
-        own = Grant(self.toolset, self.clusters)
-        if not (own.gives(tool, effect) and own.reaches(cluster)):
-            return NOTHING
-        resources = NOTHING
-        for grant in self.role.grants:
-            if grant.gives(tool, effect) and grant.reaches(cluster):
-                resources = resources | grant.resources
-        return resources
+        key = (tool, effect, cluster)
+        if key not in self._resources:
+            resources = NOTHING
+            own = Grant(self.tools, self.clusters)
+            if own.gives(tool, effect) and own.reaches(cluster):
+                for grant in self.role.grants:
+                    if grant.gives(tool, effect) and grant.reaches(cluster):
+                        resources = resources | grant.resources
+            self._resources[key] = resources
+        return self._resources[key]

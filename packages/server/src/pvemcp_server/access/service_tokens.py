@@ -6,13 +6,14 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from pvemcp_server.access.authentication import digest_of
+from pvemcp_server.access.external import ExternalAdmins
 from pvemcp_server.access.names import check_name
 from pvemcp_server.access.sessions import SEEN_EVERY
 from pvemcp_server.errors import AccessDenied, BadArgument, UnknownName
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.key_format import SERVICE_PREFIX, id_of, new_id, new_secret
-from pvemcp_server.store.records import ServiceTokenRecord
+from pvemcp_server.store.records import AdminRecord, AdminRole, ServiceTokenRecord
 
 LIFE: Final = timedelta(days=90)  # where no expiry is given
 LONGEST_LIFE: Final = timedelta(days=366)
@@ -25,8 +26,15 @@ class ServiceTokens:
     in every process.
     """
 
-    def __init__(self, store: Store, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        store: Store,
+        external: ExternalAdmins | None = None,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
         self._store = store
+        self._external = external or ExternalAdmins()
         self._clock = clock
 
     async def all(self) -> list[ServiceTokenRecord]:
@@ -49,10 +57,12 @@ class ServiceTokens:
         expires: datetime | None = None,
         latest: datetime | None = None,
         by: str,
+        admin: AdminRecord | None = None,
     ) -> tuple[ServiceTokenRecord, str]:
         """Create a service token; return it and its secret, which is not stored.
 
-        `latest` is the latest expiry that the setting longest_key_life_days allows.
+        `latest` is the latest expiry that the setting longest_key_life_days allows. The token ends
+        with the account of `admin`, and is refused while that is not an owner's.
         """
         now = self._clock()
         most = min(now + LONGEST_LIFE, latest or now + LONGEST_LIFE)
@@ -77,6 +87,7 @@ class ServiceTokens:
             expires=expires,
             created=now,
             created_by=by,
+            admin_id=admin and admin.id,
         )
         return record, secret
 
@@ -95,6 +106,8 @@ class ServiceTokens:
         pepper = await self._store.vault.pepper_of(record.pepper)
         if not hmac.compare_digest(digest_of(secret, pepper), record.digest):
             raise AccessDenied("wrong secret of a service token")
+        if not await self._has_owner(record):
+            raise AccessDenied(f"service token {record.name} of an account that is no owner's now")
         now = self._clock()
         if record.expires <= now:
             raise AccessDenied(f"expired service token {record.name}")
@@ -103,3 +116,15 @@ class ServiceTokens:
                 record.id, last_used=now, last_address=address[:64]
             )
         return record
+
+    async def _has_owner(self, token: ServiceTokenRecord) -> bool:
+        """Return whether its administrator could still create it; one of the command line can."""
+        if token.admin_id is None:
+            return True
+        admin = await self._store.admins.find(id=token.admin_id)
+        return (
+            admin is not None
+            and admin.enabled
+            and self._external.admits(admin)
+            and self._external.role(admin) is AdminRole.OWNER
+        )

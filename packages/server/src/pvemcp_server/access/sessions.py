@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 
 from pvemcp_server.access.external import ExternalAdmins
-from pvemcp_server.errors import AccessDenied
+from pvemcp_server.errors import AccessDenied, AccountChanged
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRecord, SessionRecord
@@ -63,12 +63,13 @@ class Sessions:
     ) -> str:
         """Create a session and return its token, for the cookie.
 
-        `verified_at` is when the administrator has proved who they are: now when absent.
+        `verified_at` is when the administrator has proved who they are: now when absent. Raise
+        AccountChanged when the account's sessions have ended since the record was read.
         """
         token, now = secrets.token_urlsafe(32), self._clock()
-        await self._store.sessions.add(
+        opened = await self._store.sessions.open(
+            admin,
             digest=self._digest(token),
-            admin_id=admin.id,
             address=address[:64],
             agent=agent[:256],
             created=now,
@@ -76,6 +77,8 @@ class Sessions:
             expires=now + ABSOLUTE,
             verified_at=verified_at or now,
         )
+        if not opened:
+            raise AccountChanged
         return token
 
     async def verify(self, session_id: str) -> None:
@@ -118,7 +121,7 @@ class Sessions:
     async def end_others(self, admin: AdminRecord, session_id: str = "") -> int:
         """End the sessions of an administrator except this one; return how many ended."""
         ended = [session for session in await self.of(admin) if session.digest != session_id]
-        await self._store.sessions.remove_all_of(admin.id, keep=session_id)
+        await self._store.admins.end_sessions(admin.id, keep=session_id)
         return len(ended)
 
     async def end(self, session_id: str) -> bool:

@@ -79,7 +79,9 @@ class FailureLocks:
     def _seconds(self, failures: _Failures | None) -> float:
         if failures is None or failures.locked_until is None:
             return 0
-        return max(0.0, (failures.locked_until - self._clock()).total_seconds())
+        left = failures.locked_until - self._clock()
+        # a longer one than any lock: the clock was set back, perhaps by years
+        return max(0.0, left.total_seconds()) if left <= LONGEST_LOCK else 0
 
 
 class KnownDevices:

@@ -12,7 +12,7 @@ from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.approvals import APPROVED_LIFE
 from pvemcp_server.audit import Event, Outcome
 from pvemcp_server.errors import CallError, UnknownName, Unrecorded
-from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.columns import HIGHEST_ID, utc_now
 from pvemcp_server.store.records import ApprovalRecord, ApprovalState, WebhookRecord
 
 subject = Subject(
@@ -22,7 +22,7 @@ subject = Subject(
         "approvals webhook": "The URL that is notified when a call waits.",
     },
 )
-Number = Annotated[int, Field(ge=0, le=2**53, description="Number of the approval")]
+Number = Annotated[int, Field(ge=0, le=HIGHEST_ID, description="Number of the approval")]
 MINUTES: Final = int(APPROVED_LIFE.total_seconds()) // 60
 
 

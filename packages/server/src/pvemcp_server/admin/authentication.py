@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from pvemcp_server.access.admins import account_of
 from pvemcp_server.access.limits import network_of
 from pvemcp_server.access.passkeys import Assertion
 from pvemcp_server.access.sealed_state import SealedState
@@ -56,9 +55,9 @@ async def sign_in(
         if not code:
             await _record_first_step(services, needed, address, "password")
             raise
-        admin = await _admin_of(services, needed)
-        second = await check_second_factor(services, admin, Code(code), address, device)
-        admin = await admins.finish_sign_in(admin.id, account_of(admin))
+        pending = await admins.pending(needed.admin_id, needed.generation)
+        second = await check_second_factor(services, pending, Code(code), address, device)
+        admin = await admins.finish_sign_in(pending)
     except AccessDenied as denied:
         if not isinstance(denied, _UNRECORDED):
             record = await services.store.admins.find(name=name)
@@ -131,19 +130,18 @@ async def sign_out(services: Services, session: Session, address: str) -> None:
     await AdminContext(services, session.admin.name, address).changed("sign_out")
 
 
-async def begin_second_step(
+def begin_second_step(
     services: Services, needed: SecondFactorNeeded, by: str, confirms: str = ""
 ) -> str:
     """Return the sealed state of a sign-in whose first step was right, for this browser only.
 
     `confirms` is the id of the session that it verifies, in place of opening one.
     """
-    admin = await _admin_of(services, needed)
     return services.access.sealed_states.seal(
         SECOND_STEP,
         SECOND_STEP_LIFE,
-        admin=admin.id,
-        account=account_of(admin),
+        admin=needed.admin_id,
+        generation=needed.generation,
         by=by,
         confirms=confirms,
     )
@@ -153,7 +151,7 @@ async def pending_sign_in(services: Services, sealed: str) -> PendingSignIn:
     """Return the sign-in of a sealed state; raise AccessDenied when it is not valid any more."""
     state = await services.access.sealed_states.open(SECOND_STEP, sealed)
     values = state.values
-    admin = await services.access.admins.pending(values["admin"], values["account"])
+    admin = await services.access.admins.pending(values["admin"], values["generation"])
     return PendingSignIn(admin, state)
 
 
@@ -173,7 +171,7 @@ async def finish_second_step(
     if session_id := values["confirms"]:
         await _confirmed(services, session_id, pending.admin.name, address, values["by"], second)
         return None
-    admin = await services.access.admins.finish_sign_in(values["admin"], values["account"])
+    admin = await services.access.admins.finish_sign_in(pending.admin)
     await _record_sign_in(services, admin, address, values["by"], second)
     return admin
 
@@ -249,7 +247,7 @@ async def confirm(
         await check_password(services, admin, password, address, device, action=CONFIRM)
     if alone or await services.access.second_factors.of(admin):
         if proof is None:
-            raise SecondFactorNeeded(admin.id)
+            raise SecondFactorNeeded(admin.id, admin.generation)
         second = await check_second_factor(
             services, admin, proof, address, device, alone=alone, action=CONFIRM
         )
@@ -289,7 +287,7 @@ async def confirm_external(services: Services, session_id: str, subject: str, ad
         await _record_refusal(services, "another user of the issuer", address, name, CONFIRM)
         raise AccessDenied("the issuer authenticated another user than the session's")
     if await services.access.second_factors.of(admin):
-        raise SecondFactorNeeded(admin.id)
+        raise SecondFactorNeeded(admin.id, admin.generation)
     await _confirmed(services, session_id, admin.name, address, "oidc")
 
 

@@ -225,8 +225,12 @@ async def _account_checks(
     nodes = await pve.nodes()
     yield _nodes(nodes)
     with suppress(ProxmoxError):  # needs Sys.Audit too
-        if not (await pve.cluster.status()).quorate:
+        membership = await pve.cluster.status()
+        if not membership.quorate:
             yield _bad("quorum", f"{LACKS_QUORUM}.", "pvecm status")
+        elif membership.cut_off:
+            cut_off = ", ".join(membership.cut_off)
+            yield _bad("quorum", f"{cut_off}: cut off from the nodes with quorum.", "pvecm status")
     if blind := [node.node for node in nodes if node.lacks_statistics]:
         text = f"Proxmox has no current statistics of {', '.join(blind)}: does pvestatd hang there?"
         yield _warning("statistics", text, "systemctl status pvestatd")

@@ -59,13 +59,13 @@ class KeyChoices(BaseModel):
 
 
 WIDENING: Final = frozenset(
-    {"role", "clusters", "toolset", "expires", "allow_from", "unattended", "enabled"}
+    {"role", "clusters", "tools", "toolsets", "expires", "allow_from", "unattended", "enabled"}
 )
 
 
 async def creates_writes(context: AdminContext, new: KeyFields) -> bool:
     """Return whether the new key would grant a tool that writes."""
-    return await _may_write(context, new.role, new.toolset)
+    return await _may_write(context, new.role, new.tools)
 
 
 async def grants_writes(context: AdminContext, key: str) -> bool:
@@ -75,7 +75,7 @@ async def grants_writes(context: AdminContext, key: str) -> bool:
 
 async def _grants_writes(context: AdminContext, record: KeyRecord) -> bool:
     roles = await _role_names(context)
-    return await _may_write(context, roles[record.role_id], record.toolset)
+    return await _may_write(context, roles[record.role_id], record.tools)
 
 
 async def widens_writes(context: AdminContext, key: str, changes: KeyChanges) -> bool:
@@ -89,7 +89,7 @@ async def _widens_writes(context: AdminContext, record: KeyRecord, changes: KeyC
     changed = {name for name in WIDENING if after[name] != before[name]}
     if changed <= {"enabled"} and not after["enabled"]:
         return False
-    return bool(changed) and await _may_write(context, after["role"], after["toolset"])
+    return bool(changed) and await _may_write(context, after["role"], after["tools"])
 
 
 async def _check_recent(context: AdminContext, needed: Awaitable[bool]) -> None:
@@ -102,11 +102,11 @@ async def _check_recent(context: AdminContext, needed: Awaitable[bool]) -> None:
         raise RecentSignInNeeded
 
 
-async def _may_write(context: AdminContext, role: str, toolset: list[str]) -> bool:
+async def _may_write(context: AdminContext, role: str, names: list[str]) -> bool:
     granted = await context.services.access.roles.get(role)
-    caller = Caller("", "", granted, toolset=frozenset(toolset))
+    caller = Caller("", "", granted, tools=frozenset(names))
     writing = [tool for tool in tools().values() if tool.effect is not Effect.READ]
-    return any(caller.may_call(tool.name, tool.effect) for tool in writing)
+    return any(caller.is_granted(tool) for tool in writing)
 
 
 def connection_text(result: Result) -> str:
@@ -170,7 +170,7 @@ async def key_choices(context: AdminContext) -> KeyChoices:
 )
 async def create_key(context: AdminContext, new: KeyFields) -> ShownKey:
     """Create a key; its secret is in this answer and nowhere else."""
-    check_names("toolset", new.toolset)
+    check_names("tools", new.tools)
     _check_life(new.expires, await latest_expiry(context))
     record, secret = await context.services.access.keys.create(**new.model_dump())
     await context.changed("keys.create", key=record.id, **new.model_dump())
@@ -232,7 +232,7 @@ async def regenerate_key(context: AdminContext, key: KeyName) -> ShownKey:
 async def change_key(context: AdminContext, key: KeyName, changes: KeyChanges) -> Key:
     """Change the given fields; the others keep their values."""
     values = changes.values()
-    check_names("toolset", changes.toolset or ())
+    check_names("tools", changes.tools or ())
     before = await context.services.access.keys.get(key)
     await _check_recent(context, _widens_writes(context, before, changes))
     if values.get("expires", before.expires) != before.expires:
@@ -266,7 +266,7 @@ async def effective_rights(context: AdminContext, key: KeyName) -> list[ToolRigh
     record = await context.services.access.keys.get(key)
     caller = await context.services.access.authenticator.caller(record.id)
     clusters = [cluster.name for cluster in await context.services.access.clusters.all()]
-    granted = [tool for tool in tools().values() if caller.may_call(tool.name, tool.effect)]
+    granted = [tool for tool in tools().values() if caller.may_call(tool)]
     return [_right(caller, tool, clusters) for tool in granted]
 
 

@@ -12,6 +12,7 @@ from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.clusters import InventoryView, explain, outcome_of
 from pvemcp_server.errors import UnknownName
+from pvemcp_server.store.columns import HIGHEST_ID
 from pvemcp_server.store.records import ClusterKind, ClusterRecord, Notice
 from pvemcp_server.tables.clusters import fill
 
@@ -77,7 +78,7 @@ async def list_notices(context: AdminContext) -> list[Notice]:
 )
 async def dismiss_notice(
     context: AdminContext,
-    notice: Annotated[int, Field(ge=0, le=2**53, description="Its id")],
+    notice: Annotated[int, Field(ge=0, le=HIGHEST_ID, description="Its id")],
 ) -> None:
     """Dismiss a notice; it comes back when its cause occurs again."""
     notices = {each.id: each for each in await list_notices(context)}

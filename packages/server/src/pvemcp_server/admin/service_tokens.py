@@ -110,10 +110,16 @@ async def list_tokens(context: AdminContext) -> list[ServiceToken]:
     needs_recent_sign_in=True,
 )
 async def create_token(context: AdminContext, new: ServiceTokenFields) -> ShownServiceToken:
-    """Create a service token; its secret is in this answer and nowhere else."""
-    tokens = context.services.access.service_tokens
-    record, secret = await tokens.create(
-        **new.model_dump(), latest=await latest_expiry(context), by=context.by
+    """Create a service token; its secret is in this answer and nowhere else.
+
+    It ends with the account of the administrator who creates it; one of the command line has none.
+    """
+    access = context.services.access
+    record, secret = await access.service_tokens.create(
+        **new.model_dump(),
+        latest=await latest_expiry(context),
+        by=context.by,
+        admin=await access.sessions.administrator(context.session_id),
     )
     await context.changed(
         "tokens.create",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
 
-from pvemcp_server.access.model import ANY, READS, Caller, Effect, Grant, Role
+from pvemcp_server.access.model import ANY, READS, Caller, Effect, Grant, Role, Toolset
 from pvemcp_server.access.roles import ADMINISTRATOR
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
@@ -82,6 +82,7 @@ async def caller_of(context: AdminContext, key: str) -> Caller:
             "",
             context.by,
             ALL_RIGHTS,
+            toolsets=frozenset(Toolset),
             address=context.address,
             acting=context.by,
             version="administrator",
@@ -102,9 +103,7 @@ async def list_tools(
 ) -> list[ListedTool]:
     """List the tools as tools/list shows them to a key."""
     caller = await caller_of(context, key)
-    return [
-        _listed(tool) for tool in pipeline.tools.values() if caller.may_call(tool.name, tool.effect)
-    ]
+    return [_listed(tool) for tool in pipeline.tools.values() if caller.may_call(tool)]
 
 
 async def get_tool(context: AdminContext, pipeline: Pipeline, key: str, name: str) -> ListedTool:

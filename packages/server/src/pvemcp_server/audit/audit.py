@@ -3,7 +3,9 @@
 import asyncio
 import json
 import logging
+import math
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,8 +24,12 @@ from pvemcp_server.store.background import housekeeping, ticks
 from pvemcp_server.store.columns import utc_now
 
 FLUSH_SECONDS = 0.5
+MINUTE_SECONDS = 60
 MOST_BUFFERED = 2_000  # events; beyond it calls wait for the database or are refused
 PRUNE_SECONDS = 3600
+JUMP_SECONDS = 24 * 3600  # by which the clock has to differ from the time that has passed
+SETTLED_SECONDS = 24 * 3600  # after a jump, before entries are deleted by the new time
+ANONYMOUS_PER_MINUTE = 200  # attempts without a known key or administrator, of all addresses
 LONGEST_TEXT = 1_000
 LONGEST_ARGUMENTS = 16_000
 Targets = Callable[[], Collection[str]]
@@ -70,12 +76,16 @@ class Event:
     duration_ms: int | None = None
     upid: str | None = None
 
-    def columns(self) -> dict[str, Any]:
-        """Return the columns to store: limited in length, valid text and without secrets."""
-        arguments = _to_json(mask(self.arguments))
+    def row(self, kind: Kind, at: datetime, call_id: str | None = None) -> dict[str, Any]:
+        """Return the row to store: limited in length, valid text and without secrets."""
+        # surrogates are replaced: no other encoder takes them
+        arguments = _to_json(mask(self.arguments)).encode("utf-8", "replace").decode()
         if len(arguments) > LONGEST_ARGUMENTS:
             arguments = _to_json({"cut": arguments[:LONGEST_ARGUMENTS]})
         return {
+            "kind": kind.value,
+            "call_id": call_id or uuid4().hex,
+            "at": at,
             "key_id": _short(self.key_id, 8),
             "key_name": _short(self.key_name),
             "address": _short(self.address, 64),
@@ -93,12 +103,7 @@ class Event:
         }
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
-
-
-def _to_json(value: Any) -> str:
-    """Return the value as JSON in which surrogates are replaced: no other encoder takes them."""
-    return _encode(value).encode("utf-8", "replace").decode()
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 
 
 def _short(text: str | None, longest: int = LONGEST_TEXT) -> str | None:
@@ -128,6 +133,34 @@ class _Batch:
     keep: bool = False
 
 
+class ClockGuard:
+    """Notices jumps of the clock: by a wrong one, retention would delete the whole audit."""
+
+    def __init__(
+        self, clock: Callable[[], datetime], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._monotonic = monotonic
+        self._offset = self._present_offset()
+        self._jumped = -math.inf  # on the monotonic clock
+
+    def is_steady(self) -> bool:
+        """Return whether the clock has not jumped within SETTLED_SECONDS."""
+        offset = self._present_offset()
+        if abs(offset - self._offset) > JUMP_SECONDS:
+            self._jumped = self._monotonic()
+            log.error(
+                "The clock has jumped by %.0f hours: retention deletes no entry of the audit for a "
+                "day, in which a wrong clock can be corrected",
+                (offset - self._offset) / 3600,
+            )
+        self._offset = offset
+        return self._monotonic() - self._jumped >= SETTLED_SECONDS
+
+    def _present_offset(self) -> float:
+        return self._clock().timestamp() - self._monotonic()
+
+
 class Audit(AuditReader):
     """Records calls; `open_audit` creates it and flushes it at the end."""
 
@@ -139,34 +172,51 @@ class Audit(AuditReader):
         self._waiting: list[_Batch] = []
         self._writer: asyncio.Task[None] | None = None
         self._answers = True
+        self._anonymous = 0  # attempts in this minute
 
     async def intent(self, event: Event) -> str:
         """Store that a write is about to happen; raise Unrecorded if it cannot be stored."""
         call_id = uuid4().hex
-        await self._store_rows([self._row(Kind.INTENT, event, call_id)])
+        await self._store_rows([event.row(Kind.INTENT, self._clock(), call_id)])
         return call_id
 
     async def outcome(self, call_id: str, event: Event) -> None:
         """Store how the write ended; buffer it while the database does not answer."""
         with suppress(Unrecorded):
-            await self._store_rows([self._row(Kind.OUTCOME, event, call_id)], keep=True)
+            row = event.row(Kind.OUTCOME, self._clock(), call_id)
+            await self._store_rows([row], keep=True)
 
-    async def call(self, event: Event) -> None:
+    async def call(self, event: Event, kind: Kind = Kind.CALL) -> None:
         """Buffer a finished read, durable within a second; raise Unrecorded if it is full."""
-        await self._buffer_event(Kind.CALL, event)
+        row = event.row(kind, self._clock())
+        if len(self._buffer) >= MOST_BUFFERED:
+            try:
+                await self.flush()
+            except asyncio.CancelledError:
+                self._buffer.append(row)  # no client hides an entry by cancelling here
+                raise
+        self._buffer.append(row)
 
     async def refused(self, event: Event) -> None:
-        """Buffer a refused attempt; drop it when the buffer is full."""
+        """Buffer a refused attempt; drop it when the buffer is full.
+
+        Attempts that name neither a key nor an administrator are counted beyond
+        ANONYMOUS_PER_MINUTE: strangers with many addresses must not fill the disk.
+        """
+        if event.key_id is None and event.key_name is None:
+            self._anonymous += 1
+            if self._anonymous > ANONYMOUS_PER_MINUTE:
+                return
         with suppress(Unrecorded):
-            await self._buffer_event(Kind.REFUSED, event)
+            await self.call(event, Kind.REFUSED)
 
     async def decision(self, event: Event) -> None:
         """Store the answer to a confirmation before returning; raise Unrecorded on failure."""
-        await self._store_rows([self._row(Kind.DECISION, event, uuid4().hex)])
+        await self._store_rows([event.row(Kind.DECISION, self._clock())])
 
     async def admin(self, event: Event) -> None:
         """Store a change by an administrator before returning; raise Unrecorded on failure."""
-        await self._store_rows([self._row(Kind.ADMIN, event, uuid4().hex)])
+        await self._store_rows([event.row(Kind.ADMIN, self._clock())])
 
     async def flush(self) -> None:
         """Store the buffered events; keep them and raise Unrecorded when that fails."""
@@ -193,7 +243,7 @@ class Audit(AuditReader):
                 await self._report_lost(name, lost)
         if pruned.rows:
             event = Event(tool="audit.retention", reason=reason, rows=pruned.rows)
-            await self._log.append([self._row(Kind.RETENTION, event, uuid4().hex)])
+            await self._log.append([event.row(Kind.RETENTION, self._clock())])
         return pruned.rows
 
     async def _report_lost(self, target: str, lost: int) -> None:
@@ -207,34 +257,35 @@ class Audit(AuditReader):
         self, stop: anyio.Event, retention_days: Callable[[], int], targets: Targets
     ) -> None:
         """Flush every half second, and a last time after `stop` is set; prune every hour."""
-        pruned = anyio.current_time()
+        pruned = counted_until = anyio.current_time()
+        guard = ClockGuard(self._clock)
         async for _ in ticks(stop, FLUSH_SECONDS):
+            if anyio.current_time() - counted_until >= MINUTE_SECONDS or stop.is_set():
+                counted_until = anyio.current_time()
+                await self.end_minute()
             with suppress(Unrecorded):  # the events stay in the buffer, and the failure is logged
                 await self.flush()
             if anyio.current_time() - pruned >= PRUNE_SECONDS:
                 pruned = anyio.current_time()
-                await self._prune_if_possible(retention_days(), targets())
+                if guard.is_steady():
+                    await self._prune_if_possible(retention_days(), targets())
         if self._buffer:
             log.error("%d entries of the audit could not be stored", len(self._buffer))
+
+    async def end_minute(self) -> None:
+        """Record how many attempts of this minute were only counted, and begin the next one."""
+        further, self._anonymous = self._anonymous - ANONYMOUS_PER_MINUTE, 0
+        if further > 0:
+            reason = f"{counted(further, 'further attempt')} without a known key or administrator"
+            event = Event(tool="sign in", outcome=Outcome.REFUSED, reason=reason, rows=further)
+            with suppress(Unrecorded):
+                await self.call(event, Kind.REFUSED)
 
     async def _prune_if_possible(self, days: int, targets: Collection[str]) -> None:
         try:
             await self.prune(days, targets)
         except Exception:
             log.warning("Old entries of the audit could not be removed", exc_info=True)
-
-    async def _buffer_event(self, kind: Kind, event: Event) -> None:
-        row = self._row(kind, event, uuid4().hex)
-        if len(self._buffer) >= MOST_BUFFERED:
-            try:
-                await self.flush()
-            except asyncio.CancelledError:
-                self._buffer.append(row)  # no client hides an entry by cancelling here
-                raise
-        self._buffer.append(row)
-
-    def _row(self, kind: Kind, event: Event, call_id: str) -> dict[str, Any]:
-        return {"kind": kind.value, "call_id": call_id, "at": self._clock(), **event.columns()}
 
     async def _store_rows(self, rows: list[dict[str, Any]], *, keep: bool = False) -> None:
         """Store the rows; rows of concurrent calls share a transaction (group commit).

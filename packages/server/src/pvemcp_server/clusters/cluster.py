@@ -7,10 +7,11 @@ from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import proxmox_client
 from proxmox_client import BackupServer, Client, Lxc, ProxmoxError, Qemu, deadline
+from proxmox_client.api.cluster import ClusterStatus
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.acl import Acl
@@ -49,19 +50,16 @@ def is_backup_server(name: str) -> str:
     )
 
 
-class Notes(dict[str, None]):
-    """An ordered set of sentences beside an answer's data, about missing, cut or old data.
+class NoteKind(NamedTuple):
+    """What a note is about, if it isn't a part of the read that failed."""
 
-    Those in `advice` explain what an account doesn't see; no part of the read has failed. Those in
-    `offline` only name nodes that are offline, their values; those in `facts` say what the rows, or
-    their absence, say as well.
-    """
+    advice: bool  # it explains what an account doesn't see
+    offline: AbstractSet[str]  # the nodes that it names, if it only says that they are offline
+    fact: bool  # it says what the rows, or their absence, say as well
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.advice: set[str] = set()
-        self.offline: dict[str, AbstractSet[str]] = {}
-        self.facts: set[str] = set()
+
+class Notes(dict[str, NoteKind]):
+    """Sentences beside an answer's data, about missing, cut or old data, in order, each once."""
 
     def add(
         self,
@@ -71,20 +69,7 @@ class Notes(dict[str, None]):
         offline: AbstractSet[str] = frozenset(),
         fact: bool = False,
     ) -> None:
-        self[sentence] = None
-        if advice:
-            self.advice.add(sentence)
-        if offline:
-            self.offline[sentence] = offline
-        if fact:
-            self.facts.add(sentence)
-
-    def extend(self, other: "Notes") -> None:
-        """Add the sentences of other notes."""
-        self.update(other)
-        self.advice |= other.advice
-        self.offline |= other.offline
-        self.facts |= other.facts
+        self[sentence] = NoteKind(advice, offline, fact)
 
 
 async def offload(size: int, work: Callable[[], T]) -> T:
@@ -195,14 +180,54 @@ class Cluster:
     async def handle(self, vmid: int) -> Qemu | Lxc:
         """Return the client's handle of a guest, at the node where it is now.
 
-        Raise Precondition if that node is offline.
+        Raise Precondition if that node is offline, or malformed in the inventory.
         """
         guest = await self.guest(vmid)
         await self.require_not_offline(guest.node)
         return self.api_of(guest)
 
+    async def readable(self, vmid: int) -> Qemu | Lxc:
+        """Return the handle of a guest to read: the nodes are asked if its row is malformed.
+
+        Raise UnknownName, and Precondition as `handle` does.
+        """
+        view = await self.inventory_view()
+        guest = view.by_vmid.get(vmid)
+        # a row without its number may be that of any guest: a narrow scope can't be applied to it
+        is_lost = guest is None and bool(view.malformed) and self.scope.everything
+        if (guest and not guest.node) or is_lost:
+            for api in await self._found(vmid, guest.type if guest else ""):
+                self.notes.add(
+                    f"Guest {vmid} was found on {api.node} of {self.name} by asking all nodes: its "
+                    "row in Proxmox's inventory is malformed, so lists may lack it."
+                )
+                return api
+        return await self.handle(vmid)
+
+    async def _found(self, vmid: int, kind: str) -> list[Qemu | Lxc]:
+        """Ask all nodes that are not offline for a guest; without `kind`, for both."""
+        view = await self.inventory.view()
+        nodes = view.by_node.keys() - view.offline_nodes
+        kinds = [kind] if kind else ["qemu", "lxc"]
+        places = [(node, each) for node in sorted(nodes) for each in kinds]
+        paths = {place: f"/nodes/{place[0]}/{place[1]}/{vmid}/status/current" for place in places}
+        answers, _ = await self.ask_all(paths, lambda p: self.pve.transport.get(paths[p], object))
+        return [
+            (self.pve.qemu if each == "qemu" else self.pve.lxc)(node, vmid)
+            for node, each in answers
+        ]
+
     def api_of(self, guest: GuestResource) -> Qemu | Lxc:
-        """Return the client's handle of a guest, whether the caller may see it or not."""
+        """Return the client's handle of a guest, whether the caller may see it or not.
+
+        Raise Precondition if its node is malformed in the inventory.
+        """
+        if not guest.node:
+            raise Precondition(
+                f"The node of guest {guest.vmid} on {self.name} is unknown: its row in Proxmox's "
+                "inventory is malformed.",
+                hint="GetVmStatus looks for it on all nodes.",
+            )
         handle = self.pve.qemu if guest.type == "qemu" else self.pve.lxc
         return handle(guest.node, guest.vmid)
 
@@ -219,7 +244,9 @@ class Cluster:
         A node without statistics is asked.
         """
         if node in (await self.inventory.view()).offline_nodes:
-            raise Precondition(f"Node {node} on {self.name} is offline.")
+            raise Precondition(
+                f"Node {node} on {self.name} is offline. ListNodeRrdData shows until when it ran."
+            )
 
     async def storage(self, name: str, node: str) -> StorageResource:
         """Return the storage as that node has it; raise UnknownName."""
@@ -284,8 +311,12 @@ class Cluster:
         An unexpected error is a reason too, and is logged.
         """
         every = list(keys)
+
+        async def answer(key: K) -> T:  # also an error that is raised before anything is awaited
+            return await ask(key)
+
         outcomes = await asyncio.gather(
-            *(outcome_of(ask(key), f"{key} on {self.name}") for key in every)
+            *(outcome_of(answer(key), f"{key} on {self.name}") for key in every)
         )
         answers: dict[K, T] = {}
         missing: dict[K, str] = {}
@@ -304,6 +335,17 @@ class Cluster:
             self.notes.add(f"{failure}: {await self.explain(error)}")
             return None
 
+    async def membership(self, failure: str) -> ClusterStatus | None:
+        """Return name, quorum and members; note failures, and a partition without quorum."""
+        membership = await self.optional(self.pve.cluster.status(), failure)
+        if membership and membership.cut_off:
+            nodes = ", ".join(filter(self.scope.covers_node, membership.cut_off)) or "some nodes"
+            self.notes.add(
+                f"{self.name} is split: {nodes} without quorum, where nothing can be changed; this "
+                "answer is of the other nodes, which have it."
+            )
+        return membership
+
     def note_missing(self, missing: Mapping[K, str], what: str) -> None:
         """Note missing answers with their reasons; hundreds of them would bury the answer."""
         named = list(missing.items())[:_NAMED]
@@ -317,8 +359,6 @@ class Cluster:
 
     def note_malformed(self, left_out: Sequence[str]) -> None:
         """Note rows and values that could not be read; they may be about hidden resources."""
-        if not left_out:
-            return
         left_out = list(dict.fromkeys(left_out))  # an option in force and pending is there twice
         named, more = ", ".join(left_out[:_NAMED]), len(left_out) - _NAMED
         rest = f" and {more} more" if more > 0 else ""

@@ -40,17 +40,23 @@ class Connection:
 
 @dataclass(frozen=True)
 class Configured:
-    """The configuration in the store: clusters by name, and identities by cluster id and id."""
+    """The configuration in the store: clusters by name, and identities by cluster id and id.
+
+    The default identity of a cluster has a second entry, under None.
+    """
 
     clusters: Mapping[str, ClusterRecord]
-    identities: Mapping[int, Mapping[int, IdentityRecord]]
+    identities: Mapping[int, Mapping[int | None, IdentityRecord]]
 
     @classmethod
     async def read(cls, store: Store) -> Self:
         """Read the configuration from the store."""
-        identities: dict[int, dict[int, IdentityRecord]] = {}
+        identities: dict[int, dict[int | None, IdentityRecord]] = {}
         for identity in await store.identities.all():
-            identities.setdefault(identity.cluster_id, {})[identity.id] = identity
+            of_cluster = identities.setdefault(identity.cluster_id, {})
+            of_cluster[identity.id] = identity
+            if identity.is_default:
+                of_cluster[None] = identity
         records = sorted(await store.clusters.all(), key=lambda record: record.name)
         return cls({record.name: record for record in records}, identities)
 
@@ -59,24 +65,6 @@ class Configured:
         if name not in self.clusters:
             raise UnknownName("cluster", name, self.clusters)
         return self.clusters[name]
-
-    def identity(self, record: ClusterRecord, bound: int | None) -> IdentityRecord:
-        """Return the identity with the id `bound`, or the default one when it is None.
-
-        Raise CallError when there is none. A bound identity that was removed never falls back to
-        the default one, which may have more privileges.
-        """
-        identities = self.identities.get(record.id, {})
-        if bound is None:
-            identity = next((each for each in identities.values() if each.is_default), None)
-        else:
-            identity = identities.get(bound)
-        if identity is None:
-            raise CallError(
-                f"Cluster {record.name} has no Proxmox token for this key.",
-                hint="An administrator adds one under Clusters.",
-            )
-        return identity
 
 
 class Clusters:
@@ -148,12 +136,18 @@ class Clusters:
     async def connection(self, name: str, identity_id: int | None = None) -> Connection:
         """Return the connection of that cluster and identity; open it when needed.
 
-        The identity is the default one when None.
+        The identity is the default one when None; one that was removed never becomes the default
+        one, which may have more privileges. Raise UnknownName or CallError when there is none.
         """
         configured = await self._configuration()
         version = self._open.version  # that of the configuration: nothing was awaited since
         record = configured.cluster(name)
-        identity = configured.identity(record, identity_id)
+        identity = configured.identities.get(record.id, {}).get(identity_id)
+        if identity is None:
+            raise CallError(
+                f"Cluster {name} has no Proxmox token for this key.",
+                hint="An administrator adds one under Clusters.",
+            )
         key = (record.id, identity.id)
         async with self._opening:
             connection = self._open.get(key)

@@ -4,7 +4,7 @@ It is refreshed on demand and shared by all callers of that identity, never with
 """
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,10 +19,10 @@ from proxmox_client.api.resources import (
     GuestResource,
     NodeResource,
     PoolResource,
-    Resources,
     StorageResource,
 )
-from pvemcp_server.access.model import Resources as Scope
+from proxmox_client.api.resources import Resources as ClusterResources
+from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.explain import reason_of
 
 # Errors after which an older answer is better than none
@@ -74,11 +74,17 @@ class InventoryView:
         return frozenset(node.node for node in self.nodes if node.lacks_statistics)
 
     @property
+    def may_lack_guests(self) -> bool:
+        """Whether a whole row is malformed that may be a guest's: its name is none of others."""
+        rows = (what for what in self.malformed if " of " not in what)
+        return any("/" not in row or row.startswith(("qemu/", "lxc/")) for row in rows)
+
+    @property
     def doubt(self) -> str:
         """What an error about an unknown name adds if a part of the inventory is not readable."""
         return ", of whose inventory a part is malformed: it may exist" if self.malformed else ""
 
-    def within(self, scope: Scope) -> "InventoryView":
+    def within(self, scope: Resources) -> "InventoryView":
         """Return the part that `scope` covers; the same object for the same scope."""
         key = ("within", scope, self.stale)
         if key not in self.derived:
@@ -103,7 +109,7 @@ class InventoryView:
         return part
 
 
-def covers_guest(scope: Scope, guest: GuestResource) -> bool:
+def covers_guest(scope: Resources, guest: GuestResource) -> bool:
     """Return whether the scope covers the guest."""
     return scope.covers_guest(
         guest.vmid, node=guest.node, pool=guest.pool or "", tags=guest.tag_list
@@ -129,12 +135,14 @@ class Inventory:
     short_timeout: float = 5.0  # the same when there is an older view to return
     retry_timeout: float = 1.0  # the same after a failed attempt
     retry_after: float = 5.0  # seconds after a failed attempt during which no call waits
+    search_after: float = 60.0  # seconds after a search for a host with quorum, until the next
     failure: proxmox_client.ProxmoxError | None = None  # of the last attempt, until an answer
     _latest: InventoryView | None = None
     _refreshing: asyncio.Task[InventoryView] | None = None
     _sent: float = -1.0  # when the running refresh was sent
     _written: float = -1.0  # when something was last changed through this server
     _retry_at: float = -1.0
+    _search_at: float = -1.0
 
     async def view(self) -> InventoryView:
         """Return a current view; or the latest one, marked stale, if Proxmox does not answer."""
@@ -200,11 +208,9 @@ class Inventory:
         return running
 
     async def _fetch(self, sent: float) -> InventoryView:
-        with proxmox_client.tolerate_malformed() as malformed:
-            if isinstance(self.client, BackupServer):
-                resources, datastores = Resources.none(), await self.client.datastores()
-            else:
-                resources, datastores = await self.client.cluster.resources(), []
+        resources, malformed = await self._resources()
+        if _may_lack_quorum(resources.nodes) and await self._has_moved():
+            resources, malformed = await self._resources()
         fetched = InventoryView(
             taken=sent,
             taken_at=datetime.now(UTC),
@@ -213,9 +219,35 @@ class Inventory:
             storages=tuple(resources.storages),
             pools=tuple(resources.pools),
             malformed=tuple(malformed),
-            datastores=tuple(datastores),
+            datastores=tuple(resources.datastores),
         )
         self.failure = None
         if self._latest is None or fetched.taken >= self._latest.taken:
             self._latest = fetched
         return fetched
+
+    async def _resources(self) -> tuple[ClusterResources, list[str]]:
+        with proxmox_client.tolerate_malformed() as malformed:
+            if isinstance(self.client, BackupServer):
+                datastores = await self.client.datastores()
+                return ClusterResources([], [], [], [], [], datastores), malformed
+            return await self.client.cluster.resources(), malformed
+
+    async def _has_moved(self) -> bool:
+        """Return whether another host has quorum, so that it is asked from now on.
+
+        Hosts that are down answer late: they are looked for once in `search_after` seconds only.
+        """
+        if monotonic() < self._search_at or isinstance(self.client, BackupServer):
+            return False
+        self._search_at = monotonic() + self.search_after
+        try:
+            return await self.client.cluster.find_quorum()
+        except proxmox_client.ProxmoxError:
+            return False  # without Sys.Audit, or time: the answer at hand is better than none
+
+
+def _may_lack_quorum(nodes: Sequence[NodeResource]) -> bool:
+    """Return whether the host that listed these nodes may be in a partition without quorum."""
+    offline = sum(node.is_offline for node in nodes)
+    return offline > 0 and offline * 2 >= len(nodes)

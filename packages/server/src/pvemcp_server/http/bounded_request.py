@@ -20,19 +20,26 @@ async def serve_bounded(
     request = BoundedRequest(receive, send, _declared_bytes(scope), most)
     try:
         await app(scope, request.receive, request.send)
-    except Exception:
+    except (Exception, BodyRefused):
         if request.refused is None:
             raise
     if request.refused is not None and not request.started:
         await request.refused.response(scope, receive, send)
 
 
+class BodyRefused(BaseException):
+    """The end of an application whose request is refused while it reads the body.
+
+    It is no Exception: frameworks would make an answer of their own, a page that costs more time
+    than the rest of the request and is not sent.
+    """
+
+
 @dataclass(eq=False)
 class BoundedRequest:
-    """`receive` and `send` of a request: beyond a limit, `receive` raises Refused.
+    """`receive` and `send` of a request: beyond a limit, `receive` raises BodyRefused.
 
-    Frameworks turn exceptions while they read a body into answers of their own, so everything that
-    the application sends afterwards is dropped in favour of the refusal.
+    What the application still sends afterwards is dropped in favour of the refusal.
     """
 
     receiving: Receive
@@ -70,9 +77,9 @@ class BoundedRequest:
             self.started = True
             await self.sending(message)
 
-    def _refuse(self, refused: Refused) -> Refused:
+    def _refuse(self, refused: Refused) -> BodyRefused:
         self.refused = self.refused or refused
-        return self.refused
+        return BodyRefused()
 
 
 def _declared_bytes(scope: Scope) -> int:

@@ -26,13 +26,17 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pvemcp_server.http.connection_limits import ConnectionLimits
+from pvemcp_server.http.turns import Turns
 
 HEAD_SECONDS: Final = 20.0  # from connect, or from the last response, to the end of the next head
 HEAD_BYTES: Final = 64 * 1024  # of a head, or of trailers
 HEADERS: Final = 100  # of a head: each costs time in every layer, however short it is
 TARGET_BYTES: Final = 8 * 1024  # of a request's path and query, whose parameters cost time too
 READ_BYTES: Final = 4 * 1024  # parsed at once, before other connections have their turn
-LEAST_BYTES: Final = 64  # parsed at once; after them, the end of a head ends the turn
+LEAST_BYTES: Final = (
+    64  # parsed at once; after them, the end of a head ends the turn if more follow
+)
+HEAD_END: Final = b"\r\n\r\n"
 UNREAD_BODY_SECONDS: Final = 5.0  # a closed connection could lose the answer that came early
 UNREAD_BODY_PARTS: Final = 5_000  # chunks of it: each costs time, whatever its size
 WRITE_SECONDS: Final = 60.0  # a client that reads nothing for so long is gone
@@ -48,37 +52,30 @@ _HEAD_TOO_LARGE: Final = (
 )
 
 
-class UpgradeIgnoringParser:
+class UpgradeIgnoringParser(HttpRequestParser):
     """A request parser that continues after a request with an `Upgrade` header.
 
-    httptools raises HttpParserUpgrade at the end of such a head. The head is then parsed again
-    without the header, by a new parser, followed by the rest of the data.
+    httptools raises HttpParserUpgrade at the end of such a head. Then the parser begins again: with
+    the head without the header, followed by the rest of the data.
     """
 
     def __init__(self, connection: "HttpConnection") -> None:
+        super().__init__(connection)
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         self._connection = connection
-        self._restart()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._parser, name)
-
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: Any) -> None:
         """Parse data; raise HttpParserError for invalid requests and for CONNECT."""
         while data:
             try:
-                self._parser.feed_data(data)
+                super().feed_data(data)
             except HttpParserUpgrade as upgrade:
-                if self._parser.get_method() == b"CONNECT":
+                if self.get_method() == b"CONNECT":
                     raise HttpParserError("CONNECT is not supported") from None
-                head = self._connection.head_without_upgrade(self._parser)
-                self._restart()
-                data = head + data[upgrade.args[0] :]
+                data = self._connection.head_without_upgrade() + data[upgrade.args[0] :]
+                UpgradeIgnoringParser.__init__(self, self._connection)
             else:
                 return
-
-    def _restart(self) -> None:
-        self._parser = HttpRequestParser(self._connection)
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
 
 
 class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
@@ -91,17 +88,21 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
     _unread_parts: int = 0  # of that rest
     _write_timer: asyncio.TimerHandle | None = None  # runs while the client reads nothing
 
-    def __init__(self, *arguments: Any, limits: ConnectionLimits, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, limits: ConnectionLimits, turns: Turns, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self._limits = limits
+        self._turns = turns
         self._read = bytearray(READ_BYTES)
         self._unparsed = b""
         self._waits = False  # for the turn to parse it
-        self.parser = UpgradeIgnoringParser(self)  # type: ignore[assignment]  # what uvicorn uses of it
+        self._known = False  # its last request was admitted, or the next one presents a known key
+        self.parser = UpgradeIgnoringParser(self)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         self._buffer = BufferedTransport(transport, self.loop)
-        super().connection_made(self._buffer)  # type: ignore[arg-type]  # forwards all else
+        super().connection_made(self._buffer)  # type: ignore[arg-type]  # has what uvicorn uses
         self.flow = GuardedFlow(self._buffer, self._may_read)  # type: ignore[arg-type]  # as above
         if self._limits.open(self, self.client[0] if self.client else ""):
             self._await_head()
@@ -129,23 +130,33 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._wait_for_turn()
 
     def parse(self) -> None:
-        """Parse a part of the unparsed bytes, which has the end of one head or of few tiny ones."""
+        """Parse a part of the unparsed bytes, which has the end of one head or of few tiny ones.
+
+        A short body that came with its head is in the same part: it saves a call a turn.
+        """
         self._waits = False
         if self.transport.is_closing() or self.pipeline:
             return  # pipelined requests wait for the response before
-        head = self._unparsed.find(b"\r\n\r\n", LEAST_BYTES, READ_BYTES)
-        end = head + 4 if head >= 0 else READ_BYTES
+        head = self._unparsed.find(HEAD_END, LEAST_BYTES, READ_BYTES)
+        second = head >= 0 and self._unparsed.find(HEAD_END, head + 4, READ_BYTES) >= 0
+        end = head + 4 if second else READ_BYTES
         part, self._unparsed = self._unparsed[:end], self._unparsed[end:]
+        self._advanced = False
         self.data_received(part)
+        self._head_bytes = 0 if self._advanced else self._head_bytes + len(part)
+        if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self._stop_head_timer()
+            if not self._is_answering():
+                self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
         self.flow.resume_reading()
         self._wait_for_turn()
 
     def _wait_for_turn(self) -> None:
         if self._unparsed and not self._waits and not self.pipeline:
             self._waits = True
-            cycle: Any = self.cycle  # None before the first request
-            known = cycle is not None and "caller" in cycle.scope["state"]
-            self._limits.turns.wait(self.parse, known=known)
+            self._known = self._known or self._turns.knows(self._unparsed)
+            self._turns.wait(self.parse, known=self._known)
 
     def _pipelines(self) -> bool:
         """Return whether more was sent than the request that is being answered."""
@@ -157,26 +168,11 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         body = 0 if cycle is None else len(cycle.body)
         return len(self._unparsed) < READ_BYTES and not self.pipeline and body <= HIGH_WATER_LIMIT
 
-    def data_received(self, data: bytes) -> None:
-        self._advanced = False
-        super().data_received(data)
-        self._head_bytes = 0 if self._advanced else self._head_bytes + len(data)
-        if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
-            self._stop_head_timer()
-            if not self._is_answering():
-                self.transport.write(_HEAD_TOO_LARGE)
-            self.transport.close()
-
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._head_timer is None:
             self._advanced = True
             self._await_head()
-
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        if len(self.url) > TARGET_BYTES:
-            raise HttpParserError("the target is too long")  # answered with 400
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_timer is None:
@@ -187,6 +183,8 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         self._advanced = True
+        if len(self.url) > TARGET_BYTES:
+            raise HttpParserError("the target is too long")  # answered with 400
         if not self.parser.should_upgrade():  # else the head is parsed again, without the offer
             self._stop_head_timer()
             if not self.url.startswith((b"/", b"*")):
@@ -216,6 +214,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def on_response_complete(self) -> None:
         self._buffer.flush()
+        self._known = "is_known" in self.cycle.scope["state"]
         super().on_response_complete()
         self.flow.resume_reading()
         self._wait_for_turn()
@@ -242,10 +241,10 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         """Close the connection at once, without sending what is still buffered."""
         self.transport.abort()
 
-    def head_without_upgrade(self, parser: Any) -> bytes:
+    def head_without_upgrade(self) -> bytes:
         """Return the head that was just parsed, without its `Upgrade` header."""
-        version = parser.get_http_version().encode()
-        lines = [b"%s %s HTTP/%s" % (parser.get_method(), self.url, version)]
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
         lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
 
@@ -293,13 +292,13 @@ class BufferedTransport:
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
+        self.abort, self.is_closing = transport.abort, transport.is_closing
+        self.get_extra_info = transport.get_extra_info
+        self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
         self._loop = loop
         self._parts: list[bytes] = []
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
         self._parts.append(data)

@@ -10,7 +10,6 @@ from typing import Final, Protocol
 
 from pvemcp_server.access.limits import network_of
 from pvemcp_server.http.client_address import Networks, is_within
-from pvemcp_server.http.turns import Turns
 
 MOST_CONNECTIONS: Final = 2000
 MOST_PER_ADDRESS: Final = 256
@@ -47,7 +46,6 @@ class ConnectionLimits:
     ) -> None:
         self.total = total
         self.per_address = per_address
-        self.turns = Turns()
         self._shared = shared
         self._clock = clock
         self._open: dict[Evictable, str] = {}  # with the counted address, if it is

@@ -136,7 +136,7 @@ class KeyGate:
             with limits.running(slot, most), self.active_requests.track(exchange):
                 scope["user"] = _user(key_id)  # the SDK binds sessions to it
                 # a batch counts its further messages itself
-                scope["state"].update(caller=caller, count_call=count_call)
+                scope["state"].update(caller=caller, count_call=count_call, is_known=True)
                 await self._serve(scope, exchange)
         except Refused as refused:
             await refused.response(scope, receive, send)

@@ -45,15 +45,23 @@ class Hosts:
         if not _HOST.fullmatch(host):
             return False
         try:
-            name = urlsplit(f"//{host}").hostname  # without port and brackets
+            parts = urlsplit(f"//{host}")
+            name, _ = parts.hostname, parts.port  # which raises beyond 65535
         except ValueError:
             return False
         return name is not None and (host in self.names or name in self.names or _is_address(name))
 
     def origin_of(self, scope: Mapping[str, Any]) -> str:
         """Return the origin of the page that a request asks for, as its browser names it."""
-        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-        return self._own_origin(self._scheme(scope), host)
+        headers, client = dict(scope["headers"]), scope.get("client")
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        if self.public and self.public.partition("://")[2] == host:
+            return self.public  # a proxy in front of it ends TLS, so its own scheme counts
+        scheme = headers.get(b"x-forwarded-proto", b"").decode("latin-1").lower()
+        trusted = client and is_within(client[0], self.proxies)
+        if not trusted or scheme not in ("http", "https"):
+            scheme = scope.get("scheme", "http")
+        return f"{scheme}://{host}"
 
     def refusal(self, scope: Mapping[str, Any], *, to_transport: bool) -> Refused | None:
         """Return the refusal of a foreign Host or Origin; None when they are accepted.
@@ -66,32 +74,12 @@ class Hosts:
         if not self.knows_host(host):
             message = f"This server is not known as {host[:100]!r}: see PVEMCP_ALLOWED_HOSTS."
             return Refused(421, message)
-        origin = headers.get(b"origin")
-        allowed = {self._own_origin(self._scheme(scope), host)}
-        if to_transport:
-            allowed |= self.origins
-        if origin is not None and origin.decode("latin-1").lower() not in allowed:
-            message = "Pages of this origin may not call here: see PVEMCP_ALLOWED_ORIGINS."
-            return Refused(403, message)
+        if b"origin" in headers:
+            allowed = {self.origin_of(scope), *(self.origins if to_transport else ())}
+            if headers[b"origin"].decode("latin-1").lower() not in allowed:
+                message = "Pages of this origin may not call here: see PVEMCP_ALLOWED_ORIGINS."
+                return Refused(403, message)
         return None
-
-    def _own_origin(self, scheme: str, host: str) -> str:
-        """Return the origin of our own pages.
-
-        A proxy in front of the public URL ends TLS, so the scheme of that URL counts there.
-        """
-        if self.public and self.public.partition("://")[2] == host.lower():
-            return self.public
-        return f"{scheme}://{host}".lower()
-
-    def _scheme(self, scope: Mapping[str, Any]) -> str:
-        """Return the scheme that the client used, as far as a trusted proxy reports it."""
-        client = scope.get("client")
-        value: bytes = dict(scope["headers"]).get(b"x-forwarded-proto", b"")
-        forwarded = value.decode("latin-1").lower()
-        if forwarded in ("http", "https") and client and is_within(client[0], self.proxies):
-            return forwarded
-        return str(scope.get("scheme", "http"))
 
 
 def _lower(names: Iterable[str]) -> frozenset[str]:

@@ -19,6 +19,7 @@ from pvemcp_server.errors import ConfigError
 from pvemcp_server.http.client_address import networks
 from pvemcp_server.http.connection import HttpConnection
 from pvemcp_server.http.connection_limits import connection_limits
+from pvemcp_server.http.turns import KnowsKey, Turns, knows_none
 
 CLOSING_SECONDS: Final = 4  # for connections, after running calls have had their time
 BACKLOG: Final = 100  # asyncio accepts so many before it counts one: fewer than files are reserved
@@ -133,9 +134,17 @@ async def _announce_nothing() -> None:
 
 
 def http_server(
-    app: ASGIApp, config: Config, drain: Drain, announce: Announce = _announce_nothing
+    app: ASGIApp,
+    config: Config,
+    drain: Drain,
+    announce: Announce = _announce_nothing,
+    *,
+    knows_key: KnowsKey = knows_none,
 ) -> HttpServer:
-    """Return a server for the application; `announce` is awaited once it listens."""
+    """Return a server for the application; `announce` is awaited once it listens.
+
+    `knows_key` returns whether a text is an API key in use: its requests do not wait for others.
+    """
     return HttpServer(
         uvicorn.Config(
             app,
@@ -149,7 +158,9 @@ def http_server(
             timeout_keep_alive=30,
             backlog=BACKLOG,
             http=partial(  # type: ignore[arg-type]  # called like the class
-                HttpConnection, limits=connection_limits(networks(config.trusted_proxies))
+                HttpConnection,
+                limits=connection_limits(networks(config.trusted_proxies)),
+                turns=Turns(knows_key),
             ),
             ws="none",
         ),

@@ -123,7 +123,7 @@ class CatalogHandlers:
     async def _call(self, ctx: Context, tool: str) -> Call | None:
         """Open a call that looks up names; None when the caller may not call the tool."""
         declared, caller = self.pipeline.tools.get(tool), caller_of(ctx)
-        if declared is None or not caller.may_call(declared.name, declared.effect):
+        if declared is None or not caller.may_call(declared):
             return None
         return await self.pipeline.open(declared, caller, SilentConversation())
 

@@ -148,7 +148,7 @@ class ResourceWatcher:
     ) -> InventoryView | None:
         """Return the inventory as the caller sees it with the family's tool."""
         tool = self.pipeline.tools.get(family.tool)
-        if tool is None or not caller.may_call(tool.name, tool.effect):
+        if tool is None or not caller.may_call(tool):
             return None
         call = await self.pipeline.open(tool, caller, SilentConversation())
         try:

@@ -101,7 +101,7 @@ def families_for(caller: Caller, tools: Mapping[str, Tool]) -> list[ResourceFami
     return [
         family
         for family in FAMILIES
-        if family.tool in tools and caller.may_call(family.tool, tools[family.tool].effect)
+        if family.tool in tools and caller.may_call(tools[family.tool])
     ]
 
 

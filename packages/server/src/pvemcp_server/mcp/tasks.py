@@ -153,9 +153,8 @@ class McpTasks:
 
     async def _stop(self, ctx: Context, task: McpTask) -> None:
         """Stop the Proxmox task, with an intent before and the outcome after in the audit."""
-        client = client_program(ctx)
-        recorder = Recorder(self.pipeline.audit, caller_of(ctx), "tasks/cancel", client)
-        recorder.set_arguments({"cluster": task.cluster, "upid": task.upid})
+        client, arguments = client_program(ctx), {"cluster": task.cluster, "upid": task.upid}
+        recorder = Recorder(self.pipeline.audit, caller_of(ctx), "tasks/cancel", client, arguments)
         await recorder.intent()
         try:
             await (await self._in_proxmox(ctx, task, writes=True)).stop()
@@ -179,7 +178,7 @@ class McpTasks:
         gone, as after its removal, is no secret.
         """
         tool, caller = self.pipeline.tools.get(task.tool), caller_of(ctx)
-        if tool is None or not caller.may_call(tool.name, tool.effect):
+        if tool is None or not caller.may_call(tool):
             raise MCPError(types.INVALID_PARAMS, "Unknown task")
         call: Call = await self.pipeline.open(tool, caller, SilentConversation())
         cluster = await (writable_cluster if writes else Call.cluster)(call, task.cluster)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +11,7 @@ from pydantic import BaseModel
 from pvemcp_formats import Format, drop_empty_columns, encode, encode_document, tidy
 from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import MOST_WRONG, BadArgument, counted, folded, nearest
-from pvemcp_server.pipeline.pagination import estimate, fitted, note_of_rest, page_of
+from pvemcp_server.pipeline.pagination import estimate, note_of_rest, rows_that_fit
 from pvemcp_server.pipeline.visible_text import clean_line, visible
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit.registry import Document, Rows, Tool
@@ -88,23 +87,14 @@ class Written:
     rows: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """Rows as text, the columns that were left out, and what their cells lost."""
-
-    data: str
-    dropped: Sequence[str]
-    cleaner: Cleaner
-
-
 @dataclass(frozen=True)
 class Writer:
-    """Writes the answer of one call."""
+    """Writes the answer of one call; `page` has the rows that are shown of a list."""
 
     tool: Tool
     accepted: BaseModel
     format: Format
-    row_cap: int
+    page: slice
     notes: Notes
 
     def write(self, answer: Rows | Document) -> Written:
@@ -124,40 +114,27 @@ class Writer:
         """Write one page: the picked columns, or the answer's own without the empty ones."""
         picked = vars(self.accepted).get("fields")
         columns = self._picked(picked, answer) if picked else list(answer.columns)
-        page = page_of(self.tool, self.accepted, self.row_cap)
-        rows = answer.rows[page]
-
-        def write(count: int) -> _Table:
-            return self._table(rows[:count], columns, answer.decimals, whole=bool(picked))
-
-        count, table = fitted(self.accepted, len(rows), write, attrgetter("data"))
-        rest = note_of_rest(self.tool, self.accepted, page, count, len(answer.rows))
-        if rest:
-            self.notes.add(rest)
-        if table.dropped:
-            self.notes.add(f"Left out because empty in every row: {', '.join(table.dropped)}.")
-        return Written(table.data, self._notes(table.cleaner), count)
-
-    def _table(
-        self,
-        rows: Sequence[Row | Mapping[str, Any]],
-        columns: Sequence[str],
-        decimals: Mapping[str, int],
-        *,
-        whole: bool,
-    ) -> _Table:
-        """Write the rows; with columns that are empty in all of them only if `whole`."""
-        cleaner = Cleaner(CELL_CHARACTERS)
-        dropped: list[str] = []
         as_lists = self.format is Format.JSON_NORMAL
-        cells = tidy(
-            [_cells(row, columns, cleaner, as_lists=as_lists) for row in rows], decimals=decimals
-        )
-        if rows and not whole:
-            cells, dropped = drop_empty_columns(cells)
-            columns = [name for name in columns if name not in dropped]
-        data = encode(single_lines(cells, self.format), self.format, columns=columns)
-        return _Table(data, dropped, cleaner)
+        rows = answer.rows[self.page]
+        empty: list[str] = []
+        while True:
+            cleaner = Cleaner(CELL_CHARACTERS)
+            cleaned = [_cells(row, columns, cleaner, as_lists=as_lists) for row in rows]
+            cells = tidy(cleaned, decimals=answer.decimals)
+            if not picked:
+                cells, empty = drop_empty_columns(cells)
+            shown = [name for name in columns if name not in empty]
+            data = encode(single_lines(cells, self.format), self.format, columns=shown)
+            fitting = rows_that_fit(self.accepted, len(rows), data)
+            if fitting == len(rows):
+                break
+            rows = rows[:fitting]
+        end, total = self.page.start + len(rows), len(answer.rows)
+        if end < total:
+            self.notes.add(note_of_rest(self.tool, self.accepted, self.page, end, total))
+        if empty:
+            self.notes.add(f"Left out because empty in every row: {', '.join(empty)}.")
+        return Written(data, self._notes(cleaner), len(rows))
 
     def _picked(self, names: Sequence[str], answer: Rows) -> list[str]:
         """Return the picked columns by their declared names; raise BadArgument for unknown ones.

@@ -9,11 +9,9 @@ from typing import Any
 import anyio
 
 from pvemcp_server.access.model import Caller
-from pvemcp_server.audit import Audit, Event, Outcome, mask
-from pvemcp_server.audit.mask import secret_fields_of
+from pvemcp_server.audit import Audit, Event, Outcome
 from pvemcp_server.pipeline.answers import Written
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.registry import Tool
 
 log = logging.getLogger(__name__)
 
@@ -26,24 +24,14 @@ class Recorder:
     caller: Caller
     name: str
     client: str
+    arguments: Mapping[str, Any]  # with secrets masked
     call: Call | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)  # with secrets masked
     _started: float = field(default_factory=monotonic)
     _intent: str | None = None
     _ended: bool = False  # its end is recorded; a cancellation afterwards changes nothing
 
-    def begin(self, tool: Tool, arguments: Mapping[str, Any]) -> None:
-        """Set tool and arguments, with the tool's secret fields masked."""
-        self.name = tool.name
-        self.arguments = mask(dict(arguments), secret_fields_of(tool.accepted))
-
-    def set_arguments(self, arguments: Mapping[str, Any]) -> None:
-        """Set the arguments of a request that calls no tool."""
-        self.arguments = mask(dict(arguments))
-
-    async def refused(self, reason: str, arguments: Mapping[str, Any]) -> None:
+    async def refused(self, reason: str) -> None:
         """Record a call that was not admitted."""
-        self.set_arguments(arguments)
         await self.audit.refused(self._event(Outcome.REFUSED, reason=reason))
 
     async def decided(self, outcome: Outcome, question: str) -> None:

@@ -9,9 +9,8 @@ which `TABLE` repeats for the settings page.
 """
 
 import re
-from collections.abc import Callable
 from math import ceil
-from typing import Final, TypeVar
+from typing import Final
 
 from pydantic import BaseModel
 
@@ -44,8 +43,6 @@ TABLE: Final = (
 )
 """VMs × fields, and the tokens in each format."""
 
-T = TypeVar("T")
-
 
 def page_of(tool: Tool, accepted: BaseModel, row_cap: int) -> slice:
     """Return the rows that the page may have; raise BadArgument for a cursor of another call."""
@@ -57,32 +54,23 @@ def page_of(tool: Tool, accepted: BaseModel, row_cap: int) -> slice:
     return slice(start, start + min(options.get("limit") or DEFAULT_ROWS, row_cap))
 
 
-def fitted(
-    accepted: BaseModel, count: int, write: Callable[[int], T], text: Callable[[T], str]
-) -> tuple[int, T]:
-    """Return how many of the first `count` rows fit in MOST_TOKENS, and what `write` makes of them.
+def rows_that_fit(accepted: BaseModel, count: int, text: str) -> int:
+    """Return how many of `count` rows, encoded as `text`, fit in MOST_TOKENS; at least one.
 
-    `text` returns the encoded rows of what `write` made. With `limit`, all `count` rows fit.
+    With `limit`, all of them fit. Fewer are an estimate, so they are encoded and checked again.
     """
-    written = write(count)
-    if "limit" not in accepted.model_fields_set:  # a tool may have a default of its own
-        while count > 1 and len(text(written)) > MOST_TOKENS:  # a token has a character at least
-            sample = text(written)[:_SAMPLE]
-            tokens = estimate(sample) * len(text(written)) // len(sample)
-            if tokens <= MOST_TOKENS:
-                break
-            count = max(1, min(count - 1, count * MOST_TOKENS // tokens))
-            written = write(count)
-    return count, written
+    has_limit = "limit" in accepted.model_fields_set  # a tool may have a default of its own
+    if has_limit or count <= 1 or len(text) <= MOST_TOKENS:  # a token has a character at least
+        return count
+    sample = text[:_SAMPLE]
+    tokens = estimate(sample) * len(text) // len(sample)
+    if tokens <= MOST_TOKENS:
+        return count
+    return max(1, min(count - 1, count * MOST_TOKENS // tokens))
 
 
-def note_of_rest(
-    tool: Tool, accepted: BaseModel, page: slice, shown: int, total: int
-) -> str | None:
-    """Return the note on rows that an answer leaves out, with the way to get them; else None."""
-    end = page.start + shown
-    if end >= total:
-        return None
+def note_of_rest(tool: Tool, accepted: BaseModel, page: slice, end: int, total: int) -> str:
+    """Return the note that an answer ends before row `end` of `total`, with the way to go on."""
     cut = ""
     if end < min(page.stop, total):
         cut = f", cut at about {MOST_TOKENS:,} tokens: fewer `fields` or a `limit` give more rows"

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from shlex import quote
 from time import monotonic
 from typing import Any
 
@@ -18,9 +19,16 @@ from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.approvals import Approvals, PlannedCall
 from pvemcp_server.audit import Audit, Outcome
-from pvemcp_server.audit.mask import mask_text
+from pvemcp_server.audit.mask import mask, mask_text, secret_fields_of
 from pvemcp_server.clusters import Clusters, explain
-from pvemcp_server.errors import ApprovalNeeded, CallError, RightsChanged, Unrecorded, folded
+from pvemcp_server.errors import (
+    ApprovalNeeded,
+    CallError,
+    RightsChanged,
+    ToolsetMissing,
+    Unrecorded,
+    folded,
+)
 from pvemcp_server.pipeline.answers import Writer, Written
 from pvemcp_server.pipeline.arguments import read_arguments
 from pvemcp_server.pipeline.audit_recorder import Recorder
@@ -92,7 +100,15 @@ class Result:
 
 def granted_tools(tools: Mapping[str, Tool], caller: Caller) -> list[str]:
     """Return the names of the tools that the caller may call, in the order of the registry."""
-    return [tool.name for tool in tools.values() if caller.may_call(tool.name, tool.effect)]
+    return [tool.name for tool in tools.values() if caller.may_call(tool)]
+
+
+def toolset_missing(tool: Tool, caller: Caller) -> ToolsetMissing:
+    """Return the error for a tool that the role grants in a toolset that the key lacks."""
+    toolset = str(tool.toolset)
+    options = " ".join(f"--toolset {each}" for each in sorted({*caller.toolsets, toolset}))
+    add = f"pvemcp keys change {quote(caller.key_name)} {options}"
+    return ToolsetMissing(tool.name, toolset, add)
 
 
 async def _has_fixed_rights(_caller: Caller) -> bool:
@@ -132,13 +148,16 @@ class Pipeline:
         a text with the next step. Every outcome is recorded: an unexpected error with an incident
         number, a cancellation too.
         """
-        recorder = Recorder(self.audit, caller, name, conversation.client)
         tool = self.tools.get(name)
-        if tool is None or not caller.may_call(tool.name, tool.effect):
-            reason = "unknown tool" if tool is None else "tool not granted"
-            await recorder.refused(reason, arguments)
+        masked = mask(arguments, secret_fields_of(tool.accepted) if tool else ())
+        recorder = Recorder(self.audit, caller, name, conversation.client, masked)
+        if tool is None or not caller.is_granted(tool):
+            await recorder.refused("unknown tool" if tool is None else "tool not granted")
             raise UnknownTool(name, granted_tools(self.tools, caller))
-        recorder.begin(tool, arguments)
+        if not caller.may_call(tool):
+            await recorder.refused("toolset not in the key")
+            missing = toolset_missing(tool, caller)
+            return Result((str(missing),), missing)
         with CancelScope() as scope:
             self._running[scope] = caller
             try:
@@ -245,7 +264,7 @@ class Pipeline:
                 started = Started(
                     plan.cluster.name, call.upids[-1], answer, output_format, plan.warnings
                 )
-        writer = Writer(tool, accepted, output_format, call.settings.row_cap, call.notes)
+        writer = Writer(tool, accepted, output_format, call.page, call.notes)
         return writer.write(answer), started
 
     async def _carry_out(

@@ -15,6 +15,7 @@ from pvemcp_server.query.plan import (
     Aggregate,
     Existence,
     Expression,
+    LimitPer,
     Output,
     Predicate,
     PredicateGroup,
@@ -74,7 +75,9 @@ class _Binder:
                     raise BadArgument(
                         f"select[{n}]",
                         f"{output.name} differs within a group.",
-                        hint=f"Add {output.name} to groupBy, or aggregate it.",
+                        hint="Leave groupBy out: limitPer needs none."
+                        if query.limit_per
+                        else f"Add {output.name} to groupBy, or aggregate it.",
                     )
         named = {folded(output.name): output.expression for output in outputs}
         having = self._predicates(query.having, named, group_by) if query.having else None
@@ -85,6 +88,7 @@ class _Binder:
                 if _identity(sort.expression) not in selected:
                     fact = "distinct rows are sorted by what is selected only."
                     raise BadArgument(f"orderBy[{n}]", fact)
+        limit_per = self._limit_per(query.limit_per, outputs, group_by) if query.limit_per else None
         return QueryPlan(
             table=self.table,
             outputs=outputs,
@@ -93,6 +97,7 @@ class _Binder:
             group_by=group_by,
             having=having,
             order_by=order_by,
+            limit_per=limit_per,
             distinct=query.distinct,
             limit=query.limit or DEFAULT_ROWS,
             offset=query.offset,
@@ -199,6 +204,40 @@ class _Binder:
             raise BadArgument(key.at, f"{expression.name} is a list and has no order.")
         return Sort(expression, key.descending)
 
+    def _limit_per(
+        self, limit: model.LimitPer, outputs: tuple[Output, ...], group_by: tuple[Column, ...]
+    ) -> LimitPer:
+        """Bind limitPer: its fields have one value in each row of the answer."""
+        if not self.query.order_by:
+            hint = 'For example "orderBy": [{"field": "memory_usage", "direction": "desc"}].'
+            raise BadArgument("limitPer", "orderBy has to say which rows come first.", hint=hint)
+        named = {folded(output.name): output.expression for output in outputs}
+        selected = {_identity(output.expression) for output in outputs}
+        groups = set(map(_identity, group_by))
+        columns: list[Column] = []
+        for n, term in enumerate(limit.fields):
+            at = f"limitPer.fields[{n}]"
+            column = self._named_expression(term, named, at)
+            if not isinstance(column, Column):
+                raise BadArgument(at, "it is a field, not an aggregate.")
+            if column.field.kind is Kind.LIST:
+                raise BadArgument(at, f"{column.name} is a list.", hint="Add it to groupBy first.")
+            if groups and _identity(column) not in groups:
+                fact = f"{column.name} differs within a group."
+                raise BadArgument(at, fact, hint="Use fields of groupBy, or leave groupBy out.")
+            if self.query.distinct and _identity(column) not in selected:
+                raise BadArgument(at, "distinct rows are limited by what is selected only.")
+            columns.append(column)
+        aggregated = any(isinstance(output.expression, Aggregate) for output in outputs)
+        if (aggregated or groups) and groups <= set(map(_identity, columns)):
+            names = ", ".join(column.name for column in columns)
+            raise BadArgument(
+                "limitPer",
+                f"there is one row for each {names} already.",
+                hint="Leave groupBy and aggregates out for the rows themselves, or group by more.",
+            )
+        return LimitPer(tuple(columns), limit.count)
+
     def _named_expression(
         self, term: model.Term, named: Mapping[str, Expression], at: str
     ) -> Expression:
@@ -258,7 +297,7 @@ class _Binder:
             return Predicate(expression, operator, (), other)
         _check_operator(condition, field)
         values = tuple(
-            convert(value, field, f"{at}.value[{n}]", self.now)
+            self._value(value, field, f"{at}.value[{n}]")
             for n, value in enumerate(condition.values)
         )
         if operator.is_equality:
@@ -269,6 +308,15 @@ class _Binder:
         readings = dict.fromkeys(reading_of(value, field) for value in condition.values)
         reading = " ".join(filter(None, readings))
         return Predicate(expression, operator, values, reading=reading)
+
+    def _value(self, value: Any, field: Field, at: str) -> Value:
+        try:
+            return convert(value, field, at, self.now)
+        except BadArgument as error:
+            if isinstance(value, str) and self.catalog.is_field(self.table, value):
+                hint = f'Write "valueField": "{value}" instead of value.'
+                raise BadArgument(at, f"{value} is a field.", hint=hint) from error
+            raise
 
     def _by_meaning(self, test: Predicate) -> Predicate:
         """Put the values that people mean in place of words such as vm, backup or ceph."""

@@ -58,6 +58,13 @@ def _longer_names(table: Table, name: str) -> list[str]:
     return begins[:_SUGGESTED]
 
 
+def _spans_of_times(table: Table, name: str) -> list[str]:
+    """Return the times of the table rounded to the span that has this name: DAY(start_time)."""
+    times = [field.name for field in table.fields.values() if field.kind is Kind.TIME]
+    span = name.upper()
+    return [f"{span}({time})" for time in times[:_SUGGESTED]] if span in tuple(Span) else []
+
+
 def _or(names: Iterable[str]) -> str:
     return " or ".join(names)
 
@@ -100,7 +107,11 @@ class Catalog:
         if match is None:
             known = (*fields_of(table), *(f"{hop}.…" for hop in self.relations(table)))
             aliases = (alias for field in table.fields.values() for alias in field.aliases)
-            places = (*_longer_names(table, last), *self._related_fields(table, last))
+            places = (
+                *_longer_names(table, last),
+                *_spans_of_times(table, last),
+                *self._related_fields(table, last),
+            )
             suggestions = [".".join((*path, dotted)) for dotted in places]
             raise unknown_name(at, f"field of {table.name}", last, known, aliases, suggestions)
         declared, field = match
@@ -181,6 +192,14 @@ class Catalog:
     def has_field(self, table: Table, name: str) -> bool:
         """Return whether the table itself has a field of that name."""
         return folded(name) in _fields_by_folded_name(table)
+
+    def is_field(self, table: Table, name: str) -> bool:
+        """Return whether the dotted name is that of a field."""
+        try:
+            self.column(table, name, "")
+        except BadArgument:
+            return False
+        return True
 
     def follow(self, table: Table, path: Path) -> Table:
         """Return the table at the end of a path."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from typing import Final
 
 from pvemcp_server.query.catalog import Catalog, Column, Path
@@ -11,6 +11,7 @@ from pvemcp_server.query.plan import (
     Aggregate,
     Existence,
     Expression,
+    LimitPer,
     Output,
     Predicate,
     PredicateGroup,
@@ -54,7 +55,13 @@ class Statement:
 
 def compile_plan(plan: QueryPlan, catalog: Catalog) -> Statement:
     """Compile the plan; the statement returns one row more than the limit, if there is one."""
-    return _Compiler(plan, catalog).statement()
+    compiler, limit = _Compiler(plan, catalog), plan.limit_per
+    return compiler.limited_statement(limit) if limit else compiler.statement()
+
+
+def compile_cut_groups(plan: QueryPlan, limit: LimitPer, catalog: Catalog) -> Statement:
+    """Compile the number of groups that limitPer cuts, and the number of all its groups."""
+    return _Compiler(plan, catalog).cut_groups(limit)
 
 
 def paths(plan: QueryPlan) -> list[Path]:
@@ -81,18 +88,68 @@ class _Compiler:
         outputs = [self._value(output.expression) for output in plan.outputs]
         sorts = [self._comparable(sort.expression) for sort in plan.order_by]
         order = ", ".join(self._order(len(outputs)))
+        rows = self._rows(outputs + sorts)
+        return self._page(f"{rows} ORDER BY {order}" if order else rows)
+
+    def limited_statement(self, limit: LimitPer) -> Statement:
+        """Return the statement of a plan with limitPer: the first rows of each of its groups."""
+        rows, order = self._numbered_rows(limit)
+        outputs = ", ".join(f"c{n}" for n in range(len(self.plan.outputs)))
+        self.values.append(limit.count)
+        numbered = f"SELECT {outputs} FROM ({rows})"  # noqa: S608 - declared names only
+        return self._page(f"{numbered} WHERE number <= ? ORDER BY {order}")
+
+    def cut_groups(self, limit: LimitPer) -> Statement:
+        """Return the statement that counts the groups with more rows than limitPer, and all."""
+        distinct = self.plan.outputs if self.plan.distinct else ()
+        columns = [self._value(output.expression) for output in distinct]
+        columns += map(self._value, limit.columns)
+        names = [f"c{n}" for n in range(len(columns))]
+        groups = ", ".join(names[len(distinct) :])
+        rows = self._rows([f"{sql} AS {name}" for sql, name in zip(columns, names, strict=True)])
+        counted = f"SELECT count(*) AS number FROM ({rows}) GROUP BY {groups}"  # noqa: S608 - as above
+        sql = f"SELECT sum(number > ?), count(*) FROM ({counted})"  # noqa: S608 - as above
+        return Statement(sql, (limit.count, *self.values))
+
+    def _numbered_rows(self, limit: LimitPer) -> tuple[str, str]:
+        """Return the SELECT of all rows, c0, c1 …, with their number in their group; their order.
+
+        Rows are made first and numbered then: DISTINCT would take the number for a column.
+        """
+        plan = self.plan
+        outputs = [self._value(output.expression) for output in plan.outputs]
+        sorts = [self._comparable(sort.expression) for sort in plan.order_by]
+        groups = list(map(self._value, limit.columns))
+        ties = [] if plan.distinct else self._ties()
+        columns = [*outputs, *sorts, *groups, *ties]
+        names = [f"c{n}" for n in range(len(columns))]
+        unread = iter(names)
+        outputs, sorts, groups, ties = (
+            list(islice(unread, len(part))) for part in (outputs, sorts, groups, ties)
+        )
+        keys = [(name, sort.descending) for name, sort in zip(sorts, plan.order_by, strict=True)]
+        keys += [(name, False) for name in (outputs if plan.distinct else ties)]
+        order = ", ".join(f"{name} {_direction(descending)}" for name, descending in keys)
+        rows = self._rows([f"{sql} AS {name}" for sql, name in zip(columns, names, strict=True)])
+        number = f"row_number() OVER (PARTITION BY {', '.join(groups)} ORDER BY {order})"
+        return f"SELECT *, {number} AS number FROM ({rows})", order  # noqa: S608 - as above
+
+    def _rows(self, columns: Sequence[str]) -> str:
+        """Return the SELECT of all rows, in no order and without a limit."""
+        plan = self.plan
         parts = [
-            f"SELECT {'DISTINCT ' if plan.distinct else ''}{', '.join(outputs + sorts)}",
+            f"SELECT {'DISTINCT ' if plan.distinct else ''}{', '.join(columns)}",
             self._from(),
             f"WHERE {self._group(plan.where)}" if plan.where else "",
             # the casefolded column depends on the field's own, so it is no key of the group
             f"GROUP BY {', '.join(map(self._value, plan.group_by))}" if plan.group_by else "",
             f"HAVING {self._group(plan.having)}" if plan.having else "",
-            f"ORDER BY {order}" if order else "",
-            "LIMIT ? OFFSET ?",
         ]
-        self.values += [plan.limit + 1, plan.offset]
-        return Statement(" ".join(part for part in parts if part), tuple(self.values))
+        return " ".join(part for part in parts if part)
+
+    def _page(self, sql: str) -> Statement:
+        self.values += [self.plan.limit + 1, self.plan.offset]
+        return Statement(f"{sql} LIMIT ? OFFSET ?", tuple(self.values))
 
     def _from(self) -> str:
         joins = [self._join(path) for path in self.aliases if path]
@@ -114,19 +171,24 @@ class _Compiler:
     def _order(self, outputs: int) -> list[str]:
         """Return the requested order, then a stable one, so that pages fit together."""
         requested = [
-            f"{n} {'DESC' if sort.descending else 'ASC'} NULLS LAST"
+            f"{n} {_direction(sort.descending)}"
             for n, sort in enumerate(self.plan.order_by, outputs + 1)
         ]
         if self.plan.distinct:
             return requested + [f"{n} NULLS LAST" for n in range(1, outputs + 1)]
+        # not for row ids, which SQLite reads in their order
+        nulls = " NULLS LAST" if self.plan.grouped else ""
+        return requested + [f"{key}{nulls}" for key in self._ties()]
+
+    def _ties(self) -> list[str]:
+        """Return the keys that order rows with equal sort keys: of their table, or of groups."""
         if not self.plan.grouped:
-            return [*requested, "t0.rowid"]
-        keys = (
+            return ["t0.rowid"]
+        return [
             key
             for column in self.plan.group_by
             for key in dict.fromkeys((self._comparable(column), self._value(column)))
-        )
-        return requested + [f"{key} NULLS LAST" for key in keys]
+        ]
 
     def _value(self, expression: Expression) -> str:
         if isinstance(expression, Column) and expression.is_entry:
@@ -191,6 +253,10 @@ class _Compiler:
             sql, values = _COMPARISONS[operator](column, list(predicate.values))
         self.values += values
         return sql
+
+
+def _direction(descending: bool) -> str:
+    return f"{'DESC' if descending else 'ASC'} NULLS LAST"
 
 
 Comparison = tuple[str, list[Value]]

@@ -1,7 +1,7 @@
 """The SQLite database that answers queries: filled, locked, then read, outside the event loop.
 
 A locked database is defence in depth behind the compiler: an authorizer admits SELECT on its own
-tables and seven functions, SQLite's limits bound size and depth, a progress handler bounds time.
+tables and eight functions, SQLite's limits bound size and depth, a progress handler bounds time.
 """
 
 import sqlite3
@@ -32,13 +32,16 @@ SECONDS: Final = 0.25  # that a query may take
 MAX_PAGES: Final = 65_536  # of 4 KiB in one database
 MAX_HEAP: Final = 512 << 20  # bytes, for all of SQLite in this process
 _CLOCK_INTERVAL: Final = 20_000  # instructions of SQLite's machine, about a millisecond
+_USUAL_TEXT: Final = 200  # characters; to search a longer one is one slow instruction
 _ROWS_PER_INSERT: Final = 50
 
-_ALLOWED_FUNCTIONS: Final = frozenset({"count", "sum", "avg", "min", "max", "instr", "substr"})
+_ALLOWED_FUNCTIONS: Final = frozenset(
+    {"count", "sum", "avg", "min", "max", "instr", "substr", "row_number"}
+)
 _LIMITS: Final = {
     sqlite3.SQLITE_LIMIT_LENGTH: 10_000_000,
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 100_000,
-    sqlite3.SQLITE_LIMIT_COLUMN: 200,
+    sqlite3.SQLITE_LIMIT_COLUMN: 400,
     sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 1000,
     sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 1,
     sqlite3.SQLITE_LIMIT_FUNCTION_ARG: 4,
@@ -66,6 +69,7 @@ class Database:
         self._lock = threading.Lock()
         self._columns: dict[str, frozenset[str]] = {}
         self.rows = 0  # of all tables
+        self.longest_text = 0  # characters of a cell
         for pragma in (
             f"hard_heap_limit={MAX_HEAP}",
             f"max_page_count={MAX_PAGES}",
@@ -86,11 +90,15 @@ class Database:
         The lists named in `entries` also get a table of their entries, each once for a row.
         """
         names = list(chain.from_iterable(map(_column_names, fields)))
-        cells = list(chain.from_iterable(map(_stored_columns, fields, columns)))
+        stored = list(map(_stored_columns, fields, columns))
+        for field, cells in zip(fields, stored, strict=True):
+            if field.kind in CASEFOLDED:
+                longest = max((len(cell) for cell in cells[0] if cell), default=0)
+                self.longest_text = max(self.longest_text, longest)
         self._connection.execute(f"CREATE TABLE {quoted(table)} ({', '.join(names)})")
         with self._connection, _explained_errors():
             self._connection.execute("BEGIN")
-            self._insert(table, cells)
+            self._insert(table, list(chain.from_iterable(stored)))
         for n, key in enumerate(keys):
             on = ", ".join(map(quoted, key))
             self._connection.execute(f'CREATE INDEX "{table}~{n}" ON {quoted(table)} ({on})')
@@ -137,16 +145,28 @@ class Database:
         # no bound method: the finalizer holds the connection, which would hold this object forever
         self._connection.set_authorizer(partial(_authorize, self._columns))
 
-    def execute(self, statement: Statement, seconds: float = SECONDS) -> list[tuple[Any, ...]]:
-        """Return the rows of a statement; raise OverBudget when it takes longer."""
-        with self._lock:
+    def execute(
+        self, statement: Statement, seconds: float = SECONDS, *, wait: bool = True
+    ) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement; raise OverBudget when it takes longer.
+
+        Another statement of the database is waited for; without `wait` it raises OverBudget.
+        """
+        if not self._lock.acquire(blocking=wait):
+            raise OverBudget("Another query runs on this database.", hint="Try again.")
+        try:
             end = monotonic() + seconds
-            self._connection.set_progress_handler(lambda: monotonic() > end, _CLOCK_INTERVAL)
-            try:
-                with _explained_errors(seconds):
-                    return self._connection.execute(statement.sql, statement.values).fetchall()
-            finally:
-                self._connection.set_progress_handler(None, 0)
+            self._connection.set_progress_handler(lambda: monotonic() > end, self._interval)
+            with _explained_errors(seconds):
+                return self._connection.execute(statement.sql, statement.values).fetchall()
+        finally:
+            self._connection.set_progress_handler(None, 0)
+            self._lock.release()
+
+    @property
+    def _interval(self) -> int:
+        """Instructions between two looks at the clock: fewer if each may search a long text."""
+        return _CLOCK_INTERVAL * _USUAL_TEXT // max(_USUAL_TEXT, self.longest_text) or 1
 
 
 def _authorize(

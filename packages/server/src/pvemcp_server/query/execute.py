@@ -1,28 +1,31 @@
 """Runs a query: parse, bind, load, compile, execute, then collect hints about the answer."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from pvemcp_server.errors import OverBudget
 from pvemcp_server.query.binder import bind
-from pvemcp_server.query.compiler import Statement, compile_plan
+from pvemcp_server.query.catalog import Catalog
+from pvemcp_server.query.compiler import Statement, compile_cut_groups, compile_plan
 from pvemcp_server.query.engine import SECONDS, Database, too_large_sum
 from pvemcp_server.query.hints import Hints
 from pvemcp_server.query.loader import Loader
 from pvemcp_server.query.parser import parse
 from pvemcp_server.query.plan import Output, QueryPlan
 from pvemcp_server.query.sources import Sources
+from pvemcp_server.query.turns import has_turn, in_turn
 from pvemcp_server.query.values import LARGEST
 from pvemcp_server.tables.registry import Budget
 from pvemcp_server.tables.rows import Kind
 
 _FEW_ROWS: Final = 5_000  # of a database that is tried on the event loop first
+_SHORT_TEXT: Final = 250  # characters of the longest text in such a database
 _LOOP_SECONDS: Final = 0.01  # that a query may block the event loop
 _HINT_SECONDS: Final = 0.05  # for each query that only serves a hint
 _DECIMALS: Final = 2  # of averages and shares
@@ -77,15 +80,19 @@ async def execute(
     query = parse(source)
     plan = bind(replace(query, limit=min(query.limit or row_cap, row_cap)), catalog, now)
     database = await Loader(sources, catalog, plan, budget).database()
-    cells = await _run(database, compile_plan(plan, catalog))
+    key_id = sources.caller.key_id
+    cells = await _run(database, compile_plan(plan, catalog), key_id)
     for name in _rounded_columns(plan, cells):
         sources.notes.add(
             f"{name} has values beyond 2^63, which queries round to 15 digits; the list tools show "
             "them exactly."
         )
 
+    for note in await _cut_groups(plan, catalog, database, key_id):
+        sources.notes.add(note)
+
     async def run(related: QueryPlan) -> list[tuple[Any, ...]]:
-        return await _run(database, compile_plan(related, catalog), _HINT_SECONDS)
+        return await _run(database, compile_plan(related, catalog), key_id, _HINT_SECONDS)
 
     with suppress(OverBudget):  # an answer without hints is better than none
         for hint in await Hints(plan, sources, run).collect(cells):
@@ -96,17 +103,34 @@ async def execute(
     return result
 
 
+async def _cut_groups(
+    plan: QueryPlan, catalog: Catalog, database: Database, key_id: str
+) -> list[str]:
+    """Return a note of how many groups have more rows than limitPer; none when it takes long."""
+    if not (limit := plan.limit_per):
+        return []
+    with suppress(OverBudget):
+        counting = compile_cut_groups(plan, limit, catalog)
+        ((cut, groups),) = await _run(database, counting, key_id)
+        if cut:
+            names = ", ".join(column.name for column in limit.columns)
+            return [f"limitPer cut {cut} of {groups} values of {names}: they have more rows."]
+    return []
+
+
 async def _run(
-    database: Database, statement: Statement, seconds: float = SECONDS
+    database: Database, statement: Statement, key_id: str, seconds: float = SECONDS
 ) -> list[tuple[Any, ...]]:
     """Run a statement: on the event loop if it is quick, else in a thread.
 
-    Changing threads takes longer than a typical query on few rows.
+    Changing threads takes longer than a typical query on few rows. The event loop doesn't wait for
+    a database that is in use, and tries no statement of a key that has a slow one.
     """
-    if database.rows <= _FEW_ROWS:
+    is_small = database.rows <= _FEW_ROWS and database.longest_text <= _SHORT_TEXT
+    if is_small and not has_turn(key_id):
         with suppress(OverBudget):
-            return database.execute(statement, _LOOP_SECONDS)
-    return await asyncio.to_thread(database.execute, statement, seconds)
+            return database.execute(statement, _LOOP_SECONDS, wait=False)
+    return await in_turn(key_id, partial(database.execute, statement, seconds))
 
 
 def _rounded_columns(plan: QueryPlan, cells: Sequence[Sequence[Any]]) -> list[str]:

@@ -97,7 +97,8 @@ class Hints:
         tests = predicates(self.plan.where, self.plan.having)
         yield from filter(None, (test.reading for test in tests))
         named = {value for test in tests for value in test.values}
-        yield from caveats((c.field for c in (*self._deciding, *self.plan.group_by)), named)
+        grouping = (*self.plan.group_by, *self._limited)
+        yield from caveats((column.field for column in (*self._deciding, *grouping)), named)
 
     async def _gaps(self) -> list[str]:
         """Report in how many rows a value is unknown that decided about the answer.
@@ -177,8 +178,8 @@ class Hints:
         )
         for column, values in islice(searched, _MAX_HINTS):
             known, where = await self._known_values(column)
-            folded = {value.casefold() for value in known}
-            unknown = (str(value)[:_SHOWN] for value in values if folded and value not in folded)
+            folded = {value.casefold() for value in (*known, *column.field.meanings)}
+            unknown = (str(value)[:_SHOWN] for value in values if known and value not in folded)
             for value in islice(unknown, _MAX_HINTS):
                 like = column.field.values_like(value)
                 near = f"No {column.name} {value!r} {where}. With this meaning: {', '.join(like)}."
@@ -229,7 +230,7 @@ class Hints:
     def _separated(self) -> set[tuple[str, Path]]:
         """The names and paths of the columns that rows are grouped or filtered by."""
         tested = (column_of(test.expression) for test in predicates(self.plan.where))
-        grouped = (*self.plan.group_by, *filter(None, tested))
+        grouped = (*self.plan.group_by, *self._limited, *filter(None, tested))
         return {(column.field.name, column.path) for column in grouped}
 
     @cached_property
@@ -245,16 +246,16 @@ class Hints:
     async def _merged_nodes(self) -> list[str]:
         """Warn about groups that merge storages of one name, of which each node has its own."""
         hints = []
-        for column in self._merging({"storage"}):
+        for part, by, column in self._merging({"storage"}):
             table = self.sources.catalog.follow(self.plan.table, column.path)
             if "node" not in table.fields or ("node", column.path) in self._separated:
                 continue
             node = Column(column.path, table.name, table.fields["node"], "node")
-            several = await self.run(_on_several(self.plan, column, node))
+            several = await self.run(_on_several(self.plan, by, column, node))
             if names := sorted({name for (name,) in several} & await self._storages_of_nodes()):
                 hints.append(
                     f"{column.name} {_some(names)}: each node has its own, and they were merged "
-                    f"here. Add {'.'.join((*column.path, 'node'))} to groupBy to separate them."
+                    f"here. Add {'.'.join((*column.path, 'node'))} to {part} to separate them."
                 )
         return hints
 
@@ -267,11 +268,24 @@ class Hints:
                 names |= {storage.storage for storage in view.storages if not storage.shared}
         return names
 
-    def _merging(self, names: AbstractSet[str]) -> list[Column]:
-        """Return the columns of these names by which rows are grouped or counted as distinct."""
+    @property
+    def _limited(self) -> tuple[Column, ...]:
+        """The columns of limitPer."""
+        return self.plan.limit_per.columns if self.plan.limit_per else ()
+
+    def _merging(self, names: AbstractSet[str]) -> Iterator[tuple[str, tuple[Column, ...], Column]]:
+        """Yield columns of these names by which rows are grouped, limited or counted as distinct.
+
+        Each comes after the part of the query that groups rows, and all columns of that part.
+        """
         counted_once = (each.column for each in self._aggregates if each.distinct and each.column)
-        columns = dict.fromkeys((*self.plan.group_by, *counted_once))
-        return [column for column in columns if column.field.name in names][:_MAX_HINTS]
+        grouped = dict.fromkeys((*self.plan.group_by, *counted_once))
+        for part, by, columns in (
+            ("groupBy", self.plan.group_by, grouped),
+            ("limitPer", self._limited, self._limited),
+        ):
+            merging = (column for column in columns if column.field.name in names)
+            yield from ((part, by, column) for column in islice(merging, _MAX_HINTS))
 
     def _absent_groups(self) -> Iterator[str]:
         """Warn when few or old rows are asked for: what has no row at all is in no group."""
@@ -291,16 +305,17 @@ class Hints:
     async def _merged_clusters(self) -> list[str]:
         """Warn about groups that merge equal numbers or names of several clusters."""
         plan, hints = self.plan, []
-        grouped_by_cluster = any(column.field is CLUSTER for column in plan.group_by)
-        if len(self.sources.clusters) < 2 or grouped_by_cluster:
+        if len(self.sources.clusters) < 2:
             return []
         cluster = Column((), plan.table.name, CLUSTER, CLUSTER.name)
-        for column in self._merging(_CLUSTER_NAMES):
-            several = await self.run(_on_several(plan, column, cluster))
+        for part, by, column in self._merging(_CLUSTER_NAMES):
+            if any(other.field is CLUSTER for other in by):
+                continue
+            several = await self.run(_on_several(plan, by, column, cluster))
             if names := list(dict.fromkeys(str(name) for (name,) in several)):
                 hints.append(
                     f"{column.name} {_some(names)}: on several clusters, so rows were merged here. "
-                    "Add cluster to groupBy to separate them."
+                    f"Add cluster to {part} to separate them."
                 )
         return hints
 
@@ -345,8 +360,13 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_MAX_HINTS]) + (" …" if names[_MAX_HINTS:] else "")
 
 
-def _on_several(plan: QueryPlan, column: Column, place: Column) -> QueryPlan:
-    """Return the plan that finds the column's values with rows of more than one place."""
+def _on_several(
+    plan: QueryPlan, by: tuple[Column, ...], column: Column, place: Column
+) -> QueryPlan:
+    """Return the plan that finds the column's values with rows of more than one place.
+
+    `by` has all columns that the rows are grouped by.
+    """
     places = Aggregate(Function.COUNT, place, distinct=True)
     several = Predicate(places, Operator.GREATER, (1,))
     is_set = Predicate(column, Operator.IS_NOT_NULL, ())
@@ -355,7 +375,7 @@ def _on_several(plan: QueryPlan, column: Column, place: Column) -> QueryPlan:
         (Output("", column),),
         where=plan.where,
         grouped=True,
-        group_by=tuple(dict.fromkeys((*plan.group_by, column))),
+        group_by=tuple(dict.fromkeys((*by, column))),
         having=PredicateGroup(Logic.AND, (several, is_set)),
         limit=_MAX_VALUES,
     )

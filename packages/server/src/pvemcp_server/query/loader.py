@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any
 
@@ -17,6 +17,7 @@ from pvemcp_server.query.names import abbreviated
 from pvemcp_server.query.plan import Existence, QueryPlan, existences, scopes
 from pvemcp_server.query.pushdown import Reduction, RequiredColumns
 from pvemcp_server.query.sources import Sources
+from pvemcp_server.query.turns import in_turn
 from pvemcp_server.tables.registry import (
     ALL,
     Budget,
@@ -128,7 +129,7 @@ class Loader:
         # whole tables, without push-down: later queries have other conditions
         every = {name: dict.fromkeys(self._clusters(name), LoadRequest()) for name in required}
         rows = await self._read(required, every)
-        database = await asyncio.to_thread(build_database, self.catalog, required, rows)
+        database = await self._built(required, rows)
         if cache and not any(self._notes.values()):  # those of missing rows would get lost
             cache.put(required, database)
         return database
@@ -142,14 +143,21 @@ class Loader:
             for name, need in before.items():  # read once, so with all cheap columns
                 need.columns |= required[name].columns - self.catalog.tables[name].extra
             rows = await self._read(before, {})
-            requests = await asyncio.to_thread(self._reduced, first, before, rows)
+            reduced = partial(self._reduced, first, before, rows)
+            requests = await in_turn(self.sources.caller.key_id, reduced)
         rest = {
             n: need
             for n, need in required.items()
             if n not in rows or n in requests or not need.columns <= before[n].columns
         }
         rows |= await self._read(rest, requests)
-        return await asyncio.to_thread(build_database, self.catalog, required, rows)
+        return await self._built(required, rows)
+
+    async def _built(
+        self, required: Mapping[str, RequiredColumns], rows: Mapping[str, RowsByCluster]
+    ) -> Database:
+        build = partial(build_database, self.catalog, required, rows)
+        return await in_turn(self.sources.caller.key_id, build)
 
     def _reduced(
         self,

@@ -75,6 +75,14 @@ class SortKey:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitPer:
+    """The first rows, by orderBy, of those with the same values of these fields."""
+
+    fields: tuple[FieldTerm, ...]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """A whole query. `select` is empty without one; `["*"]` sets `everything`."""
 
@@ -85,6 +93,7 @@ class Query:
     group_by: tuple[FieldTerm, ...] = ()
     having: ConditionGroup | None = None
     order_by: tuple[SortKey, ...] = ()
+    limit_per: LimitPer | None = None
     distinct: bool = False
     limit: int | None = None
     offset: int = 0
@@ -97,6 +106,9 @@ def terms(query: Query) -> Iterator[tuple[Term, str]]:
     yield from ((term, f"groupBy[{n}]") for n, term in enumerate(query.group_by))
     yield from _compared(query.having)
     yield from ((key.term, key.at) for key in query.order_by)
+    if query.limit_per:
+        fields = enumerate(query.limit_per.fields)
+        yield from ((term, f"limitPer.fields[{n}]") for n, term in fields)
 
 
 def _compared(group: ConditionGroup | None) -> Iterator[tuple[Term, str]]:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from pvemcp_server.errors import BadArgument, folded
@@ -13,6 +14,7 @@ from pvemcp_server.query.model import (
     ConditionGroup,
     Existence,
     FieldTerm,
+    LimitPer,
     Query,
     Selection,
     SortKey,
@@ -40,8 +42,19 @@ Json = Any
 
 _MAX_OFFSET: Final = 1_000_000_000
 _PARTS: Final = (
-    "from", "select", "where", "groupBy", "having", "orderBy", "distinct", "limit", "offset",
+    "from", "select", "where", "groupBy", "having", "orderBy", "distinct", "limit", "limitPer",
+    "offset",
 )  # fmt: skip
+_WORDS_FOR_LIMIT_PER: Final = frozenset({
+    "limitby", "limiteach", "limitpergroup", "over", "partitionby", "pergroup", "qualify",
+    "rownumber", "top", "topn", "topnpergroup", "topper", "toppergroup", "window",
+})  # fmt: skip
+"""Names that other query languages have for limitPer, folded."""
+_LIMIT_PER_PARTS: Final = ("fields", "count")
+_OTHER_LIMIT_PER_PARTS: Final = {
+    "by": "fields", "field": "fields", "groupby": "fields", "partitionby": "fields",
+    "per": "fields", "limit": "count", "n": "count", "rows": "count", "top": "count",
+}  # fmt: skip
 _CONDITION_PARTS: Final = ("field", "operator", "value", "valueField", "logic", "conditions")
 _OTHER_PARTS: Final = {
     "op": "operator", "comparison": "operator", "column": "field", "values": "value",
@@ -68,6 +81,17 @@ _EXISTENCE_EXAMPLE: Final = (
 _TERM_EXAMPLE: Final = (
     'Write "name", "node.status", "COUNT(*) as n" or "COUNT(DISTINCT node) as nodes", one by one.'
 )
+_HINTS_ON_FORMS: Final = (
+    (
+        re.compile(r"\bover\s*\(", re.IGNORECASE),
+        'For the first rows of each write "limitPer": {"fields": ["node"], "count": 3}.',
+    ),
+    (
+        re.compile(r"\b(?:date|time|strftime|to_char|trunc|extract)\w*\s*\(", re.IGNORECASE),
+        'Round times by HOUR, DAY or WEEK, such as "DAY(start_time) as day".',
+    ),
+)
+"""How to write what SQL has functions for."""
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_. -]{0,119}"
 _FIELD: Final = re.compile(rf"\s*({_NAME}?)(?:\s+as\s+(\S.*?))?\s*", re.ASCII | re.IGNORECASE)
 _AGGREGATE: Final = re.compile(
@@ -81,6 +105,10 @@ _OPERATORS: Final = {folded(operator): operator for operator in Operator} | {
 }
 _TEXTUAL: Final = (*PARTS_OF_TEXT, Operator.NOT_CONTAINS)
 _SUGGESTIONS: Final = {folded(name): those for name, those in OPERATOR_SUGGESTIONS.items()}
+_FUNCTION_SUGGESTIONS: Final = {
+    "PERCENT": (Function.SHARE,), "PERCENTAGE": (Function.SHARE,), "RATIO": (Function.SHARE,),
+    "MEAN": (Function.AVERAGE,), "TOTAL": (Function.SUM,),
+}  # fmt: skip
 _FUNCTIONS: Final = {function.value: function for function in Function} | FUNCTION_ALIASES
 
 
@@ -110,6 +138,7 @@ def parse(source: Json) -> Query:
         having=conditions.parse(parts.get("having"), "having"),
         order_by=tuple(_sort(entry, at) for entry, at in _entries(parts.get("orderBy"), "orderBy")),
         distinct=_flag(parts.get("distinct"), "distinct"),
+        limit_per=_limit_per(parts.get("limitPer")),
         # some write 0 for no limit
         limit=_count(parts["limit"], "limit", 1) if parts.get("limit", 0) not in (0, "0") else None,
         offset=_count(parts.get("offset", 0), "offset", 0),
@@ -119,6 +148,9 @@ def parse(source: Json) -> Query:
 def _decode(text: str) -> Json:
     if len(text) > MAX_TEXT:
         raise BadArgument("query", f"it has at most {MAX_TEXT} characters.")
+    query = decoded(text)
+    if not isinstance(query, str):
+        return query
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -157,7 +189,7 @@ class _ConditionParser:
             raise BadArgument(at, "a condition is an object.", hint=_CONDITION_EXAMPLE)
         if form := _corrected(node):
             raise BadArgument(at, f"{abbreviated(node)} is no condition.", hint=f"Write {form}.")
-        members = _members(node, at, _CONDITION_PARTS)
+        members = _members(node, at, _CONDITION_PARTS, {"where": "conditions"})
         given = {name for name, member in members.items() if not is_absent(member)}
         if _tests_rows(members.get("operator")):
             return self._existence(members, at, depth)
@@ -258,14 +290,24 @@ def _all_of(condition: Condition | Existence) -> ConditionGroup:
     return ConditionGroup(Logic.AND, (condition,))
 
 
-def _members(source: Mapping[str, Json], at: str, known: tuple[str, ...]) -> dict[str, Json]:
-    """Return the object's members by their declared names; raise for unknown or repeated ones."""
-    declared = {folded(name): name for name in known}
+def _members(
+    source: Mapping[str, Json],
+    at: str,
+    known: tuple[str, ...],
+    others: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Json]:
+    """Return the object's members by their declared names; raise for unknown or repeated ones.
+
+    `others` are folded names that are read as declared ones.
+    """
+    declared = {**others, **{folded(name): name for name in known}}
     members: dict[str, Json] = {}
     for key, value in source.items():
         name = declared.get(folded(str(key)))
         if name is None:
-            raise unknown_name(at, "part", str(key), known)
+            means_limit_per = "limitPer" in known and folded(str(key)) in _WORDS_FOR_LIMIT_PER
+            suggestions = ("limitPer",) if means_limit_per else ()
+            raise unknown_name(at, "part", str(key), known, suggestions=suggestions)
         if name in members:
             raise BadArgument(f"{at}.{name}", "it is there twice.")
         members[name] = value
@@ -358,6 +400,43 @@ def _sort(entry: Json, at: str) -> SortKey:
     return SortKey(term, _DESCENDING[direction], at)
 
 
+def _limit_per(value: Json) -> LimitPer | None:
+    """Parse limitPer: {"fields": […], "count": n}; its error shows how to write other forms."""
+    at, value = "limitPer", decoded(value)
+    if is_absent(value):
+        return None
+    if not isinstance(value, Mapping) or _is_count_of_field(value):
+        raise BadArgument(at, "it is fields and a count.", hint=_limit_per_example(value))
+    members = _members(value, at, _LIMIT_PER_PARTS, _OTHER_LIMIT_PER_PARTS)
+    fields = tuple(
+        _group(entry, place) for entry, place in _entries(members.get("fields"), f"{at}.fields")
+    )
+    if not fields or is_absent(members.get("count")):
+        missing = "count" if fields else "fields"
+        hint = _limit_per_example(members.get("fields"))
+        raise BadArgument(f"{at}.{missing}", "it is missing.", hint=hint)
+    return LimitPer(fields, _count(members["count"], f"{at}.count", 1))
+
+
+def _is_count_of_field(value: Mapping[str, Json]) -> bool:
+    """Return whether it is written as {"node": 3}."""
+    known = {*_LIMIT_PER_PARTS, *_OTHER_LIMIT_PER_PARTS}
+    return len(value) == 1 and folded(str(next(iter(value)))) not in known
+
+
+def _limit_per_example(value: Json) -> str:
+    """Return how to write limitPer, with the caller's fields and count where they can be read."""
+    fields, count = value, 3
+    if isinstance(value, Mapping):
+        ((fields, number),) = value.items()
+        count = number if type(number) is int else count
+    fields = fields.split(",") if isinstance(fields, str) else fields
+    listed = fields if isinstance(fields, list) else []
+    names = [name.strip() for name in listed if isinstance(name, str) and _FIELD.fullmatch(name)]
+    form = json.dumps({"fields": names or ["node"], "count": count})
+    return f'Write "limitPer": {form}.'
+
+
 def _term_without_alias(value: Json, at: str) -> Term:
     term, alias = _term(value, at)
     if alias is not None:
@@ -375,7 +454,8 @@ def _term(value: Json, at: str) -> tuple[Term, str | None]:
             return FieldTerm(name, Span(match[1].upper())), match[4]
         if function is None:
             known = [*(each.value for each in Function), *(span.value for span in Span)]
-            raise unknown_name(at, "aggregate", match[1], known)
+            meant = _FUNCTION_SUGGESTIONS.get(match[1].upper(), ())
+            raise unknown_name(at, "aggregate", match[1], known, suggestions=meant)
         if distinct and function is not Function.COUNT:
             raise BadArgument(at, "only COUNT takes DISTINCT.")
         if name == "*" and (distinct or function not in (Function.COUNT, Function.SHARE)):
@@ -384,7 +464,9 @@ def _term(value: Json, at: str) -> tuple[Term, str | None]:
         return AggregateTerm(function, field, distinct), match[4]
     if match := _FIELD.fullmatch(text):
         return FieldTerm(match[1]), match[2]
-    raise BadArgument(at, f"{abbreviated(value)} is no field.", hint=_TERM_EXAMPLE)
+    hints = (hint for form, hint in _HINTS_ON_FORMS if form.search(text))
+    hint = next(hints, _TERM_EXAMPLE)
+    raise BadArgument(at, f"{abbreviated(value)} is no field.", hint=hint)
 
 
 def _required(members: Mapping[str, Json], name: str, at: str) -> Json:

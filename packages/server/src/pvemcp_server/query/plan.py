@@ -105,6 +105,14 @@ class Sort:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitPer:
+    """How many rows of the answer there are with the same values of these columns."""
+
+    columns: tuple[Column, ...]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueryPlan:
     """A query ready to compile. With `grouped` and no `group_by` it answers one row for all."""
 
@@ -115,6 +123,7 @@ class QueryPlan:
     group_by: tuple[Column, ...] = ()
     having: PredicateGroup | None = None
     order_by: tuple[Sort, ...] = ()
+    limit_per: LimitPer | None = None
     distinct: bool = False
     limit: int = 0
     offset: int = 0
@@ -131,6 +140,7 @@ def columns(plan: QueryPlan) -> set[Column]:
         each for test in predicates(plan.where, plan.having) for each in test.expressions
     ]
     expressions += [here for test in existences(plan.where) for here, _ in test.keys]
+    expressions += plan.limit_per.columns if plan.limit_per else ()
     return {*plan.group_by, *filter(None, map(column_of, expressions))}
 
 

@@ -225,8 +225,9 @@ class _Reducer:
             return None
         plan, every = self.plan, conjuncts(self.plan.where)
         kept = [part for part in every if self._is_cheap(part)]
-        # with all conditions and the order kept, the first query can stop at the page's last row
-        bounded = len(kept) == len(every) and self._keeps_order()
+        # with all conditions and the order kept, the first query can stop at the page's last row,
+        # or leave of each group of limitPer its rows and one more, which is counted
+        bounded, limit_per = len(kept) == len(every) and self._keeps_order(), plan.limit_per
         outputs = [_column(plan.table, (), CLUSTER.name)]
         places: dict[str, dict[str, int]] = {}
         for table, names in keys.items():
@@ -238,7 +239,10 @@ class _Reducer:
             outputs=tuple(Output(str(n), column) for n, column in enumerate(outputs)),
             where=PredicateGroup(Logic.AND, tuple(kept)) if kept else None,
             order_by=plan.order_by if bounded else (),
-            limit=plan.offset + plan.limit if bounded else UNLIMITED,
+            limit_per=replace(limit_per, count=limit_per.count + 1)
+            if bounded and limit_per
+            else None,
+            limit=plan.offset + plan.limit if bounded and not limit_per else UNLIMITED,
         )
         return Reduction(first, places)
 
@@ -278,8 +282,9 @@ class _Reducer:
 
     def _keeps_order(self) -> bool:
         plan = self.plan
-        sorts = (column_of(sort.expression) for sort in plan.order_by)
-        return not plan.grouped and not plan.distinct and self._are_cheap(sorts)
+        read = [column_of(sort.expression) for sort in plan.order_by]
+        read += plan.limit_per.columns if plan.limit_per else ()
+        return not plan.grouped and not plan.distinct and self._are_cheap(read)
 
     def _is_cheap(self, part: Predicate | Existence | PredicateGroup) -> bool:
         group = part if isinstance(part, PredicateGroup) else PredicateGroup(Logic.AND, (part,))

@@ -97,6 +97,7 @@ def _grammar(catalog: Catalog, tables: Container[str]) -> Description:
         "fields": 'valueField compares with a field: {"field": "cpu_count", "operator": ">", '
         '"valueField": "node.cpu_total"}.',
         "spans": 'HOUR, DAY or WEEK of a time (UTC): select "DAY(start_time) as day", groupBy day.',
+        "first": 'limitPer, the first rows of each: {"fields": ["cluster", "vmid"], "count": 1}.',
         "lists": "groupBy of a list (tags) makes a group for each entry.",
         "times": 'ISO 8601 (a date is its first second), or from now: "-30d", "-24h", "now".',
         "numbers": 'Sizes: 1024 or "8GiB". Percentages: 0 to 100.',

@@ -25,6 +25,19 @@ def reach(caller: Caller, table: Table, cluster: str, through: str = TOOL) -> Re
     return reduce(and_, scopes)
 
 
+def view_of(caller: Caller, table: Table, cluster: Cluster, through: str = TOOL) -> Cluster | None:
+    """Return the cluster, narrowed to what the caller reads in the table through a tool.
+
+    If that is nothing, a note names the tools that are not granted.
+    """
+    if scope := reach(caller, table, cluster.name, through):
+        return cluster.within(scope)
+    tools = " and ".join(table.tools)
+    granted = "is not granted" if len(table.tools) == 1 else "are not both granted"
+    cluster.notes.add(f"No {table.name} of {cluster.name} here: {tools} {granted} there.")
+    return None
+
+
 def catalog_of(
     caller: Caller, clusters: Iterable[str], kinds: AbstractSet[ClusterKind] = EVERY_KIND
 ) -> Catalog:
@@ -80,18 +93,9 @@ class Sources:
 
         Clusters of other kinds have no such rows, so they are left out without a note.
         """
-        views: dict[str, Cluster] = {}
         of_kind = self.of_kind(table)
         if self.clusters and not of_kind:
             products = " or ".join(sorted(kind.product for kind in table.kinds))
             self.notes.add(f"No {table.name} here: they are rows of {products}, which is not read.")
-        for cluster in of_kind:
-            if scope := reach(self.caller, table, cluster.name):
-                views[cluster.name] = cluster.within(scope)
-            else:
-                tools = " and ".join(table.tools)
-                granted = "is not granted" if len(table.tools) == 1 else "are not both granted"
-                cluster.notes.add(
-                    f"No {table.name} of {cluster.name} here: {tools} {granted} there."
-                )
-        return views
+        views = {each.name: view_of(self.caller, table, each) for each in of_kind}
+        return {name: view for name, view in views.items() if view is not None}

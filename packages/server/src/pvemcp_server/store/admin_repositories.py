@@ -38,6 +38,27 @@ class AdminRepository(Repository[AdminRecord]):
             await connection.execute(rows)
             yield connection
 
+    async def end_sessions(
+        self, admin_id: int, *, keep: str = "", **values: Any
+    ) -> AdminRecord | None:
+        """Do the same as `end_sessions_in`, in a transaction of its own."""
+        async with self.database.writing() as connection:
+            return await self.end_sessions_in(connection, admin_id, keep=keep, **values)
+
+    async def end_sessions_in(
+        self, connection: AsyncConnection, admin_id: int, *, keep: str = "", **values: Any
+    ) -> AdminRecord | None:
+        """Change an administrator and end their sessions but the one with the digest `keep`.
+
+        The new generation refuses sessions of sign-ins that began before: each proves something
+        that may not count any more, such as the old password.
+        """
+        generation, sessions = self.table.c.generation + 1, records.sessions
+        changed = await self.change_in(connection, admin_id, generation=generation, **values)
+        theirs = (sessions.c.admin_id == admin_id) & (sessions.c.digest != keep)
+        await connection.execute(sessions.delete().where(theirs))
+        return changed
+
     async def count_failure(self, admin_id: int) -> int:
         """Count a failed sign-in and return the count.
 
@@ -56,11 +77,16 @@ class SessionRepository(Repository[SessionRecord]):
     def __init__(self, database: Database) -> None:
         super().__init__(database, records.sessions, SessionRecord)
 
-    async def remove_all_of(self, admin_id: int, *, keep: str = "") -> None:
-        """Delete every session of an administrator but the one with the digest `keep`."""
-        theirs = (self.table.c.admin_id == admin_id) & (self.table.c.digest != keep)
+    async def open(self, admin: AdminRecord, **values: Any) -> bool:
+        """Insert a session; return False when others have ended since the record was read."""
+        admins = records.admins
+        # locked, so that sessions which end at the same time, also in other processes, wait here
+        present = select(admins.c.generation).where(admins.c.id == admin.id).with_for_update()
         async with self.database.writing() as connection:
-            await connection.execute(self.table.delete().where(theirs))
+            if await connection.scalar(present) != admin.generation:
+                return False
+            await self.add_in(connection, admin_id=admin.id, **values)
+        return True
 
     async def remove_expired(self, now: datetime, idle: timedelta) -> None:
         """Delete sessions that have expired or were idle for too long."""
@@ -144,7 +170,8 @@ class RecoveryCodeRepository(Repository[RecoveryCode]):
         rows = [{"digest": d, "admin_id": admin_id, "pepper": pepper} for d in digests]
         async with self.database.writing() as connection:
             await connection.execute(self.table.delete().where(self.table.c.admin_id == admin_id))
-            await connection.execute(insert(self.table), rows)
+            with self._conflicts({}):
+                await connection.execute(insert(self.table), rows)
 
     async def remove_all(self, admin_id: int) -> None:
         """Remove the codes of an administrator."""

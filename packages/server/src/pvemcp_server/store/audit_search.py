@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, literal, or_, select
+from sqlalchemy import ColumnElement, Select, false, func, literal, or_, select
 
 from pvemcp_server.store import records
 from pvemcp_server.store.columns import Moment, microseconds
 from pvemcp_server.store.database import Database
+from pvemcp_server.store.repository import is_storable
 
 START = records.audit.alias("start")
 END = records.audit.alias("outcome_of")
@@ -46,7 +47,7 @@ class AuditFilter:
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return the SQL conditions of the fields that are set."""
         return [
-            CONDITIONS[name](value)
+            CONDITIONS[name](value) if is_storable(value) else false()
             for name, value in asdict(self).items()
             if value not in (None, "")
         ]

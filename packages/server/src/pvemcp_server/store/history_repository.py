@@ -45,7 +45,8 @@ class HistoryRepository(Repository[HistoryEntry]):
         added = dialect.insert(latest).values(**new, began=now, claimed=EPOCH)
         own = latest.c.identity_id == identity.id
         async with self.database.writing() as connection:
-            await connection.execute(added.on_conflict_do_nothing())
+            with self._conflicts({}):
+                await connection.execute(added.on_conflict_do_nothing())
             row = (await connection.execute(select(latest).where(own).with_for_update())).one()
             if row.account != identity.token_id:
                 await connection.execute(
@@ -76,7 +77,8 @@ class HistoryRepository(Repository[HistoryEntry]):
                 latest.update().where(latest.c.identity_id == identity.id).values(reading=text)
             )
             if rows:
-                await connection.execute(table.insert(), rows)
+                with self._conflicts({}):
+                    await connection.execute(table.insert(), rows)
             await connection.execute(table.delete().where(own, table.c.at < oldest))
             if (last := await connection.scalar(beyond)) is not None:
                 await connection.execute(table.delete().where(own, table.c.id <= last))

@@ -100,7 +100,8 @@ class KeyRecord:
     pepper: Annotated[int, ColumnArgs(ForeignKey("vault_keys.id"))]
     role_id: Annotated[int, ColumnArgs(ForeignKey("roles.id"), index=True)]
     clusters: list[str]
-    toolset: list[str]
+    tools: list[str]
+    toolsets: list[str]
     allow_from: list[str]
     output_format: Annotated[str | None, ColumnArgs(type=String(16))]
     unattended: Annotated[str | None, ColumnArgs(type=String(16))]
@@ -169,6 +170,7 @@ class AdminRecord:
     """An administrator of the admin pages; `subject` is an OpenID Connect subject.
 
     `listed_as` is the entry of PVEMCP_OIDC_ADMINS that admitted an account of the issuer.
+    `generation` increases whenever the sessions of the account end.
     """
 
     id: Id
@@ -180,6 +182,7 @@ class AdminRecord:
     must_change: bool
     enabled: bool
     failures: int
+    generation: int
     created: datetime
     last_sign_in: datetime | None
 
@@ -210,6 +213,9 @@ class ServiceTokenRecord:
     expires: datetime
     created: datetime
     created_by: str
+    admin_id: Annotated[  # the administrator with whose account it ends; None: the command line
+        int | None, ColumnArgs(ForeignKey("admins.id", ondelete="CASCADE"), index=True)
+    ]
     last_used: datetime | None
     last_address: Annotated[str | None, ColumnArgs(type=String(64))]
 

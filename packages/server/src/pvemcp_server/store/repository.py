@@ -1,7 +1,8 @@
 """A repository: reads and writes the rows of one table as records."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, Final, Generic, TypeVar
 
@@ -9,7 +10,7 @@ from sqlalchemy import ColumnElement, Table, false, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pvemcp_server.errors import BadArgument
+from pvemcp_server.errors import BadArgument, Conflict
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.watch import Topic, bump
 
@@ -55,19 +56,23 @@ class Repository(Generic[R]):
         return None if row is None else self._read(row)
 
     async def add(self, **values: Any) -> R:
-        """Insert a row; raise BadArgument when its name is taken."""
+        """Insert a row; raise BadArgument when its name is taken.
+
+        Raise Conflict when a row that it refers to was removed.
+        """
         async with self.database.writing() as connection:
             return await self.add_in(connection, **values)
 
     async def add_in(self, connection: AsyncConnection, **values: Any) -> R:
-        """Insert a row; raise BadArgument when its name is taken."""
+        """Insert a row; raise BadArgument when its name is taken.
+
+        Raise Conflict when a row that it refers to was removed.
+        """
         _check_storable(values)
         query = insert(self.table).values(**values).returning(*self._columns)
         await self._bump(connection)
-        try:
+        with self._conflicts(values):
             row = (await connection.execute(query)).mappings().one()
-        except IntegrityError as refused:
-            raise self._conflict(refused, values) from None
         return self._read(row)
 
     async def change(self, key: int | str, **values: Any) -> R | None:
@@ -84,21 +89,20 @@ class Repository(Generic[R]):
         _check_storable(values)
         query = self.table.update().where(self._key == key).values(**values)
         await self._bump(connection)
-        try:
+        with self._conflicts(values):
             row = (await connection.execute(query.returning(*self._columns))).mappings().first()
-        except IntegrityError as refused:
-            raise self._conflict(refused, values) from None
         return None if row is None else self._read(row)
 
     async def remove(self, key: int | str) -> bool:
-        """Delete a row; return whether it existed."""
+        """Delete a row; return whether it existed. Raise Conflict while others refer to it."""
         async with self.database.writing() as connection:
             return await self.remove_in(connection, key)
 
     async def remove_in(self, connection: AsyncConnection, key: int | str) -> bool:
-        """Delete a row; return whether it existed."""
+        """Delete a row; return whether it existed. Raise Conflict while others refer to it."""
         await self._bump(connection)
-        result = await connection.execute(self.table.delete().where(self._key == key))
+        with self._conflicts({}):
+            result = await connection.execute(self.table.delete().where(self._key == key))
         return bool(result.rowcount)
 
     async def _bump(self, connection: AsyncConnection) -> None:
@@ -112,28 +116,43 @@ class Repository(Generic[R]):
     def _where(self, equals: Mapping[str, Any]) -> list[ColumnElement[bool]]:
         """Return the conditions; a text that no database can hold equals nothing."""
         return [
-            self.table.c[name] == value if _is_storable(value) else false()
+            self.table.c[name] == value if is_storable(value) else false()
             for name, value in equals.items()
         ]
 
     def _read(self, row: Mapping[Any, Any]) -> R:
         return self._record(**{column.name: row[column.name] for column in self._columns})
 
-    def _conflict(self, refused: IntegrityError, values: Mapping[str, Any]) -> Exception:
-        """Return BadArgument for a name that is taken; any other violation is our own fault."""
-        if "name" in values and "uniq" in str(refused.orig).lower():
-            kind = self.table.name.replace("_", " ")
-            return BadArgument("name", f"{values['name']!r} is already among the {kind}.")
-        return refused
+    @contextmanager
+    def _conflicts(self, values: Mapping[str, Any]) -> Iterator[None]:
+        """Raise BadArgument for a name that is taken, Conflict for a reference that would break.
+
+        A caller has checked both, so another change was made in between. Any other violation is
+        our own fault.
+        """
+        try:
+            yield
+        except IntegrityError as refused:
+            kind, reason = self.table.name.replace("_", " "), str(refused.orig).lower()
+            if "name" in values and "uniq" in reason:
+                taken = f"{values['name']!r} is already among the {kind}."
+                raise BadArgument("name", taken) from None
+            if "foreign key" in reason:
+                text = f"Another change of what these {kind} refer to, or of what refers to them"
+                raise Conflict(
+                    f"{text}, was made at the same time; nothing was changed.",
+                    hint="Look at them and try again.",
+                ) from None
+            raise
 
 
 def _check_storable(values: Mapping[str, Any]) -> None:
     """Raise BadArgument for a text that not every database can hold."""
     for name, value in values.items():
-        if not _is_storable(value):
+        if not is_storable(value):
             raise BadArgument(name, "must not have NUL or lone surrogates.")
 
 
-def _is_storable(value: Any) -> bool:
+def is_storable(value: Any) -> bool:
     """Return whether a database takes it: all refuse lone surrogates, PostgreSQL also NUL."""
     return not (isinstance(value, str) and _UNSTORABLE.search(value))

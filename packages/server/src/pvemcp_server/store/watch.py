@@ -18,6 +18,7 @@ from pvemcp_server.store.background import ticks
 from pvemcp_server.store.database import Database
 
 POLL_SECONDS = 0.5
+_NO_ANSWER = "The state's database does not answer."
 log = logging.getLogger(__name__)
 
 Listener = Callable[[], Awaitable[None]]
@@ -46,6 +47,7 @@ class Watch:
         self._database = database
         self._clock = clock
         self._polled = -math.inf  # on the clock
+        self._failed = -math.inf  # when the last failed poll ended
         self._lock = anyio.Lock()
         self._seen: Mapping[str, int] = {}
         self._listeners: dict[Topic, list[Listener]] = {topic: [] for topic in Topic}
@@ -58,9 +60,16 @@ class Watch:
         self._listeners[topic].append(listener)
 
     async def poll_if_due(self) -> None:
-        """Poll unless the last poll is less than POLL_SECONDS old; may raise StateUnavailable."""
-        if self._clock() - self._polled >= POLL_SECONDS:
+        """Poll unless the last poll is less than POLL_SECONDS old; may raise StateUnavailable.
+
+        Callers that wait for a poll share its result, also a failure: they would otherwise wait
+        for a database that does not answer one after the other.
+        """
+        began = self._clock()
+        if began - self._polled >= POLL_SECONDS:
             async with self._lock:
+                if self._failed >= began:
+                    raise StateUnavailable(_NO_ANSWER)
                 if self._clock() - self._polled >= POLL_SECONDS:  # no other caller has polled
                     await self._poll()
 
@@ -87,7 +96,8 @@ class Watch:
         try:
             versions = await self._versions()
         except (OSError, SQLAlchemyError) as error:
-            raise StateUnavailable("The state's database does not answer.") from error
+            self._failed = self._clock()
+            raise StateUnavailable(_NO_ANSWER) from error
         for topic in Topic:
             if versions.get(topic) != self._seen.get(topic):
                 for listener in self._listeners[topic]:

@@ -99,7 +99,7 @@ async def changes(cluster: Cluster, request: LoadRequest) -> list[Change]:
     of_tasks, of_lines = (replace(cluster, notes=Notes()) for _ in range(2))
     listed, lines = await asyncio.gather(_tasks(of_tasks, request), _log(of_lines, request))
     for quiet in (of_tasks, of_lines):  # in this order, whichever answers first
-        cluster.notes.extend(quiet.notes)
+        cluster.notes.update(quiet.notes)
     rows = made(cluster, listed, lambda task: [_of_task(task)])
     if request.wants_type("task"):
         rows += await _tasks_of_log(cluster, request, lines, {task.upid for task in listed})

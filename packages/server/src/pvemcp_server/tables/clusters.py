@@ -81,9 +81,7 @@ async def clusters(cluster: Cluster, request: LoadRequest) -> list[ClusterRow]:
             nodes = len(view.nodes) if is_pve else None
             datastores = [fill(store) for store in view.datastores]
         if is_pve and request.wants_column("quorate"):
-            membership_request = cluster.pve.cluster.status()
-            failure = f"Quorum of {cluster.name} is not known"
-            membership = await cluster.optional(membership_request, failure)
+            membership = await cluster.membership(f"Quorum of {cluster.name} is not known")
             quorate = membership.quorate if membership else None
 
     failure = await outcome_of(read(), f"cluster {cluster.name}")

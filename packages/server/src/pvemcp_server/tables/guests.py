@@ -146,10 +146,9 @@ async def guests(cluster: Cluster, request: LoadRequest) -> list[Guest]:
         rows = await offload(
             len(in_order), lambda: made(quiet, in_order, lambda guest: [to_row(view, guest)])
         )
-        view.derived["guests"] = rows, list(quiet.notes)
+        view.derived["guests"] = rows, quiet.notes
     rows, notes = view.derived["guests"]
-    for note in notes:
-        cluster.notes.add(note)
+    cluster.notes.update(notes)
     if request.vmids or request.nodes or request.types:
         rows = await offload(len(rows), lambda: [row for row in rows if _matches(row, request)])
     if _PAUSED in request.status | request.states:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -333,7 +334,8 @@ async def load(table: Table, cluster: Cluster, request: LoadRequest = ALL) -> Se
         return []
     with cluster.short_deadline(), tolerate_malformed() as left_out:
         rows = await table.load(cluster, request)
-    cluster.note_malformed(left_out)
+    if left_out:
+        cluster.note_malformed(left_out)
     if cluster.scope.everything:
         return rows
     reach = await Reach.of(cluster)
@@ -348,18 +350,13 @@ async def note_node_states(table: Table, cluster: Cluster, request: LoadRequest 
     They count also if a filter leaves none of their rows: it may have compared an old or unknown
     state. Return whether there are any rows to speak of.
     """
-    states = states_by_node(table, await cluster.inventory_view())
-    await cluster.note_offline({node: states[node] for node in filter(request.wants_node, states)})
-    return bool(states)
-
-
-def states_by_node(table: Table, view: InventoryView) -> Mapping[str, frozenset[str]]:
-    """Return the states of the rows that Proxmox lists even when a node is offline, by node."""
+    view = await cluster.inventory_view()
     slot = ("states of", table.name)
     if slot not in view.derived:
         by_node: dict[str, set[str]] = {}
         for row in table.last_known(view) if table.last_known else ():
             by_node.setdefault(row.node, set()).add(row.status)
-        view.derived[slot] = {node: frozenset(states) for node, states in by_node.items()}
-    states: Mapping[str, frozenset[str]] = view.derived[slot]
-    return states
+        view.derived[slot] = by_node
+    states: Mapping[str, AbstractSet[str]] = view.derived[slot]
+    await cluster.note_offline({node: states[node] for node in filter(request.wants_node, states)})
+    return bool(states)

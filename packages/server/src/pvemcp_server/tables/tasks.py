@@ -20,6 +20,7 @@ Outcome = Literal["running", "ok", "warnings", "error"]
 # Outcomes and the statuses of Proxmox. A task that ended with its node has the status unknown.
 _ENDED = {"ok": ("ok",), "warnings": ("warning",), "error": ("error", "unknown")}
 _OUTCOMES = tuple((word, "outcome") for word in ("error", "failed", "warnings", "stopped"))
+_OUTCOME_WORDS = {"ok": "success succeeded", "error": "failed failure errors"}
 _BACKUP = "vzdump"
 # Proxmox's kinds of tasks (grep fork_worker in its repositories), by words that people use for them
 TYPES: Final[Mapping[str, str]] = {
@@ -76,7 +77,9 @@ class Task(Row):
     start_time: Annotated[datetime | None, Col("Start", Unit.TIME)]
     end_time: Annotated[datetime | None, Col("End", Unit.TIME)]
     duration: Annotated[int | None, Col("From start to end", Unit.SECONDS)]
-    outcome: Annotated[Outcome, Col("How it ended, if it did", aliases=("result",))]
+    outcome: Annotated[
+        Outcome, Col("How it ended, if it did", aliases=("result",), meanings=_OUTCOME_WORDS)
+    ]
     vmid: Annotated[int | None, Col("Guest it is about", aliases=("guest_id",))]
 
 
@@ -106,7 +109,8 @@ async def tasks(cluster: Cluster, request: LoadRequest) -> list[Task]:
     if request.vmids and (not request.types or _BACKUP in request.types):
         cluster.notes.add(
             "Tasks about several guests have no VMID, so they are not among those of one guest: "
-            "backups by jobs, for example. ListTasks with type=vzdump alone has them."
+            "backups by jobs, for example. ListTasks with type=vzdump alone lists them; GetLog "
+            "with vmid has what they logged about the guest."
         )
 
     async def list_tasks(node: str) -> list[TaskRow]:

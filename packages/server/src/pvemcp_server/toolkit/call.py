@@ -210,7 +210,7 @@ class Call:
             *(outcome_of(attempt(cluster), f"cluster {cluster.name}") for cluster in clusters)
         )
         for cluster in clusters:
-            self.notes.extend(cluster.notes)
+            self.notes.update(cluster.notes)
             cluster.notes = self.notes
         failures = [result for result in results if isinstance(result, Exception)]
         if failures and len(failures) == len(clusters):

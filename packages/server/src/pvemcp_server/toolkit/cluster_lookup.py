@@ -29,6 +29,9 @@ async def cluster_with(
     descriptions = {name: list(_describe(view, vmids, nodes)) for name, view in views.items()}
     matching = {name: ", ".join(texts) for name, texts in descriptions.items() if texts}
     if len(matching) == 1 and not silent:
+        for name in (name for name in views if name not in matching):
+            if vmids and views[name].may_lack_guests:
+                call.notes.add(f"{name} may have it too: a row of its inventory is malformed.")
         return await call.cluster(*matching)
     if not matching and not silent:
         raise _unknown(views.values(), vmids, nodes)
@@ -41,7 +44,7 @@ def _describe(view: InventoryView, vmids: Collection[int], nodes: Collection[str
     """Yield what a cluster has of these names, in words that distinguish equal names."""
     for guest in (view.by_vmid[vmid] for vmid in vmids if vmid in view.by_vmid):
         name = f" {guest.name}" if guest.name else ""
-        yield f"{guest.vmid} ({guest.type}{name} on {guest.node}, {guest.status})"
+        yield f"{guest.vmid} ({guest.type}{name} on {guest.node or 'a node'}, {guest.status})"
     for name in nodes:
         if name in view.by_node:
             yield f"{name} ({view.by_node[name].status})"

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence, Sized
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from operator import attrgetter
 from time import monotonic
 from typing import Any, Literal, TypeVar
@@ -56,17 +57,7 @@ async def listed(
         needed = frozenset(name for name in picked if name)
     loaded = needed - table.extra if finish else needed
     request = replace(with_budget(call, request), columns=loaded)
-
-    async def read(cluster: Cluster) -> Sequence[Any]:
-        rows: Sequence[Any]
-        if required:
-            rows = await rows_or_error(cluster, lambda quiet: load(table, quiet, request))
-        else:
-            rows = await load(table, cluster, request)
-        await _note_left_out(cluster, table, request, rows)
-        return rows
-
-    answers = await call.each(clusters, read)
+    answers = await call.each(clusters, partial(_read, table, request, required=required))
     for note in table.overlaps({cluster.name: rows for cluster, rows in answers}):
         call.notes.add(note)
     pairs = [
@@ -88,16 +79,22 @@ async def listed(
     return Rows(result, ("cluster", *columns))
 
 
-async def _note_left_out(
-    cluster: Cluster, table: Table, request: LoadRequest, rows: Sequence[Any]
-) -> None:
-    """Note what the rows may lack: what the role or the account hides, and silent nodes."""
+async def _read(
+    table: Table, request: LoadRequest, cluster: Cluster, *, required: bool
+) -> Sequence[Any]:
+    """Return the rows of a cluster; note what the role or the account hides, and silent nodes."""
+    rows: Sequence[Any]
+    if required:
+        rows = await rows_or_error(cluster, lambda quiet: load(table, quiet, request))
+    else:
+        rows = await load(table, cluster, request)
     if not rows and request.is_whole:
         cluster.note_narrow_scope(table.name.replace("_", " "))
     if table.looks_filtered(cluster.account, rows):
         await explain_filtered(cluster, table)
     if table.last_known:
         await note_node_states(table, cluster, request)
+    return rows
 
 
 def _caveats(
@@ -140,10 +137,9 @@ async def rows_or_error(cluster: Cluster, read: Callable[[Cluster], Awaitable[T]
     """
     quiet = replace(cluster, notes=Notes())
     rows = await read(quiet)
-    if not rows and quiet.notes.keys() - quiet.notes.advice:
+    if not rows and not all(kind.advice for kind in quiet.notes.values()):
         raise CallError(" ".join(quiet.notes))
-    for note in quiet.notes:
-        cluster.notes.add(note)
+    cluster.notes.update(quiet.notes)
     return rows
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import asdict
 from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
-from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.access.model import Area, Caller, Effect, Toolset
 from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.registry import PVE_ONLY
 from pvemcp_server.tables.rows import Row
@@ -57,6 +57,7 @@ class Tool:
     title: str
     area: Area
     effect: Effect
+    toolset: Toolset | None  # the set that a key needs for it
     idempotent: bool
     open_world: bool
     may_lose_data: bool  # with some arguments, as its plan says; Effect.DESTROY always does
@@ -109,6 +110,7 @@ def tool(
     area: Area,
     effect: Effect,
     title: str = "",
+    toolset: Toolset | None = None,
     idempotent: bool | None = None,
     open_world: bool = False,
     may_lose_data: bool = False,
@@ -119,9 +121,9 @@ def tool(
     """Declare a tool. Reads are idempotent; writes only with `idempotent=True`.
 
     `answer` is the row class of its rows or of its document; `needs` are privileges of the Proxmox
-    account; `kinds` are the kinds of clusters that it reads;
-    `open_world` marks a tool that reaches beyond the clusters, and `may_lose_data` a write
-    whose plans lose data with some arguments only.
+    account; `kinds` are the kinds of clusters that it reads; `open_world` marks a tool that reaches
+    beyond the clusters, and `may_lose_data` a write whose plans lose data with some arguments only.
+    A tool that few clients need has a `toolset`.
     """
 
     def declare(run: Run) -> Tool:
@@ -130,6 +132,7 @@ def tool(
             title=title or _title(name),
             area=area,
             effect=effect,
+            toolset=toolset,
             idempotent=effect is Effect.READ if idempotent is None else idempotent,
             open_world=open_world,
             may_lose_data=may_lose_data,
@@ -160,6 +163,15 @@ def tools() -> Mapping[str, Tool]:
         return areas.index(tool.area), effects.index(tool.effect), tool.name
 
     return {tool.name: tool for tool in sorted(_TOOLS.values(), key=order)}
+
+
+def missing_toolsets(tools: Mapping[str, Tool], caller: Caller) -> dict[Toolset, list[str]]:
+    """Return the toolsets that the key lacks, each with its tools that the role grants."""
+    missing: dict[Toolset, list[str]] = {}
+    for tool in tools.values():
+        if tool.toolset and caller.is_granted(tool) and not caller.may_call(tool):
+            missing.setdefault(tool.toolset, []).append(tool.name)
+    return missing
 
 
 def _arguments(name: str, run: Run) -> type[BaseModel]:

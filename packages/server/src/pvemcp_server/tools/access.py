@@ -16,7 +16,7 @@ from pvemcp_server.tables.rows import Col, Row
 from pvemcp_server.toolkit.arguments import ClusterName
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.needs import Extent, Held, RequiredPrivilege, extent
-from pvemcp_server.toolkit.registry import Document, Tool, document, tool, tools
+from pvemcp_server.toolkit.registry import Document, Tool, document, missing_toolsets, tool, tools
 
 
 class Access(Row):
@@ -27,6 +27,10 @@ class Access(Row):
     role_description: Annotated[str, Col("What the role is for")]
     tools: Annotated[list[str], Col("Tools that it may call")]
     not_granted: Annotated[list[str], Col("Tools that it may not call: a matter of the role")]
+    missing_toolsets: Annotated[
+        dict[str, list[str]],
+        Col("Toolsets that the key lacks, with their tools that its role grants"),
+    ]
     protected_tags: Annotated[list[str], Col("Guests with one of these tags refuse every write")]
     clusters: Annotated[
         list[dict[str, Any]],
@@ -38,8 +42,8 @@ class Access(Row):
 async def explain_access(call: Call, *, cluster_name: ClusterName = None) -> Document:
     """Explain what this key may do, and which Proxmox privileges are missing for it."""
     caller = call.caller
-    granted = [tool for tool in tools().values() if caller.may_call(tool.name, tool.effect)]
-    not_granted = [tool.name for tool in tools().values() if tool not in granted]
+    granted = [tool for tool in tools().values() if caller.may_call(tool)]
+    missing = missing_toolsets(tools(), caller)
     clusters = await call.all_clusters(cluster_name)
     access = await call.each(clusters, lambda cluster: _access_to(call, cluster, granted))
     return document(
@@ -48,7 +52,8 @@ async def explain_access(call: Call, *, cluster_name: ClusterName = None) -> Doc
             role=caller.role.name,
             role_description=caller.role.description,
             tools=[tool.name for tool in granted],
-            not_granted=not_granted,
+            not_granted=[tool.name for tool in tools().values() if not caller.is_granted(tool)],
+            missing_toolsets={str(toolset): names for toolset, names in missing.items()},
             protected_tags=sorted(call.settings.protected_tags),
             clusters=[fields for _, fields in access],
         )

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 from proxmox_client.paths import join
 from proxmox_client.schema import VERSIONS, ApiSchema, Endpoint, Parameter
 from proxmox_client.schema import load as load_schema
-from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.audit.log_secrets import mask_line
 from pvemcp_server.audit.mask import MASK
 from pvemcp_server.clusters import Cluster
@@ -101,7 +101,7 @@ class ApiMethod(Row):
     privilege: Annotated[str, Col("Privilege of the Proxmox account and its path")]
 
 
-@tool("FindApi", area=Area.QUERY, effect=Effect.READ, answer=ApiMethod)
+@tool("FindApi", area=Area.QUERY, effect=Effect.READ, toolset=Toolset.API, answer=ApiMethod)
 async def find_api(
     call: Call, *, words: SearchWords, method: Method = None, version: SchemaVersion = None
 ) -> Rows:
@@ -116,7 +116,7 @@ async def find_api(
     return Rows([_described(endpoint) for _, endpoint in ranked], ApiMethod.minimal)
 
 
-@tool("CallApi", area=Area.QUERY, effect=Effect.READ)
+@tool("CallApi", area=Area.QUERY, effect=Effect.READ, toolset=Toolset.API)
 async def call_api(
     call: Call, *, cluster_name: OneCluster = None, path: ApiPath, parameters: ApiParameters = None
 ) -> Rows:

@@ -34,7 +34,7 @@ _COMPARISON = {
     # any value may be written as text; an array without items is refused by
     # OpenAI, Azure, Gemini and VS Code, together with all other tools
     "value": {"type": "array", "items": {"type": "string"}},
-    "valueField": {"type": "string", "description": "Instead of value: a field"},
+    "valueField": {"type": "string"},
 }
 
 
@@ -50,8 +50,8 @@ def _conditions(description: str, properties: dict[str, Any]) -> dict[str, Any]:
 
 _INNER = {"type": "array", "items": {"type": "object", "properties": _COMPARISON}}
 _WHERE = _conditions(
-    "Conditions joined by logic; each is {field, operator, value}, again {logic, conditions}, or a "
-    "test for related rows: {field: table, operator: EXISTS or NOT EXISTS, conditions}",
+    "Each is {field, operator, value or valueField}, again {logic, conditions}, or a test for "
+    "related rows: {field: table, operator: EXISTS or NOT EXISTS, conditions}",
     {
         **_COMPARISON,
         "operator": {"type": "string", "enum": [operator.value for operator in Operator]},
@@ -59,7 +59,7 @@ _WHERE = _conditions(
         "conditions": _INNER,
     },
 )
-_HAVING = _conditions("Like where, for groups and aggregates", _COMPARISON)
+_HAVING = _conditions("Like where, for groups", _COMPARISON)
 
 _QUERY = {
     "type": "object",
@@ -67,13 +67,13 @@ _QUERY = {
         "from": {
             "type": "string",
             "description": "Table: guests, nodes, storages, snapshots, backups, tasks …; "
-            "GetQuerySchema lists all with their fields",
+            "GetQuerySchema lists all",
         },
         "select": {
             "type": "array",
             "items": {"type": "string"},
             "description": 'Fields, dotted for related tables, and aggregates: "node.status", '
-            '"COUNT(vmid) as total"; ["*"] is all fields, none is the main ones',
+            '"COUNT(vmid) as total"; ["*"] is all, none the main fields',
         },
         "where": _WHERE,
         "groupBy": {"type": "array", "items": {"type": "string"}},
@@ -89,7 +89,15 @@ _QUERY = {
             },
         },
         "distinct": {"type": "boolean"},
-        "limit": {"type": "integer", "description": "Rows of the result, at most row_cap"},
+        "limit": {"type": "integer", "description": "At most row_cap"},
+        "limitPer": {
+            "type": "object",
+            "description": "First rows of each, by orderBy",
+            "properties": {
+                "fields": {"type": "array", "items": {"type": "string"}},
+                "count": {"type": "integer"},
+            },
+        },
         "offset": {"type": "integer"},
     },
     "required": ["from"],
@@ -98,7 +106,7 @@ _QUERY = {
 AskedQuery = Annotated[
     Any,  # checked by the query parser, whose errors are more helpful than pydantic's
     WithJsonSchema({"anyOf": [_QUERY, {"type": "string"}]}),
-    Field(description="The query, as an object or its JSON text"),
+    Field(description="The query, or its JSON text"),
 ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -109,9 +110,9 @@ class Issuer:
             id_token = jwt.decode(token["id_token"], keys, algorithms=list(ALGORITHMS))
             return self._user(id_token.header, id_token.claims, pending)
         except (OAuthError, JoseError, KeyError, ValueError, httpx.HTTPError) as error:
-            raise AccessDenied(
-                f"the issuer did not authenticate the user: {type(error).__name__}"
-            ) from error
+            claim = getattr(error, "claim", "")  # of a missing or a wrong one
+            reason = " of ".join(filter(None, (type(error).__name__, claim)))
+            raise AccessDenied(f"the issuer did not authenticate the user: {reason}") from error
 
     def _user(
         self, header: Mapping[str, Any], claims: Mapping[str, Any], pending: PendingSignIn
@@ -124,13 +125,15 @@ class Issuer:
         CodeIDToken(dict(claims), dict(header), required, parameters).validate(
             leeway=LEEWAY_SECONDS
         )
+        if not isinstance(claims["sub"], str) or not claims["sub"]:
+            raise AccessDenied("the issuer's ID token does not identify the user: no usable sub")
         # an unverified address can be typed in by every user of the issuer
         if claims.get("email_verified") is not True:
             raise AccessDenied("the issuer has not verified the e-mail address")
-        if pending.confirms and not _is_fresh(claims, pending):
-            raise AccessDenied("the issuer did not ask the user to sign in again")
-        subject = f"{self.issuer} {claims['sub']}"
         moment = _auth_time(claims)
+        if pending.confirms:
+            _check_fresh(moment, pending)
+        subject = f"{self.issuer} {claims['sub']}"
         verified_at = None if moment is None else datetime.fromtimestamp(moment, UTC)
         return ExternalUser(subject, str(claims["email"]), claims, verified_at)
 
@@ -138,13 +141,21 @@ class Issuer:
 def _auth_time(claims: Mapping[str, Any]) -> int | None:
     """Return when the user signed in at the issuer (Unix time); None when it does not say so."""
     moment = claims.get("auth_time")
-    return min(max(moment, 0), int(time.time())) if isinstance(moment, int) else None
+    is_number = isinstance(moment, int | float) and not isinstance(moment, bool)
+    if moment is None or not is_number or not isfinite(moment):
+        return None
+    return min(max(int(moment), 0), int(time.time()))
 
 
-def _is_fresh(claims: Mapping[str, Any], pending: PendingSignIn) -> bool:
-    """Return whether the user has signed in at the issuer since this sign-in began."""
-    moment = _auth_time(claims)
-    return moment is not None and moment >= pending.begun - LEEWAY_SECONDS
+def _check_fresh(moment: int | None, pending: PendingSignIn) -> None:
+    """Raise AccessDenied unless the user has signed in at the issuer since this sign-in began."""
+    if moment is None:
+        raise AccessDenied(
+            "the issuer does not report when the user signed in: no usable auth_time, which "
+            "max_age requires (OpenID Connect Core, 2)"
+        )
+    if moment < pending.begun - LEEWAY_SECONDS:
+        raise AccessDenied("the issuer did not ask the user to sign in again")
 
 
 class MetadataCache:

@@ -15,10 +15,11 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Operation, operations
 from pvemcp_server.admin.permission import RoleAuthority, TokenAuthority
 from pvemcp_server.config import Config
-from pvemcp_server.errors import AccessDenied, TooManyFailures, counted
+from pvemcp_server.errors import AccessDenied, AccountChanged, TooManyFailures, counted
 from pvemcp_server.http.client_address import client_address, networks
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
+from pvemcp_server.store.columns import HIGHEST_ID
 from pvemcp_server.store.key_format import PREFIX
 from pvemcp_server.store.records import AdminRecord, ServiceTokenRecord
 from pvemcp_server.web.templates import wants_page
@@ -124,6 +125,7 @@ async def session_of(request: Request) -> Session:
     session = await services_of(request).access.sessions.find(token) if token else None
     if session is None:
         raise SignedOut
+    request.state.is_known = True  # what the connection sends next does not wait for strangers
     return session
 
 
@@ -152,6 +154,7 @@ async def token_of(request: Request) -> ServiceTokenRecord | None:
             raise
         except AccessDenied:
             raise SignedOut("This service token is unknown, expired or revoked.") from None
+        request.state.is_known = True
     token: ServiceTokenRecord = request.state.service_token
     return token
 
@@ -262,9 +265,7 @@ OwnWriting = Annotated[AdminContext, Depends(own_writing)]
 Reading = Annotated[AdminContext, Depends(reading)]
 Writing = Annotated[AdminContext, Depends(writing)]
 SignedIn = Annotated[Session, Depends(session_of)]
-RowNumber = Annotated[
-    int, Path(ge=0, le=2**53)
-]  # larger numbers are no row number in either database
+RowNumber = Annotated[int, Path(ge=0, le=HIGHEST_ID)]
 PipelineOf = Annotated[Pipeline, Depends(pipeline_of)]
 
 
@@ -289,12 +290,15 @@ async def open_session(
     `verified_at` is when they have proved who they are, if it was not now.
     """
     services = services_of(request)
-    token = await services.access.sessions.open(
-        admin,
-        address=address_of(request),
-        agent=request.headers.get("user-agent", ""),
-        verified_at=verified_at,
-    )
+    try:
+        token = await services.access.sessions.open(
+            admin,
+            address=address_of(request),
+            agent=request.headers.get("user-agent", ""),
+            verified_at=verified_at,
+        )
+    except AccountChanged:
+        raise SignedOut from None
     _session_cookie(request).set(response, token)
     device = services.access.admins.devices.issue(admin.name)
     lifetime = int(DEVICE_LIFE.total_seconds())

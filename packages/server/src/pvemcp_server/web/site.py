@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
@@ -12,12 +11,12 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import ValidationError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pvemcp_server.errors import (
     AccessDenied,
     CallError,
+    Conflict,
     LocalSignInOff,
     NotPermitted,
     RecentSignInNeeded,
@@ -41,9 +40,9 @@ from pvemcp_server.web.session import (
     token_of,
     too_many_attempts,
 )
+from pvemcp_server.web.static_files import static_route
 from pvemcp_server.web.templates import error_page, redirect, wants_page
 
-STATIC: Final = Path(__file__).with_name("static")
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -105,7 +104,7 @@ def _application(*, has_issuer: bool) -> FastAPI:
         application.add_exception_handler(ValidationError, _invalid)
     for page in pages.routers(has_issuer=has_issuer):
         site.include_router(page)
-    site.mount("/static", StaticFiles(directory=STATIC), name="static")
+    site.router.routes.append(static_route)
     site.mount("/api", api)
     site.add_middleware(UrlEncodedForms)
     site.add_middleware(SessionBeforeBody)
@@ -253,7 +252,7 @@ async def _too_many(_: Request, error: Exception) -> Response:
 
 
 async def _call_error(request: Request, error: Exception) -> Response:
-    status = 404 if isinstance(error, UnknownName) else 422
+    status = {UnknownName: 404, Conflict: 409}.get(type(error), 422)
     if wants_page(request):
         return error_page(request, str(error), status)
     return _error(str(error), status)

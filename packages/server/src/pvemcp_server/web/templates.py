@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -15,6 +14,7 @@ from pvemcp_server import __version__
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.admin.permission import RoleAuthority
+from pvemcp_server.web.static_files import static_url
 
 HERE: Final = Path(__file__).parent
 
@@ -68,12 +68,6 @@ def _size(count: int) -> str:
     return f"{value:.1f} GiB"
 
 
-def _static(name: str) -> str:
-    """Return a file's URL with a hash of its content, so that caches load a new release."""
-    digest = sha256((HERE / "static" / name).read_bytes()).hexdigest()[:8]
-    return f"/admin/static/{name}?v={digest}"
-
-
 _environment = Environment(
     loader=FileSystemLoader(HERE / "templates"),
     autoescape=select_autoescape(default=True),
@@ -89,7 +83,7 @@ _environment.filters |= {
     "number": _number,
 }
 _environment.globals |= {
-    "static": _static,
+    "static": static_url,
     "navigation": NAVIGATION,
     "version": __version__,
 }

@@ -10,6 +10,8 @@ from proxmox_client.emulator.tasks.backup import scheduled_arguments
 USERS = ("root@pam", "alice@pve", "bob@pve", "carol@pve", "ops@pve!ansible")
 SATURDAY = 5
 ARCHIVED = (101, 102, 103, 105, 150, 200)
+EXCLUDED = (403, 9000, 9001)
+"""Guests that no job backs up any more."""
 
 
 def add_records(builder: Builder) -> None:
@@ -69,7 +71,8 @@ def _add_storage_content(builder: Builder) -> None:
 
 def _add_backup_jobs(builder: Builder) -> None:
     jobs = builder.state.backup_jobs
-    nightly = {"all": 1, "storage": "pbs-main", "mode": "snapshot", "exclude": "9000,9001"}
+    nightly = {"all": 1, "storage": "pbs-main", "mode": "snapshot"}
+    nightly["exclude"] = ",".join(map(str, EXCLUDED))
     retention = {
         "prune-backups": {"keep-daily": "7", "keep-weekly": "4"},
         "notes-template": "{{guestname}}",
@@ -127,7 +130,7 @@ def _is_local(guest: Guest) -> bool:
 
 def _add_ha(builder: Builder) -> None:
     state = builder.state
-    for vmid in (103, 110, 111):
+    for vmid in (103, 110, 111, 112):
         state.ha_resources[f"vm:{vmid}"] = HaResource(f"vm:{vmid}", comment="database and API")
     state.ha_rules["prefer-new-nodes"] = {
         "rule": "prefer-new-nodes",

@@ -50,9 +50,7 @@ class Prompt:
 
     def serves(self, caller: Caller, tools: Mapping[str, Tool]) -> bool:
         """Return whether the caller may use every tool it needs."""
-        return all(
-            name in tools and caller.may_call(name, tools[name].effect) for name in self.tools
-        )
+        return all(name in tools and caller.may_call(tools[name]) for name in self.tools)
 
     def filled(self, arguments: Mapping[str, str]) -> str:
         """Return the text with the arguments; raise BadArgument for a missing or unknown one."""

@@ -136,7 +136,7 @@ def _finding(
     if cluster_name is not None and "cluster_name" in called.arguments.model_fields:
         arguments = {"cluster_name": cluster_name, **following.arguments}
         following = NextCall(following.tool, arguments)
-    may_call = call.caller.may_call(following.tool, called.effect)
+    may_call = call.caller.may_call(called)
     return severity, Finding(
         severity=severity.word,
         area=check.topic,

@@ -172,9 +172,9 @@ class Reader:
             return [], []
         request = replace(narrowed, columns=frozenset(read.columns), budget=self.request.budget)
         rows = await load(read.table, view, request)
-        notes = view.notes
-        self._offline.update(*notes.offline.values())
-        return rows, [n for n in notes if n not in notes.offline and n not in notes.facts]
+        self._offline.update(*(kind.offline for kind in view.notes.values()))
+        gaps = [note for note, kind in view.notes.items() if not (kind.offline or kind.fact)]
+        return rows, gaps
 
     async def _note_blind_nodes(self, rows: Iterable[Read]) -> None:
         """Note nodes without statistics: even what is a template there is not known."""

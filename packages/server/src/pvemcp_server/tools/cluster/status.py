@@ -12,7 +12,7 @@ from proxmox_client.api.cluster import ClusterStatus as Membership
 from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, InventoryView
-from pvemcp_server.query.sources import reach
+from pvemcp_server.query.sources import view_of
 from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.backup_server import PbsDatastore, pbs_datastores, pbs_jobs
 from pvemcp_server.tables.ceph import checks
@@ -104,8 +104,9 @@ async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Doc
     cluster = await call.cluster(cluster_name)
     if cluster.kind is ClusterKind.PBS:
         return document(await _backup_server(call, cluster))
-    membership_request = cluster.optional(cluster.pve.cluster.status(), "Quorum is not known")
-    view, membership = await asyncio.gather(cluster.inventory_view(), membership_request)
+    view, membership = await asyncio.gather(
+        cluster.inventory_view(), cluster.membership("Quorum is not known")
+    )
     with deadline(DETAIL_SECONDS):  # the rest of the answer is worth more than these
         ceph, paused_vmids = await asyncio.gather(
             _ceph(cluster, view), _paused(call, cluster, view)
@@ -183,11 +184,8 @@ async def _backup_server(call: Call, cluster: Cluster) -> BackupServerHealth:
 
     async def rows(table: Table) -> Sequence[Any]:
         """Return the rows that the tool of the table would show."""
-        scope = reach(call.caller, table, cluster.name, call.tool)
-        if scope:
-            return await load(table, cluster.within(scope), with_budget(call))
-        cluster.notes.add(f"No {table.name} here: {table.tool} is not granted on {cluster.name}.")
-        return []
+        view = view_of(call.caller, table, cluster, call.tool)
+        return [] if view is None else await load(table, view, with_budget(call))
 
     version, stores, jobs = await asyncio.gather(
         cluster.optional(cluster.pbs.version(), "Its version is not known"),

@@ -99,7 +99,7 @@ _NOT_SHOWN = {"cipassword"}
 async def get_vm_config(call: Call, *, cluster_name: ItsCluster = None, vmid: VmId) -> Document:
     """Get a guest's configuration in force (CPU, memory, disks, networks), and pending changes."""
     cluster = await cluster_with(call, cluster_name, vmids=[vmid])
-    api = await cluster.handle(vmid)
+    api = await cluster.readable(vmid)
     both, raw_lines = await asyncio.gather(_configs(api), _raw_lines(api))
     config, pending = both.current, pending_changes(both)
     if pending:

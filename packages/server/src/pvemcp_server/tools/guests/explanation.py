@@ -6,13 +6,12 @@ It compares the use now with the guest's own week, and shows its disks, node and
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import and_
 from typing import Annotated, Any, Final, Literal
 
 from proxmox_client.api.status import GuestStatus
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.query.sources import view_of
 from pvemcp_server.tables import (
     LoadRequest,
     Table,
@@ -232,17 +231,11 @@ class _Reader:
 
     async def _rows(self, table: Table, request: LoadRequest) -> Sequence[Any]:
         """Return the rows that the role grants to this tool and to those that show the table."""
-        caller, name = self.call.caller, self.cluster.name
-        scopes = (caller.resources(tool, Effect.READ, name) for tool in table.tools)
-        scope = reduce(and_, scopes, self.cluster.scope)
-        what = table.name.replace("_", " ")
-        if not scope:
-            tools = " and ".join(table.tools)
-            self.call.notes.add(f"No {what} here: {tools} is not granted on {name}.")
+        view = view_of(self.call.caller, table, self.cluster, self.call.tool)
+        if view is None:
             return ()
-        view = self.cluster.within(scope)
         loading = load(table, view, with_budget(self.call, request))
-        rows = await view.optional(loading, f"The {what} are missing")
+        rows = await view.optional(loading, f"The {table.name.replace('_', ' ')} are missing")
         if rows is not None and table.looks_filtered(view.account, rows):
             await explain_filtered(view, table)
         return rows or ()

@@ -74,7 +74,7 @@ class _GuestReport:
 async def get_vm_status(call: Call, *, cluster_name: ItsCluster = None, vmid: VmId) -> Document:
     """Get a guest's live state: CPU, memory, lock, HA, running task, agent, OS, IPs."""
     cluster = await cluster_with(call, cluster_name, vmids=[vmid])
-    api = await cluster.handle(vmid)
+    api = await cluster.readable(vmid)
     status = await api.status()
     task, report = await asyncio.gather(
         _running_task(cluster, api), _guest_report(cluster, api, status)

@@ -7,7 +7,7 @@ from time import monotonic
 
 from proxmox_client import ProxmoxError
 from proxmox_client.api.storage import Storage, StorageContentKind, Volume
-from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
 from pvemcp_server.tables.registry import Budget, LoadRequest
@@ -58,6 +58,7 @@ async def delete_backup(
     title="Delete ISO",
     area=Area.STORAGE,
     effect=Effect.DESTROY,
+    toolset=Toolset.CONTENT,
     needs=(needs.STORAGES, needs.CONTENT, needs.GUESTS),
 )
 async def delete_iso(
@@ -76,6 +77,7 @@ async def delete_iso(
     "DeleteStorageContent",
     area=Area.STORAGE,
     effect=Effect.DESTROY,
+    toolset=Toolset.CONTENT,
     needs=(needs.STORAGES, needs.CONTENT, needs.GUESTS),
 )
 async def delete_storage_content(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from proxmox_client.api.storage import ChecksumAlgorithm
-from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.errors import BadArgument, Precondition
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, Rule, StorageName
@@ -53,6 +53,7 @@ _BY_LENGTH: dict[int, ChecksumAlgorithm] = {
     title="Download ISO",
     area=Area.STORAGE,
     effect=Effect.WRITE,
+    toolset=Toolset.CONTENT,
     open_world=True,
     needs=(needs.STORAGES, needs.TEMPLATES, needs.NETWORK),
 )

@@ -55,6 +55,7 @@ REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     413: {"model": GateRefusal, "description": "The body is larger than 256 KiB"},
     415: {"model": Wrong, "description": "A multipart form"},
     421: {"model": GateRefusal, "description": "The server is not known under this host's name"},
+    409: {"model": Wrong, "description": "Another change was made at the same time"},
     422: {"model": Wrong, "description": "Not possible; the answer says why"},
     431: {"description": "The head is larger than 64 KiB; no body, and the connection ends"},
     503: {"description": "All connections are in use; no body, and the connection ends"},

@@ -67,7 +67,10 @@ def arguments_of(form: FormData, schema: Mapping[str, Any], prefix: str) -> dict
 def read_json(name: str, text: str) -> Any:
     """Parse JSON; raise BadArgument with the position of the error."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise BadArgument(name, "has a lone surrogate, which is no character.") from None
     except json.JSONDecodeError as error:
         position = f"line {error.lineno}, column {error.colno}"
         raise BadArgument(name, f"is not JSON at {position}: {error.msg}.") from None
@@ -75,6 +78,7 @@ def read_json(name: str, text: str) -> Any:
         raise BadArgument(name, "is nested too deeply.") from None
     except ValueError:  # more digits than Python converts
         raise BadArgument(name, "has a number that is too long.") from None
+    return value
 
 
 def _value(name: str, text: str, schema: Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request, Response
 
 from pvemcp_server.access.keys import KeyChanges, KeyFields
+from pvemcp_server.access.model import Toolset
 from pvemcp_server.admin import keys, overview
 from pvemcp_server.admin.client_setup import CLIENTS, Connection, endpoint_url
 from pvemcp_server.admin.context import AdminContext
@@ -118,4 +119,4 @@ def _show_secret(
 
 
 async def _choices(context: AdminContext) -> dict[str, Any]:
-    return (await keys.key_choices(context)).model_dump()
+    return {**(await keys.key_choices(context)).model_dump(), "toolsets": list(Toolset)}

@@ -38,7 +38,7 @@ async def begin(
     request: Request, needed: SecondFactorNeeded, by: str, response: Response, confirms: str = ""
 ) -> Response:
     """Keep the state of the first step in this browser; the response leads to the second one."""
-    sealed = await authentication.begin_second_step(services_of(request), needed, by, confirms)
+    sealed = authentication.begin_second_step(services_of(request), needed, by, confirms)
     lifetime = int(authentication.SECOND_STEP_LIFE.total_seconds())
     _cookie(request).set(response, sealed, max_age=lifetime)
     return response

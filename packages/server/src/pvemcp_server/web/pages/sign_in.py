@@ -112,7 +112,7 @@ async def change_password(
         await authentication.check_password(
             services, admin, current, address_of(request), device_of(request), action=CHANGE
         )
-        await services.access.admins.set_password(name, _checked(current, new, again))
+        admin = await services.access.admins.set_password(name, _checked(current, new, again))
     except TooManyFailures as denied:
         wrong = too_many_attempts(denied)
     except AccessDenied:

@@ -1,0 +1,205 @@
+"""Questions that ask for a change, run as real writes, and what no tool does yet."""
+
+from pvemcp_server.access.model import Caller, Grant, Role
+from pvemcp_server.mcp.instructions import instructions
+from pvemcp_server.toolkit.registry import tools
+
+from .model import call, query, question
+
+
+def instructed():
+    """Return the instructions of a key that may use every tool."""
+    every = Role(1, "test", "", (Grant(frozenset(tools())),))
+    return instructions(tools(), Caller("k", "test", every))
+
+
+def no_tool(id_, words, name, phrase):
+    """Declare a question that no tool answers, and what the instructions say of it instead."""
+
+    @question(id_, words, no_tool=(name,))
+    def says_so(_demo):
+        yield phrase in instructed() or name in tools(), True
+
+    return says_so
+
+
+no_tool("B18", "Evacuate pve02", "EvacuateNode", "evacuate nodes")
+no_tool("B20", "Clone a VM from tpl-debian-13", "CloneVm", "clone")
+no_tool("B38", "Move the disk of db-primary to local-zfs", "MoveVmDisk", "move disks")
+no_tool("B39", "Give 106 4 GB more memory", "UpdateVmConfig", "reconfigure")
+no_tool("B50", "Stop the running task", "StopTask", "stop tasks")
+no_tool("B51", "Unlock VM 118", "UnlockVm", "unlock")
+no_tool("B58", "Open a console on web-03", "OpenConsole", "open consoles")
+
+
+@question(
+    "B16",
+    "Shut down everything in staging except pool infra",
+    query(
+        "guests",
+        "vmid",
+        "name",
+        "pool",
+        where=[
+            ("tags", "CONTAINS", "staging"),
+            ("status", "=", "running"),
+            ("pool", "!=", "infra"),
+        ],
+        cluster_name="prod",
+    ),
+    lambda found: [
+        call("ChangeVmState", cluster_name="prod", vmid=vmid, action="Shutdown", wait=True)
+        for vmid in found.column("vmid")
+    ],
+    calls=10,
+    tokens=1_700,
+    writes=True,
+)
+def shut_down_a_pool(demo, found, *done):
+    staging = [
+        g for s, g in demo.guests() if s is demo.prod and demo.prod.pool_of(g.vmid) == "staging"
+    ]
+    yield {guest.vmid for guest in staging if guest.status == "running"}, set()
+    yield len(done), len(found.data)
+
+
+@question(
+    "B17",
+    "Snapshot everything in pool office before patching",
+    query("guests", "vmid", "status", where=[("pool", "=", "office")]),
+    lambda found: [
+        call(
+            "CreateVmSnapshot", cluster_name="prod", vmid=vmid, snapshot_name="patching", wait=True
+        )
+        for vmid, status in found.column("vmid", "status")
+        if status != "unknown"
+    ],
+    calls=7,
+    tokens=1_400,
+    writes=True,
+)
+def snapshots_of_a_pool(demo, found, *done):
+    office = [
+        g for s, g in demo.guests() if s is demo.prod and demo.prod.pool_of(g.vmid) == "office"
+    ]
+    yield {guest.vmid for guest in office if "patching" not in guest.snapshots}, set()
+    yield any(reply.failed for reply in done), False
+
+
+@question(
+    "B37",
+    "restrt the nginx websrver on homelab",
+    query("guests", where=[("name", "CONTAINS", "nginx")]),
+    lambda found: call(
+        "ChangeVmState",
+        cluster_name="home-lab",
+        vmid=found.data[0]["vmid"],
+        action="Reboot",
+        wait=True,
+    ),
+    writes=True,
+)
+def reboot_a_container(demo, found, done):
+    guest = demo.guest("nginx-proxy")
+    yield found.column("cluster", "vmid"), [("home-lab", guest.vmid)]
+    yield done.failed, False
+    yield guest.running and guest.uptime(demo.now) < 3600, True
+
+
+@question(
+    "B80",
+    "Delete the snapshots that are older than a year",
+    query("snapshots", "cluster", "vmid", "name", "date", where=[("date", "<", "-1y")]),
+    lambda found: [
+        call(
+            "DeleteVmSnapshot",
+            cluster_name=row["cluster"],
+            vmid=row["vmid"],
+            snapshot_name=row["name"],
+            wait=True,
+        )
+        for row in found.data
+    ],
+    calls=6,
+    writes=True,
+)
+def delete_old_snapshots(demo, found, *done):
+    year = 365 * 86_400
+    left = [s for _, g in demo.guests() for s in g.snapshots.values() if s.time < demo.now - year]
+    yield left, []
+    yield len(done) == len(found.data) > 1, True
+
+
+@question(
+    "B82",
+    "Bring web-08 back up",
+    query("guests", where=[("name", "=", "web-08")]),
+    lambda found: call(
+        "ChangeVmState", vmid=found.data[0]["vmid"], cluster_name="prod", action="Start", wait=True
+    ),
+    writes=True,
+)
+def start_a_guest(demo, found, done):
+    yield done.failed, False
+    yield demo.guest("web-08").status, "running"
+
+
+@question(
+    "N44",
+    "stop vm 104 in prod now",
+    call("ChangeVmState", vmid=104, cluster_name="prod", action="Stop"),
+    writes=True,
+)
+def guest_of_an_offline_node(demo, refusal):
+    yield refusal.failed and "pve05" in refusal.text and "offline" in refusal.text, True
+    yield demo.prod.guests[104].node, "pve05"
+
+
+@question(
+    "N45", "start tpl-debian-13", call("ChangeVmState", vmid=9000, action="Start"), writes=True
+)
+def start_a_template(demo, refusal):
+    yield refusal.failed and "template" in refusal.text, True
+    yield demo.prod.guests[9000].status, "stopped"
+
+
+@question(
+    "N46",
+    "Lösche die älteste ungeschützte Archivsicherung von 105",
+    query(
+        "backups",
+        "cluster",
+        "node",
+        "storage",
+        "volid",
+        "creation",
+        where=[("vmid", "=", 105), ("storage", "=", "nfs-archive"), ("protected", "=", "no")],
+        order="creation",
+        limit=1,
+    ),
+    lambda found: call(
+        "DeleteBackup",
+        cluster_name="prod",
+        node=found.data[0]["node"],
+        storage="nfs-archive",
+        volid=found.data[0]["volid"],
+        wait=True,
+    ),
+    writes=True,
+)
+def delete_the_oldest_backup(demo, found, done):
+    yield done.failed, False
+    left = [v.volid for v in demo.prod.storages["nfs-archive"].everything() if v.vmid == 105]
+    yield found.data[0]["volid"] in left, False
+    yield len(left), 3
+
+
+@question(
+    "N47",
+    "migrate 105 to pve05",
+    call("MigrateVm", cluster_name="prod", vmid=105, target_node="pve05", online=True),
+    writes=True,
+)
+def migrate_to_an_offline_node(demo, refusal):
+    yield refusal.failed and "offline" in refusal.text, True
+    yield demo.prod.guests[105].node, "pve01"
