@@ -107,7 +107,8 @@ async def test_pages_show_what_it_is(front, fields, server):
     assert "Proxmox Backup Server" in (await front.get("/admin/clusters")).text
     assert "main 74%, offsite 93%" in (await front.get("/admin/overview/clusters")).text
     edited = {name: form[name] for name in ("name", "hosts", "tls_mode", "fingerprint")}
-    assert 'name="kind"' not in (await front.get("/admin/clusters/backup/edit")).text
+    edit = (await front.get("/admin/clusters/backup/edit")).text
+    assert '<input type="hidden" name="kind" value="pbs">' in edit
     assert (await front.post("/admin/clusters/backup/change", **edited)).headers["hx-redirect"]
     assert (await front.services.access.clusters.get("backup")).kind is ClusterKind.PBS
 
