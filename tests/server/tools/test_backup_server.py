@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from proxmox_client.emulator import ManualClock, Scenario, demo
+from proxmox_client.emulator.http.malformations import MALFORMATIONS
 from pvemcp_server.access.model import Resources
 from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.registry import tables
@@ -19,6 +20,7 @@ from .tool_client import ToolClient, open_tool_client
 pytestmark = pytest.mark.anyio
 SERVER = "backup"
 EXAMPLES = examples(PROD)
+COUNTS = {"pbs_datastores": 2, "pbs_snapshots": 600, "pbs_jobs": 6}  # rows of the demo, at least
 
 
 @pytest.fixture(scope="module")
@@ -353,6 +355,28 @@ async def test_a_server_without_faults_needs_no_attention(anyio_backend):
         assert "pbs_snapshots" in message
         assert "is a Proxmox Backup Server" in (await healthy("ListVms")).notes
         assert "is a Proxmox Backup Server" in await healthy.refused("GetVmStatus", vmid=100)
+
+
+async def test_malformed_answers_cost_their_own_rows_and_are_noted(client):
+    emulated = client[SERVER].emulated
+    reads = {
+        "pbs_datastores": "/status/datastore-usage",
+        "pbs_snapshots": "/admin/datastore/main/snapshots",
+        "pbs_jobs": "/admin/(verify|sync)",
+    }
+    for table, path in reads.items():
+        for shape in MALFORMATIONS:
+            fault = emulated.fault("malformed", path=path, shape=shape)
+            client.refresh()
+            query = asking(table, "datastore", "COUNT(*) as n", groupBy=["datastore"])
+            answer = await client("ExecuteQuery", **query)
+            emulated.faults.remove(fault)
+            assert "failed on this" not in answer.text + answer.notes, (table, shape)
+            if answer.failed or sum(row["n"] for row in answer.data) < COUNTS[table]:
+                where = f"{answer.text if answer.failed else ''} {answer.notes}"
+                assert SERVER in where or "cannot be decoded" in where, (table, shape, where)
+    client[SERVER].inventory.failure = None
+    client.refresh()
 
 
 async def test_one_that_is_down_is_listed_and_costs_only_its_own_rows(client):
