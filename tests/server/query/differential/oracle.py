@@ -110,9 +110,10 @@ def _matching(table: str, dataset: Dataset, values: Mapping[str, Any]) -> Iterat
     own = {name: value for name, value in values.items() if name != "cluster"}
     if None in values.values():
         return
-    for row in dataset.rows[table].get(values["cluster"], ()):
-        if all(getattr(row, name) == value for name, value in own.items()):
-            yield {"cluster": values["cluster"], "row": row, "dataset": dataset, "table": table}
+    for cluster, rows in dataset.rows[table].items():
+        for row in rows if values.get("cluster", cluster) == cluster else ():
+            if all(getattr(row, name) == value for name, value in own.items()):
+                yield {"cluster": cluster, "row": row, "dataset": dataset, "table": table}
 
 
 def _own_value(record: Record, name: str) -> Any:
