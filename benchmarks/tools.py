@@ -23,7 +23,7 @@ from proxmox_client import ApiToken, Client, Tls
 from proxmox_client.emulator import Clock, Emulator, Scenario
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.jobs import BackupJob, Pool
-from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role
+from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role, Toolset
 from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
 from pvemcp_server.pipeline.pipeline import Pipeline, Result
@@ -80,7 +80,9 @@ class Bench:
     async def kinds(self) -> dict[str, ClusterKind]:
         return {"lab": ClusterKind.PVE}
 
-    async def open(self, name: str, _caller: Caller, scope: Resources, notes: Notes) -> Cluster:
+    async def open(
+        self, name: str, _identities: Mapping[str, int], scope: Resources, notes: Notes
+    ) -> Cluster:
         return Cluster(name, "", self.pve, "bench", self.inventory, scope, notes)
 
     async def current(self) -> Values:
@@ -104,7 +106,8 @@ class Bench:
     async def run(self, tool: str, arguments: Mapping[str, Any]) -> Result:
         role = Role(1, "bench", "", (Grant(frozenset({ANY}), resources=EVERYTHING),))
         pipeline = Pipeline(tools(), self, self, self, self)  # type: ignore[arg-type]
-        result = await pipeline.call(Caller("k", "bench", role), tool, arguments, self)  # type: ignore[arg-type]
+        caller = Caller("k", "bench", role, toolsets=frozenset(Toolset))
+        result = await pipeline.call(caller, tool, arguments, self)  # type: ignore[arg-type]
         if result.cause:
             raise RuntimeError(f"{tool}: {result.blocks[0]}")
         return result

@@ -92,6 +92,11 @@ MESSAGES: Final = (
         "Solve the reason and repeat the call.",
     ),
     Message(
+        "The {rows} are missing:",
+        "A part of ExplainGuest or CheckMaintenance could not be read; the reason follows.",
+        "Solve the reason and repeat the call.",
+    ),
+    Message(
         "Missing: {table} of {cluster}.",
         "A query could not read the table on that cluster; the reason follows.",
         "Solve the reason, or name another cluster in `cluster_name`.",

@@ -218,6 +218,25 @@ async def test_a_name_that_resolves_to_a_metadata_address_later_gets_nothing(
     assert receiver.requests == []
 
 
+async def test_a_message_is_sent_to_an_address_that_was_checked(
+    served, webhook, receiver, monkeypatch
+):
+    port = int(re.findall(r":(\d+)/", receiver.url)[0])
+    await webhook.configure(receiver.url.replace("127.0.0.1", "localhost"))
+    resolved = []
+
+    async def resolve(name, *_args, **_options):
+        resolved.append(name)
+        # nothing listens on the first one
+        return [(2, 1, 6, "", (address, port)) for address in ("127.255.255.254", "127.0.0.1")]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    await webhook.post(await webhook.configured(), MESSAGE)
+    assert resolved == ["localhost"]
+    [(headers, _)] = receiver.requests
+    assert headers["Host"] == f"localhost:{port}"
+
+
 async def test_a_test_message_reports_what_the_receiver_answers(served, receiver):
     context = AdminContext(served.app.endpoint.services, by="ada", authority=COMMAND_LINE)
     with pytest.raises(CallError, match="There is no webhook"):

@@ -3,16 +3,11 @@
 import anyio
 import pytest
 
-from pvemcp_server.access.model import EVERYTHING, Caller, Grant, Resources, Role
+from pvemcp_server.access.model import EVERYTHING, Resources
 from pvemcp_server.clusters import Notes, connections
 from pvemcp_server.errors import CallError, UnknownName
 
 pytestmark = pytest.mark.anyio
-ROLE = Role(1, "all", "", (Grant(frozenset({"*"})),))
-
-
-def caller(**identities: int) -> Caller:
-    return Caller("k", "key", ROLE, identities=identities)
 
 
 async def add_identity(access, new_token, name: str) -> int:
@@ -23,16 +18,16 @@ async def add_identity(access, new_token, name: str) -> int:
 
 
 async def test_callers_of_one_identity_share_client_and_inventory(clusters):
-    first = await clusters.open("lab", caller(), EVERYTHING, Notes())
-    second = await clusters.open("lab", caller(), EVERYTHING, Notes())
+    first = await clusters.open("lab", {}, EVERYTHING, Notes())
+    second = await clusters.open("lab", {}, EVERYTHING, Notes())
     assert first.pve is second.pve
     assert first.inventory is second.inventory
 
 
 async def test_each_identity_has_its_own_client_and_inventory(clusters, access, new_token):
     bound = await add_identity(access, new_token, "narrow")
-    default = await clusters.open("lab", caller(), EVERYTHING, Notes())
-    narrow = await clusters.open("lab", caller(lab=bound), EVERYTHING, Notes())
+    default = await clusters.open("lab", {}, EVERYTHING, Notes())
+    narrow = await clusters.open("lab", {"lab": bound}, EVERYTHING, Notes())
     assert default.inventory is not narrow.inventory
     assert default.pve._pool is narrow.pve._pool, "a cluster's limits hold for all its accounts"
     assert len((await default.inventory_view()).guests) == 6
@@ -42,14 +37,14 @@ async def test_each_identity_has_its_own_client_and_inventory(clusters, access, 
 
 async def test_a_binding_to_a_removed_identity_never_uses_the_default(clusters):
     with pytest.raises(CallError, match="no Proxmox token for this key"):
-        await clusters.open("lab", caller(lab=999), EVERYTHING, Notes())
+        await clusters.open("lab", {"lab": 999}, EVERYTHING, Notes())
 
 
 async def test_a_changed_cluster_is_opened_again(clusters, access, store):
-    before = await clusters.open("lab", caller(), EVERYTHING, Notes())
+    before = await clusters.open("lab", {}, EVERYTHING, Notes())
     await access.clusters.change("lab", description="changed")
     await store.watch.poll()
-    after = await clusters.open("lab", caller(), EVERYTHING, Notes())
+    after = await clusters.open("lab", {}, EVERYTHING, Notes())
     assert after.description == "changed"
     assert after.pve is not before.pve
 
@@ -57,7 +52,7 @@ async def test_a_changed_cluster_is_opened_again(clusters, access, store):
 async def test_configuration_read_before_a_change_is_not_cached(
     clusters, access, store, monkeypatch
 ):
-    await clusters.open("lab", caller(), EVERYTHING, Notes())
+    await clusters.open("lab", {}, EVERYTHING, Notes())
     await clusters.forget()
     read = store.clusters.all
 
@@ -69,13 +64,13 @@ async def test_configuration_read_before_a_change_is_not_cached(
         return records
 
     monkeypatch.setattr(store.clusters, "all", read_and_then_change)
-    await clusters.open("lab", caller(), EVERYTHING, Notes())
-    after = await clusters.open("lab", caller(), EVERYTHING, Notes())
+    await clusters.open("lab", {}, EVERYTHING, Notes())
+    after = await clusters.open("lab", {}, EVERYTHING, Notes())
     assert after.description == "changed"
 
 
 async def test_a_replaced_client_is_closed_after_its_calls(clusters, access, store, monkeypatch):
-    before = await clusters.open("lab", caller(), EVERYTHING, Notes())
+    before = await clusters.open("lab", {}, EVERYTHING, Notes())
     closed, close = anyio.Event(), before.pve.aclose
 
     async def closing() -> None:
@@ -94,14 +89,14 @@ async def test_a_replaced_client_is_closed_after_its_calls(clusters, access, sto
 
 async def test_an_unknown_cluster_error_names_the_configured_ones(clusters):
     with pytest.raises(UnknownName, match="lab"):
-        await clusters.open("lap", caller(), EVERYTHING, Notes())
+        await clusters.open("lap", {}, EVERYTHING, Notes())
 
 
 async def test_a_guest_outside_the_scope_looks_missing(clusters):
-    whole = await clusters.open("lab", caller(), EVERYTHING, Notes())
+    whole = await clusters.open("lab", {}, EVERYTHING, Notes())
     visible, hidden, *_ = (guest.vmid for guest in (await whole.inventory_view()).guests)
     scope = Resources(vmids=frozenset({visible}))
-    narrow = await clusters.open("lab", caller(), scope, Notes())
+    narrow = await clusters.open("lab", {}, scope, Notes())
     with pytest.raises(UnknownName) as of_hidden:
         await narrow.guest(hidden)
     with pytest.raises(UnknownName) as of_missing:
@@ -113,7 +108,7 @@ async def test_a_guest_outside_the_scope_looks_missing(clusters):
 
 async def test_a_failure_of_one_node_is_noted_and_the_others_answered(clusters, lab):
     notes = Notes()
-    cluster = await clusters.open("lab", caller(), EVERYTHING, notes)
+    cluster = await clusters.open("lab", {}, EVERYTHING, notes)
     nodes = [node.node for node in (await cluster.inventory_view()).nodes]
     await lab.node_down(nodes[-1])
     answers, missing = await cluster.ask_all(nodes, lambda node: cluster.pve.node(node).status())

@@ -10,7 +10,7 @@ import pytest
 
 from proxmox_client.api.resources import NodeResource, QemuResource, StorageResource
 from proxmox_client.emulator.state.jobs import LogEntry
-from pvemcp_server.access.model import EVERYTHING, Caller, Grant, Resources, Role
+from pvemcp_server.access.model import EVERYTHING, Resources
 from pvemcp_server.clusters import Notes
 from pvemcp_server.settings import Values
 from pvemcp_server.store.background import housekeeping
@@ -27,7 +27,6 @@ from pvemcp_server.tables.history import (
 from pvemcp_server.tables.registry import LoadRequest
 
 pytestmark = pytest.mark.anyio
-ROLE = Role(1, "all", "", (Grant(frozenset({"*"})),))
 KINDS = frozenset({"config", "guest", "node", "storage"})
 ON = Values(history_minutes=5)
 
@@ -49,8 +48,7 @@ def read_at(store, clusters):
 async def rows(clusters, scope=EVERYTHING, identity=None, **request):
     """Return the rows of the history, and the notes."""
     identities = {"lab": identity} if identity else {}
-    caller = Caller("k", "key", ROLE, identities=identities)
-    cluster = await clusters.open("lab", caller, scope, Notes())
+    cluster = await clusters.open("lab", identities, scope, Notes())
     cluster.inventory.invalidate()
     found = await load(changes, cluster, LoadRequest(types=KINDS, **request))
     return [row for row in found if "after 20" in row.text], list(cluster.notes)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-DATASETS, QUERIES = 200, 50
+DATASETS, QUERIES = 100, 100
 
 
 @pytest.mark.slow

@@ -50,6 +50,13 @@ def test_a_command_cut_within_a_quotation_is_parsed_to_its_end():
     assert (parsed.vmids, parsed.options["storage"]) == ({100}, "nfs")
 
 
+@pytest.mark.parametrize("word", ["a", "'a' ", "--a b ", "\\", '"', "a'"])
+def test_of_a_command_of_megabytes_only_the_beginning_is_parsed(word):
+    parsed = command(f"100 --storage nfs --notes-template {word * 1_000_000}")
+    assert (parsed.vmids, parsed.options["storage"]) == ({100}, "nfs")
+    assert sum(len(str(value)) for value in parsed.options.values()) < 10_000
+
+
 def test_a_task_without_a_command_belongs_to_the_only_job_of_its_storage():
     nightly = job(storage="nfs")
     others = [job("off", storage="nfs", enabled=0), job("x", storage="pbs")]

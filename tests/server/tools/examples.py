@@ -68,6 +68,7 @@ def examples(place: Place) -> dict[str, Arguments]:
         "BackupVm": {**guest, "storage": place.backups},
         "ListNodes": cluster,
         "GetNodeStatus": node,
+        "CheckMaintenance": node,
         "ListReplications": cluster,
         "ListNodeRrdData": cluster,
         "ListTasks": cluster,

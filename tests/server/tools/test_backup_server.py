@@ -372,9 +372,8 @@ async def test_malformed_answers_cost_their_own_rows_and_are_noted(client):
             answer = await client("ExecuteQuery", **query)
             emulated.faults.remove(fault)
             assert "failed on this" not in answer.text + answer.notes, (table, shape)
-            if answer.failed or sum(row["n"] for row in answer.data) < COUNTS[table]:
-                where = f"{answer.text if answer.failed else ''} {answer.notes}"
-                assert SERVER in where or "cannot be decoded" in where, (table, shape, where)
+            if not answer.failed and sum(row["n"] for row in answer.data) < COUNTS[table]:
+                assert SERVER in answer.notes, (table, shape, answer.notes)
     client[SERVER].inventory.failure = None
     client.refresh()
 

@@ -147,6 +147,31 @@ async def test_a_target_storage_of_a_migration_has_to_be_granted(demo_client):
 
 
 @pytest.mark.parametrize(
+    ("granted", "fills"),
+    [
+        (Resources(), False),
+        (Resources(target_storages=frozenset({"ceph-vm"})), False),
+        (Resources(target_storages=frozenset({"local-zfs"})), True),
+        (Resources(storages=frozenset({"local-zfs"})), True),
+        (Resources(nodes=frozenset({"pve02"})), True),
+    ],
+)
+async def test_a_migration_copies_disks_to_granted_storages_only(demo_client, granted, fills):
+    state = demo_client["prod"].emulated.state
+    vmid = next(
+        guest.vmid
+        for guest in state.guests.values()
+        if guest.node == "pve03" and str(guest.config.get("scsi0", "")).startswith("local-zfs:")
+    )
+    moved = Resources(vmids=frozenset({vmid}), target_nodes=frozenset({"pve02"}))
+    call = {**PROD, "vmid": vmid, "target_node": "pve02", "online": True, "dry_run": True}
+    answer = await demo_client.scoped(moved | granted)("MigrateVm", **call)
+    assert answer.failed is not fills
+    expected = "Local disks are copied" if fills else "No storage 'local-zfs' on pve02 of prod."
+    assert expected in answer.text
+
+
+@pytest.mark.parametrize(
     "granted",
     [
         Resources(storages=frozenset({"pbs-main"})),
@@ -276,6 +301,9 @@ def change_what_is_hidden(state, scope):
         for disk in node.disks:
             disk.health = "FAILED"
         state.add_task(node.name, "vzdump", "", "new@pam", now - 100).finish("new", now - 50)
+        by_a_job = state.add_task(node.name, "vzdump", "", "root@pam", now - 100)
+        by_a_job.log.append("TASK ERROR: could not activate: storage 'new' is not online")
+        by_a_job.finish("new", now - 50)
     for storage in state.storages.values():
         storage.total = max(map(storage.used, state.nodes)) or 1
 

@@ -1,4 +1,4 @@
-"""A client that calls tools through the real pipeline, on emulated clusters over real HTTPS."""
+"""A client that calls tools through the real pipeline, on emulated clusters."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -22,6 +22,8 @@ from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.settings import Values
 from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.toolkit.registry import tools
+
+from .in_process import InProcess
 
 Request = Callable[[str, str, Mapping[str, Any]], Awaitable[Response]]
 
@@ -52,7 +54,9 @@ class FakeClusters:
             for name, each in sorted(self.connected.items())
         }
 
-    async def open(self, name: str, caller: Caller, scope: Resources, notes: Notes) -> Cluster:
+    async def open(
+        self, name: str, identities: Mapping[str, int], scope: Resources, notes: Notes
+    ) -> Cluster:
         connected = self.connected[name]
         return Cluster(
             name=name,
@@ -188,15 +192,19 @@ async def open_tool_client(
     clock: Clock | None = None,
     *,
     kept: bool = False,
+    https: bool = False,
     backup_servers: bool = False,
 ) -> AsyncIterator[ToolClient]:
-    """Start the scenario's clusters and yield a client to them, on request with backup servers."""
+    """Start the scenario's clusters and yield a client to them, in this process or over HTTPS.
+
+    With `backup_servers`, also to these, always over HTTPS.
+    """
     async with AsyncExitStack() as stack:
         emulator = await stack.enter_async_context(Emulator(scenario, clock=clock or Clock(PACE)))
         clusters = FakeClusters()
         servers = emulator.backup_servers.values() if backup_servers else ()
         for emulated in (*emulator, *servers):
-            connected = await stack.enter_async_context(connect(emulated, kept=kept))
+            connected = await stack.enter_async_context(connect(emulated, kept=kept, https=https))
             clusters.connected[emulated.name] = connected
         yield ToolClient(clusters)
 
@@ -222,6 +230,7 @@ async def connect(
     token: tuple[str, str] | None = None,
     *,
     kept: bool = False,
+    https: bool = False,
 ) -> AsyncIterator[ConnectedCluster]:
     """Connect to an emulated cluster with its own API token, or with another one.
 
@@ -229,11 +238,14 @@ async def connect(
     """
     account, secret = token or emulated.token
     auth = ApiToken(account, secret)
+    server: Client | BackupServer
     if isinstance(emulated, EmulatedBackupServer):
-        opened, tls = BackupServer, Tls(fingerprints={emulated.fingerprint})
+        pins = Tls(fingerprints={emulated.fingerprint})
+        server = BackupServer(emulated.hosts, auth, tls=pins, name=emulated.name)
     else:
-        opened, tls = Client, Tls(ca_pem=emulated.ca_pem)
-    async with opened(emulated.hosts, auth, tls=tls, name=emulated.name) as pve:
+        tls, wire = Tls(ca_pem=emulated.ca_pem), None if https else InProcess(emulated)
+        server = Client(emulated.hosts, auth, tls=tls, name=emulated.name, http_transport=wire)
+    async with server as pve:
         connected = ConnectedCluster(emulated, pve, Inventory(pve, lambda: 10.0), account)
         send = pve.transport.request
         if kept:

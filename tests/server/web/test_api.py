@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -12,13 +12,17 @@ from pydantic import TypeAdapter
 from proxmox_client import Client
 from proxmox_client.emulator.certificates import CertificateAuthority
 from proxmox_client.hosts import Host
+from pvemcp_server.admin.clusters import MOST_HOSTS
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.audit import Event, Forwarder
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.store.columns import HIGHEST_ID
+from pvemcp_server.store.database import DatabaseFailed
 from pvemcp_server.web.api import create_api
 from pvemcp_server.web.api.answers import REFUSALS
 from pvemcp_server.web.pages.forms import read_json
+
+from .conftest import ADMIN, PASSWORD
 
 pytestmark = pytest.mark.anyio
 
@@ -33,6 +37,36 @@ def test_no_number_of_a_row_is_beyond_what_every_database_compares():
     ]
     assert len(numbers) > 2
     assert [(path, most) for path, most in numbers if most > HIGHEST_ID] == []
+
+
+@pytest.mark.parametrize("failing", ["reading", "writing"])
+async def test_a_database_that_fails_is_answered_with_503(front, monkeypatch, failing):
+    @asynccontextmanager
+    async def full():
+        raise DatabaseFailed("database or disk is full")
+        yield
+
+    monkeypatch.setattr(front.services.store.database, failing, full)
+    api = await front.api("POST", "/keys", json={"name": "laptop"})
+    page = await front.http.post("/admin/sign-in", data={"name": ADMIN, "password": PASSWORD})
+    for answer in (api, page):
+        assert answer.status_code == 503
+        assert "cannot be written" in answer.text
+        assert answer.headers["Retry-After"] == "5"
+
+
+async def test_no_request_contacts_more_hosts_than_a_cluster_has(front):
+    hosts = [f"192.0.2.{number}" for number in range(MOST_HOSTS + 1)]
+    cluster = {"name": "lab", "hosts": hosts, "token_id": "a@pam!b", "token_secret": "secret"}
+    requests = [
+        ("POST", "/clusters/fingerprints", hosts),
+        ("POST", "/clusters/try", cluster),
+        ("POST", "/clusters", cluster),
+        ("PATCH", "/clusters/lab", {"hosts": hosts}),
+    ]
+    for method, path, body in requests:
+        answer = await front.api(method, path, json=body)
+        assert (answer.status_code, "hosts: " in answer.json()["error"]) == (422, True), path
 
 
 @pytest.mark.parametrize("text", ['["\\ud800"]', '{"\\udfff": 1}'])

@@ -360,12 +360,12 @@ class Transport:
             self._watch_node(domain.node) if method == "GET" and domain.node else nullcontext(),
         ):
             safe = method == "GET"
-            headers = await self._credentials(method)
+            headers = await self._session.headers(method) if self._session else self._token
             response = await pool.send(method, path, form, headers, safe=safe)
             if response.status == 401 and self._session:
                 self._session.invalidate(headers)
                 if safe:  # a write is never sent twice, not even after a 401
-                    headers = await self._credentials(method)
+                    headers = await self._session.headers(method)
                     response = await pool.send(method, path, form, headers, safe=safe)
             if response.status >= 300:
                 raise response_error(path, *response)
@@ -425,7 +425,7 @@ class Transport:
 
         It takes no slot: those of a node that hangs are in use.
         """
-        headers = await self._credentials("GET")
+        headers = await self._session.headers("GET") if self._session else self._token
 
         async def response(host: str) -> Response | None:
             try:
@@ -438,10 +438,6 @@ class Transport:
         names = list(hosts)
         responses = await asyncio.gather(*map(response, names))
         return {host: each for host, each in zip(names, responses, strict=True) if each}
-
-    async def _credentials(self, method: str) -> dict[str, str]:
-        """Return the headers that authenticate a request of this account."""
-        return await self._session.headers(method) if self._session else self._token
 
     async def _sign_in(self, form: Mapping[str, str]) -> Ticket:
         path = "/access/ticket"

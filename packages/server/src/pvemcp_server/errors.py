@@ -19,6 +19,7 @@
     * NotPermitted        the administrator's role or the service token does not permit it
     * RecentSignInNeeded  the administrator has to confirm who they are first
     * RightsChanged       the key was refused, or its rights changed, while the call ran
+    * ServerStops         the server stopped while the call ran
     * OverBudget          a limit of time, rows or rate is exceeded
     * Unanswered          a write was sent, and its result is not known
     * Unrecorded          the audit cannot be written, so the call was not run
@@ -188,15 +189,24 @@ class RecentSignInNeeded(CallError):
         )
 
 
+_GIVEN_UP = "Tasks already started go on in Proxmox: check ListTasks before you repeat a write."
+
+
 class RightsChanged(CallError):
     """The key of a running call is not accepted any more, or its rights have changed."""
 
     def __init__(self) -> None:
         super().__init__(
             "The rights of this key changed while the call ran, so it was given up.",
-            hint="Tasks already started go on in Proxmox: check ListTasks before you repeat a "
-            "write.",
+            hint=_GIVEN_UP,
         )
+
+
+class ServerStops(CallError):
+    """The server stops before a running call has ended."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is shutting down and gave up this call.", hint=_GIVEN_UP)
 
 
 class OverBudget(CallError):

@@ -12,13 +12,14 @@ from pvemcp_server.query.engine import Database
 from pvemcp_server.query.execute import QueryResult
 from pvemcp_server.query.loader import build_database
 from pvemcp_server.query.parser import parse
+from pvemcp_server.query.plan import LimitPer, QueryPlan
 from pvemcp_server.query.pushdown import RequiredColumns
 from pvemcp_server.tables.registry import tables
 from pvemcp_server.tables.rows import Kind
 
 from .datasets import NOW, Dataset
 from .generator import QueryGenerator
-from .oracle import cut_groups, expected
+from .oracle import expected
 
 CATALOG = Catalog(dict(sorted(tables().items())))
 
@@ -50,7 +51,10 @@ def database(dataset: Dataset) -> Database:
 
 def answer(query: Any, rows: Database) -> list[dict[str, Any]]:
     """Return the engine's answer to a query, given as an object or JSON text."""
-    plan = bind(parse(query), CATALOG, NOW)
+    return _answer(bind(parse(query), CATALOG, NOW), rows)
+
+
+def _answer(plan: QueryPlan, rows: Database) -> list[dict[str, Any]]:
     return QueryResult.from_cells(plan, rows.execute(compile_plan(plan, CATALOG))).rows
 
 
@@ -63,19 +67,16 @@ def check(seed: int, queries: int) -> None:
     for _ in range(queries):
         query, reference = generator.query()
         source = rng.choice((query, json.dumps(query)))
-        answered, truth = answer(source, rows), expected(reference, dataset)
+        plan, (truth, cut) = bind(parse(source), CATALOG, NOW), expected(reference, dataset)
+        answered = _answer(plan, rows)
         if list(map(_cells, answered)) != list(map(_cells, truth)):
             raise Difference(query, answered, truth)
-        if reference.limit_per:
-            cut, counted = cut_groups(reference, dataset), _cut_groups(source, rows)
-            if counted != cut:
-                raise Difference(query, [{"cut": counted}], [{"cut": cut}])
+        if plan.limit_per and (counted := _cut_groups(plan, plan.limit_per, rows)) != cut:
+            raise Difference(query, [{"cut": counted}], [{"cut": cut}])
 
 
-def _cut_groups(query: Any, rows: Database) -> tuple[int, int]:
-    plan = bind(parse(query), CATALOG, NOW)
-    assert plan.limit_per
-    ((cut, groups),) = rows.execute(compile_cut_groups(plan, plan.limit_per, CATALOG))
+def _cut_groups(plan: QueryPlan, limit: LimitPer, rows: Database) -> tuple[int, int]:
+    ((cut, groups),) = rows.execute(compile_cut_groups(plan, limit, CATALOG))
     return cut or 0, groups
 
 

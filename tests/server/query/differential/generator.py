@@ -211,9 +211,10 @@ class QueryGenerator:
 
     def _condition(self, table: Table) -> tuple[Json, Comparison]:
         field = next(iter(self._fields(table, 1).values()))
-        others = [f for f in self._fields(table, 12).values() if _are_comparable(f, field)]
-        if others and self.rng.random() < 0.25:
-            return self._field_comparison(field, self.rng.choice(others))
+        if self.rng.random() < 0.25:
+            others = [f for f in self._fields(table, 12).values() if _are_comparable(f, field)]
+            if others:
+                return self._field_comparison(field, self.rng.choice(others))
         operator = self.rng.choice([op for op in Operator if op.fits(field.field.kind)])
         least, most = operator.arity
         number = self.rng.randint(least, min(most, 4))

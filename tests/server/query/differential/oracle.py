@@ -23,21 +23,15 @@ from .reference import (
 Record = Mapping[str, Any]  # a row with its cluster, its table and its dataset
 
 
-def expected(query: ReferenceQuery, dataset: Dataset) -> list[dict[str, Any]]:
-    """Return the rows of the answer, in order."""
-    groups = _groups_in_order(query, dataset)
+def expected(
+    query: ReferenceQuery, dataset: Dataset
+) -> tuple[list[dict[str, Any]], tuple[int, int]]:
+    """Return the rows of the answer, in order; how many groups limitPer cuts, and of how many."""
+    groups, cut = _groups_in_order(query, dataset), (0, 0)
     if query.limit_per:
-        groups = _first(groups, *query.limit_per)
+        groups, cut = _first(groups, *query.limit_per)
     page = groups[query.offset : query.offset + query.limit]
-    return [_output(group, query) for group in page]
-
-
-def cut_groups(query: ReferenceQuery, dataset: Dataset) -> tuple[int, int]:
-    """Return how many groups limitPer cuts, and how many there are; both 0 without any row."""
-    fields, count = query.limit_per or ((), 0)
-    groups = _groups_in_order(query, dataset)
-    sizes = Counter(tuple(_value(field, group) for field in fields) for group in groups)
-    return sum(size > count for size in sizes.values()), len(sizes)
+    return [_output(group, query) for group in page], cut
 
 
 def _groups_in_order(query: ReferenceQuery, dataset: Dataset) -> list[list[Record]]:
@@ -228,15 +222,18 @@ def _sorted(groups: list[list[Record]], subject: Subject, descending: bool) -> l
 
 def _first(
     groups: list[list[Record]], fields: Sequence[FieldReference], count: int
-) -> list[list[Record]]:
-    """Keep the first groups with the same values of the fields, as many as `count`."""
-    taken: dict[Any, int] = {}
+) -> tuple[list[list[Record]], tuple[int, int]]:
+    """Keep `count` groups with the same values; return how many values have more, and of how many.
+
+    Both are 0 without any row.
+    """
+    sizes: Counter[Any] = Counter()
     kept = []
     for group in groups:
         key = tuple(_value(field, group) for field in fields)
-        taken[key] = taken.get(key, 0) + 1
-        kept += [group] if taken[key] <= count else []
-    return kept
+        sizes[key] += 1
+        kept += [group] if sizes[key] <= count else []
+    return kept, (sum(size > count for size in sizes.values()), len(sizes))
 
 
 def _distinct(groups: list[list[Record]], query: ReferenceQuery) -> list[list[Record]]:

@@ -178,6 +178,47 @@ class CephStatus(Answer, frozen=True):
     placement: CephPlacement = field(name="pgmap", default=CephPlacement())
 
 
+class CephDaemon(Answer, frozen=True):
+    """A daemon of Ceph and the node that it is on."""
+
+    hostname: str = ""
+
+
+class CephMetadata(Answer, frozen=True):
+    """The daemons of Ceph; monitors by their name and host."""
+
+    osds: list[CephDaemon] = field(name="osd", default_factory=list)
+    monitors: dict[str, CephDaemon] = field(name="mon", default_factory=dict)
+
+
+class Voter(Answer, frozen=True):
+    """A node in the configuration of the cluster stack, with its votes."""
+
+    node: str
+    votes: int = field(name="quorum_votes", default=1)
+
+
+class QuorumDevice(Answer, frozen=True):
+    """The state of an external vote (QDevice); both fields are empty where there is none."""
+
+    state: str = field(name="State", default="")
+    algorithm: str = field(name="Algorithm", default="")
+
+    @property
+    def is_connected(self) -> bool:
+        return self.state.casefold().startswith("connected")
+
+    def votes(self, nodes: int) -> int:
+        """Return its votes in a cluster of so many nodes, whether it is connected or not.
+
+        One by the algorithm Fifty-Fifty split, and one fewer than there are nodes by the other,
+        last man standing.
+        """
+        if not self.state:
+            return 0
+        return nodes - 1 if self.algorithm.casefold().startswith(("lms", "last")) else 1
+
+
 class MetricSample(Answer, frozen=True):
     """A measured value. `id` is like qemu/100; a value of type derive counts up since a start."""
 
@@ -245,6 +286,20 @@ class ClusterApi:
         if pool.size > 1:
             await self.status()
         return pool.host(0) != first
+
+    async def voters(self) -> list[Voter]:
+        """GET /cluster/config/nodes. Needs Sys.Audit on /; empty for a node without a cluster.
+
+        Source: PVE/API2/ClusterConfig.pm.
+        """
+        return await self._transport.get("/cluster/config/nodes", list[Voter])
+
+    async def quorum_device(self) -> QuorumDevice:
+        """GET /cluster/config/qdevice. Needs Sys.Audit on /; an empty object where there is none.
+
+        Source: PVE/API2/ClusterConfig.pm.
+        """
+        return await self._transport.get("/cluster/config/qdevice", QuorumDevice)
 
     async def options(self) -> ClusterOptions:
         """GET /cluster/options. Needs Sys.Audit on /.
@@ -365,6 +420,13 @@ class ClusterApi:
             },
         )
         return export.data
+
+    async def ceph_metadata(self) -> CephMetadata:
+        """GET /cluster/ceph/metadata. Needs Sys.Audit on /; NotFound where Ceph is not installed.
+
+        Source: PVE/API2/Cluster/Ceph.pm.
+        """
+        return await self._transport.get("/cluster/ceph/metadata", CephMetadata)
 
     async def ceph_status(self) -> CephStatus:
         """GET /cluster/ceph/status. Needs Sys.Audit on /; NotFound where Ceph is not installed.

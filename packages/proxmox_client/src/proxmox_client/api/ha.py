@@ -37,6 +37,11 @@ class HaStatus(Answer, frozen=True):
     failback: bool | None = None
     armed_state: str | None = field(name="armed-state", default=None)
 
+    @property
+    def is_in_maintenance(self) -> bool:
+        """Whether it is the row of a node that HA has taken out of service."""
+        return self.type == "lrm" and "maintenance mode" in self.status
+
 
 class HaRule(Answer, frozen=True):
     """A rule about the nodes of HA resources (from 9.0)."""

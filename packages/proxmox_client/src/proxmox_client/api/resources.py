@@ -8,8 +8,7 @@ import msgspec
 from msgspec import field
 
 from proxmox_client.api.backup_server import DatastoreUsage
-from proxmox_client.json_decoder import Answer, convert_rows, leave_out
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import Answer, convert_rows, leave_out, split_list
 
 GuestType = Literal["qemu", "lxc"]
 

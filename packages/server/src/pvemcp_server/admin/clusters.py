@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -24,6 +24,7 @@ from pvemcp_server.store.records import (
     TlsMode,
 )
 
+MOST_HOSTS: Final = 64  # each is a connection, and a cluster has fewer nodes
 subject = Subject(
     "Clusters",
     {
@@ -42,7 +43,9 @@ class ClusterSettings(Fields):
     """The fields of a cluster that administrators set, without its token."""
 
     name: str = Field(description="Its name here; what cluster_name selects")
-    hosts: list[str] = Field(description="host or host:port of its nodes, tried in turn")
+    hosts: list[str] = Field(
+        max_length=MOST_HOSTS, description="host or host:port of its nodes, tried in turn"
+    )
     description: str = Field(default="", description="What the model reads about it")
     tls_mode: TlsMode = Field(default=TlsMode.SYSTEM, description="How certificates are checked")
     ca_pem: str = Field(default="", description="Certificate authority, for tls_mode ca")
@@ -189,6 +192,8 @@ async def fingerprints(
 
     Only a TLS handshake is made; no request is sent.
     """
+    if len(hosts) > MOST_HOSTS:
+        raise BadArgument("hosts", f"{MOST_HOSTS} at most.")
     await context.recorded("clusters.fingerprints", hosts=hosts)
     each = (_certificate(host) for host in hosts_with_ports(hosts, kind))
     return list(await asyncio.gather(*each))

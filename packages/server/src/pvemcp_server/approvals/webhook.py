@@ -14,7 +14,7 @@ import anyio
 import httpx2 as httpx
 
 from proxmox_client.hosts import Host
-from pvemcp_server.clusters.link_local import check_hosts
+from pvemcp_server.clusters.link_local import checked_addresses
 from pvemcp_server.errors import BadArgument, CallError
 from pvemcp_server.store import Store
 from pvemcp_server.store.records import WebhookRecord
@@ -79,21 +79,12 @@ class Webhook:
         if opened is None:  # removed by another process
             return
         url, secret = opened
-        await _receiver_of(url)  # its name may resolve to another address by now
+        addresses = await _addresses_of(url)
         body = json.dumps(message).encode()
         headers = {"Content-Type": "application/json", **signature(secret, body, int(time.time()))}
         try:
-            # nothing of the environment: neither a proxy nor passwords of ~/.netrc
-            async with (
-                asyncio.timeout(TIMEOUT_SECONDS),  # in total, however slowly the answer arrives
-                httpx.AsyncClient(
-                    trust_env=False,
-                    verify=ssl.create_default_context(),
-                    follow_redirects=False,
-                ) as http,
-                http.stream("POST", url, content=body, headers=headers) as response,
-            ):
-                status = response.status_code  # the body is not read
+            async with asyncio.timeout(TIMEOUT_SECONDS):  # in total, however slowly it answers
+                status = await _post(httpx.URL(url), addresses, body, headers)
         except (httpx.HTTPError, TimeoutError) as error:
             raise Undelivered(f"No answer: {type(error).__name__}.") from error
         if not 200 <= status < 300:
@@ -138,11 +129,46 @@ def signature(secret: str, body: bytes, timestamp: int) -> dict[str, str]:
     return {TIMESTAMP: str(timestamp), SIGNATURE: f"sha256={digest}"}
 
 
-async def _receiver_of(url: str) -> str:
-    """Return scheme, host and port of the URL, parsed as when a message is sent to it.
+async def _post(
+    url: httpx.URL, addresses: list[str], body: bytes, headers: Mapping[str, str]
+) -> int:
+    """Post to the first address that can be connected to; return the status.
 
-    Raise BadArgument for what cannot be a receiver's URL, and for the addresses that are refused.
+    The name is not resolved again, or it could lead to an address that was not checked. It is in
+    the Host header, and the certificate has to be valid for it.
     """
+    # nothing of the environment: neither a proxy nor passwords of ~/.netrc
+    async with httpx.AsyncClient(
+        trust_env=False,
+        verify=ssl.create_default_context(),
+        follow_redirects=False,
+        headers={**headers, "Host": url.netloc.decode()},
+    ) as http:
+        failure = httpx.ConnectError("the host has no address")
+        for address in addresses:
+            target = url.copy_with(host=address)
+            name = {"sni_hostname": url.raw_host.decode()}
+            try:
+                async with http.stream("POST", target, content=body, extensions=name) as response:
+                    return response.status_code  # the body is not read
+            except httpx.ConnectError as error:
+                failure = error
+        raise failure
+
+
+async def _receiver_of(url: str) -> str:
+    """Return scheme, host and port of the URL; raise BadArgument as `_addresses_of` does."""
+    await _addresses_of(url)
+    return f"{httpx.URL(url).scheme}://{_parsed(url)}"
+
+
+async def _addresses_of(url: str) -> list[str]:
+    """Return the addresses of the URL's host; raise BadArgument when one of them is refused."""
+    return await checked_addresses(str(_parsed(url)), argument="url")
+
+
+def _parsed(url: str) -> Host:
+    """Return the host and port of the URL; raise BadArgument for what no receiver's URL can be."""
     try:
         parts = httpx.URL(url)
         host = Host.parse(f"{_host_of(parts)}:{parts.port or PORTS.get(parts.scheme, 0)}")
@@ -152,8 +178,7 @@ async def _receiver_of(url: str) -> str:
         raise BadArgument("url", _WRONG)
     if parts.userinfo or parts.fragment:
         raise BadArgument("url", "must have neither a user nor a fragment.")
-    await check_hosts([str(host)], argument="url")
-    return f"{parts.scheme}://{host}"
+    return host
 
 
 def _host_of(url: httpx.URL) -> str:

@@ -3,23 +3,18 @@
 import re
 from typing import Final
 
-from pvemcp_server.audit.mask import MASK, mask_text
+from pvemcp_server.audit.mask import MASK, NAMES_OF_VALUES, VALUE, mask_text
 
-_NAMES: Final = (
-    r"passw(?:or)?d|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?"
-    r"|authorization|cookie|csrf\w{0,30}|\bpsk|ticket"
-)
 # lengths are bounded where a long line could take quadratic time
 _ASSIGNED: Final = re.compile(
-    rf"((?:{_NAMES})[\"']?\s{{0,3}}[=:]\s{{0,3}}(?:(?:Bearer|Basic)\s+)?)(?!\*{{3}})(\"[^\"]*\"|'[^']*'|[^\s\"',;&]+)",
+    rf"((?:{NAMES_OF_VALUES})[\"']?\s{{0,3}}[=:]\s{{0,3}}(?:(?:Bearer|Basic)\s+)?)(?!\*{{3}}){VALUE}",
     re.IGNORECASE,
 )
-_OPTION: Final = re.compile(rf"(--?\w*(?:{_NAMES})\s+)\S+", re.IGNORECASE)
+_OPTION: Final = re.compile(rf"(--?\w*(?:{NAMES_OF_VALUES})\s+)\S+", re.IGNORECASE)
 _BEARER: Final = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9+/._~=-]{8,}", re.IGNORECASE)
 _WHOLE: Final = re.compile(
-    r"\bPVE(?:VNC|TUNNEL)?:[^\s:]+:[0-9A-F]{8}::\S+"  # a ticket of Proxmox
-    r"|\beyJ[\w-]{1,400}\.[\w-]+\.[\w-]*"  # a JSON Web Token
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*"
+    r"\beyJ[\w-]{1,400}\.[\w-]+\.[\w-]*"  # a JSON Web Token
+    r"|\A[A-Za-z0-9+/]{60,76}={0,2}\Z"  # a line of a private key that was logged line by line
 )
 _HEADER: Final = re.compile(r"\b((?:authorization|cookie): ?).+", re.IGNORECASE)  # to its end
 

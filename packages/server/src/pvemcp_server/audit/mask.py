@@ -15,14 +15,61 @@ MASK = "***"
 DEEPEST: Final = 32  # levels of nesting; no argument has more, and hundreds exceed the stack
 # the length of a scheme is bounded; otherwise a long word takes quadratic time
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>]+")
+# names of what is secret, at the end of a longer one too: `vncticket`, `AWS_SECRET_ACCESS_KEY`
+NAMES_OF_VALUES: Final = (
+    r"passw(?:or)?d|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?"
+    r"|authorization|cookie|csrf\w{0,30}|\bpsk|ticket"
+)
+# a text in quotes, also one that was cut or is in JSON within JSON, or a word
+VALUE: Final = r"(?:\\+[\"'][^\"']*|\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|[^\s\"',;&]+)"
 # a quick test, because most texts contain no secret
-SUSPECT = re.compile(rf"://|{PREFIX}_|PVEAPIToken=|password=", re.IGNORECASE)
-PASSWORD = re.compile(r"(password=)\S+", re.IGNORECASE)
-PROXMOX_TOKEN = re.compile(r"(PVEAPIToken=[^\s=]+=)\S+", re.IGNORECASE)
+SUSPECT: Final = re.compile(
+    rf"://|{PREFIX}_|PVE|PRIVATE KEY|authorization|cookie|![\w.-]{{1,64}}[=:]"
+    rf"|(?:{NAMES_OF_VALUES})(?:\s{{0,3}}=|\\*[\"'])",
+    re.IGNORECASE,
+)
+# lengths are bounded where a long text could take quadratic time; *** is masked already
+_PATTERNS: Final = (
+    (re.compile(r"(password=)\S+", re.IGNORECASE), rf"\1{MASK}"),
+    (re.compile(r"(PVEAPIToken=[^\s=]+=)\S+", re.IGNORECASE), rf"\1{MASK}"),
+    (re.compile(r"(![\w.-]{1,64}[=:] ?)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), rf"\1{MASK}"),
+    (re.compile(r"\bPVE(?:VNC|TUNNEL)?:[^\s:]+:[0-9A-F]{8}::\S+"), MASK),  # a ticket of Proxmox
+    (
+        re.compile(
+            r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?"
+            r"(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)",
+            re.DOTALL,
+        ),
+        MASK,
+    ),
+    (
+        re.compile(
+            r"((?:authorization|cookie)\\*[\"']?\s{0,3}[:=]\s{0,3}\\*[\"']?)"
+            r"(?!PVEAPIToken=|\*{3})[^\s\"'][^\r\n\"']*",
+            re.IGNORECASE,
+        ),
+        rf"\1{MASK}",
+    ),
+    (
+        re.compile(
+            rf"((?:{NAMES_OF_VALUES})(?:\s{{0,3}}=\s{{0,3}}|\\*[\"']\s{{0,3}}[:=]\s{{0,3}}))"
+            rf"(?!\*{{3}}|[^\s=]{{1,100}}=\*{{3}}){VALUE}",
+            re.IGNORECASE,
+        ),
+        rf"\1{MASK}",
+    ),
+    (KEY_LIKE, rf"\1{MASK}"),
+)
+# of members of an argument, which no tool declares: parameters of CallApi
+_SECRET_MEMBER: Final = re.compile(
+    r"(?:.*[-_./])?(?:pass(?:word|wd|phrase)?|secret|private[-_]?key|ticket|t?otp|credentials?|psk)"
+    r"|cipassword",
+    re.IGNORECASE,
+)
 
 
 def mask(value: Any, secret_fields: Collection[str] = (), levels: int = DEEPEST) -> Any:
-    """Mask secrets: declared fields, API keys, and user, query and fragment of URLs.
+    """Mask secrets: fields that are declared or named so, and what `mask_text` finds in texts.
 
     `secret_fields` are names of arguments, at any depth; `secret_fields_of` returns those of a
     model. Values nested deeper than `levels` are masked as a whole, and NaN and the infinities are
@@ -31,7 +78,7 @@ def mask(value: Any, secret_fields: Collection[str] = (), levels: int = DEEPEST)
     if isinstance(value, Mapping):
         return {
             mask_text(str(name)): MASK
-            if name in secret_fields or not levels
+            if name in secret_fields or not levels or _SECRET_MEMBER.fullmatch(str(name))
             else mask(inner, secret_fields, levels - 1)
             for name, inner in value.items()
         }
@@ -53,12 +100,16 @@ def secret_fields_of(model: type[BaseModel]) -> frozenset[str]:
 
 
 def mask_text(text: str) -> str:
-    """Mask API keys, Proxmox tokens, passwords and the secrets of URLs in a text."""
+    """Mask what looks like a secret in a text: by its form, its header or the name before it.
+
+    These are API keys, tokens and tickets of Proxmox, private keys, `password=…` and its kind, and
+    user, query and fragment of URLs. A colon after a name is no assignment here, as it is in a log:
+    sentences have one. The cost is linear in the length.
+    """
     if not SUSPECT.search(text):
         return text
-    text = PASSWORD.sub(rf"\1{MASK}", text)
-    text = PROXMOX_TOKEN.sub(rf"\1{MASK}", text)
-    text = KEY_LIKE.sub(rf"\1{MASK}", text)
+    for pattern, masked in _PATTERNS:
+        text = pattern.sub(masked, text)
     return URL.sub(lambda match: _mask_url(match.group()), text)
 
 

@@ -33,9 +33,6 @@ T = TypeVar("T")
 
 MANY: Final = 2000  # items; about five milliseconds of work
 _NAMED = 3  # missing answers that are noted one by one
-_LAST_KNOWN = "rows there show the last known values."
-_LAST_KNOWN_EXCEPT = "rows there show the last known values, or that the state is unknown."
-_NEVER_KNOWN = "state and use of the rows there are unknown, and so is what is empty in them."
 # Without these privileges Proxmox leaves the resources out silently
 _VISIBILITY = {"guest": ("/vms", "VM.Audit"), "storage": ("/storage", "Datastore.Audit")}
 
@@ -278,30 +275,12 @@ class Cluster:
         )
         return UnknownName(kind, name, known, where=where, blind=hint, more=more)
 
-    async def note_offline(self, states: Mapping[str, AbstractSet[str]]) -> None:
-        """Note which nodes are offline, and what their rows show; `states` has those by node.
-
-        For five minutes Proxmox repeats what a node last reported; then only what is configured.
-        """
-        view = await self.inventory.view()
-        nodes_by_words: dict[str, list[str]] = {}
-        for node in sorted(states.keys() & view.offline_nodes):
-            if states[node] == {"offline"}:
-                continue  # the row says so itself
-            known, unknown = states[node] - {"unknown"}, "unknown" in states[node]
-            words = (_LAST_KNOWN_EXCEPT if unknown else _LAST_KNOWN) if known else _NEVER_KNOWN
-            nodes_by_words.setdefault(words, []).append(node)
-        for words, nodes in nodes_by_words.items():
-            self.notes.add(f"Offline on {self.name}: {', '.join(nodes)}; {words}")
-        self.note_without_statistics(states.keys() & view.nodes_without_statistics)
-
     def note_without_statistics(self, nodes: AbstractSet[str]) -> None:
         """Note the nodes whose statistics are missing, though they are members and are asked."""
-        if nodes:
-            self.notes.add(
-                f"Proxmox has no current statistics of {', '.join(sorted(nodes))} on {self.name}: "
-                "the state and use of what is there is unknown, not offline."
-            )
+        self.notes.add(
+            f"Proxmox has no current statistics of {', '.join(sorted(nodes))} on {self.name}: "
+            "the state and use of what is there is unknown, not offline."
+        )
 
     async def ask_all(
         self, keys: Iterable[K], ask: Callable[[K], Awaitable[T]]

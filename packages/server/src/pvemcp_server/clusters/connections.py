@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from proxmox_client import ApiToken, BackupServer, Client, Limits, Tls
-from pvemcp_server.access.model import EVERYTHING, Caller, Resources
+from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.checks import CLIENTS
 from pvemcp_server.clusters.cluster import Cluster, Notes
 from pvemcp_server.clusters.inventory import Inventory
@@ -60,12 +60,6 @@ class Configured:
         records = sorted(await store.clusters.all(), key=lambda record: record.name)
         return cls({record.name: record for record in records}, identities)
 
-    def cluster(self, name: str) -> ClusterRecord:
-        """Return the cluster with this name; raise UnknownName."""
-        if name not in self.clusters:
-            raise UnknownName("cluster", name, self.clusters)
-        return self.clusters[name]
-
 
 class Clusters:
     """Opens clusters for callers, and keeps the connections open between calls.
@@ -105,21 +99,11 @@ class Clusters:
         clusters = (await self._configuration()).clusters
         return {name: record.kind for name, record in clusters.items()}
 
-    async def record(self, name: str) -> ClusterRecord:
-        """Return the configuration of the cluster; raise UnknownName."""
-        return (await self._configuration()).cluster(name)
-
-    async def open(self, name: str, caller: Caller, scope: Resources, notes: Notes) -> Cluster:
-        """Open the cluster with the caller's identity, restricted to `scope`."""
-        connection = await self.connection(name, caller.identities.get(name))
-        return self._cluster(connection, scope, notes)
-
-    async def of_identity(self, name: str, identity_id: int) -> Cluster:
-        """Open the whole cluster with this identity, for the server itself."""
-        connection = await self.connection(name, identity_id)
-        return self._cluster(connection, EVERYTHING, Notes())
-
-    def _cluster(self, connection: Connection, scope: Resources, notes: Notes) -> Cluster:
+    async def open(
+        self, name: str, identities: Mapping[str, int], scope: Resources, notes: Notes
+    ) -> Cluster:
+        """Open the cluster, restricted to `scope`, with a caller's identity there."""
+        connection = await self.connection(name, identities.get(name))
         return Cluster(
             name=connection.record.name,
             description=connection.record.description,
@@ -141,7 +125,9 @@ class Clusters:
         """
         configured = await self._configuration()
         version = self._open.version  # that of the configuration: nothing was awaited since
-        record = configured.cluster(name)
+        record = configured.clusters.get(name)
+        if record is None:
+            raise UnknownName("cluster", name, configured.clusters)
         identity = configured.identities.get(record.id, {}).get(identity_id)
         if identity is None:
             raise CallError(

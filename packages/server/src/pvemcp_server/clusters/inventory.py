@@ -173,28 +173,13 @@ class Inventory:
             await asyncio.wait([self._refreshing])
 
     async def _refreshed(self) -> InventoryView:
+        """Return the view of the running request, or of a new one if it is older than a write."""
         if self.failure and monotonic() < self._retry_at:
             raise self.failure
         if self.failure:
             timeout = self.retry_timeout
         else:
             timeout = self.short_timeout if self._latest else self.timeout
-        try:
-            async with asyncio.timeout(timeout):
-                return await asyncio.shield(self._refresh())
-        except TimeoutError:
-            message = f"{self.client.name} did not answer within {timeout:g} s"
-            first = proxmox_client.DeadlineExceeded(message)
-            raise self._failed(self.failure or first) from None
-        except NO_ANSWER as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: proxmox_client.ProxmoxError) -> proxmox_client.ProxmoxError:
-        self.failure, self._retry_at = error, monotonic() + self.retry_after
-        return error
-
-    def _refresh(self) -> asyncio.Task[InventoryView]:
-        """Return the running request, or start one if it was sent before the last write."""
         running = self._refreshing
         if running is None or running.done() or self._sent < self._written:
             self._sent = monotonic()
@@ -205,7 +190,19 @@ class Inventory:
             # retrieve the exception, which asyncio would log if every caller has timed out
             running.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._refreshing = running
-        return running
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(running)
+        except TimeoutError:
+            message = f"{self.client.name} did not answer within {timeout:g} s"
+            first = proxmox_client.DeadlineExceeded(message)
+            raise self._failed(self.failure or first) from None
+        except NO_ANSWER as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: proxmox_client.ProxmoxError) -> proxmox_client.ProxmoxError:
+        self.failure, self._retry_at = error, monotonic() + self.retry_after
+        return error
 
     async def _fetch(self, sent: float) -> InventoryView:
         resources, malformed = await self._resources()

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -22,6 +22,7 @@ KEPT_BYTES: Final = 16 * 1024  # of what stays in memory: a request that opens a
 BODY_SECONDS: Final = 20.0  # a request that arrives more slowly would hold a slot of its key
 SEND_SECONDS: Final = 60.0  # a client that reads nothing for so long is gone
 POLL_SECONDS: Final = 1.0  # between two checks of the deadlines
+DRAIN_POLL_SECONDS: Final = 0.02  # between two checks whether all calls have ended
 ANSWER_SECONDS: Final = 1.0  # in which cancelled calls may still send their clients an answer
 
 
@@ -107,10 +108,9 @@ class ActiveRequests:
     """All requests in progress. The gate refuses new ones while it is closing."""
 
     closing: bool = False
+    # those of the pipeline: with HTTP+SSE a tool call outlives the exchange that brought it
+    tool_calls: Collection[CancelScope] = ()
     _requests: set[HttpExchange] = field(default_factory=set)
-    # Tool calls are tracked apart: with HTTP+SSE they outlive the exchange that brought them
-    _calls: set[CancelScope] = field(default_factory=set)
-    _idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while closing, at zero calls
 
     @contextmanager
     def track(self, request: HttpExchange) -> Iterator[None]:
@@ -120,26 +120,11 @@ class ActiveRequests:
             yield
         finally:
             self._requests.discard(request)
-            self._check_idle()
-
-    @contextmanager
-    def tool_call(self) -> Iterator[None]:
-        """Count a tool call while inside; `drain` cancels it when its time is over.
-
-        The cancellation ends at this block: the code after it still answers the client.
-        """
-        with CancelScope() as scope:
-            self._calls.add(scope)
-            try:
-                yield
-            finally:
-                self._calls.discard(scope)
-                self._check_idle()
 
     @property
     def calls(self) -> int:
         """Number of running requests without streams, or of running tool calls if larger."""
-        return max(len(self._calls), sum(not request.is_stream for request in self._requests))
+        return max(len(self.tool_calls), sum(not request.is_stream for request in self._requests))
 
     def streams(self) -> list[HttpExchange]:
         """Return the open streams."""
@@ -165,10 +150,9 @@ class ActiveRequests:
         and then every exchange that still waits for its client.
         """
         self.closing = True
-        self._check_idle()
         if await self._idle_within(seconds):
             return True
-        for call in self._calls:
+        for call in list(self.tool_calls):
             call.cancel()
         for request in list(self._requests):
             request.check_deadline(math.inf)
@@ -177,9 +161,6 @@ class ActiveRequests:
 
     async def _idle_within(self, seconds: float) -> bool:
         with move_on_after(seconds):
-            await self._idle.wait()
-        return self._idle.is_set()
-
-    def _check_idle(self) -> None:
-        if self.closing and not self.calls:
-            self._idle.set()
+            while self.calls:  # noqa: ASYNC110 - once in the life of a server, so no call sets an event
+                await asyncio.sleep(DRAIN_POLL_SECONDS)
+        return not self.calls

@@ -15,8 +15,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
+from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.confirmation import BOX, Agreed, InputRequired
-from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.toolkit.call import Decision
@@ -42,24 +42,18 @@ FORM: Final[types.ElicitRequestedSchema] = {
 Context = ServerRequestContext[Any, Any]
 
 
+@dataclass
 class SdkConversation:
     """The conversation of one request."""
 
-    def __init__(
-        self,
-        ctx: Context,
-        params: types.InputResponseRequestParams,
-        questions: QuestionRepository,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._ctx = ctx
-        self._params = params
-        self._questions = questions
-        self._clock = clock
-        self._agreed = ""  # the question that was agreed to, in the eras where the call waits
-        self._last_progress = -1.0
-        self._last_report = -PROGRESS_SECONDS  # time on the clock
-        self.client = client_program(ctx)
+    client: str
+    _ctx: Context
+    _params: types.InputResponseRequestParams
+    _questions: QuestionRepository
+    _clock: Callable[[], float] = time.monotonic
+    _agreed: str = ""  # the question that was agreed to, in the eras where the call waits
+    _last_progress: float = -1.0
+    _last_report: float = -PROGRESS_SECONDS  # time on the clock
 
     @property
     def wants_progress(self) -> bool:
@@ -136,12 +130,6 @@ class SilentConversation:
     async def ask(self, _question: str) -> Decision:
         """Return CANNOT_ASK: no client follows this call."""
         return Decision.CANNOT_ASK
-
-
-def client_program(ctx: Context) -> str:
-    """Return name and version of the client program, as it calls itself."""
-    program = ctx.session.client_params and ctx.session.client_params.client_info
-    return f"{program.name} {program.version}" if program else ""
 
 
 def _decision(answer: types.ElicitResult) -> Decision:

@@ -14,10 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pvemcp_server.access import Caller
 from pvemcp_server.errors import UnknownName
-from pvemcp_server.http.client_address import networks
 from pvemcp_server.http.exchange import BODY_BYTES, ActiveRequests
 from pvemcp_server.http.gate import MCP, SSE, SSE_MESSAGES, KeyGate
-from pvemcp_server.http.hosts import Hosts
+from pvemcp_server.http.hosts import Hosts, networks
 from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.json_rpc import Messages
 from pvemcp_server.mcp.notifications import NotificationBus
@@ -85,6 +84,7 @@ class Endpoint:
             services.access.limits,
             has_same_rights=self._has_same_rights,
         )
+        self.active_requests.tool_calls = self.pipeline.running
         self.notifications = NotificationBus(
             self._find, self._admits, self.active_requests, self.pipeline.end_refused
         )
@@ -98,7 +98,6 @@ class Endpoint:
                 CatalogHandlers(self.pipeline, services.store.saved_queries, questions),
                 McpTasks(self.pipeline, services.store.mcp_tasks),
                 questions,
-                self.active_requests,
             ),
             state_key=partial(services.store.vault.derive, "mcp request state"),
             website=services.config.base_url,

@@ -13,12 +13,13 @@ from mcp.shared.exceptions import MCPError
 from proxmox_client import NotFound
 from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.errors import BadArgument, UnknownName
-from pvemcp_server.http.gate import caller_of
+from pvemcp_server.http.gate import caller_of, client_program
 from pvemcp_server.mcp import completion, resources
 from pvemcp_server.mcp.elicitation import SdkConversation, SilentConversation
 from pvemcp_server.mcp.prompts import PLAYBOOKS, QUESTIONS, Prompt, prompts
+from pvemcp_server.mcp.refusals import RecordedError
+from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
-from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.query.binder import is_valid
 from pvemcp_server.query.sources import TOOL as EXECUTE
 from pvemcp_server.query.sources import catalog_of
@@ -92,10 +93,10 @@ class CatalogHandlers:
                 caller_of(ctx),
                 family.tool,
                 family.call_arguments(values),
-                SdkConversation(ctx, params, self.questions),
+                SdkConversation(client_program(ctx), ctx, params, self.questions),
             )
         except UnknownTool:
-            raise _not_found(uri) from None
+            raise _not_found(uri, error=RecordedError) from None
         return types.ReadResourceResult(contents=_contents(uri, result))
 
     async def complete(
@@ -144,9 +145,9 @@ class CatalogHandlers:
 def _contents(uri: str, result: Result) -> list[Contents]:
     """Return the data, then the notes, if any: missing parts, or the age of the data."""
     if isinstance(result.cause, UnknownName | BadArgument | NotFound):
-        raise _not_found(uri, result.blocks[0])
+        raise _not_found(uri, result.blocks[0], error=RecordedError)
     if result.cause is not None:
-        raise MCPError(types.INTERNAL_ERROR, result.blocks[0], {"uri": uri})
+        raise RecordedError(types.INTERNAL_ERROR, result.blocks[0], {"uri": uri})
     kinds = (resources.JSON, resources.PLAIN)
     return [
         types.TextResourceContents(uri=uri, mime_type=kind, text=text)
@@ -182,6 +183,6 @@ def _of_query(saved: SavedQuery) -> Prompt:
     )
 
 
-def _not_found(uri: str, reason: str = "") -> MCPError:
+def _not_found(uri: str, reason: str = "", error: type[MCPError] = MCPError) -> MCPError:
     message = f"Resource not found. {reason}".strip()
-    return MCPError(types.INVALID_PARAMS, message, {"uri": uri})
+    return error(types.INVALID_PARAMS, message, {"uri": uri})

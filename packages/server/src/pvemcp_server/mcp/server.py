@@ -21,30 +21,24 @@ from mcp.server.request_state import (
     RequestStateBoundary,
     RequestStateSecurity,
 )
-from mcp.shared.exceptions import MCPError
 
 from pvemcp_server import __version__
 from pvemcp_server.access.model import Caller
-from pvemcp_server.http.exchange import ActiveRequests
-from pvemcp_server.http.gate import caller_of
+from pvemcp_server.http.gate import caller_of, client_program
 from pvemcp_server.mcp.elicitation import STATE_SECONDS, SdkConversation
 from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.instructions import CallerInstructions
+from pvemcp_server.mcp.refusals import RECORDED_METHODS, RecordedError, RefusalAudit
 from pvemcp_server.mcp.subscriptions import Subscriptions
 from pvemcp_server.mcp.tasks import EXTENSION, METHODS, McpTasks, knows_tasks
 from pvemcp_server.pipeline.confirmation import InputRequired
-from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
+from pvemcp_server.pipeline.pipeline import Pipeline, UnknownTool
 from pvemcp_server.store.database import DatabaseFailed
 from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.toolkit.registry import Tool
 
 log = logging.getLogger(__name__)
 NAME = "pvemcp"
-_GIVEN_UP: Final = (
-    "The server is shutting down and gave up this call. Tasks already started go on in Proxmox: "
-    "check ListTasks before you repeat a write."
-)
-GIVEN_UP: Final = Result((_GIVEN_UP,), TimeoutError(_GIVEN_UP))
 # A list depends on the key, so no client may share its cache; changes are announced as well
 CACHE_HINTS: Final[dict[CacheableMethod, CacheHint]] = {
     method: CacheHint(ttl_ms=60_000, scope="private") for method in get_args(CacheableMethod)
@@ -80,7 +74,6 @@ class Handlers:
     catalog: CatalogHandlers
     tasks: McpTasks
     questions: QuestionRepository
-    active_requests: ActiveRequests
 
     async def list_tools(
         self, ctx: Context, _params: types.PaginatedRequestParams | None
@@ -90,17 +83,15 @@ class Handlers:
 
     async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> HandlerResult:
         """Call a tool. A started Proxmox task becomes an MCP task if the client knows these."""
-        result = GIVEN_UP
         try:
-            with self.active_requests.tool_call():
-                result = await self.pipeline.call(
-                    caller_of(ctx),
-                    params.name,
-                    params.arguments or {},
-                    SdkConversation(ctx, params, self.questions),
-                )
+            result = await self.pipeline.call(
+                caller_of(ctx),
+                params.name,
+                params.arguments or {},
+                SdkConversation(client_program(ctx), ctx, params, self.questions),
+            )
         except UnknownTool as unknown:
-            raise MCPError(types.INVALID_PARAMS, str(unknown)) from None
+            raise RecordedError(types.INVALID_PARAMS, str(unknown)) from None
         except InputRequired as required:
             return required.result
         if result.started and knows_tasks(ctx):
@@ -222,7 +213,9 @@ def build_server(handlers: Handlers, *, state_key: Callable[[], bytes], website:
         bind_principal=lambda ctx: caller_of(ctx).key_id,
     )
     instructions = CallerInstructions(handlers.pipeline.tools)
+    refusals = RefusalAudit(handlers.pipeline.audit)
     server.middleware[:] = [
+        MiddlewareByMethod(dict.fromkeys(RECORDED_METHODS, refusals)),
         RequestStateBoundary(security, default_audience=NAME),
         MiddlewareByMethod(
             {

@@ -25,11 +25,12 @@ from pvemcp_server.errors import (
     ApprovalNeeded,
     CallError,
     RightsChanged,
+    ServerStops,
     ToolsetMissing,
     Unrecorded,
     folded,
 )
-from pvemcp_server.pipeline.answers import Writer, Written
+from pvemcp_server.pipeline.answers import Writer, Written, clean_line
 from pvemcp_server.pipeline.arguments import read_arguments
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.confirmation import (
@@ -41,12 +42,11 @@ from pvemcp_server.pipeline.confirmation import (
     require_approval,
 )
 from pvemcp_server.pipeline.pagination import page_of
-from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.settings import Settings
 from pvemcp_server.toolkit.call import Call, Conversation
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
 from pvemcp_server.toolkit.plan import Plan, carry_out
-from pvemcp_server.toolkit.registry import Answer, Document, Tool
+from pvemcp_server.toolkit.registry import Answer, Document, Rows, Tool
 
 ERROR_CHARACTERS = 4_000
 CLIENT_CHARACTERS = 200
@@ -119,8 +119,9 @@ async def _has_fixed_rights(_caller: Caller) -> bool:
 class Pipeline:
     """Answers tool calls. Tools themselves know nothing of permissions, formats or the audit.
 
-    A call ends when its key is refused or its rights change, whatever it waits for: a task, its
-    user, Proxmox. `end_refused` looks after all of them at each change.
+    A call ends when its key is refused or its rights change, and when the server stops, whatever it
+    waits for: a task, its user, Proxmox. Its scope in `running` is cancelled then, and the client
+    gets an answer that says so.
     """
 
     tools: Mapping[str, Tool]
@@ -131,11 +132,11 @@ class Pipeline:
     limits: CallLimits = field(default_factory=CallLimits)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     has_same_rights: Callable[[Caller], Awaitable[bool]] = _has_fixed_rights
-    _running: dict[CancelScope, Caller] = field(default_factory=dict)
+    running: dict[CancelScope, Caller] = field(default_factory=dict)
 
     async def end_refused(self) -> None:
         """Cancel the calls of clients whose key is refused by now, or has other rights."""
-        for scope, caller in list(self._running.items()):
+        for scope, caller in list(self.running.items()):
             if not caller.acting and not await self.has_same_rights(caller):
                 scope.cancel()
 
@@ -154,22 +155,22 @@ class Pipeline:
         if tool is None or not caller.is_granted(tool):
             await recorder.refused("unknown tool" if tool is None else "tool not granted")
             raise UnknownTool(name, granted_tools(self.tools, caller))
-        if not caller.may_call(tool):
+        if tool.toolset and tool.toolset not in caller.toolsets:
             await recorder.refused("toolset not in the key")
             missing = toolset_missing(tool, caller)
             return Result((str(missing),), missing)
         with CancelScope() as scope:
-            self._running[scope] = caller
+            self.running[scope] = caller
             try:
                 return await self._answer(tool, arguments, conversation, recorder)
             except asyncio.CancelledError:  # at any await, also of an error's explanation
-                by = "the server" if self.closing.is_set() else "the client"
-                await recorder.cancelled("a change of its rights" if scope.cancel_called else by)
+                by = "a change of its rights" if scope.cancel_called else "the client"
+                await recorder.cancelled("the server" if self.closing.is_set() else by)
                 raise
             finally:
-                del self._running[scope]
-        changed = RightsChanged()
-        return Result((str(changed),), changed)
+                del self.running[scope]
+        given_up = ServerStops() if self.closing.is_set() else RightsChanged()
+        return Result((str(given_up),), given_up)
 
     async def _answer(
         self,
@@ -265,7 +266,9 @@ class Pipeline:
                     plan.cluster.name, call.upids[-1], answer, output_format, plan.warnings
                 )
         writer = Writer(tool, accepted, output_format, call.page, call.notes)
-        return writer.write(answer), started
+        if isinstance(answer, Rows):
+            return writer.rows(answer), started
+        return writer.document(answer), started
 
     async def _carry_out(
         self,

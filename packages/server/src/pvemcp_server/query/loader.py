@@ -249,7 +249,7 @@ class Loader:
                 self._failed.add(table.name)
             else:
                 rows[name] = answer
-        for note in table.overlaps(rows):
+        for note in table.overlaps(rows) if table.overlaps else ():
             self.sources.notes.add(note)
         if table is not self.plan.table and table.name not in self._tested:
             return rows

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from proxmox_client.api.backups import BackupJob
 from proxmox_client.api.tasks import TaskRow
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import split_list
 from proxmox_client.properties import parse
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
@@ -29,6 +29,7 @@ _AT_ONCE = 8  # logs read together
 _MOST_READ = 80  # logs of one cluster
 _SCHEDULER = "root@pam"  # the user of Proxmox's scheduler
 _HEAD = 3  # first lines of a log, among them the command
+_LONGEST = 8_000  # characters of a command; to split a longer one takes quadratic time
 _COMMAND = "INFO: starting new backup job: vzdump"
 _QUIET = "quiet"
 _PATHS = "exclude-path"  # repeated, once for each path
@@ -102,7 +103,7 @@ class Command:
     @classmethod
     def parse(cls, line: str) -> Self:
         """Parse the logged command: guests first, then options with their values."""
-        command = line.removeprefix(_COMMAND)
+        command = line.removeprefix(_COMMAND)[:_LONGEST]
         try:
             words = shlex.split(command)
         except ValueError:  # the line ends within a quotation
@@ -254,7 +255,8 @@ async def _origins(
             lambda view, upids: fanout.each(view, upids, read, request, "log of task"),
         )
         origins |= {upid: origin for upid, origin in answers.items() if origin}
-        if StorageFailure("") in answers.values():
+        unassigned = {upid for upid, origin in answers.items() if origin == StorageFailure("")}
+        if any(reach.node(tasks[upid].node) for upid in unassigned):  # hidden tasks must not show
             cluster.notes.add(
                 f"Backup tasks of {cluster.name} could not reach their storage and failed before "
                 "they said for which job: ListTasks with type=vzdump and status=error shows them."

@@ -60,6 +60,12 @@ class QemuSettings(Row):
     boot: Annotated[str | None, Col("Boot order")]
     scsi_controller: Annotated[str | None, Col("SCSI controller", aliases=("scsihw",))]
     vga: Annotated[str | None, Col("Display")]
+    devices: Annotated[
+        str | None,
+        Col(
+            "Devices of the node: hostpci0=0000:65:00.0;usb0=…", aliases=("hostpci", "passthrough")
+        ),
+    ]
     snapshot_parent: Annotated[
         str | None, Col("Snapshot that the present state descends from", aliases=("parent",))
     ]
@@ -147,6 +153,15 @@ async def configs(
 
     Guests with changes that wait for a restart are noted; `rows` says what the rows are then.
     """
+    pairs = await both_configs(cluster, request, kind)
+    _note_pending(cluster, [guest.vmid for guest, configs in pairs if configs.changes], rows)
+    return pairs
+
+
+async def both_configs(
+    cluster: Cluster, request: LoadRequest, kind: str = ""
+) -> list[tuple[GuestResource, BothConfigs[Any]]]:
+    """Return the requested guests, all or of one kind, each with its configurations."""
     guests = {guest.vmid: guest for guest in await fanout.guests(cluster, request, kind)}
 
     async def both(vmid: int) -> BothConfigs[Any]:
@@ -155,7 +170,6 @@ async def configs(
         return configs
 
     answers = await fanout.each(cluster, guests, both, request, "configuration of guest")
-    _note_pending(cluster, [vmid for vmid, configs in answers.items() if configs.changes], rows)
     return [(guests[vmid], configs) for vmid, configs in answers.items()]
 
 
@@ -195,6 +209,7 @@ def _qemu(guest: GuestResource, configs: BothConfigs[Any], config: QemuConfig) -
         boot=config.boot,
         scsi_controller=config.scsihw,
         vga=config.vga,
+        devices=";".join(f"{name}={value}" for name, value in config.devices.items()) or None,
         snapshot_parent=config.parent,
         description=(config.description or "").strip() or None,
         tags=config.tag_list,

@@ -11,8 +11,9 @@ from typing import Any, Final
 import anyio
 
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
+from pvemcp_server.access.model import EVERYTHING
 from pvemcp_server.audit.log_secrets import mask_line
-from pvemcp_server.clusters import Cluster, Clusters, outcome_of
+from pvemcp_server.clusters import Cluster, Clusters, Notes, outcome_of
 from pvemcp_server.settings import Values
 from pvemcp_server.store import Store
 from pvemcp_server.store.background import ticks
@@ -86,7 +87,9 @@ class HistoryRecorder:
         before = await self._store.history.claim(identity, now, interval)
         if before is None:
             return
-        after = await read(await self._clusters.of_identity(name, identity.id), before)
+        identities = {name: identity.id}
+        cluster = await self._clusters.open(name, identities, EVERYTHING, Notes())
+        after = await read(cluster, before)
         if after is not None:
             oldest = now - timedelta(days=values.history_days)
             found = differences(before, after)

@@ -22,6 +22,9 @@ CLUSTER_FIELD: Final = "cluster"  # each row of a query has it
 PVE_ONLY: Final = frozenset({ClusterKind.PVE})
 PBS_ONLY: Final = frozenset({ClusterKind.PBS})
 EVERY_KIND: Final = frozenset(ClusterKind)
+_LAST_KNOWN = "rows there show the last known values."
+_LAST_KNOWN_EXCEPT = "rows there show the last known values, or that the state is unknown."
+_NEVER_KNOWN = "state and use of the rows there are unknown, and so is what is empty in them."
 
 log = logging.getLogger(__name__)
 
@@ -174,10 +177,6 @@ Overlaps = Callable[[Mapping[str, Sequence[Any]]], Iterable[str]]
 """Takes the rows by cluster; returns notes about those that several clusters list."""
 
 
-def _no_overlaps(_rows: Mapping[str, Sequence[Any]]) -> Iterable[str]:
-    return ()
-
-
 def _no_rows(_account: str, rows: Sequence[Any]) -> bool:
     return not rows
 
@@ -225,7 +224,7 @@ class Table:
     """Resources that Proxmox still lists for nodes that are offline or without statistics."""
     looks_filtered: LooksFiltered = _no_rows
     """Returns whether an account's rows look as if a missing privilege hid others."""
-    overlaps: Overlaps = _no_overlaps
+    overlaps: Overlaps | None = None
     """Returns notes about the same thing in the rows of several clusters."""
     primary_field: str = ""
     """The field that is true on one of several rows about the same shared thing."""
@@ -245,6 +244,12 @@ class Table:
     def fields(self) -> dict[str, Field]:
         return fields_of(self.row)
 
+    @cached_property
+    def reasons(self) -> dict[str, str]:
+        """Why fields may be unknown, by name."""
+        gaps = ((name, field.gap) for name, field in self.fields.items())
+        return {name: gap.reason for name, gap in gaps if gap and gap.reason}
+
 
 _TABLES: dict[str, Table] = {}
 
@@ -263,7 +268,7 @@ def table(
     pushdown: Mapping[str, str] = COMMON_PUSHDOWN,
     last_known: Callable[[InventoryView], Iterable[Resource]] | None = None,
     looks_filtered: LooksFiltered = _no_rows,
-    overlaps: Overlaps = _no_overlaps,
+    overlaps: Overlaps | None = None,
     primary_field: str = "",
     rare: bool = False,
     kinds: frozenset[ClusterKind] = PVE_ONLY,
@@ -348,7 +353,8 @@ async def note_node_states(table: Table, cluster: Cluster, request: LoadRequest 
     """Note which nodes of a table's rows are offline or without statistics.
 
     They count also if a filter leaves none of their rows: it may have compared an old or unknown
-    state. Return whether there are any rows to speak of.
+    state. For five minutes Proxmox repeats what a node last reported; then only what is configured.
+    Return whether there are any rows to speak of.
     """
     view = await cluster.inventory_view()
     slot = ("states of", table.name)
@@ -358,5 +364,16 @@ async def note_node_states(table: Table, cluster: Cluster, request: LoadRequest 
             by_node.setdefault(row.node, set()).add(row.status)
         view.derived[slot] = by_node
     states: Mapping[str, AbstractSet[str]] = view.derived[slot]
-    await cluster.note_offline({node: states[node] for node in filter(request.wants_node, states)})
+    requested, whole = set(filter(request.wants_node, states)), await cluster.inventory.view()
+    nodes_by_words: dict[str, list[str]] = {}
+    for node in sorted(requested & whole.offline_nodes):
+        if states[node] == {"offline"}:
+            continue  # the row says so itself
+        known, unknown = states[node] - {"unknown"}, "unknown" in states[node]
+        words = (_LAST_KNOWN_EXCEPT if unknown else _LAST_KNOWN) if known else _NEVER_KNOWN
+        nodes_by_words.setdefault(words, []).append(node)
+    for words, nodes in nodes_by_words.items():
+        cluster.notes.add(f"Offline on {cluster.name}: {', '.join(nodes)}; {words}")
+    if without_statistics := requested & whole.nodes_without_statistics:
+        cluster.note_without_statistics(without_statistics)
     return bool(states)

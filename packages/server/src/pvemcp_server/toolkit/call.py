@@ -178,7 +178,7 @@ class Call:
 
     async def _inventory_of(self, name: str) -> InventoryView:
         scope = self.caller.resources(self.tool, self.effect, name)
-        cluster = await self.source.open(name, self.caller, scope, Notes())
+        cluster = await self.source.open(name, self.caller.identities, scope, Notes())
         with deadline(min(_LOOKUP_SECONDS, self.seconds_left)):
             return await cluster.inventory_view()
 
@@ -227,6 +227,6 @@ class Call:
     async def _open(self, name: str) -> Cluster:
         self.touched.add(name)
         scope = self.caller.resources(self.tool, self.effect, name)
-        cluster = await self.source.open(name, self.caller, scope, self.notes)
+        cluster = await self.source.open(name, self.caller.identities, scope, self.notes)
         self.opened[name] = cluster
         return cluster

@@ -29,12 +29,14 @@ from pvemcp_server.toolkit.schema import input_schema
 class Rows:
     """A list answer: rows in order, and its columns, which an empty answer has too.
 
-    `decimals` gives the significant digits after the point of columns that differ from the usual.
+    `decimals` gives the significant digits after the point of columns that differ from the usual,
+    and `reasons` why columns may be empty in every row.
     """
 
     rows: Sequence[Row | Mapping[str, Any]]
     columns: tuple[str, ...]
     decimals: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 Document = Mapping[str, Any]

@@ -5,12 +5,41 @@ an approval is for one text. They come from the inventory, as far as the caller 
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from pvemcp_server.clusters import Cluster, InventoryView
+from pvemcp_server.tables.nodes import Node
 from pvemcp_server.toolkit.write_target import TargetGuest
 
 _FULL = 90.0  # percent of a storage
 _HIDDEN = "Room on {} is not known: the role of this key does not show it."
+
+
+class Capacity(NamedTuple):
+    """The memory that a node has in use, and what the other nodes have free, in bytes."""
+
+    used: int
+    free: int
+
+    @property
+    def suffices(self) -> bool:
+        return self.used <= self.free
+
+
+def capacity_without(nodes: Iterable[Node], lost: str) -> Capacity | None:
+    """Return whether the other nodes have room for what a node has in use (N-1), in figures.
+
+    Nodes without figures have none to offer; None if the node itself has none.
+    """
+    free, used = 0, None
+    for node in nodes:
+        if not node.memory_total or node.memory_usage is None:
+            continue
+        if node.node == lost:
+            used = node.memory_usage
+        elif node.status == "online":  # Proxmox repeats figures of offline nodes for five minutes
+            free += node.memory_total - node.memory_usage
+    return None if used is None else Capacity(used, free)
 
 
 def readable(size: float) -> str:

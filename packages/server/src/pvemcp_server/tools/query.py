@@ -138,4 +138,4 @@ async def execute_query(call: Call, *, query: AskedQuery, cluster_name: ClusterN
             f"Cut at {counted(len(result.rows), 'row')}: ask for the next with offset "
             f"{result.next_offset}, or narrow the query."
         )
-    return Rows(result.rows, result.columns, result.decimals)
+    return Rows(result.rows, result.columns, result.decimals, result.reasons)

@@ -125,7 +125,9 @@ def log(request: ApiRequest) -> list[dict[str, Any]]:
 
 @route("GET", "/cluster/config/nodes")
 def config_nodes(request: ApiRequest) -> list[dict[str, Any]]:
-    """GET /cluster/config/nodes."""
+    """GET /cluster/config/nodes: empty for a standalone node."""
+    if not request.state.grouped:
+        return []
     return [
         {
             "node": node.name,
@@ -136,6 +138,12 @@ def config_nodes(request: ApiRequest) -> list[dict[str, Any]]:
         }
         for node in request.state.nodes.values()
     ]
+
+
+@route("GET", "/cluster/config/qdevice")
+def quorum_device(request: ApiRequest) -> dict[str, Any]:
+    """GET /cluster/config/qdevice: an empty object without one."""
+    return request.state.quorum_device
 
 
 @route("GET", "/cluster/config/totem")

@@ -53,6 +53,10 @@ class ClusterState:
     tasks: dict[str, Task] = field(default_factory=dict)
     log: list[LogEntry] = field(default_factory=list)
     quorate: bool = True
+    quorum_device: dict[str, Any] = field(default_factory=dict)
+    """The answer about its QDevice; empty without one."""
+    ceph_flags: set[str] = field(default_factory=set)
+    """Flags of Ceph that are set, such as noout."""
     grouped: bool = True
     """Whether the nodes are joined to a cluster; false for a standalone node."""
     measured: tuple[int, dict[str, Load]] | None = None

@@ -179,8 +179,8 @@ class Reader:
     async def _note_blind_nodes(self, rows: Iterable[Read]) -> None:
         """Note nodes without statistics: even what is a template there is not known."""
         blind = (await self.cluster.inventory_view()).nodes_without_statistics
-        self.cluster.note_without_statistics(blind)
         if blind:
+            self.cluster.note_without_statistics(blind)
             self._incomplete |= set(rows)
 
     def _note_left_out(self, rows: Iterable[Read]) -> None:

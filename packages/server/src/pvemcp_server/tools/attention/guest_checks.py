@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pvemcp_server import tables
 from pvemcp_server.settings import Values
+from pvemcp_server.toolkit.room import capacity_without
 from pvemcp_server.tools.attention import reads
 from pvemcp_server.tools.attention.model import (
     Evidence,
@@ -151,11 +152,11 @@ def no_room_for_a_lost_node(evidence: Evidence) -> Iterator[Item]:
     ]
     if len(nodes) < 2:
         return
-    lost = max(nodes, key=lambda row: row.memory_total)
-    room = sum(row.memory_total - row.memory_usage for row in nodes if row is not lost)
-    if lost.memory_usage > room:
-        used, left = lost.memory_usage / _GIB, room / _GIB
-        detail = f"{lost.node} uses {used:.0f} GiB, the others have {left:.0f} GiB free"
+    lost = max(nodes, key=lambda row: row.memory_total).node
+    capacity = capacity_without(nodes, lost)
+    if capacity and not capacity.suffices:
+        used, left = capacity.used / _GIB, capacity.free / _GIB
+        detail = f"{lost} uses {used:.0f} GiB, the others have {left:.0f} GiB free"
         yield Item(Severity.WARNING, evidence.cluster, used - left, detail)
 
 

@@ -119,7 +119,8 @@ async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Doc
         await note_missing_privileges(cluster, *(need for need, rows in shown.items() if not rows))
     offline = _offline(view, membership)
     blind = view.nodes_without_statistics - offline
-    cluster.note_without_statistics(blind)
+    if blind:
+        cluster.note_without_statistics(blind)
     return document(
         ClusterHealth(
             cluster=cluster.name,

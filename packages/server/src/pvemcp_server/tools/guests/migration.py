@@ -12,12 +12,13 @@ from proxmox_client.api.configs import GuestDisk
 from proxmox_client.api.guests import BothConfigs, MigrateCheck
 from proxmox_client.api.replication import ReplicationJob
 from proxmox_client.api.resources import StorageResource
-from proxmox_client.properties import flag, parse
+from proxmox_client.properties import flag
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
 from pvemcp_server.toolkit import needs, write_target
 from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, StorageName, VmId
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.node_bound import bound_devices, bound_drive, clone_base
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import room_on_node, room_on_storages
@@ -32,10 +33,7 @@ from pvemcp_server.toolkit.write_target import (
 Online = Annotated[bool, Field(description="Move it running; a container is restarted")]
 TargetStorage = Annotated[StorageName | None, Field(description="Storage for its local disks")]
 
-# the name of a volume that builds on another: `base-102-disk-0/vm-103-disk-0`
-_LINKED_CLONE = re.compile(r"[:/](base(?:vol)?-\d+-[^/]+)/", re.ASCII)
 _REPLICATED_BY = {"zfspool"}  # the only storages that Proxmox replicates
-_DEVICE = re.compile(r"(hostpci|usb|serial|parallel)\d+", re.ASCII)
 # Proxmox shuts the container down, and kills it after a timeout (PVE/LXC/Migrate.pm)
 _RESTART = (
     "Containers cannot move while they run: it is stopped and started there, and what its programs "
@@ -105,8 +103,7 @@ async def _refuse_maintenance(guest: TargetGuest, node: str) -> None:
     rows = await guest.cluster.optional(
         guest.cluster.pve.cluster.ha_status(), "Nodes in HA maintenance are not known"
     )
-    agents = [row for row in rows or () if row.type == "lrm" and row.node == node]
-    if any("maintenance mode" in agent.status for agent in agents):
+    if any(row.is_in_maintenance and row.node == node for row in rows or ()):
         raise Precondition(
             f"{node} is in HA maintenance, so the HA manager does not move {guest.label} there.",
             hint="Choose another node, or end the maintenance: "
@@ -127,7 +124,7 @@ def _refuse_local_devices(
 ) -> None:
     """Raise Precondition for devices of the node that the guest uses now or after its restart.
 
-    Proxmox checks the present ones only. Mapped devices, sockets and SPICE are not bound to a node.
+    Proxmox checks the present ones only.
     """
     if check is not None and check.local_resources:
         raise Precondition(
@@ -135,12 +132,7 @@ def _refuse_local_devices(
             hint="Detach them first.",
         )
     current, pending = configs.current.raw, configs.pending.raw
-    bound = []
-    for name in sorted(pending):
-        if _DEVICE.fullmatch(name) and pending[name] != current.get(name):
-            options = parse(str(pending[name]), "host")
-            if "mapping" not in options and options.get("host") not in ("socket", "spice"):
-                bound.append(name)
+    bound = [name for name in bound_devices(pending) if pending[name] != current.get(name)]
     if bound:
         raise Precondition(
             f"{guest.label} will use devices of its node: {', '.join(bound)}, "
@@ -152,17 +144,25 @@ def _refuse_local_devices(
 async def _local_disks(
     guest: TargetGuest, node: str, target_storage: str | None, drives: Sequence[GuestDisk]
 ) -> list[GuestDisk]:
-    """Return the disks that have to be copied; raise Precondition for drives that cannot move."""
+    """Return the disks that have to be copied.
+
+    Raise Precondition for drives that cannot move, UnknownName for a storage that the caller's
+    writes may not fill.
+    """
     source = {row.storage: row for row in await all_storages(guest.cluster, guest.node)}
     _refuse_local_drives(guest, drives, source)
+    disks = [disk for disk in drives if disk.storage and disk.media != "cdrom"]
+    local = [disk for disk in disks if disk.storage in source and not source[disk.storage].shared]
+    if target_storage is None:  # then they are copied to the storage of the same name
+        for name in dict.fromkeys(disk.storage for disk in local if disk.storage):
+            if not guest.cluster.scope.covers_target_storage(name, node=node):
+                raise write_target.unknown_target_storage(guest.cluster, name, node)
     target = {
         row.storage
         for row in await all_storages(guest.cluster, node)
         if any(drive.storage == row.storage for drive in drives)
         and await is_active(guest.cluster, row)
     }
-    disks = [disk for disk in drives if disk.storage and disk.media != "cdrom"]
-    local = [disk for disk in disks if disk.storage in source and not source[disk.storage].shared]
     unreachable = [
         f"{disk.id} on {disk.storage}"
         for disk in disks
@@ -180,30 +180,16 @@ async def _local_disks(
 def _refuse_local_drives(
     guest: TargetGuest, drives: Sequence[GuestDisk], storages: Mapping[str, StorageResource]
 ) -> None:
-    """Raise Precondition for drives that Proxmox can neither copy nor find on another node.
-
-    These are CDs and paths of the node. Not a cloud-init drive: Proxmox creates it again there.
-    """
+    """Raise Precondition for drives that Proxmox can neither copy nor find on another node."""
     for drive in drives:
         storage = storages.get(drive.storage or "")
-        if storage.shared if storage else flag(drive.options.get("shared")):
-            continue
-        is_image = drive.storage is not None and not drive.is_cloud_init
-        if drive.volume == "cdrom" or (drive.media == "cdrom" and is_image):
-            raise Precondition(
-                f"{guest.label} has a local CD-ROM in its drive {drive.id}: {drive.volume}.",
-                hint="Eject it first.",
-            )
-        if drive.volume.startswith("/"):
-            raise Precondition(
-                f"{guest.label} uses a path of its node: {drive.id} is {drive.volume}.",
-                hint="Detach it first.",
-            )
+        if obstacle := bound_drive(drive, shared=storage.shared if storage else None):
+            raise Precondition(f"{guest.label} {obstacle.text}.", hint=obstacle.remedy)
 
 
 def _refuse_linked_clones(guest: TargetGuest, local: Sequence[GuestDisk]) -> None:
     """Raise Precondition for linked clones: Proxmox does not copy them, nor what they build on."""
-    bases = {disk.id: match[1] for disk in local if (match := _LINKED_CLONE.search(disk.volume))}
+    bases = {disk.id: base for disk in local if (base := clone_base(disk))}
     if bases:
         disks = ", ".join(f"{name} is a clone of {base}" for name, base in bases.items())
         raise Precondition(

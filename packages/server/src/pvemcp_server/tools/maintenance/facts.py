@@ -1,0 +1,278 @@
+"""What is read about a node and its cluster; a part that is not known is None, with a note."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+from proxmox_client.api.guests import BothConfigs
+from proxmox_client.api.ha import HaStatus
+from proxmox_client.api.resources import GuestResource
+from pvemcp_server import tables
+from pvemcp_server.access.model import Effect
+from pvemcp_server.clusters import Cluster, InventoryView, Notes
+from pvemcp_server.tables import LoadRequest, Table
+from pvemcp_server.tables.guest_configs import both_configs
+from pvemcp_server.tables.registry import ALL
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.lists import with_budget
+from pvemcp_server.tools.granted_rows import granted_rows, granted_view
+
+T = TypeVar("T")
+
+_TASKS: Final = 50
+_OF_NODES: Final = frozenset({"node", "status", "memory_usage", "memory_total"})
+_OF_GUESTS: Final = frozenset({"vmid", "name", "type", "node", "status", "is_template"})
+_OF_STORAGES: Final = frozenset({"storage", "node", "shared", "is_available", "content"})
+_STATUS: Final = ("GetClusterStatus",)
+_OPTIONS: Final = ("GetClusterOptions",)
+_CONFIGS: Final = ("GetVmConfig",)
+_TABLES: Final = (
+    *(tables.nodes, tables.guests, tables.storages, tables.tasks, tables.backup_jobs),
+    *(tables.replications, tables.ha_resources, tables.ceph_health),
+)
+_TOOLS: Final = (*_CONFIGS, *_OPTIONS, *(name for table in _TABLES for name in table.tools))
+_CEPH_STORAGES: Final = frozenset({"rbd", "cephfs"})
+_DEFAULT_POLICY: Final = "conditional"
+_MIGRATED: Final = 9  # the major version in which HA groups became rules
+
+Configs = Sequence[tuple[GuestResource, BothConfigs[Any]]]
+
+
+@dataclass(frozen=True)
+class Quorum:
+    """Votes of a cluster: all of them, and those that are left without the node."""
+
+    total: int
+    left: int
+    quorate: bool
+
+    @property
+    def needed(self) -> int:
+        return self.total // 2 + 1
+
+
+@dataclass(frozen=True)
+class HighAvailability:
+    """The guests under high availability, their rules or groups, and nodes in maintenance."""
+
+    resources: Sequence[tables.HaResource]
+    rules: Sequence[tables.HaRule]
+    groups: Sequence[tables.HaGroup]
+    in_maintenance: frozenset[str]
+    shutdown_policy: str | None  # what happens to its guests when a node shuts down
+
+
+@dataclass(frozen=True)
+class Ceph:
+    """Ceph's health and its daemons on the node."""
+
+    health: tables.CephHealth
+    osds: int | None  # of the node
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that decides whether a node can be taken away."""
+
+    cluster: str
+    node: str
+    now: datetime
+    is_offline: bool
+    covers_all: bool  # whether the role covers the whole cluster, with all tools it grants
+    is_complete: bool  # whether each read had its whole answer
+    nodes: Sequence[Any] | None
+    guests: Sequence[Any] | None  # of the node
+    configs: Configs | None
+    storages: Sequence[Any] | None
+    tasks: Sequence[Any] | None  # that run there
+    backup_jobs: Sequence[Any] | None
+    replications: Sequence[Any] | None  # from or to the node
+    ha: HighAvailability | None
+    quorum: Quorum | None
+    has_ceph: bool
+    ceph: Ceph | None
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other node is online."""
+        others = [row for row in self.nodes or () if row.node != self.node]
+        is_known = self.covers_all and self.nodes is not None
+        return is_known and all(row.status == "offline" for row in others)
+
+
+async def read_facts(call: Call, cluster: Cluster, node: str) -> Facts:
+    """Return the facts about a node; what could not be read is noted, always in the same order."""
+    notes = Notes()
+    facts = await _Reader(call, replace(cluster, notes=notes), node).facts()
+    cluster.notes.update((note, notes[note]) for note in sorted(notes))
+    return replace(facts, is_complete=all(kind.fact for kind in notes.values()))
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the facts about a node, each within what the role grants to the tool that shows it."""
+
+    call: Call
+    cluster: Cluster
+    node: str
+
+    async def facts(self) -> Facts:
+        """Read everything at once."""
+        view = await self.cluster.inventory_view()
+        here = LoadRequest(nodes=frozenset({self.node}))
+        is_offline = self.node in view.offline_nodes
+        has_ceph = any(row.plugin_type in _CEPH_STORAGES for row in view.storages)
+        of_node, of_cluster = await asyncio.gather(
+            asyncio.gather(
+                self._rows(tables.nodes, LoadRequest(columns=_OF_NODES)),
+                self._rows(tables.guests, replace(here, columns=_OF_GUESTS)),
+                self._rows(tables.storages, LoadRequest(columns=_OF_STORAGES)),
+                self._configs(view),
+                _none() if is_offline else self._tasks(here),
+            ),
+            asyncio.gather(
+                self._backup_jobs(),
+                self._replications(),
+                self._high_availability(),
+                self._quorum(),
+                self._ceph() if has_ceph else _none(),
+            ),
+        )
+        nodes, guests, storages, configs, tasks = of_node
+        jobs, replications, ha, quorum, ceph = of_cluster
+        return Facts(
+            cluster=self.cluster.name,
+            node=self.node,
+            now=datetime.now(UTC),
+            is_offline=is_offline,
+            covers_all=self._covers_all(),
+            is_complete=False,
+            nodes=nodes,
+            guests=guests,
+            configs=configs,
+            storages=storages,
+            tasks=tasks,
+            backup_jobs=jobs,
+            replications=replications,
+            ha=ha,
+            quorum=quorum,
+            has_ceph=has_ceph,
+            ceph=ceph,
+        )
+
+    def _covers_all(self) -> bool:
+        """Return whether no tool is granted for a part of the cluster only."""
+        caller, name = self.call.caller, self.cluster.name
+        scopes = (caller.resources(tool, Effect.READ, name) for tool in (self.call.tool, *_TOOLS))
+        return all(scope.everything for scope in scopes if scope)
+
+    async def _rows(self, table: Table, request: LoadRequest) -> Sequence[Any] | None:
+        return await granted_rows(self.call, self.cluster, table, request)
+
+    async def _configs(self, inventory: InventoryView) -> Configs | None:
+        """Read the configurations of the running guests, if there is a node to move them to."""
+        running = frozenset(
+            guest.vmid
+            for guest in inventory.guests
+            if guest.node == self.node and guest.status == "running"
+        )
+        if not running or not inventory.by_node.keys() - inventory.offline_nodes - {self.node}:
+            return ()
+        view = granted_view(self.call, self.cluster, _CONFIGS, "configurations of guests")
+        request = with_budget(self.call, LoadRequest(vmids=running))
+        return None if view is None else await both_configs(view, request)
+
+    async def _tasks(self, here: LoadRequest) -> Sequence[Any] | None:
+        request = replace(here, limit=_TASKS, status=frozenset({"running"}))
+        rows = await self._rows(tables.tasks, request)
+        return None if rows is None else [row for row in rows if row.status == "running"]
+
+    async def _backup_jobs(self) -> Sequence[Any] | None:
+        columns = frozenset({"id", "enabled", "next_run", "node", "vmids"})
+        return await self._rows(tables.backup_jobs, LoadRequest(columns=columns))
+
+    async def _replications(self) -> Sequence[Any] | None:
+        columns = frozenset({"id", "source", "target", "disabled"})
+        rows = await self._rows(tables.replications, LoadRequest(columns=columns))
+        if rows is None:
+            return None
+        return [row for row in rows if self.node in (row.source, row.target) and not row.disabled]
+
+    async def _high_availability(self) -> HighAvailability | None:
+        resources = await self._rows(tables.ha_resources, ALL)
+        if resources is None:
+            return None
+        if not resources:
+            return HighAvailability((), (), (), frozenset(), None)
+        request = self.cluster.pve.version()
+        version = await self.cluster.optional(request, "The ha rules are missing")
+        has_rules = version is None or version.number[0] >= _MIGRATED
+        rules, agents, policy = await asyncio.gather(
+            self._rows(tables.ha_rules if has_rules else tables.ha_groups, ALL),
+            self._ask(_STATUS, "HA maintenance", self.cluster.pve.cluster.ha_status),
+            self._shutdown_policy(),
+        )
+        if rules is None:
+            return None
+        rows: Sequence[HaStatus] = agents or ()
+        return HighAvailability(
+            resources=resources,
+            rules=rules if has_rules else (),
+            groups=() if has_rules else rules,
+            in_maintenance=frozenset(
+                row.node for row in rows if row.node and row.is_in_maintenance
+            ),
+            shutdown_policy=policy,
+        )
+
+    async def _shutdown_policy(self) -> str | None:
+        what = "HA shutdown policy"
+        options = await self._ask(_OPTIONS, what, self.cluster.pve.cluster.options)
+        if options is None:
+            return None
+        return str(options.group("ha").get("shutdown_policy", _DEFAULT_POLICY))
+
+    async def _quorum(self) -> Quorum | None:
+        api = self.cluster.pve.cluster
+        members = await self._ask(_STATUS, "quorum", api.status)
+        if members is None:
+            return None
+        voters, device = await asyncio.gather(
+            self._ask(_STATUS, "quorum", api.voters),
+            self._ask(_STATUS, "quorum", api.quorum_device),
+        )
+        if voters is None or device is None:
+            return None
+        online = {member.name for member in members.members if member.online} - {self.node}
+        extra = device.votes(len(voters))
+        return Quorum(
+            total=sum(voter.votes for voter in voters) + extra,
+            left=sum(voter.votes for voter in voters if voter.node in online)
+            + (extra if device.is_connected else 0),
+            quorate=members.quorate,
+        )
+
+    async def _ceph(self) -> Ceph | None:
+        rows = await self._rows(tables.ceph_health, ALL)
+        if not rows:
+            return None
+        api = self.cluster.pve.cluster
+        metadata = await self._ask(_STATUS, "place of Ceph's daemons", api.ceph_metadata)
+        if metadata is None:
+            return Ceph(rows[0], None)
+        return Ceph(rows[0], sum(osd.hostname == self.node for osd in metadata.osds))
+
+    async def _ask(
+        self, tools: Sequence[str], what: str, ask: Callable[[], Awaitable[T]]
+    ) -> T | None:
+        """Return an answer about the whole cluster, if the role grants these tools on all of it."""
+        view = granted_view(self.call, self.cluster, tools, what)
+        if view is None or not view.scope.everything:
+            return None
+        return await view.optional(ask(), f"{what[0].upper()}{what[1:]} is not known")
+
+
+async def _none() -> None:
+    """Return None, for what is not looked for."""

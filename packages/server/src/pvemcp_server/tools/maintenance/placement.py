@@ -1,0 +1,172 @@
+"""Where the running guests of a node can go: by storages, devices, HA rules or groups."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any, Final
+
+from proxmox_client.api.configs import GuestDisk
+from proxmox_client.api.guests import BothConfigs
+from pvemcp_server.tables import HaResource
+from pvemcp_server.toolkit.node_bound import bound_devices, bound_drive, clone_base
+from pvemcp_server.tools.maintenance.facts import Facts, HighAvailability
+
+_FAILED: Final = ("error", "fence", "recovery")
+_FOLLOWED: Final = "started"  # the requested state in which the HA manager moves a guest
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A running guest of the node: the nodes it can go to, or why it cannot."""
+
+    vmid: int
+    name: str
+    type: str
+    by_ha: bool  # whether the HA manager moves it
+    targets: tuple[str, ...]  # for HA only those of the highest priority
+    obstacle: str  # why it cannot move; empty if it can
+    copied: int  # bytes of local disks that move with it
+    cpu_is_host: bool
+
+    @property
+    def label(self) -> str:
+        return f"{self.vmid} {self.name}".strip()
+
+
+def placements(facts: Facts) -> list[Placement] | None:
+    """Return the running guests of the node, if there are nodes to move them to.
+
+    None if their configurations, or the other nodes, are not known.
+    A guest whose own configuration was not read is left out; a note says so.
+    """
+    if facts.is_alone or facts.is_offline:
+        return []
+    if not facts.covers_all or None in (facts.guests, facts.configs, facts.nodes, facts.storages):
+        return None
+    running = {row.vmid: row for row in facts.guests or () if row.status == "running"}
+    managed = {row.vmid: row for row in facts.ha.resources} if facts.ha else {}
+    places = _Places(facts)
+    return [
+        _place(facts, places, running[guest.vmid], both, managed.get(guest.vmid))
+        for guest, both in facts.configs or ()
+        if guest.vmid in running
+    ]
+
+
+def by_room(facts: Facts, names: Iterable[str]) -> list[str]:
+    """Return the nodes by their free memory, the most first; unknown figures come last."""
+    free = {
+        row.node: row.memory_total - row.memory_usage
+        for row in facts.nodes or ()
+        if row.memory_total and row.memory_usage is not None
+    }
+    return sorted(names, key=lambda name: (-free.get(name, -1), name))
+
+
+class _Places:
+    """The other nodes, and the storages of all nodes."""
+
+    def __init__(self, facts: Facts) -> None:
+        rows = facts.storages or ()
+        self.others = [
+            row.node
+            for row in facts.nodes or ()
+            if row.node != facts.node and row.status != "offline"
+        ]
+        self.shared = {row.storage: row.shared for row in rows if row.node == facts.node}
+        # a node without statistics has its storages, as far as is known
+        blind = {row.node for row in facts.nodes or () if row.status == "unknown"}
+        self._available = {
+            (row.storage, row.node) for row in rows if row.is_available or row.node in blind
+        }
+
+    def with_storages(self, names: AbstractSet[str]) -> list[str]:
+        """Return the other nodes that have all of these storages."""
+        return [
+            node for node in self.others if all((name, node) in self._available for name in names)
+        ]
+
+
+def _place(
+    facts: Facts, places: _Places, row: Any, both: BothConfigs[Any], managed: HaResource | None
+) -> Placement:
+    disks = [disk for disk in both.disks if disk.storage and disk.media != "cdrom"]
+    local = [disk for disk in disks if places.shared.get(disk.storage or "") is False]
+    names = {disk.storage for disk in disks if disk.storage}
+    by_ha = managed is not None and managed.requested_state == _FOLLOWED
+    targets = places.with_storages(names)
+    obstacle = "; ".join(_obstacles(both, places.shared, local, managed))
+    if not obstacle and not targets:
+        obstacle = f"no other node has {', '.join(sorted(names))}"
+    if not obstacle and by_ha and facts.ha and managed:
+        targets = ha_targets(facts.ha, managed, facts.node, targets)
+        obstacle = "" if targets else "its HA rules allow no other node now"
+    return Placement(
+        vmid=row.vmid,
+        name=row.name,
+        type=row.type,
+        by_ha=by_ha,
+        targets=() if obstacle else tuple(by_room(facts, targets)),
+        obstacle=obstacle,
+        copied=sum(disk.size or 0 for disk in local),
+        cpu_is_host=(getattr(both.current, "cpu", None) or "").partition(",")[0] == "host",
+    )
+
+
+def _obstacles(
+    both: BothConfigs[Any],
+    shared: Mapping[str, bool],
+    local: Sequence[GuestDisk],
+    managed: HaResource | None,
+) -> Iterator[str]:
+    """Yield what binds the guest to the node."""
+    if managed and managed.state in _FAILED:
+        yield f"HA reports {managed.state}"
+    if devices := sorted({*bound_devices(both.current.raw), *bound_devices(both.pending.raw)}):
+        yield f"devices of the node: {', '.join(devices)}"
+    for drive in both.disks:
+        if obstacle := bound_drive(drive, shared=shared.get(drive.storage or "")):
+            yield obstacle.text
+    if clones := [disk.id for disk in local if clone_base(disk)]:
+        yield f"linked clones on a local storage: {', '.join(clones)}"
+
+
+def ha_targets(
+    ha: HighAvailability, managed: HaResource, node: str, targets: Iterable[str]
+) -> list[str]:
+    """Return to which of these nodes the HA manager may move a guest that is on `node`.
+
+    Of the nodes that a rule or a group names, those of the highest priority. Guests of a positive
+    resource affinity go where the others of it are, unless these are on `node` as well.
+    """
+    allowed = [each for each in targets if each not in ha.in_maintenance]
+    nodes_of = {row.vmid: row.node for row in ha.resources if row.node}
+    for rule in ha.rules:
+        if not rule.enabled or managed.vmid not in rule.vmids:
+            continue
+        if rule.type == "node-affinity":
+            allowed = _preferred(allowed, rule.nodes, strict=bool(rule.strict))
+            continue
+        elsewhere = {
+            nodes_of[vmid]
+            for vmid in rule.vmids
+            if vmid != managed.vmid and nodes_of.get(vmid, node) != node
+        }
+        if rule.affinity == "negative":
+            allowed = [each for each in allowed if each not in elsewhere]
+        elif elsewhere:
+            allowed = [each for each in allowed if each in elsewhere]
+    for group in ha.groups:
+        if group.group == managed.group:
+            allowed = _preferred(allowed, group.nodes, strict=group.restricted)
+    return allowed
+
+
+def _preferred(allowed: Sequence[str], named: Iterable[str], *, strict: bool) -> list[str]:
+    """Return the allowed nodes of the highest priority; all if none is named and not strict."""
+    priorities = {name: int(value or 0) for name, _, value in (n.partition(":") for n in named)}
+    possible = [name for name in allowed if name in priorities]
+    if not possible:
+        return [] if strict else list(allowed)
+    highest = max(priorities[name] for name in possible)
+    return [name for name in possible if priorities[name] == highest]

@@ -1,0 +1,53 @@
+"""A call that is refused before it reaches a tool is in the audit, once."""
+
+import pytest
+
+from pvemcp_server.audit import Kind
+from pvemcp_server.mcp.tasks import EXTENSION
+
+pytestmark = pytest.mark.anyio
+
+CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+FORMS = {CAPABILITIES: {"elicitation": {}}}
+TASKS = {CAPABILITIES: {"extensions": {EXTENSION: {}}}}
+YES = {"confirm": {"action": "accept", "content": {"confirm": True}}}
+DELETION = {"name": "DeleteThing", "arguments": {"vmid": 101}, "_meta": FORMS}
+
+REFUSED = {
+    "a forged state": ("tools/call", {**DELETION, "requestState": "v1.x", "inputResponses": YES}),
+    "a malformed answer": ("tools/call", {**DELETION, "inputResponses": "yes"}),
+    "malformed arguments": ("tools/call", {**DELETION, "arguments": ["vmid"]}),
+    "no name": ("tools/call", {"arguments": {}}),
+    "an unknown tool": ("tools/call", {"name": "NoTool", "arguments": {}}),
+    "an unknown resource": ("resources/read", {"uri": "pve://nothing"}),
+    "a task of another key": ("tasks/get", {"taskId": "x", "_meta": TASKS}),
+    "the end of such a task": ("tasks/cancel", {"taskId": "x", "_meta": TASKS}),
+    "a client without tasks": ("tasks/update", {"taskId": "x"}),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_every_refused_call_is_recorded_once(served, fake_tools, case):
+    method, params = REFUSED[case]
+    before = len(await served.recorded())
+    name = {"Mcp_Name": params["taskId"]} if "taskId" in params else {}
+    answer = (await served.modern.send(method, params, **name)).json()
+    assert "error" in answer
+    [entry] = (await served.recorded())[before:]
+    assert entry.kind is Kind.REFUSED
+    assert entry.key_id == served.key_id
+    assert entry.tool == params.get("name", method)
+    assert entry.reason
+    assert fake_tools.done == []
+
+
+async def test_a_consent_of_another_key_is_recorded_without_its_state(served, fake_tools):
+    asked = (await served.modern.send("tools/call", DELETION)).json()["result"]
+    other = served.modern
+    other.path = f"/mcp/{await served.new_key('other', role='Administrator')}"
+    stolen = {**DELETION, "requestState": asked["requestState"], "inputResponses": YES}
+    assert (await other.send("tools/call", stolen)).json()["error"]["code"] == -32602
+    entry = (await served.recorded())[-1]
+    assert (entry.kind, entry.key_name, entry.tool) == (Kind.REFUSED, "other", "DeleteThing")
+    assert entry.arguments == {"arguments": {"vmid": 101}, "inputResponses": YES}
+    assert fake_tools.done == []
