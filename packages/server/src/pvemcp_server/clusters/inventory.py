@@ -4,7 +4,7 @@ It is refreshed on demand and shared by all callers of that identity, never with
 """
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -206,7 +206,9 @@ class Inventory:
 
     async def _fetch(self, sent: float) -> InventoryView:
         resources, malformed = await self._resources()
-        if _may_lack_quorum(resources.nodes) and await self._has_moved():
+        offline = sum(node.is_offline for node in resources.nodes)
+        # the host that answered may be in a partition without quorum
+        if offline and offline * 2 >= len(resources.nodes) and await self._has_moved():
             resources, malformed = await self._resources()
         fetched = InventoryView(
             taken=sent,
@@ -242,9 +244,3 @@ class Inventory:
             return await self.client.cluster.find_quorum()
         except proxmox_client.ProxmoxError:
             return False  # without Sys.Audit, or time: the answer at hand is better than none
-
-
-def _may_lack_quorum(nodes: Sequence[NodeResource]) -> bool:
-    """Return whether the host that listed these nodes may be in a partition without quorum."""
-    offline = sum(node.is_offline for node in nodes)
-    return offline > 0 and offline * 2 >= len(nodes)
