@@ -12,7 +12,7 @@ import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from proxmox_client.emulator import Emulator, ManualClock
 from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.state.user_config import AclEntry
-from pvemcp_server.access.model import Caller, Grant, Role
+from pvemcp_server.access.model import Caller, Grant, Role, Toolset
 from pvemcp_server.audit import Event
 from pvemcp_server.mcp.completion import TOOLS as COMPLETED
 from pvemcp_server.mcp.completion import complete
@@ -95,10 +95,11 @@ async def clients(clusters, access, lab, new_token) -> Clients:
     lab.state.user_config.acl.append(AclEntry(f"/vms/{SEEN}", "token", token_id, "PVEVMAdmin"))
     await access.clusters.add_identity("lab", "narrow", token_id=token_id, secret=secret)
     bound = (await access.clusters.identity("lab", "narrow")).id
+    sets = frozenset(Toolset)
     return Clients(
         Pipeline(tools(), clusters, Settings(), AuditRecorder(), None),
-        Caller("wide", "wide", ROLE, version="w"),
-        Caller("narrow", "narrow", ROLE, identities={"lab": bound}, version="n"),
+        Caller("wide", "wide", ROLE, toolsets=sets, version="w"),
+        Caller("narrow", "narrow", ROLE, identities={"lab": bound}, toolsets=sets, version="n"),
     )
 
 

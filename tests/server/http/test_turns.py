@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from pvemcp_server.http.connection import HttpConnection
-from pvemcp_server.http.turns import KNOWN_AT_ONCE, STRANGERS_AT_ONCE, Turns
+from pvemcp_server.http.connection_limits import KNOWN_AT_ONCE, STRANGERS_AT_ONCE, Turns
 
 pytestmark = pytest.mark.anyio
 

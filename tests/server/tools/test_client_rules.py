@@ -22,7 +22,7 @@ from pvemcp_server.access.model import (
 )
 from pvemcp_server.access.roles import ADMINISTRATOR, BUILT_IN
 from pvemcp_server.mcp.instructions import instructions
-from pvemcp_server.mcp.server import visible_tools
+from pvemcp_server.mcp.tools import visible_tools
 from pvemcp_server.query.examples import EXAMPLES
 from pvemcp_server.toolkit.registry import tools
 

@@ -156,6 +156,31 @@ async def test_a_target_storage_of_a_migration_has_to_be_granted(demo_client):
 
 
 @pytest.mark.parametrize(
+    ("granted", "fills"),
+    [
+        (Resources(), False),
+        (Resources(target_storages=frozenset({"ceph-vm"})), False),
+        (Resources(target_storages=frozenset({"local-zfs"})), True),
+        (Resources(storages=frozenset({"local-zfs"})), True),
+        (Resources(nodes=frozenset({"pve02"})), True),
+    ],
+)
+async def test_a_migration_copies_disks_to_granted_storages_only(demo_client, granted, fills):
+    state = demo_client["prod"].emulated.state
+    vmid = next(
+        guest.vmid
+        for guest in state.guests.values()
+        if guest.node == "pve03" and str(guest.config.get("scsi0", "")).startswith("local-zfs:")
+    )
+    moved = Resources(vmids=frozenset({vmid}), target_nodes=frozenset({"pve02"}))
+    call = {**PROD, "vmid": vmid, "target_node": "pve02", "online": True, "dry_run": True}
+    answer = await demo_client.scoped(moved | granted)("MigrateVm", **call)
+    assert answer.failed is not fills
+    expected = "Local disks are copied" if fills else "No storage 'local-zfs' on pve02 of prod."
+    assert expected in answer.text
+
+
+@pytest.mark.parametrize(
     "granted",
     [
         Resources(storages=frozenset({"pbs-main"})),

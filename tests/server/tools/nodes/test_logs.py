@@ -6,11 +6,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from proxmox_client.api.nodes import NodeTime
 from proxmox_client.emulator.routes import logs as emulated_logs
 from proxmox_client.emulator.state.node import LogEntry
 from pvemcp_server.access.model import Resources
 from pvemcp_server.audit.log_secrets import mask_line
-from pvemcp_server.tools.nodes.logs import SEARCHED, _parse
+from pvemcp_server.tools.nodes.logs import SEARCHED, _parse, _zone
 
 pytestmark = pytest.mark.anyio
 
@@ -219,6 +220,13 @@ def test_harmless_lines_stay_unchanged():
 def test_masking_a_long_line_takes_linear_time():
     for word in ("csrf", "-eyJ", "eyJ.", "PVE:a:", "token=", "--token ", "Bearer ", "-----BEGIN "):
         assert mask_line(word * 50_000)
+
+
+@pytest.mark.parametrize("name", ["a" * 5_000, "../../etc/passwd", "/etc/passwd", "\0", "Europe"])
+@pytest.mark.parametrize(("offset", "hours"), [(7_200, 2), (10**9, 0), (-(10**18), 0)])
+def test_any_time_zone_of_a_node_is_read(name, offset, hours):
+    zone = _zone(NodeTime(time=10, local_time=10 + offset, timezone=name))
+    assert zone.utcoffset(None) == timedelta(hours=hours)
 
 
 def test_times_of_another_zone_and_of_last_year_are_utc():

@@ -18,7 +18,7 @@ def no_tool(id_, words, name, phrase):
 
     @question(id_, words, no_tool=(name,))
     def says_so(_demo):
-        yield phrase in instructed() or name in tools(), True
+        yield phrase in instructed(), True
 
     return says_so
 

@@ -25,8 +25,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, par
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from pvemcp_server.http.connection_limits import ConnectionLimits
-from pvemcp_server.http.turns import Turns
+from pvemcp_server.http.connection_limits import ConnectionLimits, Turns
 
 HEAD_SECONDS: Final = 20.0  # from connect, or from the last response, to the end of the next head
 HEAD_BYTES: Final = 64 * 1024  # of a head, or of trailers
@@ -158,10 +157,6 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._known = self._known or self._turns.knows(self._unparsed)
             self._turns.wait(self.parse, known=self._known)
 
-    def _pipelines(self) -> bool:
-        """Return whether more was sent than the request that is being answered."""
-        return bool(self.pipeline or self._unparsed)
-
     def _may_read(self) -> bool:
         """Return whether little enough waits to be parsed, answered or taken by the application."""
         cycle: Any = self.cycle  # None before the first request
@@ -204,7 +199,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._advanced = True
         if not self.parser.should_upgrade():
             # a client that reads nothing is still awaited, and pipelined requests have no place
-            if self._write_timer is None and not self._pipelines():
+            if self._write_timer is None and not (self.pipeline or self._unparsed):
                 self._limits.work(self)
             super().on_message_complete()
             if self._body_timer is not None:  # the body of an early answer
@@ -234,7 +229,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
-            if self._is_answering() and not self._pipelines():
+            if self._is_answering() and not (self.pipeline or self._unparsed):
                 self._limits.work(self)
 
     def evict(self) -> None:

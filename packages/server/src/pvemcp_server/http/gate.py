@@ -20,13 +20,11 @@ from pvemcp_server.audit import Audit, Event, Outcome
 from pvemcp_server.errors import AccessDenied, OverBudget, StateUnavailable
 from pvemcp_server.http import errors
 from pvemcp_server.http.bounded_request import serve_bounded
-from pvemcp_server.http.client_address import Networks, client_address
-from pvemcp_server.http.cookies import keep_own_cookies
 from pvemcp_server.http.cors import with_cors
-from pvemcp_server.http.credentials import Credential, take_key
+from pvemcp_server.http.credentials import Credential, keep_own_cookies, take_key
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.exchange import BODY_BYTES, KEPT_BYTES, ActiveRequests, HttpExchange
-from pvemcp_server.http.hosts import Hosts
+from pvemcp_server.http.hosts import Hosts, Networks, client_address
 from pvemcp_server.settings import Settings, Values
 
 MCP: Final = "/mcp"
@@ -90,9 +88,10 @@ class KeyGate:
             return
         canonical = is_canonical(scope)  # before take_key: afterwards an encoded slash is gone
         scope.setdefault("state", {})["credential"] = take_key(scope)
-        keep_own_cookies(scope)
         path = scope["path"]
         to_transport = scope["type"] == "http" and path in self.transports
+        if not to_transport:
+            keep_own_cookies(scope)
         if not canonical:
             await errors.ambiguous_path().response(scope, receive, send)
         elif sum(name == b"host" for name, _ in scope["headers"]) > 1:
@@ -202,6 +201,12 @@ def caller_of(ctx: ServerRequestContext[Any, Any]) -> Caller:
     if not isinstance(caller, Caller):
         raise TypeError("the server was reached without the gate")
     return caller
+
+
+def client_program(ctx: ServerRequestContext[Any, Any]) -> str:
+    """Return name and version of the client program, as it calls itself."""
+    program = ctx.session.client_params and ctx.session.client_params.client_info
+    return f"{program.name} {program.version}" if program else ""
 
 
 def is_canonical(scope: Scope) -> bool:

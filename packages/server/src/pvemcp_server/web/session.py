@@ -16,7 +16,7 @@ from pvemcp_server.admin.operation import Operation, operations
 from pvemcp_server.admin.permission import RoleAuthority, TokenAuthority
 from pvemcp_server.config import Config
 from pvemcp_server.errors import AccessDenied, AccountChanged, TooManyFailures, counted
-from pvemcp_server.http.client_address import client_address, networks
+from pvemcp_server.http.hosts import client_address, networks
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
 from pvemcp_server.store.columns import HIGHEST_ID
