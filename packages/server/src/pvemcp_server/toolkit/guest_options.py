@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 from pydantic import Field, SecretStr, WithJsonSchema
 
 from proxmox_client.api.resources import GuestType
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import split_list
 from proxmox_client.properties import parse
 from pvemcp_server.errors import BadArgument, counted
 from pvemcp_server.toolkit import needs
