@@ -53,6 +53,14 @@ async def test_a_scope_permits_its_own_routes_only(stranger, scope):
             assert answer.status_code != 401
 
 
+async def test_a_token_lets_calls_run_unasked_only_with_the_scope_of_the_setting(stranger):
+    for scopes_of, status in ((["keys:write"], 403), (["keys:write", "settings:write"], 201)):
+        secret = await new_token(stranger, *scopes_of, name=str(status))
+        fields = {"name": "k", "unattended": "allow"}
+        answer = await present(stranger, secret, "POST", "/admin/api/keys", json=fields)
+        assert answer.status_code == status
+
+
 async def test_a_token_with_every_scope_opens_no_page_session_or_mcp(stranger):
     secret = await new_token(stranger, *scopes())
     await stranger.services.settings.change({"enabled": True}, by="ada")
