@@ -176,6 +176,20 @@ async def test_wrong_tokens_are_limited_and_never_refuse_a_valid_one(stranger):
     assert secret not in str(reasons)
 
 
+async def test_wrong_tokens_at_its_address_hide_no_use_of_a_known_one(stranger):
+    await stranger.services.settings.change({"calls_per_minute_per_address": 1}, by="ada")
+    secret = await new_token(stranger, "keys:read", name="robot")
+    (token,) = await stranger.services.store.service_tokens.all()
+    await stranger.services.store.service_tokens.change(token.id, expires=datetime.now(UTC))
+    unknown = new_secret(new_id(), SERVICE_PREFIX)
+    tries = (unknown, unknown, secret, secret)
+    answers = [await present(stranger, each, "GET", "/admin/api/keys") for each in tries]
+    assert [answer.status_code for answer in answers] == [401, 429, 401, 429]
+    await stranger.services.audit.flush()
+    entry = (await stranger.services.audit.find())[0]
+    assert (entry.key_name, entry.reason) == ("token:robot", "expired service token")
+
+
 async def test_a_wrong_token_is_not_replaced_by_the_session(front):
     headers = {"Authorization": f"Bearer {new_secret(new_id(), SERVICE_PREFIX)}"}
     assert (await front.get("/admin/api/keys", headers=headers)).status_code == 401
