@@ -80,6 +80,8 @@ CONFIG_HARDWARE = RequiredPrivilege("/vms", ("VM.Config.HWType",))
 CONFIG_OPTIONS = RequiredPrivilege("/vms", ("VM.Config.Options",))
 MIGRATE = RequiredPrivilege("/vms", ("VM.Migrate",))
 BACKUP = RequiredPrivilege("/vms", ("VM.Backup",))
+# of the bridges of its network devices, by VLAN where they have one
+BRIDGES = RequiredPrivilege("/sdn/zones", ("SDN.Use",))
 SPACE = RequiredPrivilege("/storage", ("Datastore.AllocateSpace",))
 TEMPLATES = RequiredPrivilege("/storage", ("Datastore.AllocateTemplate",))
 NETWORK = RequiredPrivilege("/nodes", ("Sys.AccessNetwork", "Sys.Modify"))

@@ -79,7 +79,7 @@ class _Place:
     area=Area.VMS,
     effect=Effect.WRITE,
     toolset=Toolset.CREATE,
-    needs=(needs.ALLOCATE, needs.SPACE),
+    needs=(needs.ALLOCATE, needs.SPACE, needs.BRIDGES),
 )
 async def create_vm(
     call: Call,
@@ -170,7 +170,7 @@ async def create_vm(
     area=Area.VMS,
     effect=Effect.WRITE,
     toolset=Toolset.CREATE,
-    needs=(needs.ALLOCATE, needs.SPACE),
+    needs=(needs.ALLOCATE, needs.SPACE, needs.BRIDGES),
 )
 async def create_container(
     call: Call,
