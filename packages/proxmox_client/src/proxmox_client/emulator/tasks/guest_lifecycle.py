@@ -89,7 +89,7 @@ def _create(state: ClusterState, guest: Guest, options: Mapping[str, Any]) -> Ta
         # A new VM without an image has no operating system that could react to a shutdown request
         has_system = guest.kind is Kind.LXC or any(IMPORT in str(v) for v in guest.config.values())
         guest.honors_shutdown = has_system
-        guest.agent = _new_agent(guest.kind, guest.vmid) if has_system else None
+        guest.agent = _new_agent(guest) if has_system else None
         state.guests[guest.vmid] = guest
         for slot in list(guest.config):
             context.log(*allocate(state, guest, slot, guest.config))
@@ -118,10 +118,13 @@ def _require_files(state: ClusterState, guest: Guest, options: Mapping[str, Any]
             raise TaskFailed(reason) from error
 
 
-def _new_agent(kind: Kind, vmid: int) -> Agent:
-    """Return the agent of a new guest, with an address by DHCP."""
-    address = f"10.40.{vmid // 200 % 256}.{vmid % 200 + 20}"
-    return Agent(addresses=(address,), boot_seconds=BOOT_SECONDS if kind is Kind.QEMU else 0)
+def _new_agent(guest: Guest) -> Agent:
+    """Return the agent of a new guest, with an address by DHCP; a container may have no DHCP."""
+    if guest.kind is Kind.LXC and "ip=dhcp" not in str(guest.config.get("net0", "")):
+        return Agent()
+    address = f"10.40.{guest.vmid // 200 % 256}.{guest.vmid % 200 + 20}"
+    boot_seconds = BOOT_SECONDS if guest.kind is Kind.QEMU else 0
+    return Agent(addresses=(address,), boot_seconds=boot_seconds)
 
 
 def _set_defaults(state: ClusterState, guest: Guest) -> None:
@@ -165,7 +168,7 @@ def clone(source: Guest, newid: int, target: str, options: Mapping[str, Any]) ->
         snapshot = source.snapshots.get(str(options.get("snapname")))
         config = dict(snapshot.config if snapshot else source.config)
         copy = Guest(newid, kind, target, config, state.now, load=Load(phase=newid))
-        copy.honors_shutdown, copy.agent = source.honors_shutdown, _agent_of_clone(source, newid)
+        copy.honors_shutdown, copy.agent = source.honors_shutdown, _agent_of_clone(source, copy)
         for key in ("template", "lock", "protection", "parent", "snaptime"):
             copy.config.pop(key, None)
         copy.config["lock"] = "clone"
@@ -190,11 +193,11 @@ def clone(source: Guest, newid: int, target: str, options: Mapping[str, Any]) ->
     return run
 
 
-def _agent_of_clone(source: Guest, newid: int) -> Agent | None:
+def _agent_of_clone(source: Guest, copy: Guest) -> Agent | None:
     """Return the agent of a clone, which boots with an address by DHCP of its own."""
     if source.agent is None:
         return None
-    new = _new_agent(source.kind, newid)
+    new = _new_agent(copy)
     return replace(
         source.agent,
         addresses=new.addresses,
