@@ -32,16 +32,16 @@ GuestName = Annotated[
     ),
     Rule("a guest's name is a DNS name: letters, digits, hyphens and dots"),
 ]
-_NUMBER = WithJsonSchema({"type": "integer"})  # without bounds: errors name them
+NUMBER = WithJsonSchema({"type": "integer"})  # without bounds: errors name them
 
-NewVmId = Annotated[int | None, _NUMBER, Field(ge=100, le=999_999_999, description="New VMID")]
+NewVmId = Annotated[int | None, NUMBER, Field(ge=100, le=999_999_999, description="New VMID")]
 PoolName = Annotated[
     str | None,
     Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=200, description="Pool"),
     Rule("a pool is letters, digits, dots, hyphens, underscores; / before a nested one"),
 ]
-Cores = Annotated[int | None, _NUMBER, Field(ge=1, le=8192, description="Cores")]
-Memory = Annotated[int | None, _NUMBER, Field(ge=16, le=1 << 24, description="MiB")]
+Cores = Annotated[int | None, NUMBER, Field(ge=1, le=8192, description="Cores")]
+Memory = Annotated[int | None, NUMBER, Field(ge=16, le=1 << 24, description="MiB")]
 _Tag = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=124),
@@ -57,7 +57,7 @@ Bridge = Annotated[
     Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=40, description="Bridge"),
     Rule("a bridge is a name like vmbr0"),
 ]
-Vlan = Annotated[int | None, _NUMBER, Field(ge=1, le=4094, description="VLAN")]
+Vlan = Annotated[int | None, NUMBER, Field(ge=1, le=4094, description="VLAN")]
 CloudInitUser = Annotated[
     str | None,
     Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.@\\-]*$", max_length=64, description="User"),
@@ -93,6 +93,14 @@ _PRIVILEGES: Final[Mapping[str, RequiredPrivilege]] = {
     "cores": needs.CONFIG_CPU,
     "memory": needs.CONFIG_MEMORY,
     "net": needs.CONFIG_NETWORK,
+    "scsi": needs.CONFIG_DISK,
+    "rootfs": needs.CONFIG_DISK,
+    "efidisk": needs.CONFIG_DISK,
+    "tpmstate": needs.CONFIG_DISK,
+    "boot": needs.CONFIG_DISK,
+    "ide": needs.CONFIG_CD,
+    "scsihw": needs.CONFIG_HARDWARE,
+    "machine": needs.CONFIG_HARDWARE,
 }
 
 
@@ -257,7 +265,8 @@ def _edited(
         return None
     start = {default: unset, "bridge": DEFAULT_BRIDGE} if default else {}
     merged = (parse(str(text), default) if text else start) | given
-    return ",".join(f"{name}={value}" for name, value in merged.items() if value != "")
+    words = ((name, value) for name, value in merged.items() if value != "")
+    return ",".join(value if name == "model" else f"{name}={value}" for name, value in words)
 
 
 def _revealed(password: SecretStr | None) -> str | None:
