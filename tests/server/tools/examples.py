@@ -65,6 +65,7 @@ def examples(place: Place) -> dict[str, Arguments]:
             "target_node": place.target_node,
             "online": True,
         },
+        "UpdateVmConfig": {**guest, "description": "New notes", "options": ["onboot=0"]},
         "BackupVm": {**guest, "storage": place.backups},
         "ListNodes": cluster,
         "GetNodeStatus": node,

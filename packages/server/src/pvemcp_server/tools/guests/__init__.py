@@ -2,6 +2,7 @@
 
 from pvemcp_server.tools.guests import (
     config,
+    config_update,
     explanation,
     migration,
     power,
@@ -10,4 +11,13 @@ from pvemcp_server.tools.guests import (
     vms,
 )
 
-__all__ = ["config", "explanation", "migration", "power", "snapshots", "status", "vms"]
+__all__ = [
+    "config",
+    "config_update",
+    "explanation",
+    "migration",
+    "power",
+    "snapshots",
+    "status",
+    "vms",
+]
