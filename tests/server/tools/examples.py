@@ -26,13 +26,16 @@ class Place:
     backups: str
     moved_vmid: int
     target_node: str
+    disks: str  # another storage for disks of `vmid`
 
 
 HOME_LAB: Final = Place(
-    "home-lab", "pve", 101, 102, "pre-zigbee", "local", "nas-backup", 101, "pve"
+    "home-lab", "pve", 101, 102, "pre-zigbee", "local", "nas-backup", 101, "pve", "local-lvm"
 )
-PROD: Final = Place("prod", "pve01", 101, 102, "before-pg16", "local", "pbs-main", 101, "pve02")
-GENERATED: Final = Place("lab", "pve1", 100, 101, "before", "local", "shared", 100, "pve2")
+PROD: Final = Place(
+    "prod", "pve01", 101, 102, "before-pg16", "local", "pbs-main", 101, "pve02", "local-zfs"
+)
+GENERATED: Final = Place("lab", "pve1", 100, 101, "before", "local", "shared", 100, "pve2", "local")
 
 
 def examples(place: Place) -> dict[str, Arguments]:
@@ -66,6 +69,8 @@ def examples(place: Place) -> dict[str, Arguments]:
             "online": True,
         },
         "UpdateVmConfig": {**guest, "description": "New notes", "options": ["onboot=0"]},
+        "ResizeVmDisk": {**guest, "disk": "scsi0", "size": "+1G"},
+        "MoveVmDisk": {**guest, "disk": "scsi0", "target_storage": place.disks},
         "BackupVm": {**guest, "storage": place.backups},
         "ListNodes": cluster,
         "GetNodeStatus": node,

@@ -201,12 +201,12 @@ def test_claude_code_does_not_cut_the_instructions(caller):
 def test_the_instructions_name_what_no_tool_does():
     writer = CALLERS["Operator"]
     missing = (
-        "No tool here can create, clone, resize, restore, delete, unlock guests, move "
-        "disks, evacuate nodes, stop tasks, open consoles: say so."
+        "No tool here can create, clone, restore, delete, unlock guests, evacuate nodes, stop "
+        "tasks, open consoles: say so."
     )
     assert missing in instructions(tools(), writer)
     with_clone = {**tools(), "CloneVm": tools()["MigrateVm"]}
-    assert "can create, resize" in instructions(with_clone, writer)
+    assert "can create, restore" in instructions(with_clone, writer)
     assert "No tool here" not in instructions(tools(), CALLERS["Read-only"])
 
 

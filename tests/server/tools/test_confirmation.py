@@ -32,6 +32,8 @@ HARMLESS = [
     ("BackupVm", {**CLUSTER, "vmid": 9000, "storage": "pbs-main", "mode": "stop"}),
     ("MigrateVm", {**CLUSTER, "vmid": 105, "target_node": "pve02", "online": True}),
     ("CreateVmSnapshot", EXAMPLES["CreateVmSnapshot"]),
+    ("ResizeVmDisk", EXAMPLES["ResizeVmDisk"]),
+    ("MoveVmDisk", EXAMPLES["MoveVmDisk"]),
     ("UpdateVmConfig", EXAMPLES["UpdateVmConfig"]),
     ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "cores": 8, "tags": ["+blue"]}),
 ]

@@ -88,6 +88,7 @@ async def test_a_role_for_a_tag_sees_its_guests(tool_client):
 PLACES = [
     ("MigrateVm", {"vmid": 105, "online": True}, {"target_node": ("pve02", "pve77")}),
     ("BackupVm", {"vmid": 105}, {"storage": ("pbs-main", "nothing")}),
+    ("MoveVmDisk", {"vmid": 105, "disk": "scsi0"}, {"target_storage": ("local-zfs", "nothing")}),
     ("DownloadIso", examples(PLACE)["DownloadIso"], {"node": ("pve01", "pve77")}),
     ("DownloadIso", examples(PLACE)["DownloadIso"], {"storage": ("nfs-iso", "nothing")}),
     *(

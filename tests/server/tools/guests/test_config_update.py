@@ -160,7 +160,8 @@ async def test_a_change_in_between_is_refused_with_the_next_step(client, vmid, m
     monkeypatch.setattr(Guest, "set_config", late)
     arguments = {"cluster_name": "prod", "vmid": vmid, "options": ["onboot=0"]}
     error = await client.refused("UpdateVmConfig", **arguments)
-    assert "nothing of this was written. Repeat the call" in error
+    assert "so nothing was written" in error
+    assert "Repeat the call" in error
     assert guest.config["onboot"] == 1
 
 
@@ -205,6 +206,17 @@ async def test_a_key_does_not_change_tags_that_decide_about_its_rights(client, t
     error = await refused(scoped, tags=tags)
     assert "decides what this key may do" in error
     await change(scoped, tags=["+blue"])
+
+
+@pytest.mark.parametrize("vmid", [VM, CONTAINER])
+async def test_what_a_running_guest_cannot_take_is_named_and_the_rest_applied(client, vmid):
+    guest = client["prod"].emulated.state.guests[vmid]
+    call = {"cluster_name": "prod", "vmid": vmid, "network": "net1", "bridge": "nope"}
+    error = await client.refused("UpdateVmConfig", **call, description="new")
+    assert "could not take net1 while it runs" in error
+    assert "revert=['net1'] drops it" in error
+    assert guest.config["description"] == "new"
+    assert guest.pending.keys() == {"net1"}
 
 
 async def test_warnings_name_what_will_not_work(client):

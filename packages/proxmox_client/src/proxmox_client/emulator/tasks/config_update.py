@@ -11,6 +11,7 @@ from proxmox_client.emulator.state.guest import REMOVAL, REMOVAL_WITH_VOLUME, Gu
 from proxmox_client.emulator.tasks.disks import SLOTS, allocate
 from proxmox_client.emulator.tasks.guest_lifecycle import with_mac_address
 from proxmox_client.emulator.tasks.pending_changes import remove, replace
+from proxmox_client.emulator.tasks.power import missing_bridge
 from proxmox_client.schema import Endpoint
 
 HOT_OPTIONS: Final = frozenset(
@@ -41,6 +42,11 @@ MISMATCH: Final = {
     Kind.LXC: "detected modified configuration - file changed by other user? Try again.",
 }
 """The error for an outdated digest."""
+_HOTPLUG_FAILED: Final = {
+    Kind.QEMU: "hotplug problem - VM {0} qmp command 'netdev_add' failed - network script "
+    "/usr/libexec/qemu-server/pve-bridge-hotplug failed with status 512",
+    Kind.LXC: "unable to hotplug {1}: bridge '{2}' does not exist",
+}
 NOT_OPTIONS: Final = (
     "node",
     "vmid",
@@ -101,13 +107,23 @@ def update_config(
     for name in reverted:
         guest.pending.pop(name, None)
         guest.removals.pop(name, None)
+    failures: dict[str, str] = {}
     for name, value in stored(params).items():
         if name not in NOT_OPTIONS:
-            _set(state, guest, name, value)
+            try:
+                _set(state, guest, name, value)
+            except _HotplugFailed as failure:  # it stays pending, and the rest is applied
+                failures[name] = str(failure)
     for name in deleted:
         _require_unprotected(guest, name)
         _delete(state, guest, name, force=bool(params.get("force")))
     guest.touch()
+    if failures:
+        raise BadParameters(failures)
+
+
+class _HotplugFailed(Exception):
+    """A running guest cannot take a device."""
 
 
 def logged_options(params: Mapping[str, Any]) -> str:
@@ -173,6 +189,9 @@ def _set(state: ClusterState, guest: Guest, name: str, value: Any) -> None:
         guest.pending[name] = value
         allocate(state, guest, name, guest.pending)
         return
+    if guest.running and name.startswith("net") and (bridge := missing_bridge(str(value))):
+        guest.pending[name] = value
+        raise _HotplugFailed(_HOTPLUG_FAILED[guest.kind].format(guest.vmid, name, bridge))
     replace(guest, name, value)
     allocate(state, guest, name, guest.config)
 

@@ -3,6 +3,7 @@
 from pvemcp_server.tools.guests import (
     config,
     config_update,
+    disks,
     explanation,
     migration,
     power,
@@ -14,6 +15,7 @@ from pvemcp_server.tools.guests import (
 __all__ = [
     "config",
     "config_update",
+    "disks",
     "explanation",
     "migration",
     "power",

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from pydantic import Field
 
-from proxmox_client import BadParameters, OutdatedDigest, ResponseError
+from proxmox_client import BadParameters, ResponseError
 from proxmox_client.api.guests import BothConfigs
 from proxmox_client.api.resources import GuestType
 from proxmox_client.properties import number, parse
@@ -424,12 +424,6 @@ async def _write(change: _Change) -> None:
         await guest.api.set_config(
             change.parameters, delete=change.unset, revert=change.revert, digest=digest
         )
-    except OutdatedDigest:
-        raise Precondition(
-            f"The configuration of {guest.label} changed between the plan and the write; "
-            "nothing of this was written.",
-            hint="Repeat the call: it plans from what is configured by then.",
-        ) from None
     except BadParameters as error:
         failed = [name for name, text in error.errors.items() if _HOTPLUG_FAILED.search(text)]
         if not failed:
