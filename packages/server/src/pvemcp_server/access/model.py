@@ -30,7 +30,7 @@ class Toolset(StrEnum):
         return member
 
     API = "api", "read what no other tool shows, by any GET of Proxmox's API"
-    DISKS = "disks", "grow and move disks of guests"
+    MAINTENANCE = "maintenance", "grow and move disks of guests, stop tasks"
     CONTENT = "content", "download and delete ISO images, delete other files of storages"
 
 

@@ -37,7 +37,7 @@ class Plan:
     warnings: tuple[str, ...] = field(default=())  # facts to know before, no reason to refuse
     report: Callable[[], Awaitable[Mapping[str, Any]]] | None = None
     """Reads further fields of the answer after a write without a task."""
-    needs: tuple[RequiredPrivilege, ...] = ()  # of these arguments; those of the tool if empty
+    needs: tuple[RequiredPrivilege, ...] | None = None  # of these arguments; None: the tool's
     room: str = ""  # what the target has free at the moment: for the dry run only
 
     @property

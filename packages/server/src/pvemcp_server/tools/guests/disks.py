@@ -42,7 +42,7 @@ _FILE_SNAPSHOTS: Final = re.compile(r"\.(qcow2|vmdk)$")
     title="Grow disk",
     area=Area.VMS,
     effect=Effect.WRITE,
-    toolset=Toolset.DISKS,
+    toolset=Toolset.MAINTENANCE,
     needs=(needs.GUESTS, needs.CONFIG_DISK, needs.SPACE),
 )
 async def resize_vm_disk(
@@ -84,7 +84,7 @@ async def resize_vm_disk(
     title="Move disk",
     area=Area.VMS,
     effect=Effect.WRITE,
-    toolset=Toolset.DISKS,
+    toolset=Toolset.MAINTENANCE,
     needs=(needs.GUESTS, needs.CONFIG_DISK, needs.SPACE),
 )
 async def move_vm_disk(
