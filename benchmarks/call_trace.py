@@ -1,8 +1,9 @@
 """Files, functions and calls of our own code that one tool call over HTTP runs through.
 
 Server and client share a thread, the emulated clusters run in another one; a profile function
-notes each of our Python functions between request and response. Libraries, comprehensions and
-lambdas do not count, nor do functions that did not run in each of some rounds: background work.
+notes each of our Python functions that begins between request and response. Libraries,
+comprehensions and lambdas do not count, nor do functions that did not begin in each of some rounds:
+background work.
 Everything is warm but the inventory, which has just expired: Proxmox is asked.
 
     python benchmarks/call_trace.py [--list]
@@ -61,7 +62,8 @@ def traced() -> Iterator[Counter[CodeType]]:
         name = code.co_filename
         if name not in ours:
             ours[name] = name.startswith(str(PACKAGES))
-        if event == "call" and ours[name] and not code.co_name.startswith("<"):
+        begins = event == "call" and frame.f_lineno == code.co_firstlineno  # else it goes on
+        if begins and ours[name] and not code.co_name.startswith("<"):
             calls[code] += 1
 
     sys.setprofile(note)

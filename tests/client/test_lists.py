@@ -12,7 +12,7 @@ from proxmox_client.api.backups import BackupJob
 from proxmox_client.api.configs import GuestConfig, QemuConfig
 from proxmox_client.api.resources import LxcResource, QemuResource, StorageResource
 from proxmox_client.api.status import GuestStatus
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import split_list
 
 PACKAGES = Path(__file__).parents[2] / "packages"
 ITEMS = st.lists(st.text("abcXYZ019-_.:!@äé", min_size=1), max_size=6)

@@ -8,7 +8,6 @@ import httpx2 as httpx
 import pytest
 
 from pvemcp_server.http import server as http_server_module
-from pvemcp_server.http.client_address import networks
 from pvemcp_server.http.connection import HttpConnection
 from pvemcp_server.http.connection_limits import (
     LOOPBACK,
@@ -16,6 +15,7 @@ from pvemcp_server.http.connection_limits import (
     ConnectionLimits,
     most_connections,
 )
+from pvemcp_server.http.hosts import networks
 
 ADDRESS, OTHER = "192.0.2.1", "192.0.2.2"
 

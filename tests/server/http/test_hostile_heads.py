@@ -6,7 +6,7 @@ import anyio
 import pytest
 from anyio.streams.buffered import BufferedByteStream
 
-from pvemcp_server.http.cookies import keep_own_cookies
+from pvemcp_server.http.credentials import keep_own_cookies
 
 pytestmark = pytest.mark.anyio
 

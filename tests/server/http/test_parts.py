@@ -5,14 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvemcp_server.config import Config
-from pvemcp_server.http import client_address as client_address_module
-from pvemcp_server.http.client_address import (
+from pvemcp_server.http import hosts as hosts_module
+from pvemcp_server.http.credentials import take_key
+from pvemcp_server.http.hosts import (
+    Hosts,
     _warn_of_untrusted_proxy,
     client_address,
+    is_known,
     networks,
 )
-from pvemcp_server.http.credentials import take_key
-from pvemcp_server.http.hosts import Hosts
 from pvemcp_server.store.key_format import new_id, new_secret
 
 KEY = new_secret(new_id())
@@ -163,7 +164,7 @@ def test_the_origin_of_a_page_is_the_one_that_its_browser_names(host, peer, orig
 )
 def test_a_host_is_known_by_configuration_or_as_an_address(host, known):
     config = Config(public_url="https://public.example", allowed_hosts=("pve.example",))
-    assert Hosts.of(config).knows_host(host) is known
+    assert is_known(host.lower(), Hosts.of(config).names) is known
 
 
 def test_a_public_url_may_end_with_a_slash():
@@ -174,7 +175,7 @@ def test_a_public_url_may_end_with_a_slash():
 
 def test_forwarded_addresses_are_parsed_only_as_far_as_they_count(monkeypatch):
     parsed = []
-    monkeypatch.setattr(client_address_module, "_host", lambda hop: parsed.append(hop) or hop)
+    monkeypatch.setattr(hosts_module, "_host", lambda hop: parsed.append(hop) or hop)
     invented = ",".join(map(str, range(10_000)))
     scope = {
         "client": ("10.0.0.1", 1),

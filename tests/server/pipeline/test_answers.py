@@ -54,7 +54,7 @@ def write(monkeypatch):
         output_format = accepted.format or Format.JSON_COMPACT
         page = page_of(declared, accepted, row_cap)
         writer = Writer(declared, accepted, output_format, page, notes or Notes())
-        return writer.write(answer)
+        return writer.rows(answer) if isinstance(answer, Rows) else writer.document(answer)
 
     return written
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pvemcp_server.clusters.link_local import METADATA
 from pvemcp_server.errors import CallError
 from pvemcp_server.toolkit.download_urls import DownloadRules, check_download, resolve
 
@@ -53,8 +54,26 @@ async def test_an_https_address_that_leads_to_the_internet_is_allowed():
     ],
 )
 async def test_a_name_with_a_private_address_is_refused(address):
-    with pytest.raises(CallError, match="not public"):
+    with pytest.raises(CallError, match=r"not public|link-local or metadata"):
         await check_download(PUBLIC, DownloadRules(), names("151.101.2.132", address))
+
+
+@pytest.mark.parametrize("rules", [DownloadRules(), DownloadRules(private=True)])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *sorted(map(str, METADATA)),
+        "169.254.169.254",
+        "fe80::1",
+        "::ffff:a9fe:a9fe",
+        "2002:a83f:8110::",
+    ],
+)
+async def test_metadata_is_refused_also_where_private_addresses_are_allowed(rules, address):
+    with pytest.raises(CallError, match="link-local or metadata"):
+        await check_download(PUBLIC, rules, names("151.101.2.132", address))
+    host = "images.example.com"
+    assert await check_download(PUBLIC, DownloadRules(hosts=(host,)), names(address)) == ""
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Answers of an emulated cluster, altered on their way to the client."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,19 +17,24 @@ RESOURCES = "/cluster/resources"
 def altered(
     cluster: ConnectedCluster, path: str, change: Callable[[Response], Response]
 ) -> Iterator[None]:
-    """Change the responses to GET `path`, or to every request if it is empty."""
-    send = cluster.pve.transport.request
+    """Change the responses of all hosts to GET `path`, or to every request if it is empty."""
+    transport = cluster.pve.transport
+    send, probe = transport.request, transport._probe
 
     async def request(method: str, asked: str, parameters: Mapping[str, Any]) -> Response:
         response = await send(method, asked, parameters)
         return change(response) if method == "GET" and path in ("", asked) else response
 
-    cluster.pve.transport.request = request  # type: ignore[method-assign]
+    async def probed(asked: str, hosts: Iterable[str]) -> dict[str, Response]:
+        responses = await probe(asked, hosts)
+        return {h: change(r) if path in ("", asked) else r for h, r in responses.items()}
+
+    transport.request, transport._probe = request, probed  # type: ignore[method-assign]
     cluster.inventory.invalidate()
     try:
         yield
     finally:
-        cluster.pve.transport.request = send  # type: ignore[method-assign]
+        transport.request, transport._probe = send, probe  # type: ignore[method-assign]
         cluster.inventory.invalidate()
 
 

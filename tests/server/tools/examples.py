@@ -74,6 +74,7 @@ def examples(place: Place) -> dict[str, Arguments]:
         "UpdateVmConfig": {**guest, "description": "New notes", "options": ["onboot=0"]},
         "ResizeVmDisk": {**guest, "disk": "scsi0", "size": "+1G"},
         "MoveVmDisk": {**guest, "disk": "scsi0", "target_storage": place.disks},
+        "CloneVm": {**cluster, "source": str(place.vmid), "name": "copy-1"},
         "BackupVm": {**guest, "storage": place.backups},
         "ListNodes": cluster,
         "GetNodeStatus": node,

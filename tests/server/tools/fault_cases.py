@@ -181,7 +181,7 @@ CASES: Final = (
 
 async def answers_during(case: FaultCase) -> dict[str, Answer]:
     """Make the calls of a case on demo clusters of its own, each with an empty cache."""
-    async with open_tool_client(demo()) as client:
+    async with open_tool_client(demo(), https=True) as client:
         add_old_volumes(client["home-lab"].emulated.state, HOME_LAB)
         await case.inject(client)
         answers = {}

@@ -36,6 +36,7 @@ HARMLESS = [
     ("MoveVmDisk", EXAMPLES["MoveVmDisk"]),
     ("UpdateVmConfig", EXAMPLES["UpdateVmConfig"]),
     ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "cores": 8, "tags": ["+blue"]}),
+    ("CloneVm", EXAMPLES["CloneVm"]),
 ]
 DESTROYING = [(name, EXAMPLES[name]) for name, tool in WRITES.items() if tool.effect == "destroy"]
 ALL_LOSING = pytest.mark.parametrize(("name", "arguments"), LOSING + DESTROYING)

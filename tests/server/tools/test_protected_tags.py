@@ -19,6 +19,7 @@ WRITES = {
     "UpdateVmConfig": {"description": "new"},
     "ResizeVmDisk": {"disk": "scsi0", "size": "+1G"},
     "MoveVmDisk": {"disk": "scsi0", "target_storage": "local-zfs"},
+    "CloneVm": {"source": str(VMID), "name": "copy"},
 }
 
 
@@ -37,7 +38,8 @@ def tagged(client, tags):
 
 
 async def written(client, tool):
-    return await client(tool, cluster_name="prod", vmid=VMID, dry_run=True, **WRITES[tool])
+    guest = {} if "source" in WRITES[tool] else {"vmid": VMID}
+    return await client(tool, cluster_name="prod", dry_run=True, **guest, **WRITES[tool])
 
 
 @pytest.mark.parametrize("tool", WRITES)

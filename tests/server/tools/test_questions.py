@@ -1,10 +1,12 @@
 """The questions of administrators, each within its bar of calls and tokens, and answered right."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from proxmox_client.emulator import demo
+from pvemcp_server.toolkit.registry import tools
 
 from .questions.declared import QUESTIONS
 from .questions.model import Demo, ask, differences
@@ -18,7 +20,8 @@ WRITES = [each for each in QUESTIONS.values() if each.writes]
 
 
 async def compare(client, question):
-    asked = await ask(client, question)
+    """Ask with a key that has no toolset, as new keys are."""
+    asked = await ask(replace(client, toolsets=frozenset()), question)
     states = {name: each.emulated.state for name, each in client.clusters.connected.items()}
     assert differences(question, Demo(states), asked.replies) == []
     assert len(asked.replies) <= question.calls
@@ -41,7 +44,13 @@ async def test_writes_do_what_is_asked_within_their_bar(client_for_writes, quest
     await compare(client_for_writes, question)
 
 
+def test_a_new_tool_answers_the_questions_that_lack_it():
+    lacking = {name: each.id for each in QUESTIONS.values() for name in each.no_tool}
+    assert {name: each for name, each in lacking.items() if name in tools()} == {}
+
+
 def test_all_questions_are_declared():
     series = Counter(each.id[0] for each in QUESTIONS.values())
     assert {f"B{number}" for number in range(1, 83)} <= QUESTIONS.keys()
     assert series["N"] >= 40
+    assert series["T"] >= 15

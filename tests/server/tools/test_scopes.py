@@ -27,7 +27,7 @@ ONE_GUEST = Resources(vmids=frozenset({105}))
 OUTSIDE = {
     name: arguments
     for name, arguments in examples(PLACE).items()
-    if {"vmid", "vmids", "node"} & arguments.keys() and name != "ListBackups"
+    if {"vmid", "vmids", "node", "source"} & arguments.keys() and name != "ListBackups"
 } | {
     "ListSnapshots": {**PROD, "vmids": [101]},
     "ListNodeRrdData": {**PROD, "nodes": ["pve01"]},
@@ -87,6 +87,15 @@ async def test_a_role_for_a_tag_sees_its_guests(tool_client):
 # Arguments of each write that name a place: one that exists and is hidden, one that does not exist
 PLACES = [
     ("MigrateVm", {"vmid": 105, "online": True}, {"target_node": ("pve02", "pve77")}),
+    *(
+        ("CloneVm", {"source": "105", "name": "copy"}, {place: names})
+        for place, names in (
+            ("target_node", ("pve02", "pve77")),
+            ("storage", ("ceph-vm", "nothing")),
+            ("pool", ("office", "nothing")),
+            ("source", ("db-primary", "nothing")),
+        )
+    ),
     ("BackupVm", {"vmid": 105}, {"storage": ("pbs-main", "nothing")}),
     ("MoveVmDisk", {"vmid": 105, "disk": "scsi0"}, {"target_storage": ("local-zfs", "nothing")}),
     ("DownloadIso", examples(PLACE)["DownloadIso"], {"node": ("pve01", "pve77")}),
@@ -129,7 +138,7 @@ async def test_a_write_answers_hidden_places_like_absent_ones(demo_client, tool,
 
 
 def test_every_write_that_names_a_place_is_covered():
-    place = {"node", "target_node", "storage", "target_storage"}
+    place = {"node", "target_node", "storage", "target_storage", "pool"}
     writes = {name for name, tool in tools().items() if not tool.reads}
     naming = {n for n in writes if place & tools()[n].input_schema["properties"].keys()}
     assert naming == {name for name, *_ in PLACES}
@@ -145,6 +154,31 @@ async def test_a_target_storage_of_a_migration_has_to_be_granted(demo_client):
     assert hidden.replace("ceph-vm", "…") == absent.replace("nothing", "…")
     wider = demo_client.scoped(resources | Resources(target_storages=frozenset({"ceph-vm"})))
     assert (await wider("MigrateVm", **move, target_storage="ceph-vm")).data["dry_run"]
+
+
+@pytest.mark.parametrize(
+    ("granted", "fills"),
+    [
+        (Resources(), False),
+        (Resources(target_storages=frozenset({"ceph-vm"})), False),
+        (Resources(target_storages=frozenset({"local-zfs"})), True),
+        (Resources(storages=frozenset({"local-zfs"})), True),
+        (Resources(nodes=frozenset({"pve02"})), True),
+    ],
+)
+async def test_a_migration_copies_disks_to_granted_storages_only(demo_client, granted, fills):
+    state = demo_client["prod"].emulated.state
+    vmid = next(
+        guest.vmid
+        for guest in state.guests.values()
+        if guest.node == "pve03" and str(guest.config.get("scsi0", "")).startswith("local-zfs:")
+    )
+    moved = Resources(vmids=frozenset({vmid}), target_nodes=frozenset({"pve02"}))
+    call = {**PROD, "vmid": vmid, "target_node": "pve02", "online": True, "dry_run": True}
+    answer = await demo_client.scoped(moved | granted)("MigrateVm", **call)
+    assert answer.failed is not fills
+    expected = "Local disks are copied" if fills else "No storage 'local-zfs' on pve02 of prod."
+    assert expected in answer.text
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from pvemcp_server.query.values import time_of
 from pvemcp_server.tables import tables
 from pvemcp_server.toolkit.registry import tools
 
+from .few_guests import few_guests
+
 pytestmark = pytest.mark.anyio
 
 PROD = {"cluster_name": "prod"}
@@ -17,6 +19,16 @@ TIMES = (
     *("2026-11-28", "2026-11-28T08:00:00Z"),
 )
 FRAMES = {"1h": "hour", "24h": "day", "7d": "week", "30d": "month", "1y": "year"}
+
+
+@pytest.fixture(scope="module")
+def module_scenario():
+    return few_guests()
+
+
+@pytest.fixture(scope="module")
+def module_keeps_answers():
+    return True
 
 
 def condition(field, operator, value):

@@ -1,4 +1,7 @@
-"""Decoding of response bodies to typed answers, with tolerance for Proxmox's varying types."""
+"""Decoding of response bodies to typed answers, with tolerance for Proxmox's varying types.
+
+Also of lists in one text: tags, guests, storages, content types, roles, nodes.
+"""
 
 import json
 import re
@@ -19,9 +22,10 @@ _MOST_DIGITS: Final = 20
 _HUGE: Final = re.compile(rb"[:\[,]\s*-?[0-9]{20,}")
 _IDENTIFYING: Final = (
     *("id", "upid", "volid", "sid", "vmid", "name", "hostname"),
-    *("devpath", "rule", "storage", "node"),
+    *("devpath", "rule", "storage", "node", "backup-id", "store", "ns"),
 )
 _PLACE: Final = re.compile(r"`\$\.(?P<member>[^.`\[]+)")
+_SEPARATORS: Final = re.compile(r"[,;\s]+")
 _left_out: ContextVar[list[str] | None] = ContextVar("proxmox_client_left_out", default=None)
 
 
@@ -176,6 +180,18 @@ def _bounded(digits: str) -> Any:
 def _no_value(_text: str) -> Any:
     """Return a value that fits no field, for NaN and numbers beyond all bounds."""
     return {}
+
+
+def split_list(text: str | None) -> list[str]:
+    """Return the items of a list, without empty ones.
+
+    Like `split_list` in PVE/Tools.pm: comma, semicolon and white space separate; in a text with NUL
+    bytes only these do. Cleared tags are stored as one blank, which is an empty list.
+    """
+    if not text:
+        return []
+    parts = text.split("\0") if "\0" in text else _SEPARATORS.split(text)
+    return [part for part in parts if part]
 
 
 def _loosen(value: Any) -> Any:

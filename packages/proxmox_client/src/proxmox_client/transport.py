@@ -23,9 +23,9 @@ from proxmox_client.errors import (
     UnexpectedAnswer,
     Unreachable,
 )
-from proxmox_client.hosts import Host
+from proxmox_client.hosts import DEFAULT_PORT, Host
 from proxmox_client.json_decoder import Envelope, decode
-from proxmox_client.limits import ConcurrencyLimiter, Limits, node_of, time_limit
+from proxmox_client.limits import ConcurrencyLimiter, Limits, datastore_of, node_of, time_limit
 from proxmox_client.outages import Outage, Response, outage_of
 from proxmox_client.response_errors import response_error, undecodable
 from proxmox_client.session import Ticket, TicketSession
@@ -70,10 +70,11 @@ class HostPool:
         limits: Limits,
         http_transport: HttpTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
+        default_port: int = DEFAULT_PORT,
     ) -> None:
         if not hosts:
             raise ValueError("A cluster needs at least one host")
-        self._hosts = [str(Host.parse(host)) for host in hosts]
+        self._hosts = [str(Host.parse(host, default_port)) for host in hosts]
         self._current = 0
         self.is_split = False  # whether a host was seen in a partition without quorum
         self.limits = limits
@@ -158,7 +159,7 @@ class HostPool:
                 size = f"{len(content)} bytes of parameters"
                 raise BadParameters(413, "", f"{size} are more than the {MAX_BODY} Proxmox takes")
             all_headers["Content-Type"] = "application/x-www-form-urlencoded"
-        whole_cluster = method == "GET" and not node_of(path)
+        whole_cluster = method == "GET" and not (node_of(path) or datastore_of(path))
         extensions = self._cluster_extensions if whole_cluster else self._extensions
         request = httpx.Request(
             method, url, headers=all_headers, content=content, extensions=extensions
@@ -311,7 +312,7 @@ class Transport:
         self._token: dict[str, str] = {}  # the headers of an API token, alike for all requests
         self._session: TicketSession | None = None  # of a user with a password
         if isinstance(auth, ApiToken):
-            self._token = {"Authorization": f"PVEAPIToken={auth.token_id}={auth.secret}"}
+            self._token = {"Authorization": auth.authorization}
         else:
             self._session = TicketSession(auth, self._sign_in)
 
@@ -363,12 +364,12 @@ class Transport:
             self._watch_node(domain.node) if method == "GET" and domain.node else nullcontext(),
         ):
             safe = method == "GET"
-            headers = await self._credentials(method)
+            headers = await self._session.headers(method) if self._session else self._token
             response = await pool.send(method, path, form, headers, safe=safe)
             if response.status == 401 and self._session:
                 self._session.invalidate(headers)
                 if safe:  # a write is never sent twice, not even after a 401
-                    headers = await self._credentials(method)
+                    headers = await self._session.headers(method)
                     response = await pool.send(method, path, form, headers, safe=safe)
             if response.status >= 300:
                 raise response_error(path, *response)
@@ -428,7 +429,7 @@ class Transport:
 
         It takes no slot: those of a node that hangs are in use.
         """
-        headers = await self._credentials("GET")
+        headers = await self._session.headers("GET") if self._session else self._token
 
         async def response(host: str) -> Response | None:
             try:
@@ -441,10 +442,6 @@ class Transport:
         names = list(hosts)
         responses = await asyncio.gather(*map(response, names))
         return {host: each for host, each in zip(names, responses, strict=True) if each}
-
-    async def _credentials(self, method: str) -> dict[str, str]:
-        """Return the headers that authenticate a request of this account."""
-        return await self._session.headers(method) if self._session else self._token
 
     async def _sign_in(self, form: Mapping[str, str]) -> Ticket:
         path = "/access/ticket"

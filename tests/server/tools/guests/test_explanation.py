@@ -70,6 +70,21 @@ async def test_neighbours_are_the_busiest_guests_of_the_node(tool_client):
     assert max(cores, key=cores.get) == busiest.vmid
 
 
+async def test_a_neighbour_that_uses_the_disks_most_is_named(demo_client):
+    state, node = demo_client["prod"].emulated.state, guest_of(demo_client, WEB).node
+    idle = min(
+        (guest for guest in state.guests_on(node) if guest.running and guest.vmid != WEB),
+        key=lambda guest: guest.load.cpu * state.cpus_of(guest),
+    )
+    idle.load.disk_read = 400 * 2**20
+    answer = await demo_client("ExplainGuest", **PROD, vmid=WEB)
+    last = answer.data["neighbours"][-1]
+    assert last["vmid"] == idle.vmid
+    assert last["disk_rate"] == pytest.approx(idle.load.disk_read, rel=0.05)
+    [finding] = [text for text in answer.data["findings"] if "reads and writes" in text]
+    assert finding == f"On {node}, {idle.vmid} {idle.name} reads and writes 400 MiB/s."
+
+
 async def test_what_is_exhausted_is_found(demo_client):
     state, guest = demo_client["prod"].emulated.state, guest_of(demo_client, WEB)
     guest.load.cpu, guest.load.swing, guest.load.memory = 1.2, 0.0, 0.97

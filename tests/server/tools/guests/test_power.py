@@ -81,7 +81,7 @@ async def test_a_guest_on_an_offline_node_is_refused(demo_client):
     state = demo_client["prod"].emulated.state
     vmid = next(guest.vmid for guest in state.guests.values() if guest.node == "pve05")
     error = await demo_client.refused("ChangeVmState", **PROD, vmid=vmid, action="Start")
-    assert error == "Node pve05 on prod is offline."
+    assert error == "Node pve05 on prod is offline. ListNodeRrdData shows until when it ran."
 
 
 async def test_ha_managed_power_changes_are_noted(

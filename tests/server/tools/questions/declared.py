@@ -9,6 +9,7 @@ from . import (  # noqa: F401 - each declares its own
     network,
     nodes,
     storage,
+    traps,
     writes,
 )
 from .model import QUESTIONS as QUESTIONS

@@ -487,9 +487,15 @@ def environment_of_a_container(demo, found, config):
     "N14",
     "GPU passthrough: which host has the A40, and which VM uses it?",
     query("pci_devices", "node", "id", "device", where=[("device", "CONTAINS", "A40")]),
-    lacks="the VM that uses the device",
+    lambda devices: query(
+        "qemu_configs",
+        "vmid",
+        "name",
+        "devices",
+        where=[("devices", "CONTAINS", devices.data[0]["id"])],
+    ),
 )
-def passed_through_device(demo, devices):
+def passed_through_device(demo, devices, answer):
     expected = {
         (node.name, device["id"])
         for node in demo.prod.nodes.values()
@@ -497,3 +503,29 @@ def passed_through_device(demo, devices):
         if "A40" in device.get("device_name", "")
     }
     yield devices.set("node", "id"), expected
+    address = devices.data[0]["id"]
+    users = {g.vmid for _, g in demo.guests(lambda g: address in str(g.config.get("hostpci0")))}
+    yield answer.set("vmid"), users
+    yield bool(users), True
+
+
+@question(
+    "N48",
+    "The two largest guests of each node on prod by memory",
+    query(
+        "guests",
+        "node",
+        "vmid",
+        "memory_max",
+        where=[("memory_max", "IS NOT NULL")],
+        order="-memory_max",
+        per=("node", 2),
+        cluster_name="prod",
+    ),
+)
+def largest_guests_of_each_node(demo, answer):
+    for node in (node for node in demo.prod.nodes.values() if node.online):
+        sizes = sorted((guest.memory for guest in demo.prod.guests_on(node.name)), reverse=True)
+        found = [row["memory_max"] for row in answer.data if row["node"] == node.name]
+        yield found, sizes[:2]
+    yield len(answer.data), 8

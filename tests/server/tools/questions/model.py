@@ -170,9 +170,13 @@ def query(
     having: Iterable[Condition] = (),
     order: str = "",
     limit: int = 0,
+    per: tuple[str, int] | None = None,
     cluster_name: str = "",
 ) -> ToolCall:
-    """Return a call of ExecuteQuery; `order` is a field, with a minus for the largest first."""
+    """Return a call of ExecuteQuery; `order` is a field, with a minus for the largest first.
+
+    `per` is a field and a number: the first rows of each group.
+    """
     body: dict[str, Any] = {"from": table}
     if select:
         body["select"] = list(select)
@@ -189,6 +193,8 @@ def query(
         body["orderBy"] = [{"field": order.removeprefix("-"), "direction": direction}]
     if limit:
         body["limit"] = limit
+    if per:
+        body["limitPer"] = {"fields": [per[0]], "count": per[1]}
     where_asked = {"cluster_name": cluster_name} if cluster_name else {}
     return ToolCall("ExecuteQuery", {"query": body, **where_asked})
 

@@ -4,8 +4,7 @@ from typing import Any
 
 from msgspec import field
 
-from proxmox_client.json_decoder import Answer, convert
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import Answer, convert, split_list
 from proxmox_client.paths import join
 from proxmox_client.transport import Transport
 

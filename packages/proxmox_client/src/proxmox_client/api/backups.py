@@ -6,8 +6,7 @@ from typing import Any, Self
 from msgspec import field
 
 from proxmox_client.api.resources import GuestType
-from proxmox_client.json_decoder import Answer, convert, convert_rows
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import Answer, convert, convert_rows, split_list
 from proxmox_client.properties import Properties, parse
 
 

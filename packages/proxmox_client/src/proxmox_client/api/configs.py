@@ -8,12 +8,12 @@ from typing import Any, Self
 import msgspec
 from msgspec import field
 
-from proxmox_client.json_decoder import Answer, convert_object
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import Answer, convert_object, split_list
 from proxmox_client.properties import Properties, flag, number, parse
 
 _DISK = re.compile(r"(ide|sata|scsi|virtio|efidisk|tpmstate|unused|mp)\d+|rootfs", re.ASCII)
 _NETWORK = re.compile(r"net\d+", re.ASCII)
+_DEVICE = re.compile(r"(hostpci|usb|serial|parallel)\d+", re.ASCII)
 _MAC = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){5}", re.ASCII | re.IGNORECASE)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)", re.ASCII)
 _CLOUD_INIT = re.compile(r"vm-\d+-cloudinit(\.\w+)?", re.ASCII)
@@ -194,6 +194,13 @@ class QemuConfig(GuestConfig, frozen=True):
     def agent_enabled(self) -> bool:
         """Whether the guest agent is switched on."""
         return flag(parse(self.agent, "enabled").get("enabled"))
+
+    @property
+    def devices(self) -> dict[str, str]:
+        """Devices of the node that it uses, by option: hostpci0, usb1, serial0."""
+        return {
+            name: str(value) for name, value in sorted(self.raw.items()) if _DEVICE.fullmatch(name)
+        }
 
     @property
     def boot_order(self) -> list[str]:

@@ -4,8 +4,7 @@ from typing import Any
 
 from msgspec import field
 
-from proxmox_client.json_decoder import Answer
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import Answer, split_list
 
 
 class HaState(Answer, frozen=True):

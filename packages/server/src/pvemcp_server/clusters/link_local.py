@@ -1,4 +1,4 @@
-"""Refusal of link-local and cloud metadata addresses as hosts of a cluster or of syslog.
+"""Refusal of link-local and cloud metadata addresses as hosts of clusters, syslog and downloads.
 
 Services there trust every program of the machine, and no Proxmox node is reached by them: an
 administrator must not use the server to look at them.
@@ -39,7 +39,7 @@ async def checked_addresses(host: str, *, argument: str) -> list[str]:
     Connect to one of these: the name may resolve to another address in the next moment.
     """
     addresses = await _addresses(host)
-    if any(map(_is_refused, addresses)):
+    if any(is_link_local(ip_address(each)) for each in addresses):
         raise BadArgument(argument, f"{host} is a link-local or metadata address; not contacted.")
     return addresses
 
@@ -56,8 +56,8 @@ async def _addresses(host: str) -> list[str]:
     return [str(sockaddr[0]).partition("%")[0] for *_, sockaddr in found]
 
 
-def _is_refused(text: str) -> bool:
-    address = ip_address(text)
+def is_link_local(address: IPv4Address | IPv6Address) -> bool:
+    """Return whether the address is link-local or serves metadata, also when it embeds IPv4."""
     if isinstance(address, IPv6Address):
         address = embedded_ipv4(address) or address
     return address.is_link_local or address in METADATA

@@ -25,8 +25,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, par
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from pvemcp_server.http.connection_limits import ConnectionLimits
-from pvemcp_server.http.turns import Turns
+from pvemcp_server.http.connection_limits import ConnectionLimits, Turns
 
 HEAD_SECONDS: Final = 20.0  # from connect, or from the last response, to the end of the next head
 HEAD_BYTES: Final = 64 * 1024  # of a head, or of trailers
@@ -104,7 +103,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._buffer = BufferedTransport(transport, self.loop)
         super().connection_made(self._buffer)  # type: ignore[arg-type]  # has what uvicorn uses
         self.flow = GuardedFlow(self._buffer, self._may_read)  # type: ignore[arg-type]  # as above
-        if self._limits.open(self, self.client[0] if self.client else ""):
+        if self._limits.open(self, self._address):
             self._await_head()
         else:
             self.transport.write(_ALL_IN_USE)
@@ -155,12 +154,12 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
     def _wait_for_turn(self) -> None:
         if self._unparsed and not self._waits and not self.pipeline:
             self._waits = True
-            self._known = self._known or self._turns.knows(self._unparsed)
+            self._known = self._known or self._turns.knows(self._unparsed, self._address)
             self._turns.wait(self.parse, known=self._known)
 
-    def _pipelines(self) -> bool:
-        """Return whether more was sent than the request that is being answered."""
-        return bool(self.pipeline or self._unparsed)
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
 
     def _may_read(self) -> bool:
         """Return whether little enough waits to be parsed, answered or taken by the application."""
@@ -204,7 +203,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._advanced = True
         if not self.parser.should_upgrade():
             # a client that reads nothing is still awaited, and pipelined requests have no place
-            if self._write_timer is None and not self._pipelines():
+            if self._write_timer is None and not (self.pipeline or self._unparsed):
                 self._limits.work(self)
             super().on_message_complete()
             if self._body_timer is not None:  # the body of an early answer
@@ -234,7 +233,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
-            if self._is_answering() and not self._pipelines():
+            if self._is_answering() and not (self.pipeline or self._unparsed):
                 self._limits.work(self)
 
     def evict(self) -> None:

@@ -1,22 +1,27 @@
-"""Limits of open connections, in total and per address: strangers cannot use up all sockets."""
+"""Limits of connections: how many are open, and whose bytes are parsed before tasks continue."""
 
+import asyncio
 import logging
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from ipaddress import ip_network
 from time import monotonic
 from typing import Final, Protocol
 
 from pvemcp_server.access.limits import network_of
-from pvemcp_server.http.client_address import Networks, is_within
+from pvemcp_server.http.hosts import Networks, is_within
+from pvemcp_server.store.key_format import KEY_LIKE
 
 MOST_CONNECTIONS: Final = 2000
 MOST_PER_ADDRESS: Final = 256
 RESERVED_FILES: Final = 256  # for the database, Proxmox and connections that are just accepted
 WARN_SECONDS: Final = 60.0
+KNOWN_AT_ONCE: Final = 4  # connections in one turn of the event loop
+STRANGERS_AT_ONCE: Final = 1
 LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1"))
 
+KnowsKey = Callable[[str, str], bool]
 log = logging.getLogger(__name__)
 
 
@@ -124,3 +129,53 @@ def most_connections(files: int) -> int:
     if files < 0:  # no limit
         return MOST_CONNECTIONS
     return max(2, min(MOST_CONNECTIONS, files - min(RESERVED_FILES, files // 2)))
+
+
+def knows_none(_text: str, _address: str) -> bool:
+    """Return False: all clients wait in one queue."""
+    return False
+
+
+class Turns:
+    """Two queues of connections that wait until what they have read is parsed.
+
+    asyncio would let every connection that has sent something parse it before any task continues,
+    so that hundreds of them multiply the time of each step of a call. Clients that have used a
+    valid key on their connection, or present one that is in use, have a queue of their own, which
+    strangers cannot fill.
+    """
+
+    def __init__(self, knows_key: KnowsKey = knows_none) -> None:
+        self._knows_key = knows_key
+        self._known: deque[Callable[[], None]] = deque()
+        self._strangers: deque[Callable[[], None]] = deque()
+        self._is_due = False
+
+    def knows(self, sent: bytes, address: str) -> bool:
+        """Return whether what a connection has sent contains a key that is in use.
+
+        The address is the connection's: behind a proxy, the client's is known only to the gate.
+
+        It decides only how soon that is parsed; the gate checks the key of each request.
+        """
+        match = KEY_LIKE.search(sent.decode("latin-1"))
+        return match is not None and self._knows_key(match[0], address)
+
+    def wait(self, parse: Callable[[], None], *, known: bool) -> None:
+        """Call `parse` when it is its turn."""
+        (self._known if known else self._strangers).append(parse)
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        self._is_due = False
+        for queue, most in (
+            (self._known, KNOWN_AT_ONCE),
+            (self._strangers, STRANGERS_AT_ONCE),
+        ):
+            for _ in range(min(most, len(queue))):
+                queue.popleft()()
+        if not self._is_due and (self._known or self._strangers):
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._next)

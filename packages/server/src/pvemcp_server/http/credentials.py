@@ -1,18 +1,21 @@
-"""Takes the API key out of a request, so that nothing behind the gate can see or log it."""
+"""Credentials of a request: the API key, hidden from all behind the gate, and the cookies."""
 
+import re
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
-from pvemcp_server.store.key_format import KEY_LIKE
+from pvemcp_server.store.key_format import KEY_LIKE, PREFIX
 
 Scope = MutableMapping[str, Any]
 
 ENDPOINTS: Final = ("mcp", "sse")
 MESSAGES: Final = "messages"  # where clients of HTTP+SSE post to, below /sse or /sse/<key>
 HIDDEN: Final = "***"
-_KEY_HEADERS: Final = (b"x-api-key", b"authorization")
+_TAKEN: Final = (b"x-api-key", b"authorization", b"cookie")  # an endpoint needs no cookie
+# Python quotes those of ours that end with "=", and escapes nothing in any; `__Host-` is for https
+_OWN: Final = re.compile(rb"(?:__Host-)?" + PREFIX.encode() + rb'_\w+="?[^"\\\s]*"?')
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ def take_key(scope: Scope) -> Credential | None:
 
     The scope is changed in place, because uvicorn's access log reads the same object after the
     response. Whatever looks like a key is hidden anywhere in path and query, also at paths that
-    are no endpoint. Only endpoints lose the two headers: the admin API reads Authorization.
+    are no endpoint. Only endpoints lose the headers: the admin API reads Authorization and cookies.
     """
     parts = scope["path"].split("/")
     is_endpoint = len(parts) > 1 and parts[1] in ENDPOINTS
@@ -47,10 +50,27 @@ def take_key(scope: Scope) -> Credential | None:
     # Blanks around a value do not belong to it (RFC 9110, 5.5); httptools keeps the trailing ones
     headers = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
     values = dict(reversed(headers))  # of a repeated header, the first
-    scope["headers"] = [header for header in headers if header[0] not in _KEY_HEADERS]
+    scope["headers"] = [header for header in headers if header[0] not in _TAKEN]
     if in_path:
         return Credential(in_path, in_path=True)
     if key := values.get(b"x-api-key"):
         return Credential(key.decode("latin-1"))
     scheme, _, token = values.get(b"authorization", b"").decode("latin-1").partition(" ")
     return Credential(token.strip()) if scheme.lower() == "bearer" and token.strip() else None
+
+
+def keep_own_cookies(scope: Scope) -> None:
+    """Remove all cookies from the scope that this server cannot have set.
+
+    The cookies of a host are shared by all its ports. Before 3.11.10 and 3.12.6, Python takes half
+    a minute for the backslashes of one quoted cookie, and FastAPI decodes the cookies for every
+    route.
+    """
+    scope["headers"] = [
+        (name, _own(value) if name == b"cookie" else value) for name, value in scope["headers"]
+    ]
+
+
+def _own(header: bytes) -> bytes:
+    cookies = (cookie.strip() for cookie in header.split(b";"))
+    return b"; ".join(cookie for cookie in cookies if _OWN.fullmatch(cookie))

@@ -20,13 +20,11 @@ from pvemcp_server.audit import Audit, Event, Outcome
 from pvemcp_server.errors import AccessDenied, OverBudget, StateUnavailable
 from pvemcp_server.http import errors
 from pvemcp_server.http.bounded_request import serve_bounded
-from pvemcp_server.http.client_address import Networks, client_address
-from pvemcp_server.http.cookies import keep_own_cookies
 from pvemcp_server.http.cors import with_cors
-from pvemcp_server.http.credentials import Credential, take_key
+from pvemcp_server.http.credentials import Credential, keep_own_cookies, take_key
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.exchange import BODY_BYTES, KEPT_BYTES, ActiveRequests, HttpExchange
-from pvemcp_server.http.hosts import Hosts
+from pvemcp_server.http.hosts import Hosts, Networks, client_address
 from pvemcp_server.settings import Settings, Values
 
 MCP: Final = "/mcp"
@@ -90,9 +88,10 @@ class KeyGate:
             return
         canonical = is_canonical(scope)  # before take_key: afterwards an encoded slash is gone
         scope.setdefault("state", {})["credential"] = take_key(scope)
-        keep_own_cookies(scope)
         path = scope["path"]
         to_transport = scope["type"] == "http" and path in self.transports
+        if not to_transport:
+            keep_own_cookies(scope)
         if not canonical:
             await errors.ambiguous_path().response(scope, receive, send)
         elif sum(name == b"host" for name, _ in scope["headers"]) > 1:
@@ -148,14 +147,16 @@ class KeyGate:
     async def _authenticate(self, scope: Scope, settings: Values) -> Caller:
         """Return the caller; refuse all others, with 429 and unrecorded beyond the address's rate.
 
-        A request without a key and one with a wrong key are counted apart.
+        Requests without a key, with an unknown key and with each known key are counted apart: the
+        first ones hide no use of a key that is disabled or in wrong hands.
         """
         credential: Credential | None = scope["state"]["credential"]
         address = client_address(scope, self.proxies)
         try:
             return await self.keys.authenticate(credential.secret if credential else "", address)
         except AccessDenied as denied:
-            counted = f"{'wrong key' if credential else 'no key'} {network_of(address)}"
+            kind = denied.key_id or ("wrong key" if credential else "no key")
+            counted = f"{kind} {network_of(address)}"
             if not self.limits.count_refusal(counted, settings.calls_per_minute_per_address):
                 raise errors.too_many(_TOO_MANY_REFUSALS, 60) from None
             attempt = Event(
@@ -202,6 +203,12 @@ def caller_of(ctx: ServerRequestContext[Any, Any]) -> Caller:
     if not isinstance(caller, Caller):
         raise TypeError("the server was reached without the gate")
     return caller
+
+
+def client_program(ctx: ServerRequestContext[Any, Any]) -> str:
+    """Return name and version of the client program, as it calls itself."""
+    program = ctx.session.client_params and ctx.session.client_params.client_info
+    return f"{program.name} {program.version}" if program else ""
 
 
 def is_canonical(scope: Scope) -> bool:

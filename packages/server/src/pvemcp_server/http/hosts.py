@@ -1,18 +1,28 @@
-"""Accepted Host and Origin headers: the protection against DNS rebinding and foreign pages."""
+"""Hosts of a request: its accepted Host and Origin, and the client's address behind proxies.
 
+The first two protect from DNS rebinding and foreign pages; forwarded headers count as far as their
+proxies are trusted.
+"""
+
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
+from functools import cache, lru_cache
+from ipaddress import ip_address, ip_network
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from pvemcp_server.config import Config
-from pvemcp_server.http.client_address import Networks, is_within, networks
 from pvemcp_server.http.errors import Refused
 
 # A name or an address, and a port: what else a URL can hold must not reach one that is made of it
 _HOST: Final = re.compile(r"(?:[^\s/?#@:\[\]\\%]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
+
+_LONGEST_HOST: Final = 260  # characters of a name with its port
+
+Networks = tuple[Any, ...]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +46,6 @@ class Hosts:
             networks(config.trusted_proxies),
         )
 
-    def knows_host(self, host: str) -> bool:
-        """Return whether it is a known name with any port, or an IP address.
-
-        Addresses are safe: only names can be rebound by DNS.
-        """
-        host = host.lower()
-        if not _HOST.fullmatch(host):
-            return False
-        try:
-            parts = urlsplit(f"//{host}")
-            name, _ = parts.hostname, parts.port  # which raises beyond 65535
-        except ValueError:
-            return False
-        return name is not None and (host in self.names or name in self.names or _is_address(name))
-
     def origin_of(self, scope: Mapping[str, Any]) -> str:
         """Return the origin of the page that a request asks for, as its browser names it."""
         headers, client = dict(scope["headers"]), scope.get("client")
@@ -71,7 +66,7 @@ class Hosts:
         """
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
-        if not self.knows_host(host):
+        if len(host) > _LONGEST_HOST or not is_known(host.lower(), self.names):
             message = f"This server is not known as {host[:100]!r}: see PVEMCP_ALLOWED_HOSTS."
             return Refused(421, message)
         if b"origin" in headers:
@@ -80,6 +75,22 @@ class Hosts:
                 message = "Pages of this origin may not call here: see PVEMCP_ALLOWED_ORIGINS."
                 return Refused(403, message)
         return None
+
+
+@lru_cache(1024)  # the same few clients call again and again
+def is_known(host: str, names: frozenset[str]) -> bool:
+    """Return whether a Host is one of the names with any port, or an IP address.
+
+    Addresses are safe: only names can be rebound by DNS.
+    """
+    if not _HOST.fullmatch(host):
+        return False
+    try:
+        parts = urlsplit(f"//{host}")
+        name, _ = parts.hostname, parts.port  # which raises beyond 65535
+    except ValueError:
+        return False
+    return name is not None and (host in names or name in names or _is_address(name))
 
 
 def _lower(names: Iterable[str]) -> frozenset[str]:
@@ -92,3 +103,63 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def networks(texts: Iterable[str]) -> Networks:
+    """Parse networks such as 10.0.0.0/8."""
+    return tuple(ip_network(text) for text in texts)
+
+
+def client_address(scope: Mapping[str, Any], trusted: Networks) -> str:
+    """Return the nearest address that is not a trusted proxy's.
+
+    X-Forwarded-For is read from its end, and only as far as the proxies are trusted: a client
+    can invent everything beyond. The header of an untrusted peer is ignored, with a warning: it is
+    a client's invention, or a proxy that PVEMCP_TRUSTED_PROXIES lacks.
+    """
+    client = scope.get("client")
+    peer = _host(str(client[0])) if client else ""
+    values = [v.decode("latin-1") for name, v in scope["headers"] if name == b"x-forwarded-for"]
+    if not trusted or not is_within(peer, trusted):
+        if values:
+            _warn_of_untrusted_proxy()
+        return peer
+    hops = [hop.strip() for value in values for hop in value.split(",") if hop.strip()]
+    nearest = peer
+    for hop in reversed(hops):  # only as far as they count: a client can send thousands
+        nearest = _host(hop)
+        if not is_within(nearest, trusted):
+            break
+    return nearest
+
+
+@cache  # once per process: every request through such a proxy would repeat it
+def _warn_of_untrusted_proxy() -> None:
+    log.warning(
+        "X-Forwarded-For was sent by a peer that is not trusted, and was ignored. If it is your "
+        "reverse proxy, set PVEMCP_TRUSTED_PROXIES: until then all its clients share its address "
+        "in limits, allow-lists and the audit."
+    )
+
+
+@lru_cache(1024)  # the same few clients call again and again
+def _host(hop: str) -> str:
+    """Return the address without a port, and an IPv4-mapped IPv6 address as IPv4."""
+    host = hop.partition(":")[0] if hop.count(":") == 1 else hop
+    if hop.startswith("["):
+        host = hop[1:].partition("]")[0]
+    try:
+        parsed = ip_address(host)
+    except ValueError:
+        return hop
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
+
+
+@lru_cache(1024)
+def is_within(address: str, known: Networks) -> bool:
+    """Return whether the address is in one of the networks."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in known)

@@ -16,10 +16,9 @@ from starlette.types import ASGIApp
 
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.http.client_address import networks
 from pvemcp_server.http.connection import HttpConnection
-from pvemcp_server.http.connection_limits import connection_limits
-from pvemcp_server.http.turns import KnowsKey, Turns, knows_none
+from pvemcp_server.http.connection_limits import KnowsKey, Turns, connection_limits, knows_none
+from pvemcp_server.http.hosts import networks
 
 CLOSING_SECONDS: Final = 4  # for connections, after running calls have had their time
 BACKLOG: Final = 100  # asyncio accepts so many before it counts one: fewer than files are reserved
@@ -143,7 +142,8 @@ def http_server(
 ) -> HttpServer:
     """Return a server for the application; `announce` is awaited once it listens.
 
-    `knows_key` returns whether a text is an API key in use: its requests do not wait for others.
+    `knows_key` returns whether a text is an API key in use at an address: its requests do not wait
+    for others.
     """
     return HttpServer(
         uvicorn.Config(

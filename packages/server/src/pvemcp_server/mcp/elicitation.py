@@ -15,8 +15,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
+from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.confirmation import BOX, Agreed, InputRequired
-from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.toolkit.call import Decision
@@ -130,12 +130,6 @@ class SilentConversation:
     async def ask(self, _question: str) -> Decision:
         """Return CANNOT_ASK: no client follows this call."""
         return Decision.CANNOT_ASK
-
-
-def client_program(ctx: Context) -> str:
-    """Return name and version of the client program, as it calls itself."""
-    program = ctx.session.client_params and ctx.session.client_params.client_info
-    return f"{program.name} {program.version}" if program else ""
 
 
 def _decision(answer: types.ElicitResult) -> Decision:

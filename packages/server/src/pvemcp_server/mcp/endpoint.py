@@ -14,10 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pvemcp_server.access import Caller
 from pvemcp_server.errors import UnknownName
-from pvemcp_server.http.client_address import networks
 from pvemcp_server.http.exchange import BODY_BYTES, ActiveRequests
 from pvemcp_server.http.gate import MCP, SSE, SSE_MESSAGES, KeyGate
-from pvemcp_server.http.hosts import Hosts
+from pvemcp_server.http.hosts import Hosts, networks
 from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.json_rpc import Messages
 from pvemcp_server.mcp.notifications import NotificationBus
@@ -28,6 +27,7 @@ from pvemcp_server.mcp.sessions import Sessions
 from pvemcp_server.mcp.sse import SseEndpoint
 from pvemcp_server.mcp.subscriptions import Subscriptions
 from pvemcp_server.mcp.tasks import McpTasks
+from pvemcp_server.mcp.tools import ToolHandlers
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
 from pvemcp_server.store import Topic
@@ -92,13 +92,13 @@ class Endpoint:
         self.listen = ListenHandler(self.notifications, max_subscriptions=STREAMS)
         self.watcher = ResourceWatcher(self.pipeline, self.notifications)
         questions = services.store.answered_questions
+        tasks = McpTasks(self.pipeline, services.store.mcp_tasks)
         self.server = build_server(
             Handlers(
-                self.pipeline,
-                Subscriptions(self.notifications, self.watcher, self.listen),
+                ToolHandlers(self.pipeline, tasks, questions),
                 CatalogHandlers(self.pipeline, services.store.saved_queries, questions),
-                McpTasks(self.pipeline, services.store.mcp_tasks),
-                questions,
+                tasks,
+                Subscriptions(self.notifications, self.watcher, self.listen),
             ),
             state_key=partial(services.store.vault.derive, "mcp request state"),
             website=services.config.base_url,

@@ -23,13 +23,12 @@ from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Outcome
 from pvemcp_server.clusters import explain
 from pvemcp_server.errors import CallError
-from pvemcp_server.http.gate import caller_of
-from pvemcp_server.mcp.elicitation import SilentConversation, client_program
-from pvemcp_server.mcp.refusals import RecordedError
-from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, single_lines
+from pvemcp_server.http.gate import caller_of, client_program
+from pvemcp_server.mcp.elicitation import SilentConversation
+from pvemcp_server.mcp.middleware import RecordedError
+from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, clean_line, single_lines
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, Started
-from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import McpTask
 from pvemcp_server.store.repository import Repository

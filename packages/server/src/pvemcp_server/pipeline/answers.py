@@ -1,5 +1,10 @@
-"""Answers as text: sanitized data in the chosen format, then the notes, if there are any."""
+"""Answers as text: sanitized data in the chosen format, then the notes, if there are any.
 
+What a reader cannot see is removed, because a model reads it nevertheless: texts of guests and of
+Proxmox could carry hidden instructions in characters without a glyph.
+"""
+
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -12,7 +17,6 @@ from pvemcp_formats import Format, drop_empty_columns, encode, encode_document, 
 from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import MOST_WRONG, BadArgument, counted, folded, nearest
 from pvemcp_server.pipeline.pagination import estimate, note_of_rest, rows_that_fit
-from pvemcp_server.pipeline.visible_text import clean_line, visible
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit.registry import Document, Rows, Tool
 
@@ -25,6 +29,69 @@ _DOCUMENTS: Final = {
     Format.TOON: (Format.JSON_COMPACT, Format.TOON),
     Format.CSV: (Format.CSV, Format.JSON_COMPACT),
 }
+
+# Default_Ignorable_Code_Point of Unicode 16.0 (DerivedCoreProperties.txt), with its reserved ones
+DEFAULT_IGNORABLE: Final = (
+    (0x00AD, 0x00AD),
+    (0x034F, 0x034F),
+    (0x061C, 0x061C),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x200B, 0x200F),
+    (0x202A, 0x202E),
+    (0x2060, 0x206F),
+    (0x3164, 0x3164),
+    (0xFE00, 0xFE0F),
+    (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0),
+    (0xFFF0, 0xFFF8),
+    (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A),
+    (0xE0000, 0xE0FFF),
+)
+_ALSO_INVISIBLE: Final = (
+    (0x00, 0x08),  # controls but tab and newline
+    (0x0B, 0x1F),
+    (0x7F, 0x9F),
+    (0x2028, 0x2029),  # separators of lines and paragraphs
+    (0x2800, 0x2800),  # the empty Braille pattern
+    (0xD800, 0xDFFF),  # surrogates
+    (0xFFF9, 0xFFFB),  # annotations
+    (0x13430, 0x1343F),  # format controls of hieroglyphs
+)
+INVISIBLE: Final = (*DEFAULT_IGNORABLE, *_ALSO_INVISIBLE)
+"""Ranges of code points, first and last. Variation selectors and joiners stay within an emoji."""
+
+_PICTURES: Final = (
+    (0x00A9, 0x00A9),
+    (0x00AE, 0x00AE),
+    (0x203C, 0x203C),
+    (0x2049, 0x2049),
+    (0x2122, 0x2122),
+    (0x2139, 0x2139),
+    (0x2194, 0x21AA),
+    (0x231A, 0x23FF),
+    (0x24C2, 0x24C2),
+    (0x25AA, 0x27BF),
+    (0x2934, 0x2935),
+    (0x2B05, 0x2B55),
+    (0x3030, 0x3030),
+    (0x303D, 0x303D),
+    (0x3297, 0x3299),
+    (0x1F000, 0x1FAFF),
+)
+
+
+def _one_of(ranges: tuple[tuple[int, int], ...]) -> str:
+    return "[" + "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges) + "]"
+
+
+_PICTURE = f"{_one_of(_PICTURES)}[\ufe0e\ufe0f]?"
+_KEYCAP = "[0-9#*]\ufe0f\u20e3"
+_KEPT_OR_INVISIBLE: Final = re.compile(
+    f"({_PICTURE}(?:\u200d{_PICTURE})*|{_KEYCAP})|{_one_of(INVISIBLE)}"
+)
 
 
 @dataclass
@@ -94,10 +161,8 @@ class Writer:
     page: slice
     notes: Notes
 
-    def write(self, answer: Rows | Document) -> Written:
-        """Return the answer as text; omitted columns and cut text are named in its notes."""
-        if isinstance(answer, Rows):
-            return self._rows(answer)
+    def document(self, answer: Document) -> Written:
+        """Write a document; text that is cut is named in the notes."""
         cleaner = Cleaner(DOCUMENT_CHARACTERS)
         row = {n: cleaner.value(v, n) for n, v in answer.items()}
         cells = tidy([row])
@@ -107,8 +172,11 @@ class Writer:
         )
         return Written(min(texts, key=estimate), self._notes(cleaner))
 
-    def _rows(self, answer: Rows) -> Written:
-        """Write one page: the picked columns, or the answer's own without the empty ones."""
+    def rows(self, answer: Rows) -> Written:
+        """Write one page: the picked columns, or the answer's own without the empty ones.
+
+        Columns that are left out and text that is cut are named in the notes.
+        """
         picked = vars(self.accepted).get("fields")
         columns = self._picked(picked, answer) if picked else list(answer.columns)
         as_lists = self.format is Format.JSON_NORMAL
@@ -130,7 +198,8 @@ class Writer:
         if end < total:
             self.notes.add(note_of_rest(self.tool, self.accepted, self.page, end, total))
         if empty:
-            self.notes.add(f"Left out because empty in every row: {', '.join(empty)}.")
+            names = _with_reasons(empty, answer.reasons)
+            self.notes.add(f"Left out because empty in every row: {names}.")
         return Written(data, self._notes(cleaner), len(rows))
 
     def _picked(self, names: Sequence[str], answer: Rows) -> list[str]:
@@ -167,6 +236,17 @@ class Writer:
         return "\n".join(lines[:MOST_NOTES] + more)
 
 
+def _with_reasons(names: Sequence[str], reasons: Mapping[str, str]) -> str:
+    """Return the names, those with a reason in groups: a, b; c, d (reason)."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(reasons.get(name, ""), []).append(name)
+    return "; ".join(
+        f"{', '.join(group)} ({reason})" if reason else ", ".join(group)
+        for reason, group in sorted(groups.items(), key=lambda pair: bool(pair[0]))
+    )
+
+
 def _cells(
     row: Row | Mapping[str, Any], columns: Sequence[str], cleaner: Cleaner, *, as_lists: bool
 ) -> dict[str, Any]:
@@ -183,3 +263,15 @@ def _cells(
             value = cleaner.value(";".join(map(str, value)), name) or None
         cells[name] = value
     return cells
+
+
+def visible(text: str) -> str:
+    """Return the text without invisible characters; tab, newline and emoji stay."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _KEPT_OR_INVISIBLE.sub(r"\1", text)
+
+
+def clean_line(text: str, longest: int = 500) -> str:
+    """Return the text as one visible line, for notes, questions and errors."""
+    return " ".join(visible(text).split())[:longest]

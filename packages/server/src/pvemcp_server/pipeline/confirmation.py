@@ -10,7 +10,7 @@ import anyio
 from pvemcp_server.approvals import Approvals, PlannedCall
 from pvemcp_server.audit import Outcome
 from pvemcp_server.errors import ApprovalNeeded, ConfirmationNeeded, Unrecorded
-from pvemcp_server.pipeline.visible_text import clean_line
+from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.settings import Values
 from pvemcp_server.store.records import ApprovalRecord
 from pvemcp_server.toolkit.call import Conversation, Decision

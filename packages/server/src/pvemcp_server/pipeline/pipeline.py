@@ -30,7 +30,7 @@ from pvemcp_server.errors import (
     Unrecorded,
     folded,
 )
-from pvemcp_server.pipeline.answers import Writer, Written
+from pvemcp_server.pipeline.answers import Writer, Written, clean_line
 from pvemcp_server.pipeline.arguments import read_arguments
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.confirmation import (
@@ -42,12 +42,11 @@ from pvemcp_server.pipeline.confirmation import (
     require_approval,
 )
 from pvemcp_server.pipeline.pagination import page_of
-from pvemcp_server.pipeline.visible_text import clean_line
 from pvemcp_server.settings import Settings
 from pvemcp_server.toolkit.call import Call, Conversation
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
 from pvemcp_server.toolkit.plan import Plan, carry_out
-from pvemcp_server.toolkit.registry import Answer, Document, Tool
+from pvemcp_server.toolkit.registry import Answer, Document, Rows, Tool
 
 ERROR_CHARACTERS = 4_000
 CLIENT_CHARACTERS = 200
@@ -156,7 +155,7 @@ class Pipeline:
         if tool is None or not caller.is_granted(tool):
             await recorder.refused("unknown tool" if tool is None else "tool not granted")
             raise UnknownTool(name, granted_tools(self.tools, caller))
-        if not caller.may_call(tool):
+        if tool.toolset and tool.toolset not in caller.toolsets:
             await recorder.refused("toolset not in the key")
             missing = toolset_missing(tool, caller)
             return Result((str(missing),), missing)
@@ -238,6 +237,7 @@ class Pipeline:
             source=self.clusters,
             settings=settings,
             conversation=conversation,
+            kinds=tool.kinds,
             closing=self.closing,
             deadline=monotonic() + settings.call_deadline_seconds,
         )
@@ -266,7 +266,9 @@ class Pipeline:
                     plan.cluster.name, call.upids[-1], answer, output_format, plan.warnings
                 )
         writer = Writer(tool, accepted, output_format, call.page, call.notes)
-        return writer.write(answer), started
+        if isinstance(answer, Rows):
+            return writer.rows(answer), started
+        return writer.document(answer), started
 
     async def _carry_out(
         self,

@@ -11,7 +11,7 @@ import msgspec
 
 from pvemcp_server.errors import OverBudget
 from pvemcp_server.query.binder import bind
-from pvemcp_server.query.catalog import Catalog
+from pvemcp_server.query.catalog import Catalog, Column
 from pvemcp_server.query.compiler import Statement, compile_cut_groups, compile_plan
 from pvemcp_server.query.engine import SECONDS, Database, too_large_sum
 from pvemcp_server.query.hints import Hints
@@ -39,6 +39,7 @@ class QueryResult:
     rows: list[dict[str, Any]]
     next_offset: int | None
     decimals: Mapping[str, int]  # of columns that need another number of them than usual
+    reasons: Mapping[str, str]  # why columns may be empty in every row
 
     @classmethod
     def from_cells(cls, plan: QueryPlan, cells: Sequence[Sequence[Any]]) -> "QueryResult":
@@ -54,7 +55,12 @@ class QueryResult:
         ]
         next_offset = plan.offset + plan.limit if len(cells) > plan.limit else None
         decimals = {output.name: _DECIMALS for output in plan.outputs if output.is_rounded}
-        return cls(names, rows, next_offset, decimals)
+        reasons = {
+            output.name: gap.reason
+            for output in plan.outputs
+            if isinstance(output.expression, Column) and (gap := output.expression.field.gap)
+        }
+        return cls(names, rows, next_offset, decimals, {n: r for n, r in reasons.items() if r})
 
 
 async def execute(

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from proxmox_client.api.backups import BackupJob
 from proxmox_client.api.tasks import TaskRow
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import split_list
 from proxmox_client.properties import parse
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout

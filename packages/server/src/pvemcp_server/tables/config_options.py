@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from proxmox_client.api.configs import GuestConfig, GuestDisk, GuestNetwork
 from proxmox_client.api.guests import BothConfigs
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import split_list
 
 Device = TypeVar("Device", GuestDisk, GuestNetwork)
 

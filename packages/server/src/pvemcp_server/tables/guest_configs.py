@@ -60,6 +60,12 @@ class QemuSettings(Row):
     boot: Annotated[str | None, Col("Boot order")]
     scsi_controller: Annotated[str | None, Col("SCSI controller", aliases=("scsihw",))]
     vga: Annotated[str | None, Col("Display")]
+    devices: Annotated[
+        str | None,
+        Col(
+            "Devices of the node: hostpci0=0000:65:00.0;usb0=…", aliases=("hostpci", "passthrough")
+        ),
+    ]
     snapshot_parent: Annotated[
         str | None, Col("Snapshot that the present state descends from", aliases=("parent",))
     ]
@@ -203,6 +209,7 @@ def _qemu(guest: GuestResource, configs: BothConfigs[Any], config: QemuConfig) -
         boot=config.boot,
         scsi_controller=config.scsihw,
         vga=config.vga,
+        devices=";".join(f"{name}={value}" for name, value in config.devices.items()) or None,
         snapshot_parent=config.parent,
         description=(config.description or "").strip() or None,
         tags=config.tag_list,

@@ -11,12 +11,12 @@ from proxmox_client.api.ha import HaGroup as GroupAnswer
 from proxmox_client.api.ha import HaResource as HaAnswer
 from proxmox_client.api.ha import HaRule as RuleAnswer
 from proxmox_client.api.ha import HaStatus
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import split_list
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.guests import TO_GUEST
 from pvemcp_server.tables.reach import Reach, of_guest
 from pvemcp_server.tables.registry import Cost, LoadRequest, Relation, made, never_filtered, table
-from pvemcp_server.tables.rows import Col, Row, Unit
+from pvemcp_server.tables.rows import Col, Gap, Row, Unit
 
 _TYPES = {"vm": "qemu kvm", "ct": "lxc container"}
 _MIGRATED: Final = "migrated to rules"
@@ -33,7 +33,9 @@ class HaResource(Row):
     node: Annotated[str | None, Col("Node where it is run")]
     requested_state: Annotated[str, Col("State asked for: started, stopped, disabled, ignored")]
     state: Annotated[str | None, Col("State the manager reports: started, error, fence …")]
-    group: Annotated[str | None, Col("HA group (until 8.4)")]
+    group: Annotated[
+        str | None, Col("HA group (until 8.4)", gap=Gap("in none; from 9.0 on see ha_rules"))
+    ]
     max_restart: Annotated[int, Col("Restarts tried on a node", Unit.COUNT)]
     max_relocate: Annotated[int, Col("Relocations tried", Unit.COUNT)]
     failback: Annotated[bool | None, Col("Whether it moves back to its preferred node")]

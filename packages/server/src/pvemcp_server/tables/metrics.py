@@ -15,7 +15,7 @@ from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_guest, of_node
 from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, table
-from pvemcp_server.tables.rows import Col, Row, Unit, moment
+from pvemcp_server.tables.rows import Col, Gap, Row, Unit, moment
 from pvemcp_server.tables.series import (
     GUEST_METRICS,
     NODE_METRICS,
@@ -76,9 +76,14 @@ _MemoryAverage = Annotated[
 _NetworkIn = Annotated[int | None, Col("Received, on average", _RATE)]
 _NetworkOut = Annotated[int | None, Col("Sent, on average", _RATE)]
 _Network = Annotated[int | None, Col("Received and sent, on average", _RATE, ("network",))]
-_PressureCpu = Annotated[float | None, Col("Some waited for CPU (PSI)", _PERCENT)]
-_PressureIo = Annotated[float | None, Col("Some waited for disks (PSI)", _PERCENT)]
-_PressureMemory = Annotated[float | None, Col("Some waited for memory (PSI)", _PERCENT)]
+_NO_PRESSURE = Gap("Proxmox VE records it from 9.0 on, and only while it runs")
+_PressureCpu = Annotated[float | None, Col("Some waited for CPU (PSI)", _PERCENT, gap=_NO_PRESSURE)]
+_PressureIo = Annotated[
+    float | None, Col("Some waited for disks (PSI)", _PERCENT, gap=_NO_PRESSURE)
+]
+_PressureMemory = Annotated[
+    float | None, Col("Some waited for memory (PSI)", _PERCENT, gap=_NO_PRESSURE)
+]
 
 
 class GuestMetric(Row, kw_only=True):

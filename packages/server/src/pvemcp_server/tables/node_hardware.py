@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Final
 from proxmox_client import Node
 from proxmox_client.api.hardware import NetworkInterface, PciDevice
 from proxmox_client.api.hardware import ZfsPool as ZfsAnswer
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import split_list
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.per_node import node_table, rows_of_nodes
 from pvemcp_server.tables.registry import LoadRequest

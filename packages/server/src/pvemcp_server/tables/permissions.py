@@ -43,6 +43,10 @@ def _covered(reach: Reach, row: Permission) -> Permission | None:
 async def permissions(cluster: Cluster, _request: LoadRequest) -> list[Permission]:
     """Privileges of this server's own account, by path."""
     permissions = await cluster.pve.access.permissions()
+    cluster.notes.add(
+        f"Privileges of {cluster.account}, the account of this server on {cluster.name}; the table "
+        "acl has those of users."
+    )
     return [
         Permission(path=path, privilege=privilege, propagate=propagate, account=cluster.account)
         for path, privileges in sorted(permissions.items())

@@ -66,10 +66,6 @@ class Caveat:
     unless: tuple[str, ...] = ()
     about: tuple[str, ...] = ()
 
-    def concerns(self, value: Any) -> bool:
-        """Return whether a value that is shown needs the sentence."""
-        return value in self.about if self.about else value is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Col:

@@ -11,7 +11,7 @@ from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import Cost, LoadRequest, made, table
-from pvemcp_server.tables.rows import GUEST_TYPES, Col, Row, Unit, moment
+from pvemcp_server.tables.rows import GUEST_TYPES, Col, Gap, Row, Unit, moment
 
 Key = tuple[int, str]  # a VMID and a snapshot's name
 
@@ -32,7 +32,12 @@ class Snapshot(Row, kw_only=True):
         bool, Col("Whether memory was saved", aliases=("include_memory", "vm_state"))
     ]
     size: Annotated[
-        int | None, Col("Saved memory; Proxmox doesn't report the space of disks", Unit.BYTES)
+        int | None,
+        Col(
+            "Saved memory; Proxmox doesn't report the space of disks",
+            Unit.BYTES,
+            gap=Gap("without saved memory; Proxmox does not report the space of disks"),
+        ),
     ] = None
     state: Annotated[
         str | None, Col("null for a complete one; prepare or delete: begun and not finished")

@@ -22,7 +22,7 @@ from pvemcp_server.tables.registry import (
     never_filtered,
     table,
 )
-from pvemcp_server.tables.rows import GUEST_TYPES, Col, Row, Unit, moment, single
+from pvemcp_server.tables.rows import GUEST_TYPES, Col, Gap, Row, Unit, moment, single
 
 TO_STORAGE = Relation(
     "storage", "storages", {"storage": "storage", "node": "node"}, "The storage it is on"
@@ -84,7 +84,13 @@ class Backup(Row):
     notes: Annotated[str | None, Col("Notes")]
     protected: Annotated[bool, Col("Whether it is protected from deletion")]
     encrypted: Annotated[bool, Col("Whether it is encrypted")]
-    verified: Annotated[bool | None, Col("Whether its last verification succeeded")]
+    verified: Annotated[
+        bool | None,
+        Col(
+            "Whether its last verification succeeded",
+            gap=Gap("never verified; only Proxmox Backup Server does that"),
+        ),
+    ]
     node: Annotated[str, Col("Node it was listed at; for a shared storage one of many")]
     type: Annotated[str | None, Col("Kind of guest", values=("qemu", "lxc"), meanings=GUEST_TYPES)]
     filename: Annotated[str, Col("File name", aliases=("name",))]

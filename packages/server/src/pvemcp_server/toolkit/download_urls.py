@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
-from pvemcp_server.clusters.link_local import embedded_ipv4
+from pvemcp_server.clusters.link_local import embedded_ipv4, is_link_local
 from pvemcp_server.errors import BadArgument, Precondition
 
 # Characters of a host: percent signs are refused, since the fetching side decodes `%2e` to a dot
@@ -29,7 +29,7 @@ class DownloadRules:
 
     hosts: tuple[str, ...] = ()  # names or patterns such as *.debian.org; empty: any public host
     plain_http: bool = False
-    private: bool = False  # hosts with addresses that are not public
+    private: bool = False  # hosts with addresses that are not public, but link-local ones
 
 
 async def resolve(host: str, port: int) -> list[Address]:
@@ -63,6 +63,10 @@ async def check_download(url: str, rules: DownloadRules, resolve: Resolve = reso
     if not addresses:
         raise Precondition(
             f"{host} does not resolve here, so its addresses cannot be checked.", hint=hint
+        )
+    if local := [address for address in addresses if is_link_local(address)]:
+        raise Precondition(
+            f"{host} resolves to {local[0]}, a link-local or metadata address.", hint=hint
         )
     private = [address for address in addresses if not _is_public(address)]
     if private and not rules.private:

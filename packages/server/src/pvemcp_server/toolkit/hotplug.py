@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from proxmox_client.api.resources import GuestType
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import split_list
 from proxmox_client.properties import flag, parse
 
 _VM: Final = frozenset(

@@ -58,8 +58,9 @@ async def listed(
     loaded = needed - table.extra if finish else needed
     request = replace(with_budget(call, request), columns=loaded)
     answers = await call.each(clusters, partial(_read, table, request, required=required))
-    for note in table.overlaps({cluster.name: rows for cluster, rows in answers}):
-        call.notes.add(note)
+    if table.overlaps:
+        for note in table.overlaps({cluster.name: rows for cluster, rows in answers}):
+            call.notes.add(note)
     pairs = [
         (cluster.name, row)
         for cluster, rows in answers
@@ -73,10 +74,10 @@ async def listed(
         call.notes.add(caveat)
     result: list[Any] = [row for _, row in pairs]
     if cluster_name is not None:
-        return Rows(result, tuple(columns))
+        return Rows(result, tuple(columns), reasons=table.reasons)
     # converting all of thousands of rows would block the event loop
     result[call.page] = [{"cluster": name, **asdict(row)} for name, row in pairs[call.page]]
-    return Rows(result, ("cluster", *columns))
+    return Rows(result, ("cluster", *columns), reasons=table.reasons)
 
 
 async def _read(
@@ -102,12 +103,12 @@ def _caveats(
 ) -> list[str]:
     """Return the caveats of the columns that are shown, or that the request filters by."""
     filtered = {name for name, part in table.pushdown.items() if getattr(request, part)}
-    fields = (table.fields[name] for name in table.fields if name in shown | filtered)
-    present = (
-        field
-        for field in fields
-        if field.caveat and any(field.caveat.concerns(getattr(row, field.name)) for row in rows)
-    )
+    present = []
+    for name, field in table.fields.items():
+        if field.caveat and name in shown | filtered:
+            about, values = field.caveat.about, (getattr(row, name) for row in rows)
+            if any(value in about if about else value is not None for value in values):
+                present.append(field)
     return caveats(present, request.status)
 
 

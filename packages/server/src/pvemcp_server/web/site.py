@@ -1,5 +1,6 @@
 """The admin site: pages, REST API and static files as one application, mounted under /admin."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,12 +22,14 @@ from pvemcp_server.errors import (
     NotPermitted,
     RecentSignInNeeded,
     SecondFactorNeeded,
+    StateUnavailable,
     TooManyFailures,
     UnknownName,
 )
 from pvemcp_server.http.bounded_request import serve_bounded
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
+from pvemcp_server.store.database import DatabaseFailed
 from pvemcp_server.web import pages
 from pvemcp_server.web.api import create_api
 from pvemcp_server.web.pages.confirmation import ask_who
@@ -60,6 +63,7 @@ HEADERS: Final = {
     "Referrer-Policy": "same-origin",  # with no-referrer, browsers send "Origin: null"
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+log = logging.getLogger(__name__)
 TRANSPORT: Final = "max-age=31536000"  # a year; HSTS, sent when the public URL is https
 
 
@@ -99,6 +103,8 @@ def _application(*, has_issuer: bool) -> FastAPI:
         application.add_exception_handler(NotPermitted, _not_permitted)
         application.add_exception_handler(RecentSignInNeeded, _recent_sign_in_needed)
         application.add_exception_handler(CallError, _call_error)
+        application.add_exception_handler(StateUnavailable, _state_unavailable)
+        application.add_exception_handler(DatabaseFailed, _state_unavailable)
         application.add_exception_handler(HTTPException, _http_error)
         application.add_exception_handler(RequestValidationError, _invalid)
         application.add_exception_handler(ValidationError, _invalid)
@@ -137,6 +143,9 @@ class SessionBeforeBody:
                 return
             except TooManyFailures as refused:
                 await (await _too_many(request, refused))(scope, receive, send)
+                return
+            except (StateUnavailable, DatabaseFailed) as failed:
+                await (await _state_unavailable(request, failed))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -256,6 +265,15 @@ async def _call_error(request: Request, error: Exception) -> Response:
     if wants_page(request):
         return error_page(request, str(error), status)
     return _error(str(error), status)
+
+
+async def _state_unavailable(request: Request, error: Exception) -> Response:
+    """Answer while the database does not answer or is full: nothing was changed."""
+    log.warning("The state's database failed", exc_info=error)
+    text = "The server's database does not answer, or cannot be written. Try again later."
+    refused = error_page(request, text, 503) if wants_page(request) else _error(text, 503)
+    refused.headers["Retry-After"] = "5"
+    return refused
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

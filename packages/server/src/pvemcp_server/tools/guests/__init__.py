@@ -1,6 +1,7 @@
 """Tools for virtual machines and containers."""
 
 from pvemcp_server.tools.guests import (
+    clone,
     config,
     config_update,
     disks,
@@ -13,6 +14,7 @@ from pvemcp_server.tools.guests import (
 )
 
 __all__ = [
+    "clone",
     "config",
     "config_update",
     "disks",

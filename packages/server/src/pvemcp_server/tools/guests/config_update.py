@@ -42,7 +42,6 @@ _TagChange = Annotated[
 TagChanges = Annotated[
     list[_TagChange] | None, Field(max_length=100, description="All, or +added, -removed")
 ]
-Address = Annotated[str | None, Field(max_length=110, description="dhcp, or CIDR,gateway")]
 OtherOptions = Annotated[
     list[str] | None,
     Whole(),
@@ -133,7 +132,7 @@ async def update_vm_config(
     network: options_of.NetworkDevice = "net0",
     bridge: options_of.Bridge = None,
     vlan: options_of.VlanOrNone = None,
-    ip: Address = None,
+    ip: options_of.Address = None,
     password: options_of.Password = None,
     options: OtherOptions = None,
     unset: Unset = None,
@@ -146,7 +145,6 @@ async def update_vm_config(
     others = _others(kind, options or ())
     parts = (vlan, others.get("firewall"), others.get("rate"))
     _refuse_missing_device(guest, configs, network, bridge, *parts)
-    address, _, gateway = (ip or "").partition(",")
     typed = GuestOptions(
         cores=cores,
         memory=memory,
@@ -158,8 +156,7 @@ async def update_vm_config(
         firewall=others.pop("firewall", None),
         rate=others.pop("rate", None),
         password=password,
-        ip=address.strip() or None,
-        gateway=gateway.strip() or None,
+        ip=ip,
     )
     parameters = typed.parameters(kind, configured)
     for name, value in others.items():

@@ -40,6 +40,7 @@ _BUSY: Final = 85.0  # percent of processors
 _WAITED: Final = 10.0  # percent of the time
 _UNUSUAL: Final = 1.2  # times the 95th percentile of the week
 _MIB: Final = 1 << 20
+_MUCH_DISK: Final = 100 * _MIB  # per second, of a neighbour
 
 # Metrics by the names of the answer: the columns of their average and 95th percentile
 _GUEST_METRICS: Final = {
@@ -91,7 +92,7 @@ class GuestExplanation(Row):
     disks: Annotated[list[Cells], Col("Its disks, and how full their storages are")]
     filesystems: Annotated[list[Cells], Col("File systems inside, and how full they are")]
     neighbours: Annotated[
-        list[Cells], Col("Other guests of its node that use the most processor time now")
+        list[Cells], Col("Other guests of its node that use the most processor time, or disks, now")
     ]
     tasks: Annotated[list[Cells], Col("The latest tasks on it")]
 
@@ -111,16 +112,17 @@ async def explain_guest(call: Call, *, cluster_name: ItsCluster = None, vmid: Vm
     running = status.status == "running"
     own_rows = LoadRequest(vmids=frozenset({vmid}))
     reader = _Reader(call, cluster, own_rows, LoadRequest(nodes=frozenset({guest.node})))
-    frames = frozenset({NOW, _WEEK} if running else {_WEEK})
-    own, node, neighbours, disk_rows, filesystem_rows, task_rows = await asyncio.gather(
-        reader.guest_metrics(frames),
+    own, metrics, node, disk_rows, filesystem_rows, task_rows = await asyncio.gather(
+        reader.week(),
+        reader.now(),
         reader.node_metrics(frozenset({_HOUR, _WEEK})),
-        reader.neighbours(vmid),
         reader.disks(),
         reader.filesystems() if running else _no_rows(),
         reader.tasks(),
     )
-    now = _averages(_first(own, time_frame=NOW), _GUEST_METRICS) | _live(status)
+    neighbours = await reader.neighbours(vmid, metrics)
+    latest = _first(metrics, vmid=vmid) if running else None
+    now = _averages(latest, _GUEST_METRICS) | _live(status)
     use = _compare(now, _first(own, time_frame=_WEEK), _GUEST_METRICS)
     last_hour = _averages(_first(node, time_frame=_HOUR), _NODE_METRICS)
     node_use = _compare(last_hour, _first(node, time_frame=_WEEK), _NODE_METRICS)
@@ -133,6 +135,7 @@ async def explain_guest(call: Call, *, cluster_name: ItsCluster = None, vmid: Vm
         *_use_findings(use, f"of its {status.cpu_count or 1:g} cores"),
         *_space_findings(disk_rows, filesystem_rows),
         *_node_findings(guest.node, node_use),
+        *_neighbour_findings(guest.node, neighbours),
     ]
     return document(
         GuestExplanation(
@@ -167,29 +170,42 @@ class _Reader:
     guest: LoadRequest  # rows of the guest
     place: LoadRequest  # rows of its node
 
-    async def guest_metrics(self, frames: frozenset[str]) -> Sequence[Any]:
-        request = replace(self.guest, frames=frames, columns=_columns(_GUEST_METRICS))
+    async def week(self) -> Sequence[Any]:
+        """Return the metrics of the guest over a week."""
+        columns = _columns(_GUEST_METRICS)
+        request = replace(self.guest, frames=frozenset({_WEEK}), columns=columns)
+        return await self._rows(guest_metrics, request)
+
+    async def now(self) -> Sequence[Any]:
+        """Return the metrics of all guests of the node now: Proxmox has them in one answer."""
+        columns = _columns(_GUEST_METRICS)
+        request = replace(self.place, frames=frozenset({NOW}), columns=columns)
         return await self._rows(guest_metrics, request)
 
     async def node_metrics(self, frames: frozenset[str]) -> Sequence[Any]:
         request = replace(self.place, frames=frames, columns=_columns(_NODE_METRICS))
         return await self._rows(node_metrics, request)
 
-    async def neighbours(self, vmid: int) -> list[Cells]:
-        """Return the other guests of the node that use the most processor time now."""
+    async def neighbours(self, vmid: int, metrics: Sequence[Any]) -> list[Cells]:
+        """Return the other guests of the node that use the most processor time or disks now."""
         columns = frozenset({"vmid", "name", "cpu_usage", "cpu_count", "memory_usage"})
         found = await self._rows(guests, replace(self.place, columns=columns))
-        cells = (
+        disk_rates = {row.vmid: row.disk_rate for row in metrics}
+        cells = [
             {
                 "vmid": row.vmid,
                 "name": row.name,
                 "cores_used": round(row.cpu_usage * row.cpu_count / 100, 1),
                 "memory_usage": row.memory_usage,
+                "disk_rate": disk_rates.get(row.vmid),
             }
             for row in found
             if row.vmid != vmid and row.cpu_usage and row.cpu_count
-        )
-        return sorted(cells, key=lambda cell: -cell["cores_used"])[:_NEIGHBOURS]
+        ]
+        by_cores = sorted(cells, key=lambda cell: -cell["cores_used"])[:_NEIGHBOURS]
+        by_disks = sorted(cells, key=lambda cell: -(cell["disk_rate"] or 0))[:_NEIGHBOURS]
+        busy = [cell for cell in by_disks if (cell["disk_rate"] or 0) >= _MIB]
+        return [*by_cores, *(cell for cell in busy if cell not in by_cores)]
 
     async def disks(self) -> list[Cells]:
         rows = await self._rows(disks, self.guest)
@@ -334,3 +350,11 @@ def _node_findings(node: str, metrics: Sequence[Cells]) -> Iterator[str]:
     if "iowait" in values and values["iowait"]["now"] >= _WAITED:
         yield f"{node} waits for disks {values['iowait']['now']:g} % of its time."
     yield from _wait_findings(values, f"On {node}, something")
+
+
+def _neighbour_findings(node: str, neighbours: Sequence[Cells]) -> Iterator[str]:
+    """Yield the neighbour that uses the disks most, if that is much."""
+    busiest = max(neighbours, key=lambda cell: cell["disk_rate"] or 0, default=None)
+    if busiest and (busiest["disk_rate"] or 0) >= _MUCH_DISK:
+        rate = f"{busiest['disk_rate'] / _MIB:.0f} MiB/s"
+        yield f"On {node}, {busiest['vmid']} {busiest['name']} reads and writes {rate}."

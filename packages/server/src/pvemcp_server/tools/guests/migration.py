@@ -144,17 +144,25 @@ def _refuse_local_devices(
 async def _local_disks(
     guest: TargetGuest, node: str, target_storage: str | None, drives: Sequence[GuestDisk]
 ) -> list[GuestDisk]:
-    """Return the disks that have to be copied; raise Precondition for drives that cannot move."""
+    """Return the disks that have to be copied.
+
+    Raise Precondition for drives that cannot move, UnknownName for a storage that the caller's
+    writes may not fill.
+    """
     source = {row.storage: row for row in await all_storages(guest.cluster, guest.node)}
     _refuse_local_drives(guest, drives, source)
+    disks = [disk for disk in drives if disk.storage and disk.media != "cdrom"]
+    local = [disk for disk in disks if disk.storage in source and not source[disk.storage].shared]
+    if target_storage is None:  # then they are copied to the storage of the same name
+        for name in dict.fromkeys(disk.storage for disk in local if disk.storage):
+            if not guest.cluster.scope.covers_target_storage(name, node=node):
+                raise write_target.unknown_target_storage(guest.cluster, name, node)
     target = {
         row.storage
         for row in await all_storages(guest.cluster, node)
         if any(drive.storage == row.storage for drive in drives)
         and await is_active(guest.cluster, row)
     }
-    disks = [disk for disk in drives if disk.storage and disk.media != "cdrom"]
-    local = [disk for disk in disks if disk.storage in source and not source[disk.storage].shared]
     unreachable = [
         f"{disk.id} on {disk.storage}"
         for disk in disks

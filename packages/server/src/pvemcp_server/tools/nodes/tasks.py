@@ -1,5 +1,6 @@
 """Tasks of Proxmox: list them, get one."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -156,7 +157,7 @@ async def list_tasks(
     if len(rows.rows) > limit:
         more = "a larger limit or filters" if limit < _MOST_TASKS else "filters"
         call.notes.add(f"The newest {limit}; use {more} for more.")
-    return Rows(rows.rows[:limit], rows.columns)
+    return replace(rows, rows=rows.rows[:limit])
 
 
 def since_argument(text: str | None) -> datetime | None:

@@ -58,5 +58,9 @@ REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     409: {"model": Wrong, "description": "Another change was made at the same time"},
     422: {"model": Wrong, "description": "Not possible; the answer says why"},
     431: {"description": "The head is larger than 64 KiB; no body, and the connection ends"},
-    503: {"description": "All connections are in use; no body, and the connection ends"},
+    503: {
+        "model": Wrong,
+        "description": "The database does not answer, or cannot be written; without a body, all "
+        "connections are in use, and this one ends",
+    },
 }
