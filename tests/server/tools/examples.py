@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.storage import Volume
+from proxmox_client.emulator.state.task import Task
 
 Arguments = Mapping[str, Any]
 
@@ -26,30 +27,30 @@ class Place:
     backups: str
     moved_vmid: int
     target_node: str
-    disks: str
+    disks: str  # another storage for disks of `vmid`
 
 
 HOME_LAB: Final = Place(
     "home-lab", "pve", 101, 102, "pre-zigbee", "local", "nas-backup", 101, "pve", "local-lvm"
 )
 PROD: Final = Place(
-    "prod", "pve01", 101, 102, "before-pg16", "local", "pbs-main", 101, "pve02", "ceph-vm"
+    "prod", "pve01", 101, 102, "before-pg16", "local", "pbs-main", 101, "pve02", "local-zfs"
 )
-GENERATED: Final = Place(
-    "lab", "pve1", 100, 101, "before", "local", "shared", 100, "pve2", "shared"
-)
+GENERATED: Final = Place("lab", "pve1", 100, 101, "before", "local", "shared", 100, "pve2", "local")
 
 
 def examples(place: Place) -> dict[str, Arguments]:
     """Return the arguments of a call of every tool; a sequence of writes in an order that works.
 
-    Deletions are about the volumes of `add_old_volumes`. The task of GetTask does not exist.
+    Deletions are about the volumes of `add_old_volumes`, and StopTask about its task. The task of
+    GetTask does not exist.
     """
     cluster = {"cluster_name": place.cluster}
     guest = {**cluster, "vmid": place.vmid}
     node = {**cluster, "node": place.node}
     storage = {**node, "storage": place.storage}
     upid = f"UPID:{place.node}:00001000:00001000:6B02AC99:qmstart:{place.vmid}:root@pam:"
+    running = _running_task(place).upid
     return {
         "ListClusters": {},
         "GetClusterStatus": cluster,
@@ -70,6 +71,9 @@ def examples(place: Place) -> dict[str, Arguments]:
             "target_node": place.target_node,
             "online": True,
         },
+        "UpdateVmConfig": {**guest, "description": "New notes", "options": ["onboot=0"]},
+        "ResizeVmDisk": {**guest, "disk": "scsi0", "size": "+1G"},
+        "MoveVmDisk": {**guest, "disk": "scsi0", "target_storage": place.disks},
         "CloneVm": {**cluster, "source": str(place.vmid), "name": "copy-1"},
         "CreateVm": {**node, "storage": place.disks, "name": "new-1"},
         "CreateContainer": {
@@ -88,6 +92,7 @@ def examples(place: Place) -> dict[str, Arguments]:
         "ListChanges": cluster,
         "GetLog": node,
         "GetTask": {**cluster, "upid": upid},
+        "StopTask": {**cluster, "upid": running},
         "ListNodeDisks": cluster,
         "ListStorage": cluster,
         "ListStorageRrdData": cluster,
@@ -118,7 +123,9 @@ def examples(place: Place) -> dict[str, Arguments]:
 
 
 def add_old_volumes(state: ClusterState, place: Place) -> None:
-    """Add the volumes that the examples delete, and a container template."""
+    """Add what the examples delete and stop: volumes and a task; and a container template."""
+    task = _running_task(place)
+    state.tasks[task.upid] = task
     for name, content in (
         ("backup/old.vma.zst", "backup"),
         ("iso/old.iso", "iso"),
@@ -127,3 +134,7 @@ def add_old_volumes(state: ClusterState, place: Place) -> None:
     ):
         volume = Volume(f"{place.storage}:{name}", content, "raw", 2**20, int(state.now))
         state.storages[place.storage].put(place.node, volume)
+
+
+def _running_task(place: Place) -> Task:
+    return Task(place.node, 0x2000, 0x2000, 0x6B02AC99, "vzdump", str(place.other_vmid), "root@pam")

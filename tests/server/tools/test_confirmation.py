@@ -19,6 +19,9 @@ LOSING = [
     ("ChangeVmState", {**CLUSTER, "vmid": 105, "action": "Reset"}),
     ("BackupVm", {**CLUSTER, "vmid": 105, "storage": "pbs-main", "mode": "stop"}),
     ("MigrateVm", {**CONTAINER, "target_node": "pve02", "online": True}),
+    ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "unset": ["net0"]}),
+    ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "vlan": 7}),
+    ("UpdateVmConfig", {**CONTAINER, "ip": "10.0.0.5/24"}),
 ]
 HARMLESS = [
     ("ChangeVmState", {**CLUSTER, "vmid": 105, "action": "Shutdown"}),
@@ -30,6 +33,10 @@ HARMLESS = [
     ("MigrateVm", {**CLUSTER, "vmid": 105, "target_node": "pve02", "online": True}),
     ("CreateVmSnapshot", EXAMPLES["CreateVmSnapshot"]),
     *((name, EXAMPLES[name]) for name in ("CloneVm", "CreateVm", "CreateContainer")),
+    ("ResizeVmDisk", EXAMPLES["ResizeVmDisk"]),
+    ("MoveVmDisk", EXAMPLES["MoveVmDisk"]),
+    ("UpdateVmConfig", EXAMPLES["UpdateVmConfig"]),
+    ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "cores": 8, "tags": ["+blue"]}),
 ]
 DESTROYING = [(name, EXAMPLES[name]) for name, tool in WRITES.items() if tool.effect == "destroy"]
 ALL_LOSING = pytest.mark.parametrize(("name", "arguments"), LOSING + DESTROYING)

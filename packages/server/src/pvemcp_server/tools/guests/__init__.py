@@ -3,7 +3,9 @@
 from pvemcp_server.tools.guests import (
     clone,
     config,
+    config_update,
     creation,
+    disks,
     explanation,
     migration,
     power,
@@ -15,7 +17,9 @@ from pvemcp_server.tools.guests import (
 __all__ = [
     "clone",
     "config",
+    "config_update",
     "creation",
+    "disks",
     "explanation",
     "migration",
     "power",
