@@ -16,7 +16,7 @@ Arguments = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Place:
-    """What the examples are about. `storage` takes ISO images, `backups` takes backups."""
+    """What the examples are about: `storage` takes ISO images, `backups` backups, `disks` disks."""
 
     cluster: str
     node: str
@@ -75,6 +75,13 @@ def examples(place: Place) -> dict[str, Arguments]:
         "ResizeVmDisk": {**guest, "disk": "scsi0", "size": "+1G"},
         "MoveVmDisk": {**guest, "disk": "scsi0", "target_storage": place.disks},
         "CloneVm": {**cluster, "source": str(place.vmid), "name": "copy-1"},
+        "CreateVm": {**node, "storage": place.disks, "name": "new-1"},
+        "CreateContainer": {
+            **node,
+            "storage": place.disks,
+            "name": "new-2",
+            "template": f"{place.storage}:vztmpl/old.tar.zst",
+        },
         "BackupVm": {**guest, "storage": place.backups},
         "ListNodes": cluster,
         "GetNodeStatus": node,

@@ -32,11 +32,11 @@ HARMLESS = [
     ("BackupVm", {**CLUSTER, "vmid": 9000, "storage": "pbs-main", "mode": "stop"}),
     ("MigrateVm", {**CLUSTER, "vmid": 105, "target_node": "pve02", "online": True}),
     ("CreateVmSnapshot", EXAMPLES["CreateVmSnapshot"]),
+    *((name, EXAMPLES[name]) for name in ("CloneVm", "CreateVm", "CreateContainer")),
     ("ResizeVmDisk", EXAMPLES["ResizeVmDisk"]),
     ("MoveVmDisk", EXAMPLES["MoveVmDisk"]),
     ("UpdateVmConfig", EXAMPLES["UpdateVmConfig"]),
     ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "cores": 8, "tags": ["+blue"]}),
-    ("CloneVm", EXAMPLES["CloneVm"]),
 ]
 DESTROYING = [(name, EXAMPLES[name]) for name, tool in WRITES.items() if tool.effect == "destroy"]
 ALL_LOSING = pytest.mark.parametrize(("name", "arguments"), LOSING + DESTROYING)

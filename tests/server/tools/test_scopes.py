@@ -96,6 +96,15 @@ PLACES = [
             ("source", ("db-primary", "nothing")),
         )
     ),
+    *(
+        (name, {**examples(PLACE)[name], **given}, {place: names})
+        for name in ("CreateVm", "CreateContainer")
+        for place, given, names in (
+            ("node", {}, ("pve01", "pve77")),
+            ("storage", {}, ("ceph-vm", "nothing")),
+            ("pool", {}, ("office", "nothing")),
+        )
+    ),
     ("BackupVm", {"vmid": 105}, {"storage": ("pbs-main", "nothing")}),
     ("MoveVmDisk", {"vmid": 105, "disk": "scsi0"}, {"target_storage": ("local-zfs", "nothing")}),
     ("DownloadIso", examples(PLACE)["DownloadIso"], {"node": ("pve01", "pve77")}),

@@ -32,16 +32,16 @@ GuestName = Annotated[
     ),
     Rule("a guest's name is a DNS name: letters, digits, hyphens and dots"),
 ]
-_NUMBER = WithJsonSchema({"type": "integer"})  # without bounds: errors name them
+NUMBER = WithJsonSchema({"type": "integer"})  # without bounds: errors name them
 
-NewVmId = Annotated[int | None, _NUMBER, Field(ge=100, le=999_999_999, description="New VMID")]
+NewVmId = Annotated[int | None, NUMBER, Field(ge=100, le=999_999_999, description="New VMID")]
 PoolName = Annotated[
     str | None,
     Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=200, description="Pool"),
     Rule("a pool is letters, digits, dots, hyphens, underscores; / before a nested one"),
 ]
-Cores = Annotated[int | None, _NUMBER, Field(ge=1, le=8192, description="Cores")]
-Memory = Annotated[int | None, _NUMBER, Field(ge=16, le=1 << 24, description="MiB")]
+Cores = Annotated[int | None, NUMBER, Field(ge=1, le=8192, description="Cores")]
+Memory = Annotated[int | None, NUMBER, Field(ge=16, le=1 << 24, description="MiB")]
 _Tag = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=124),
@@ -62,8 +62,8 @@ NetworkDevice = Annotated[
     Field(pattern=r"^net\d{1,2}$", description="Network device"),
     Rule("a network device is net0, net1 and so on"),
 ]
-Vlan = Annotated[int | None, _NUMBER, Field(ge=1, le=4094, description="VLAN")]
-VlanOrNone = Annotated[int | None, _NUMBER, Field(ge=0, le=4094, description="VLAN; 0: none")]
+Vlan = Annotated[int | None, NUMBER, Field(ge=1, le=4094, description="VLAN")]
+VlanOrNone = Annotated[int | None, NUMBER, Field(ge=0, le=4094, description="VLAN; 0: none")]
 CloudInitUser = Annotated[
     str | None,
     Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.@\\-]*$", max_length=64, description="User"),
@@ -100,6 +100,9 @@ _PRIVILEGES: Final[Mapping[str, RequiredPrivilege]] = {
     **dict.fromkeys(("cpuunits", "vcpus", "numa"), needs.CONFIG_CPU),
     **dict.fromkeys(("memory", "balloon", "shares", "swap"), needs.CONFIG_MEMORY),
     **dict.fromkeys(("net", "hostname"), needs.CONFIG_NETWORK),
+    **dict.fromkeys(("scsi", "rootfs", "efidisk", "tpmstate", "boot"), needs.CONFIG_DISK),
+    **dict.fromkeys(("scsihw", "machine"), needs.CONFIG_HARDWARE),
+    "ide": needs.CONFIG_CD,
 }
 
 
@@ -278,7 +281,8 @@ def _edited(
         return None
     start = {default: unset, "bridge": DEFAULT_BRIDGE} if default else {}
     merged = (parse(str(text), default) if text else start) | given
-    return ",".join(f"{name}={value}" for name, value in merged.items() if value != "")
+    words = ((name, value) for name, value in merged.items() if value != "")
+    return ",".join(value if name == "model" else f"{name}={value}" for name, value in words)
 
 
 def _revealed(password: SecretStr | None) -> str | None:
