@@ -44,8 +44,8 @@ MISMATCH: Final = {
 """The error for an outdated digest."""
 _HOTPLUG_FAILED: Final = {
     Kind.QEMU: "hotplug problem - VM {0} qmp command 'netdev_add' failed - network script "
-    "/usr/libexec/qemu-server/pve-bridge-hotplug failed with status 512",
-    Kind.LXC: "unable to hotplug {1}: bridge '{2}' does not exist",
+    "/usr/libexec/qemu-server/pve-bridge-hotplug failed with status 512\n",
+    Kind.LXC: "unable to hotplug {1}: bridge '{2}' does not exist\n",
 }
 NOT_OPTIONS: Final = (
     "node",
