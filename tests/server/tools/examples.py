@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.storage import Volume
+from proxmox_client.emulator.state.task import Task
 
 Arguments = Mapping[str, Any]
 
@@ -38,7 +39,8 @@ GENERATED: Final = Place("lab", "pve1", 100, 101, "before", "local", "shared", 1
 def examples(place: Place) -> dict[str, Arguments]:
     """Return the arguments of a call of every tool; a sequence of writes in an order that works.
 
-    Deletions are about the volumes of `add_old_volumes`. The task of GetTask does not exist.
+    Deletions are about the volumes of `add_old_volumes`, StopTask about the task of
+    `running_task`, where it was added. The task of GetTask does not exist; no guest is locked.
     """
     cluster = {"cluster_name": place.cluster}
     guest = {**cluster, "vmid": place.vmid}
@@ -75,6 +77,8 @@ def examples(place: Place) -> dict[str, Arguments]:
         "ListChanges": cluster,
         "GetLog": node,
         "GetTask": {**cluster, "upid": upid},
+        "StopTask": {**cluster, "upid": running_task(place).upid},
+        "UnlockVm": guest,
         "ListNodeDisks": cluster,
         "ListStorage": cluster,
         "ListStorageRrdData": cluster,
@@ -114,3 +118,14 @@ def add_old_volumes(state: ClusterState, place: Place) -> None:
     ):
         volume = Volume(f"{place.storage}:{name}", content, "raw", 2**20, int(state.now))
         state.storages[place.storage].put(place.node, volume)
+
+
+def running_task(place: Place) -> Task:
+    """Return the task that the example of StopTask stops; it runs until then."""
+    return Task(place.node, 0x1001, 0x1001, 0x6B02AC99, "vzdump", str(place.vmid), "root@pam")
+
+
+def add_running_task(state: ClusterState, place: Place) -> None:
+    """Add the task of `running_task`."""
+    task = running_task(place)
+    state.tasks[task.upid] = task

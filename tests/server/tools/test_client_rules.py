@@ -201,8 +201,8 @@ def test_claude_code_does_not_cut_the_instructions(caller):
 def test_the_instructions_name_what_no_tool_does():
     writer = CALLERS["Operator"]
     missing = (
-        "No tool here can create, clone, reconfigure, resize, restore, delete, unlock guests, move "
-        "disks, evacuate nodes, stop tasks, open consoles: say so."
+        "No tool here can create, clone, reconfigure, resize, restore, delete guests, move disks, "
+        "evacuate nodes, open consoles: say so."
     )
     assert missing in instructions(tools(), writer)
     with_clone = {**tools(), "CloneVm": tools()["MigrateVm"]}

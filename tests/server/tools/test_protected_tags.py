@@ -16,6 +16,7 @@ WRITES = {
     "RollbackVmSnapshot": {"snapshot_name": "release-4-3"},
     "BackupVm": {"storage": "nfs-archive"},
     "MigrateVm": {"target_node": "pve02", "online": True},
+    "UnlockVm": {},
 }
 
 

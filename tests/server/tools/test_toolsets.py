@@ -1,5 +1,7 @@
 """Toolsets: rare tools that a key lists, and may call, only if it has their set."""
 
+from itertools import chain
+
 import pytest
 
 from pvemcp_server.access.model import ANY, NAMED_ONLY, READS, Caller, Grant, Role, Toolset
@@ -55,7 +57,11 @@ def test_the_instructions_name_no_toolset_that_the_role_grants_nothing_of():
 async def test_explain_access_shows_what_a_toolset_would_add():
     client = ToolClient(FakeClusters(), toolsets=frozenset({Toolset.API}))
     access = (await client("ExplainAccess")).data
-    content = [name for name, tool in tools().items() if tool.toolset is Toolset.CONTENT]
-    assert access["missing_toolsets"] == {"content": content}
+    missing = {
+        str(each): [name for name, tool in tools().items() if tool.toolset is each]
+        for each in Toolset
+        if each is not Toolset.API
+    }
+    assert access["missing_toolsets"] == missing
     assert access["not_granted"] == []
-    assert {*access["tools"], *content} == set(tools())
+    assert {*access["tools"], *chain(*missing.values())} == set(tools())

@@ -30,6 +30,7 @@ class Toolset(StrEnum):
         return member
 
     API = "api", "read what no other tool shows, by any GET of Proxmox's API"
+    TASKS = "tasks", "stop tasks, unlock guests"
     CONTENT = "content", "download and delete ISO images, delete other files of storages"
 
 

@@ -23,6 +23,8 @@ OPERATOR_TOOLS: Final = frozenset(
         "RollbackVmSnapshot",
         "MigrateVm",
         "BackupVm",
+        "StopTask",
+        "UnlockVm",
     }
 )
 
@@ -30,7 +32,7 @@ BUILT_IN: Final = (
     (READ_ONLY, "Reads everything and changes nothing.", Grant(frozenset({READS}))),
     (
         OPERATOR,
-        "Reads all; starts, stops, moves, backs up guests; takes, deletes, rolls back snapshots.",
+        "Reads all; runs, moves, backs up, unlocks guests; handles snapshots; stops tasks.",
         Grant(OPERATOR_TOOLS),
     ),
     (ADMINISTRATOR, "Every tool on every cluster.", Grant(frozenset({ANY}))),

@@ -68,6 +68,7 @@ AGENT = RequiredPrivilege(
 POWER = RequiredPrivilege("/vms", ("VM.PowerMgmt",))
 SNAPSHOT = RequiredPrivilege("/vms", ("VM.Snapshot",))
 ROLLBACK = RequiredPrivilege("/vms", ("VM.Snapshot.Rollback", "VM.Snapshot"))
+STOP_TASKS = RequiredPrivilege("/nodes", ("Sys.Modify",))  # not for the account's own tasks
 MIGRATE = RequiredPrivilege("/vms", ("VM.Migrate",))
 BACKUP = RequiredPrivilege("/vms", ("VM.Backup",))
 SPACE = RequiredPrivilege("/storage", ("Datastore.AllocateSpace",))

@@ -15,7 +15,7 @@ from proxmox_client.schema import Endpoint
 
 HOT_OPTIONS: Final = frozenset(
     {"name", "hostname", "description", "tags", "onboot", "protection", "startup", "hookscript"}
-    | {"shares", "cpuunits", "cpulimit", "balloon", "nameserver", "searchdomain", "agent"}
+    | {"shares", "cpuunits", "cpulimit", "balloon", "nameserver", "searchdomain", "agent", "lock"}
 )
 HOT_CONTAINER_OPTIONS: Final = HOT_OPTIONS | {"memory", "swap", "cores"}
 HOTPLUG: Final = {"scsi": "disk", "virtio": "disk", "net": "network", "usb": "usb"}

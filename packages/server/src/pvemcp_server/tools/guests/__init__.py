@@ -3,6 +3,7 @@
 from pvemcp_server.tools.guests import (
     config,
     explanation,
+    locks,
     migration,
     power,
     snapshots,
@@ -10,4 +11,4 @@ from pvemcp_server.tools.guests import (
     vms,
 )
 
-__all__ = ["config", "explanation", "migration", "power", "snapshots", "status", "vms"]
+__all__ = ["config", "explanation", "locks", "migration", "power", "snapshots", "status", "vms"]
