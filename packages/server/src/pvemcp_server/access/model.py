@@ -32,6 +32,7 @@ class Toolset(StrEnum):
     API = "api", "read what no other tool shows, by any GET of Proxmox's API"
     TASKS = "tasks", "stop tasks, unlock guests"
     CONTENT = "content", "download and delete ISO images, delete other files of storages"
+    CREATE = "create", "create VMs and containers without a guest to clone"
 
 
 class Area(StrEnum):

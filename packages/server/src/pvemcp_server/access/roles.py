@@ -23,6 +23,7 @@ OPERATOR_TOOLS: Final = frozenset(
         "RollbackVmSnapshot",
         "MigrateVm",
         "BackupVm",
+        "CloneVm",
         "StopTask",
         "UnlockVm",
     }
@@ -32,7 +33,7 @@ BUILT_IN: Final = (
     (READ_ONLY, "Reads everything and changes nothing.", Grant(frozenset({READS}))),
     (
         OPERATOR,
-        "Reads all; runs, moves, backs up, unlocks guests; handles snapshots; stops tasks.",
+        "Reads all; runs, moves, clones, backs up, unlocks guests; handles snapshots; stops tasks.",
         Grant(OPERATOR_TOOLS),
     ),
     (ADMINISTRATOR, "Every tool on every cluster.", Grant(frozenset({ANY}))),

@@ -39,6 +39,8 @@ class Plan:
     """Reads further fields of the answer after a write without a task."""
     needs: tuple[RequiredPrivilege, ...] | None = None  # of these arguments, if not the tool's
     room: str = ""  # what the target has free at the moment: for the dry run only
+    # the outcome as fields of the answer: of the task, and of steps after it
+    finish: Callable[[Call, Task], Awaitable[dict[str, Any]]] = follow
 
     @property
     def needs_consent(self) -> bool:
@@ -83,7 +85,7 @@ async def carry_out(call: Call, plan: Plan) -> dict[str, Any]:
         return {**answer, **await _reported(plan)}
     call.upids.append(task.upid.text)
     try:
-        return answer | {"upid": task.upid.text} | await follow(call, task)
+        return answer | {"upid": task.upid.text} | await plan.finish(call, task)
     finally:
         plan.cluster.changed()
 

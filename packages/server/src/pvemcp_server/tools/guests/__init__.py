@@ -1,7 +1,9 @@
 """Tools for virtual machines and containers."""
 
 from pvemcp_server.tools.guests import (
+    clone,
     config,
+    creation,
     explanation,
     locks,
     migration,
@@ -11,4 +13,15 @@ from pvemcp_server.tools.guests import (
     vms,
 )
 
-__all__ = ["config", "explanation", "locks", "migration", "power", "snapshots", "status", "vms"]
+__all__ = [
+    "clone",
+    "config",
+    "creation",
+    "explanation",
+    "locks",
+    "migration",
+    "power",
+    "snapshots",
+    "status",
+    "vms",
+]
