@@ -155,10 +155,10 @@ async def test_a_task_is_listed_followed_and_stopped(client):
         task = await client.node("pve1").vzdump([100], storage="shared")
         await task.stop()
         outcome = await task.outcome()
-        assert not outcome.ok
+        assert (outcome.ok, outcome.exit_status) == (False, "unexpected status")
         rows = await client.node("pve1").tasks(vmid=100, type="vzdump")
         assert [row.upid for row in rows] == [task.upid.text]
-        assert [line async for line in task.follow()]
+        assert [line async for line in task.follow()] == outcome.log_tail
         assert await task.tail(1) == outcome.log_tail[-1:]
 
 

@@ -42,15 +42,14 @@ GENERATED: Final = Place("lab", "pve1", 100, 101, "before", "local", "shared", 1
 def examples(place: Place) -> dict[str, Arguments]:
     """Return the arguments of a call of every tool; a sequence of writes in an order that works.
 
-    Deletions are about the volumes of `add_old_volumes`, and StopTask about its task. The task of
-    GetTask does not exist.
+    Deletions are about the volumes of `add_old_volumes`, StopTask about the task of
+    `running_task`, where it was added. The task of GetTask does not exist; no guest is locked.
     """
     cluster = {"cluster_name": place.cluster}
     guest = {**cluster, "vmid": place.vmid}
     node = {**cluster, "node": place.node}
     storage = {**node, "storage": place.storage}
     upid = f"UPID:{place.node}:00001000:00001000:6B02AC99:qmstart:{place.vmid}:root@pam:"
-    running = _running_task(place).upid
     return {
         "ListClusters": {},
         "GetClusterStatus": cluster,
@@ -92,7 +91,8 @@ def examples(place: Place) -> dict[str, Arguments]:
         "ListChanges": cluster,
         "GetLog": node,
         "GetTask": {**cluster, "upid": upid},
-        "StopTask": {**cluster, "upid": running},
+        "StopTask": {**cluster, "upid": running_task(place).upid},
+        "UnlockVm": guest,
         "ListNodeDisks": cluster,
         "ListStorage": cluster,
         "ListStorageRrdData": cluster,
@@ -124,8 +124,7 @@ def examples(place: Place) -> dict[str, Arguments]:
 
 def add_old_volumes(state: ClusterState, place: Place) -> None:
     """Add what the examples delete and stop: volumes and a task; and a container template."""
-    task = _running_task(place)
-    state.tasks[task.upid] = task
+    add_running_task(state, place)
     for name, content in (
         ("backup/old.vma.zst", "backup"),
         ("iso/old.iso", "iso"),
@@ -136,5 +135,12 @@ def add_old_volumes(state: ClusterState, place: Place) -> None:
         state.storages[place.storage].put(place.node, volume)
 
 
-def _running_task(place: Place) -> Task:
-    return Task(place.node, 0x2000, 0x2000, 0x6B02AC99, "vzdump", str(place.other_vmid), "root@pam")
+def running_task(place: Place) -> Task:
+    """Return the task that the example of StopTask stops; it runs until then."""
+    return Task(place.node, 0x1001, 0x1001, 0x6B02AC99, "vzdump", str(place.vmid), "root@pam")
+
+
+def add_running_task(state: ClusterState, place: Place) -> None:
+    """Add the task of `running_task`."""
+    task = running_task(place)
+    state.tasks[task.upid] = task

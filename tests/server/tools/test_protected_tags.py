@@ -20,6 +20,7 @@ WRITES = {
     "ResizeVmDisk": {"disk": "scsi0", "size": "+1G"},
     "MoveVmDisk": {"disk": "scsi0", "target_storage": "local-zfs"},
     "CloneVm": {"source": str(VMID), "name": "copy"},
+    "UnlockVm": {},
 }
 
 

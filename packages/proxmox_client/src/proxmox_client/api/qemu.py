@@ -121,6 +121,16 @@ class Qemu(Guest[QemuConfig]):
         }
         return self._task(await self._transport.post(self._path("move_disk"), **parameters))
 
+    async def unlock(self, *, digest: str | None = None) -> None:
+        """PUT …/config, to remove the lock. Needs VM.Config.Options, as root@pam without a token.
+
+        With `digest`, a configuration that changed since it was read is refused.
+
+        Source: PVE/API2/Qemu.pm.
+        """
+        parameters: Parameters = {"delete": "lock", "skiplock": True, "digest": digest}
+        await self._transport.put(self._path("config"), **parameters)
+
     async def agent_ping(self) -> None:
         """POST …/agent/ping. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4).
 

@@ -17,7 +17,7 @@ from proxmox_client.schema import Endpoint
 HOT_OPTIONS: Final = frozenset(
     {"name", "description", "tags", "onboot", "protection", "startup", "hookscript", "shares"}
     | {"vmstatestorage", "cpuunits", "cpulimit", "nameserver", "searchdomain", "ciuser"}
-    | {"cipassword", "sshkeys", "ipconfig", "citype", "cicustom", "ciupgrade"}
+    | {"cipassword", "sshkeys", "ipconfig", "citype", "cicustom", "ciupgrade", "lock"}
 )
 """Options of a VM that are applied while it runs; those of cloud-init reach its drive later."""
 HOT_CONTAINER_OPTIONS: Final = frozenset(
