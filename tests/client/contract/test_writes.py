@@ -162,6 +162,15 @@ async def test_a_task_is_listed_followed_and_stopped(client):
         assert await task.tail(1) == outcome.log_tail[-1:]
 
 
+async def test_a_lock_is_not_removed_by_a_token(client, lab):
+    # Quirk 36.
+    lab.state.guests[100].config["lock"] = "backup"
+    with pytest.raises(BadParameters) as caught:
+        await client.qemu("pve1", 100).unlock()
+    assert caught.value.errors == {"skiplock": "Only root may use this option."}
+    assert lab.state.guests[100].lock == "backup"
+
+
 async def test_an_unknown_task_is_not_found(client):
     upid = "UPID:pve1:0000AAAA:0000BBBB:6B02ABF1:qmstart:100:root@pam:"
     with pytest.raises((NotFound, BadParameters)):

@@ -9,6 +9,7 @@ from proxmox_client import DeadlineExceeded, NotFound, ProxmoxError, Task, Upid
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.tasks import percent_of
 from pvemcp_server.access.model import Area, Effect, Toolset
+from pvemcp_server.audit.log_secrets import mask_line
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition
 from pvemcp_server.tables.rows import moment
@@ -167,7 +168,7 @@ async def _end(cluster: Cluster, task: Task, guest: GuestResource | None) -> Map
         return {"ended": False}
     if outcome.ok:
         cluster.notes.add("It ended by itself before it was stopped.")
-    log = outcome.log_tail[-_LAST_LINES:]
+    log = [mask_line(line) for line in outcome.log_tail[-_LAST_LINES:]]
     ended = {"ended": True, "exit_status": outcome.exit_status, "log": log}
     return {**ended, **(await _lock_left(cluster, guest) if guest else {})}
 
