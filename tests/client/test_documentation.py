@@ -12,11 +12,21 @@ from proxmox_client.api.access import Access
 from proxmox_client.api.cluster import ClusterApi
 
 TESTS = Path(__file__).parents[1]
-REQUEST = re.compile(r"(GET|POST|DELETE) ([/…]\S*?)[.,]?(?=\s|$)")
+REQUEST = re.compile(r"(GET|POST|PUT|DELETE) ([/…]\S*?)[.,]?(?=\s|$)")
 PRIVILEGE = re.compile(r"\b(?:VM|Sys|Datastore|Pool)\.[A-Z][A-Za-z.]+[A-Za-z]")
 GUEST = {Qemu: "/nodes/{node}/qemu/{vmid}", Lxc: "/nodes/{node}/lxc/{vmid}"}
 # no request of their own, or several
-DERIVED = {"aclose", "raw", "guest", "follow", "wait", "outcome", "tail", "current_snapshot"}
+DERIVED = {
+    "aclose",
+    "raw",
+    "find_quorum",
+    "guest",
+    "follow",
+    "wait",
+    "outcome",
+    "tail",
+    "current_snapshot",
+}
 
 
 def calls() -> list:

@@ -323,3 +323,40 @@ async def test_a_node_in_ha_maintenance_has_a_row_in_the_status(admin, lab):
     (agent,) = (row for row in rows if row["type"] == "lrm")
     assert (agent["id"], agent["node"]) == ("lrm:pve2", "pve2")
     assert agent["status"].startswith("pve2 (maintenance mode, ")
+
+
+async def test_a_clone_has_an_identity_and_a_cloud_init_drive_of_its_own(admin):
+    await admin.task("POST", f"{VM}/status/stop")
+    await admin.data("PUT", f"{VM}/config", ide2="shared:cloudinit", ciuser="admin")
+    await admin.task("POST", f"{VM}/snapshot", snapname="before")
+    await admin.data("PUT", f"{VM}/config", cores=7)
+    await admin.task("POST", f"{VM}/clone", newid=600, snapname="before", full=1)
+    source, copy = [await admin.get(f"/nodes/pve1/qemu/{n}/config") for n in (100, 600)]
+    assert copy["ide2"] == "shared:600/vm-600-cloudinit.qcow2,media=cdrom"
+    assert (copy["ciuser"], copy["cores"]) == ("admin", 2)
+    for option in ("net0", "smbios1", "vmgenid"):
+        assert copy[option] != source[option]
+    assert copy["net0"].partition(",")[2] == source["net0"].partition(",")[2]
+
+
+async def test_a_linked_clone_is_named_after_its_base(admin):
+    await admin.task("POST", f"{VM}/status/stop")
+    await admin.task("POST", f"{VM}/template")
+    await admin.task("POST", f"{VM}/clone", newid=600)
+    disk = (await admin.get("/nodes/pve1/qemu/600/config"))["scsi0"].partition(",")[0]
+    assert disk == "shared:100/base-100-disk-0.qcow2/600/vm-600-disk-0.qcow2"
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "volid"),
+    [
+        ("qemu", {"ide2": "local:iso/none.iso,media=cdrom"}, "local:iso/none.iso"),
+        ("qemu", {"scsi0": "shared:0,import-from=local:import/no.raw"}, "local:import/no.raw"),
+        ("lxc", {"ostemplate": "local:vztmpl/no.tar.zst"}, "local:vztmpl/no.tar.zst"),
+    ],
+)
+async def test_a_creation_from_a_missing_file_fails_in_the_task(admin, lab, path, options, volid):
+    result = await admin.task("POST", f"/nodes/pve1/{path}", vmid=700, **options)
+    word = "VM" if path == "qemu" else "CT"
+    assert result["exitstatus"] == f"unable to create {word} 700 - volume '{volid}' does not exist"
+    assert 700 not in lab.state.guests

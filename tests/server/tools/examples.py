@@ -15,7 +15,7 @@ Arguments = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Place:
-    """What the examples are about. `storage` takes ISO images, `backups` takes backups."""
+    """What the examples are about: `storage` takes ISO images, `backups` backups, `disks` disks."""
 
     cluster: str
     node: str
@@ -26,13 +26,18 @@ class Place:
     backups: str
     moved_vmid: int
     target_node: str
+    disks: str
 
 
 HOME_LAB: Final = Place(
-    "home-lab", "pve", 101, 102, "pre-zigbee", "local", "nas-backup", 101, "pve"
+    "home-lab", "pve", 101, 102, "pre-zigbee", "local", "nas-backup", 101, "pve", "local-lvm"
 )
-PROD: Final = Place("prod", "pve01", 101, 102, "before-pg16", "local", "pbs-main", 101, "pve02")
-GENERATED: Final = Place("lab", "pve1", 100, 101, "before", "local", "shared", 100, "pve2")
+PROD: Final = Place(
+    "prod", "pve01", 101, 102, "before-pg16", "local", "pbs-main", 101, "pve02", "ceph-vm"
+)
+GENERATED: Final = Place(
+    "lab", "pve1", 100, 101, "before", "local", "shared", 100, "pve2", "shared"
+)
 
 
 def examples(place: Place) -> dict[str, Arguments]:
@@ -65,6 +70,14 @@ def examples(place: Place) -> dict[str, Arguments]:
             "vmids": [place.moved_vmid],
             "target_node": place.target_node,
             "online": True,
+        },
+        "CloneVm": {**cluster, "source": str(place.vmid), "name": "copy-1"},
+        "CreateVm": {**node, "storage": place.disks, "name": "new-1"},
+        "CreateContainer": {
+            **node,
+            "storage": place.disks,
+            "name": "new-2",
+            "template": f"{place.storage}:vztmpl/old.tar.zst",
         },
         "BackupVm": {**guests, "storage": place.backups},
         "ListNodes": cluster,

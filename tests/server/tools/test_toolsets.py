@@ -55,7 +55,13 @@ def test_the_instructions_name_no_toolset_that_the_role_grants_nothing_of():
 async def test_explain_access_shows_what_a_toolset_would_add():
     client = ToolClient(FakeClusters(), toolsets=frozenset({Toolset.API}))
     access = (await client("ExplainAccess")).data
-    content = [name for name, tool in tools().items() if tool.toolset is Toolset.CONTENT]
-    assert access["missing_toolsets"] == {"content": content}
+    missing = {
+        each: [name for name, tool in tools().items() if tool.toolset is each]
+        for each in Toolset
+        if each is not Toolset.API
+    }
+    assert access["missing_toolsets"] == missing
     assert access["not_granted"] == []
-    assert {*access["tools"], *content} == set(tools())
+    assert {*access["tools"], *(name for names in missing.values() for name in names)} == set(
+        tools()
+    )

@@ -328,6 +328,10 @@ class Transport:
         """POST to a path and return its data: the UPID of a task, mostly."""
         return await self.request_data("POST", path, **parameters)
 
+    async def put(self, path: str, /, **parameters: Parameter) -> Any:
+        """PUT to a path and return its data, mostly none."""
+        return await self.request_data("PUT", path, **parameters)
+
     async def delete(self, path: str, /, **parameters: Parameter) -> Any:
         """DELETE a path and return its data."""
         return await self.request_data("DELETE", path, **parameters)

@@ -159,7 +159,7 @@ class Call:
         """Return the text of an error; it names the account only if one cluster was opened."""
         opened = list(self.opened.values())
         text = await opened[0].explain(error) if len(opened) == 1 else explain(error)
-        if isinstance(error, UnknownName) and error.kind == "guest":
+        if isinstance(error, UnknownName) and error.kind == "guest" and error.name.isdecimal():
             places = await self._clusters_with(int(error.name))
             text += f" It is on {' and '.join(places)}: give cluster_name." if places else ""
         return text

@@ -38,6 +38,8 @@ class Plan:
     room: str = ""  # what the target has free at the moment: for the dry run only
     guest: TargetGuest | None = None  # the one that it is about
     storage: str = ""  # the one that the task fills, where that bounds how many run at once
+    # the outcome as fields of the answer: of the task, and of steps after it
+    finish: Callable[[Call, Task], Awaitable[dict[str, Any]]] = follow
 
     @property
     def needs_consent(self) -> bool:
@@ -86,6 +88,6 @@ class Plan:
             return answer
         call.upids.append(task.upid.text)
         try:
-            return answer | {"upid": task.upid.text} | await follow(call, task)
+            return answer | {"upid": task.upid.text} | await self.finish(call, task)
         finally:
             self.cluster.changed()

@@ -1,5 +1,8 @@
 """Creation, clone, configuration, disks and removal of guests."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from proxmox_client.emulator.errors import ApiError, Forbidden, MethodNotImplemented
 from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.routes.power import PREFIX, both
@@ -26,6 +29,7 @@ def create(request: ApiRequest) -> str:
     kind = Kind.LXC if request.path.endswith("/lxc") else Kind.QEMU
     _require_allocate(request, request.vmid, request.get("pool"))
     _require_disk_storages(request, kind)
+    _require_bridges(request, request.params)
     archive = request.get("archive") or (request.get("restore") and request.get("ostemplate"))
     _require_free_vmid(request, kind, "restore" if archive else "create")
     arguments = (request.state, kind, request.params["node"], request.vmid, request.params)
@@ -52,6 +56,9 @@ def clone(request: ApiRequest) -> str:
     guest.require_unlocked()
     _require_free_newid(request, guest, newid)
     _require_possible_clone(request, guest, target)
+    _require_bridges(request, guest.config)
+    for name in {request.get("storage") or disk.storage for disk in guest.disks()}:
+        request.rights.require(request.state.storage(name).path, "Datastore.AllocateSpace")
     work = guest_lifecycle.clone(guest, newid, target, request.params)
     return request.start(f"{PREFIX[request.kind]}clone", request.vmid, work)
 
@@ -194,6 +201,16 @@ def _require_allocate(request: ApiRequest, vmid: int, pool: str | None) -> None:
         raise Forbidden
     if pool and pool not in request.state.pools:
         raise Forbidden(f"pool '{pool}' does not exist")
+
+
+def _require_bridges(request: ApiRequest, options: Mapping[str, Any]) -> None:
+    """Raise Forbidden without SDN.Use on the bridge, or the VLAN, of a network device."""
+    for name, value in options.items():
+        if name.startswith("net") and name[3:].isdigit():
+            parts = dict(part.partition("=")[::2] for part in str(value).split(","))
+            if bridge := parts.get("bridge"):
+                vlan = f"/{parts['tag']}" if parts.get("tag") else ""
+                request.rights.require(f"/sdn/zones/localnetwork/{bridge}{vlan}", "SDN.Use")
 
 
 def _require_content(request: ApiRequest, storage: Storage) -> None:

@@ -202,5 +202,5 @@ def _require_storage(state: ClusterState, value: str) -> None:
     if storage not in state.storages:
         raise ApiError(f"storage '{storage}' does not exist")
     volume = value.removeprefix("file=").partition(",")[0].partition(":")[2]
-    if re.fullmatch(r"[a-z]+", volume):
+    if re.fullmatch(r"[a-z]+", volume) and volume != "cloudinit":
         raise ApiError(f"unable to parse directory volume name '{volume}'")

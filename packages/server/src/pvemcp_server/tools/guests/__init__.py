@@ -1,7 +1,9 @@
 """Tools for virtual machines and containers."""
 
 from pvemcp_server.tools.guests import (
+    clone,
     config,
+    creation,
     explanation,
     migration,
     power,
@@ -10,4 +12,14 @@ from pvemcp_server.tools.guests import (
     vms,
 )
 
-__all__ = ["config", "explanation", "migration", "power", "snapshots", "status", "vms"]
+__all__ = [
+    "clone",
+    "config",
+    "creation",
+    "explanation",
+    "migration",
+    "power",
+    "snapshots",
+    "status",
+    "vms",
+]
