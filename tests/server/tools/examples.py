@@ -47,6 +47,7 @@ def examples(place: Place) -> dict[str, Arguments]:
     """
     cluster = {"cluster_name": place.cluster}
     guest = {**cluster, "vmid": place.vmid}
+    guests = {**cluster, "vmids": [place.vmid]}
     node = {**cluster, "node": place.node}
     storage = {**node, "storage": place.storage}
     upid = f"UPID:{place.node}:00001000:00001000:6B02AC99:qmstart:{place.vmid}:root@pam:"
@@ -60,13 +61,13 @@ def examples(place: Place) -> dict[str, Arguments]:
         "GetVmStatus": guest,
         "ExplainGuest": guest,
         "ListVmRrdData": {**cluster, "vmids": [place.other_vmid, place.vmid]},
-        "ChangeVmState": {**guest, "action": "Reset"},
-        "CreateVmSnapshot": {**guest, "snapshot_name": "new-one"},
+        "ChangeVmState": {**guests, "action": "Reset"},
+        "CreateVmSnapshot": {**guests, "snapshot_name": "new-one"},
         "RollbackVmSnapshot": {**guest, "snapshot_name": place.snapshot},
-        "DeleteVmSnapshot": {**guest, "snapshot_name": place.snapshot},
+        "DeleteVmSnapshot": {**guests, "snapshot_name": place.snapshot},
         "MigrateVm": {
             **cluster,
-            "vmid": place.moved_vmid,
+            "vmids": [place.moved_vmid],
             "target_node": place.target_node,
             "online": True,
         },
@@ -81,7 +82,7 @@ def examples(place: Place) -> dict[str, Arguments]:
             "name": "new-2",
             "template": f"{place.storage}:vztmpl/old.tar.zst",
         },
-        "BackupVm": {**guest, "storage": place.backups},
+        "BackupVm": {**guests, "storage": place.backups},
         "ListNodes": cluster,
         "GetNodeStatus": node,
         "CheckMaintenance": node,

@@ -1,5 +1,6 @@
 """A client that calls tools through the real pipeline, on emulated clusters."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -146,6 +147,7 @@ class ToolClient:
     resources: Resources = EVERYTHING
     tools: frozenset[str] = frozenset({ANY})
     toolsets: frozenset[str] = frozenset(Toolset)
+    closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
 
     def __getitem__(self, name: str) -> ConnectedCluster:
         return self.clusters.connected[name]
@@ -174,7 +176,14 @@ class ToolClient:
     async def __call__(self, tool: str, **arguments: Any) -> Answer:
         role = Role(1, "test", "", (Grant(self.tools, resources=self.resources),))
         caller = Caller("k", "test key", role, toolsets=self.toolsets, output_format="JsonNormal")
-        pipeline = Pipeline(tools(), self.clusters, self, self.audit, self.approvals)  # type: ignore[arg-type]
+        pipeline = Pipeline(
+            tools(),
+            self.clusters,  # type: ignore[arg-type]
+            self,  # type: ignore[arg-type]
+            self.audit,  # type: ignore[arg-type]
+            self.approvals,  # type: ignore[arg-type]
+            closing=self.closing,
+        )
         result = await pipeline.call(caller, tool, arguments, self.conversation)
         notes = result.blocks[1] if len(result.blocks) > 1 else ""
         return Answer(result.blocks[0], notes, result.cause is not None)

@@ -44,43 +44,43 @@ no_tool("B58", "Open a console on web-03", "OpenConsole", "open consoles")
         ],
         cluster_name="prod",
     ),
-    lambda found: [
-        call("ChangeVmState", cluster_name="prod", vmid=vmid, action="Shutdown", wait=True)
-        for vmid in found.column("vmid")
-    ],
-    calls=10,
-    tokens=1_700,
+    lambda found: call(
+        "ChangeVmState",
+        cluster_name="prod",
+        vmids=found.column("vmid"),
+        action="Shutdown",
+        wait=True,
+    ),
     writes=True,
 )
-def shut_down_a_pool(demo, found, *done):
+def shut_down_a_pool(demo, found, done):
     staging = [
         g for s, g in demo.guests() if s is demo.prod and demo.prod.pool_of(g.vmid) == "staging"
     ]
     yield {guest.vmid for guest in staging if guest.status == "running"}, set()
-    yield len(done), len(found.data)
+    yield [row["vmid"] for row in done.data["results"]], sorted(found.column("vmid"))
+    yield done.data["success"], True
 
 
 @question(
     "B17",
     "Snapshot everything in pool office before patching",
     query("guests", "vmid", "status", where=[("pool", "=", "office")]),
-    lambda found: [
-        call(
-            "CreateVmSnapshot", cluster_name="prod", vmid=vmid, snapshot_name="patching", wait=True
-        )
-        for vmid, status in found.column("vmid", "status")
-        if status != "unknown"
-    ],
-    calls=7,
-    tokens=1_400,
+    lambda found: call(
+        "CreateVmSnapshot",
+        cluster_name="prod",
+        vmids=[v for v, status in found.column("vmid", "status") if status != "unknown"],
+        snapshot_name="patching",
+        wait=True,
+    ),
     writes=True,
 )
-def snapshots_of_a_pool(demo, found, *done):
+def snapshots_of_a_pool(demo, found, done):
     office = [
         g for s, g in demo.guests() if s is demo.prod and demo.prod.pool_of(g.vmid) == "office"
     ]
     yield {guest.vmid for guest in office if "patching" not in guest.snapshots}, set()
-    yield any(reply.failed for reply in done), False
+    yield done.data["success"], True
 
 
 @question(
@@ -112,7 +112,7 @@ def clone_a_template(demo, done):
     lambda found: call(
         "ChangeVmState",
         cluster_name="home-lab",
-        vmid=found.data[0]["vmid"],
+        vmids=found.column("vmid"),
         action="Reboot",
         wait=True,
     ),
@@ -161,11 +161,11 @@ def unlock_a_guest(demo, done):
         call(
             "DeleteVmSnapshot",
             cluster_name=row["cluster"],
-            vmid=row["vmid"],
+            vmids=[row["vmid"]],
             snapshot_name=row["name"],
             wait=True,
         )
-        for row in found.data
+        for row in found.data  # their names differ
     ],
     calls=6,
     writes=True,
@@ -182,7 +182,7 @@ def delete_old_snapshots(demo, found, *done):
     "Bring web-08 back up",
     query("guests", where=[("name", "=", "web-08")]),
     lambda found: call(
-        "ChangeVmState", vmid=found.data[0]["vmid"], cluster_name="prod", action="Start", wait=True
+        "ChangeVmState", vmids=found.column("vmid"), cluster_name="prod", action="Start", wait=True
     ),
     writes=True,
 )
@@ -194,7 +194,7 @@ def start_a_guest(demo, found, done):
 @question(
     "N44",
     "stop vm 104 in prod now",
-    call("ChangeVmState", vmid=104, cluster_name="prod", action="Stop"),
+    call("ChangeVmState", vmids=[104], cluster_name="prod", action="Stop"),
     writes=True,
 )
 def guest_of_an_offline_node(demo, refusal):
@@ -203,7 +203,7 @@ def guest_of_an_offline_node(demo, refusal):
 
 
 @question(
-    "N45", "start tpl-debian-13", call("ChangeVmState", vmid=9000, action="Start"), writes=True
+    "N45", "start tpl-debian-13", call("ChangeVmState", vmids=[9000], action="Start"), writes=True
 )
 def start_a_template(demo, refusal):
     yield refusal.failed and "template" in refusal.text, True
@@ -244,7 +244,7 @@ def delete_the_oldest_backup(demo, found, done):
 @question(
     "N47",
     "migrate 105 to pve05",
-    call("MigrateVm", cluster_name="prod", vmid=105, target_node="pve05", online=True),
+    call("MigrateVm", cluster_name="prod", vmids=[105], target_node="pve05", online=True),
     writes=True,
 )
 def migrate_to_an_offline_node(demo, refusal):

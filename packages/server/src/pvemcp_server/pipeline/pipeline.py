@@ -43,9 +43,10 @@ from pvemcp_server.pipeline.confirmation import (
 )
 from pvemcp_server.pipeline.pagination import page_of
 from pvemcp_server.settings import Settings
+from pvemcp_server.toolkit.bulk import BulkPlan
 from pvemcp_server.toolkit.call import Call, Conversation
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
-from pvemcp_server.toolkit.plan import Plan, carry_out
+from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Answer, Document, Rows, Tool
 
 ERROR_CHARACTERS = 4_000
@@ -258,7 +259,7 @@ class Pipeline:
             answer: Answer = await tool.run(call, **arguments)
         preferred = vars(accepted).get("format") or call.caller.output_format
         output_format, started = Format(preferred or call.settings.output_format), None
-        if isinstance(answer, Plan):
+        if isinstance(answer, Plan | BulkPlan):
             plan = answer
             answer = await self._carry_out(tool, call, plan, arguments, recorder)
             if answer.get("task_status") == "running":
@@ -274,7 +275,7 @@ class Pipeline:
         self,
         tool: Tool,
         call: Call,
-        plan: Plan,
+        plan: Plan | BulkPlan,
         arguments: Mapping[str, Any],
         recorder: Recorder,
     ) -> Document:
@@ -305,7 +306,7 @@ class Pipeline:
                 approve,
             )
         await recorder.intent()
-        return await carry_out(call, plan)
+        return await plan.carry_out(call)
 
     async def _failed(self, recorder: Recorder, cause: Exception, text: str) -> Result:
         waits = isinstance(cause, ApprovalNeeded)

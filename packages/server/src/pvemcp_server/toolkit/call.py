@@ -76,16 +76,27 @@ class Call:
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     dry_run: bool = False
     wait: bool = False
+    wait_ends: float | None = None  # on the monotonic clock: of a bulk write, one for all its tasks
     fields: tuple[str, ...] = ()  # columns the caller picked, as spelt; empty: the tool's own
     page: slice = field(default_factory=lambda: slice(None))  # rows of a list that are shown
     notes: Notes = field(default_factory=Notes)
     upids: list[str] = field(default_factory=list)  # tasks started: for the audit
+    failures: dict[int, str] = field(
+        default_factory=dict
+    )  # by VMID, of a bulk write: for the audit
     touched: set[str] = field(default_factory=set)  # clusters used: for the audit
     opened: dict[str, Cluster] = field(default_factory=dict)  # by name: for error texts
 
     @property
     def seconds_left(self) -> float:
         return max(0.0, self.deadline - monotonic())
+
+    @property
+    def task_wait_seconds(self) -> float:
+        """The longest wait for a task that begins now."""
+        if self.wait_ends is None:
+            return self.settings.task_wait_max_seconds
+        return max(0.0, self.wait_ends - monotonic())
 
     async def reachable(self) -> list[str]:
         """List the clusters that the tool reads and where the caller may use it, sorted by name."""

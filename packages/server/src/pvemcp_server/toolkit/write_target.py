@@ -40,10 +40,14 @@ class TargetGuest:
         return "paused" if paused else self.status.status
 
     @property
+    def short_label(self) -> str:
+        """The guest in a list of its cluster's: `101 (web)`."""
+        return f"{self.vmid} ({self.status.name or self.resource.name or 'no name'})"
+
+    @property
     def label(self) -> str:
         """The guest in a sentence: `qemu 101 (web) on lab`."""
-        name = self.status.name or self.resource.name
-        return f"{self.resource.type} {self.vmid} ({name or 'no name'}) on {self.cluster.name}"
+        return f"{self.resource.type} {self.short_label} on {self.cluster.name}"
 
 
 async def writable_cluster(
