@@ -1,0 +1,262 @@
+"""Options of guests that tools set: arguments, Proxmox's parameters for them, changes in words.
+
+Proxmox stores the same wish in other places for each kind of guest: an address is `ipconfig0` of
+a virtual machine, for cloud-init, and a part of `net0` of a container.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
+from typing import Annotated, Any, Final, NamedTuple
+from urllib.parse import quote, unquote
+
+from pydantic import Field, SecretStr, WithJsonSchema
+
+from proxmox_client.api.resources import GuestType
+from proxmox_client.lists import split_list
+from proxmox_client.properties import parse
+from pvemcp_server.errors import BadArgument, counted
+from pvemcp_server.toolkit import needs
+from pvemcp_server.toolkit.arguments import Rule
+from pvemcp_server.toolkit.needs import RequiredPrivilege
+
+Parameters = dict[str, str | int]
+
+Cores = Annotated[int | None, Field(ge=1, le=8192, description="Cores")]
+Memory = Annotated[int | None, Field(ge=16, le=1 << 24, description="MiB")]
+_Tag = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=124),
+    Rule("a tag has letters, digits, and _ - + . after the first character"),
+]
+Tags = Annotated[list[_Tag] | None, Field(max_length=100, description="Tags")]
+GuestText = Annotated[str | None, Field(max_length=8192, description="Its notes")]
+Bridge = Annotated[
+    str | None,
+    Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=40, description="Bridge"),
+    Rule("a bridge is a name like vmbr0"),
+]
+Vlan = Annotated[int | None, Field(ge=1, le=4094, description="VLAN")]
+CloudInitUser = Annotated[
+    str | None,
+    Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.@\\-]*$", max_length=64, description="Cloud-init user"),
+    Rule("a user is a letter or underscore, then letters, digits, dots, hyphens, underscores"),
+]
+# at least five characters, as Proxmox wants of a container's
+Password = Annotated[
+    SecretStr | None,
+    WithJsonSchema({"type": "string", "writeOnly": True}),
+    Field(min_length=5, max_length=1024, description="Its password, never shown"),
+]
+_SshKey = Annotated[
+    str,
+    Field(pattern=r"^(ssh|ecdsa|sk)-[a-zA-Z0-9@.-]+ [A-Za-z0-9+/=]+( .*)?$", max_length=16_384),
+    Rule("a public key is one line, like ssh-ed25519 AAAA… name"),
+]
+SshKeys = Annotated[list[_SshKey] | None, Field(max_length=50, description="Public keys")]
+Address = Annotated[str | None, Field(max_length=60, description="dhcp or CIDR, on net0")]
+Gateway = Annotated[str | None, Field(max_length=45, description="Gateway")]
+Nameserver = Annotated[str | None, Field(max_length=400, description="DNS servers")]
+SearchDomain = Annotated[
+    str | None,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=253, description="DNS domain"),
+    Rule("a search domain is a DNS name"),
+]
+
+SECRETS: Final = frozenset({"cipassword", "password"})
+HIDDEN: Final = "***"
+DEFAULT_BRIDGE: Final = "vmbr0"
+_LONGEST = 80  # characters of a value in a sentence
+_CLOUD_INIT: Final = ("ciuser", "password", "ssh_keys")
+_CLOUD_INIT_OPTIONS: Final = frozenset({"ciuser", "cipassword", "sshkeys"})
+_KEYS: Final = frozenset({"sshkeys", "ssh-public-keys"})
+_PRIVILEGES: Final[Mapping[str, RequiredPrivilege]] = {
+    "cores": needs.CONFIG_CPU,
+    "memory": needs.CONFIG_MEMORY,
+    "net": needs.CONFIG_NETWORK,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestOptions:
+    """Options as a caller gives them; None leaves one as it is. `memory` is MiB."""
+
+    cores: int | None = None
+    memory: int | None = None
+    tags: list[str] | None = None
+    description: str | None = None
+    bridge: str | None = None
+    vlan: int | None = None
+    ciuser: str | None = None
+    password: SecretStr | None = None
+    ssh_keys: list[str] | None = None
+    ip: str | None = None
+    gateway: str | None = None
+    nameserver: str | None = None
+    searchdomain: str | None = None
+
+    def parameters(
+        self, kind: GuestType, current: Mapping[str, Any], *, new: bool = False
+    ) -> Parameters:
+        """Return them as parameters of the guest's configuration, `current` before the change.
+
+        A `new` container also takes a password and keys. Raise BadArgument for an option that this
+        kind of guest does not have, and for a value that cannot be.
+        """
+        if kind == "lxc":
+            self._refuse_cloud_init(new=new)
+        self._check_memory(current)
+        addresses = _addresses(self.ip, self.gateway)
+        network = {"bridge": self.bridge, "tag": self.vlan}
+        values: dict[str, str | int | None] = {
+            "cores": self.cores,
+            "memory": self.memory,
+            "tags": None if self.tags is None else ";".join(self.tags),
+            "description": self.description,
+            "nameserver": _nameservers(self.nameserver),
+            "searchdomain": self.searchdomain,
+        }
+        if kind == "lxc":
+            values["net0"] = _edited(current.get("net0"), "name", "eth0", network | addresses)
+            values["password"] = _revealed(self.password)
+            values["ssh-public-keys"] = "\n".join(self.ssh_keys) if self.ssh_keys else None
+        else:
+            values["net0"] = _edited(current.get("net0"), "model", "virtio", network)
+            values["ipconfig0"] = _edited(current.get("ipconfig0"), "", "", addresses)
+            values["ciuser"] = self.ciuser
+            values["cipassword"] = _revealed(self.password)
+            # Proxmox wants the keys percent-encoded inside of the encoded form
+            values["sshkeys"] = quote("\n".join(self.ssh_keys), safe="") if self.ssh_keys else None
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _refuse_cloud_init(self, *, new: bool) -> None:
+        """Raise BadArgument for what only cloud-init of a virtual machine sets."""
+        for name in _CLOUD_INIT:
+            if getattr(self, name) is not None and not (new and name != "ciuser"):
+                raise BadArgument(name, "it is for cloud-init, which containers don't have.")
+
+    def _check_memory(self, current: Mapping[str, Any]) -> None:
+        """Raise BadArgument for less memory than the balloon has to leave the guest."""
+        balloon = str(current.get("balloon", "0"))
+        if self.memory is not None and balloon.isdecimal() and int(balloon) > self.memory:
+            raise BadArgument("memory", f"its option balloon is {balloon} MiB, which is more.")
+
+
+class OptionChange(NamedTuple):
+    """An option before and after a change, as shown: secrets are masked, None is not set."""
+
+    option: str
+    old: str | None
+    new: str | None
+
+    @property
+    def words(self) -> str:
+        """The change in a sentence: `cores 2 → 4`; `ciuser → admin` for one that is new."""
+        old = "" if self.old is None else f" {_short(self.old)}"
+        return f"{self.option}{old} → {'not set' if self.new is None else _short(self.new)}"
+
+
+def changes(current: Mapping[str, Any], new: Mapping[str, Any]) -> list[OptionChange]:
+    """Return the options of `new` that differ from the current configuration, in its order.
+
+    A secret always counts as changed: Proxmox does not show the present one.
+    """
+    return [
+        OptionChange(name, _shown(name, current.get(name)), _shown(name, value))
+        for name, value in new.items()
+        if name in SECRETS or str(current.get(name, "")) != str(value)
+    ]
+
+
+def in_words(changed: Iterable[OptionChange]) -> str:
+    """Return the changes in one phrase: `cores 2 → 4, cipassword → ***`."""
+    return ", ".join(change.words for change in changed)
+
+
+def needs_cloud_init(parameters: Iterable[str]) -> bool:
+    """Return whether a virtual machine applies one of these through its cloud-init drive."""
+    also = ("nameserver", "searchdomain")
+    return any(n in _CLOUD_INIT_OPTIONS or n in also or n[:8] == "ipconfig" for n in parameters)
+
+
+def privileges(kind: GuestType, parameters: Iterable[str]) -> tuple[RequiredPrivilege, ...]:
+    """Return the privileges that Proxmox needs to change these options, each once.
+
+    Source: check_vm_modify_config_perm in PVE/API2/Qemu.pm, check_ct_modify_config_perm in
+    PVE/LXC.pm.
+    """
+    required = []
+    for name in parameters:
+        family = name.rstrip("0123456789")
+        if family in ("nameserver", "searchdomain", "ipconfig") or name in _CLOUD_INIT_OPTIONS:
+            required.append(needs.CONFIG_NETWORK if kind == "lxc" else needs.CONFIG_CLOUD_INIT)
+        else:
+            required.append(_PRIVILEGES.get(family, needs.CONFIG_OPTIONS))
+    return tuple(dict.fromkeys(required))
+
+
+def _addresses(ip: str | None, gateway: str | None) -> dict[str, str | int | None]:
+    """Return the parts of `ipconfig0` or `net0` for an address; a fixed one drops the gateway."""
+    if ip is None:
+        if gateway is not None:
+            raise BadArgument("gateway", "it needs ip, as CIDR.")
+        return {}
+    if ip.casefold() == "dhcp":
+        if gateway is not None:
+            raise BadArgument("gateway", "DHCP sets it; leave it out.")
+        return {"ip": "dhcp", "gw": ""}
+    try:
+        interface = ip_interface(ip)
+        router = ip_address(gateway) if gateway is not None else None
+    except ValueError as error:
+        raise BadArgument("ip", f"{error}; it is dhcp, or CIDR such as 10.0.0.5/24.") from None
+    if "/" not in ip:
+        raise BadArgument("ip", f"give its prefix too, such as {ip}/24.")
+    if router is not None and router.version != interface.version:
+        raise BadArgument("gateway", "it is not of the same family as ip.")
+    suffix = "" if interface.version == 4 else "6"
+    return {f"ip{suffix}": str(interface), f"gw{suffix}": "" if router is None else str(router)}
+
+
+def _nameservers(text: str | None) -> str | None:
+    if text is None:
+        return None
+    names = split_list(text)
+    try:
+        return " ".join(str(ip_address(name)) for name in names)
+    except ValueError as error:
+        raise BadArgument("nameserver", f"{error}.") from None
+
+
+def _edited(
+    text: Any, default: str, unset: str, parts: Mapping[str, str | int | None]
+) -> str | None:
+    """Return a property string with some of its parts changed; None if none of them is given.
+
+    An empty part is removed. Without a text it begins with `default=unset`, on the default bridge.
+    """
+    given = {name: str(value) for name, value in parts.items() if value is not None}
+    if not given:
+        return None
+    start = {default: unset, "bridge": DEFAULT_BRIDGE} if default else {}
+    merged = (parse(str(text), default) if text else start) | given
+    return ",".join(f"{name}={value}" for name, value in merged.items() if value != "")
+
+
+def _revealed(password: SecretStr | None) -> str | None:
+    return None if password is None else password.get_secret_value()
+
+
+def _shown(name: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if name in SECRETS:
+        return HIDDEN
+    if name in _KEYS:
+        return counted(len(unquote(str(value)).strip().splitlines()), "key")
+    return str(value)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
