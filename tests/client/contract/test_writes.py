@@ -166,3 +166,29 @@ async def test_an_unknown_task_is_not_found(client):
     upid = "UPID:pve1:0000AAAA:0000BBBB:6B02ABF1:qmstart:100:root@pam:"
     with pytest.raises((NotFound, BadParameters)):
         await client.task(upid).status()
+
+
+async def test_a_template_is_cloned_and_set_up(client, lab):
+    guest = client.qemu("pve1", 100)
+    await (await guest.power("stop")).wait()
+    lab.state.guests[100].config["template"] = 1
+    assert (await (await guest.clone(150, name="copy", description="x")).wait()).ok
+    copy = client.qemu("pve1", 150)
+    before = await copy.config()
+    await copy.set_config({"cores": 4, "tags": "b;a"}, digest=before.digest)
+    after = await copy.config()
+    assert (after.name, after.cores, after.tag_list) == ("copy", 4, ["a", "b"])
+    with pytest.raises(Conflict, match="checksum mismatch"):
+        await copy.set_config({"cores": 2}, digest=before.digest)
+    await copy.set_config({}, delete=["description", "tags"])
+    assert (await copy.config()).tag_list == []
+    with pytest.raises(Conflict, match="already exists"):
+        await guest.clone(150)
+
+
+async def test_guests_are_created(client):
+    node = client.node("pve1")
+    assert (await (await node.create_qemu(160, {"name": "new", "scsi0": "shared:1"})).wait()).ok
+    options = {"hostname": "ct", "ostemplate": "local:vztmpl/a.tar.zst", "rootfs": "shared:1"}
+    with pytest.raises(Conflict, match="already exists"):
+        await node.create_lxc(160, options)

@@ -132,6 +132,7 @@ def places(lab: EmulatedCluster, vmid: int, storage: str) -> Arguments:
     return {
         "vmid": vmid,
         "vmids": [vmid],
+        "source": str(vmid),
         "node": node,
         "path": f"/nodes/{node}/qemu/{vmid}/config",
         "nodes": [node],
@@ -149,11 +150,13 @@ OTHERS: Arguments = {
     "snapshot_name": "before-pg16",
     "url": "https://151.101.2.132/image.iso",
     "filename": "image.iso",
+    "name": "copy-1",
 }
 # Writes of the wide account that would fail with the values above
 VALID: dict[str, Arguments] = {
     "CreateVmSnapshot": {"snapshot_name": "new"},
     "MigrateVm": {"online": True},
+    "CloneVm": {"storage": None},
     "DownloadIso": {"storage": "nfs-iso"},
     "DeleteIso": {"storage": "nfs-iso", "volid": "nfs-iso:iso/alpine-virt-3.22.1-x86_64.iso"},
 }

@@ -65,6 +65,7 @@ def examples(place: Place) -> dict[str, Arguments]:
             "target_node": place.target_node,
             "online": True,
         },
+        "CloneVm": {**cluster, "source": str(place.vmid), "name": "copy-1"},
         "BackupVm": {**guest, "storage": place.backups},
         "ListNodes": cluster,
         "GetNodeStatus": node,

@@ -29,6 +29,7 @@ HARMLESS = [
     ("BackupVm", {**CLUSTER, "vmid": 9000, "storage": "pbs-main", "mode": "stop"}),
     ("MigrateVm", {**CLUSTER, "vmid": 105, "target_node": "pve02", "online": True}),
     ("CreateVmSnapshot", EXAMPLES["CreateVmSnapshot"]),
+    ("CloneVm", EXAMPLES["CloneVm"]),
 ]
 DESTROYING = [(name, EXAMPLES[name]) for name, tool in WRITES.items() if tool.effect == "destroy"]
 ALL_LOSING = pytest.mark.parametrize(("name", "arguments"), LOSING + DESTROYING)

@@ -4,7 +4,7 @@ import pytest
 
 from pvemcp_server.access.model import ANY, NAMED_ONLY, READS, Caller, Grant, Role, Toolset
 from pvemcp_server.mcp.instructions import instructions
-from pvemcp_server.mcp.server import visible_tools
+from pvemcp_server.mcp.tools import visible_tools
 from pvemcp_server.toolkit.registry import tools
 
 from .tool_client import FakeClusters, ToolClient

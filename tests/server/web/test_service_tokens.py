@@ -9,8 +9,9 @@ import pytest
 from pvemcp_server.admin.operation import operations, scopes
 from pvemcp_server.store.key_format import SERVICE_PREFIX, new_id, new_secret
 from pvemcp_server.store.records import AdminRole
-from pvemcp_server.web.api import create_api
 from pvemcp_server.web.pages import routers
+
+from .description import description
 
 pytestmark = pytest.mark.anyio
 
@@ -67,7 +68,7 @@ async def test_a_token_with_every_scope_opens_no_page_session_or_mcp(stranger):
         assert (await present(stranger, secret, method, "/admin/api/session")).status_code == 401
     for path in ("/mcp", f"/mcp/{secret}", "/sse"):
         assert (await present(stranger, secret, "POST", path, json={})).status_code == 401
-    described = create_api().openapi()["paths"]
+    described = description()["paths"]
     refused = await present(
         stranger, secret, "POST", "/admin/api/session/confirm", json={"password": "x"}
     )

@@ -22,6 +22,7 @@
     * ServerStops         the server stopped while the call ran
     * OverBudget          a limit of time, rows or rate is exceeded
     * Unanswered          a write was sent, and its result is not known
+    * PartlyDone          a write of several steps ended after the first one
     * Unrecorded          the audit cannot be written, so the call was not run
     * DoneUnrecorded      an administrator's change was made but could not be recorded
 
@@ -225,6 +226,13 @@ class Unanswered(CallError):
             f"{reason} Whether it was carried out is not known.",
             hint="Look with ListTasks before trying again.",
         )
+
+
+class PartlyDone(CallError):
+    """A write of several steps failed after it had made something, which `undo` removes."""
+
+    def __init__(self, message: str, undo: str) -> None:
+        super().__init__(message, hint=f"Go on from there, or undo it: {undo}.")
 
 
 class DoneUnrecorded(CallError):

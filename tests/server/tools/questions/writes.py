@@ -24,7 +24,6 @@ def no_tool(id_, words, name, phrase):
 
 
 no_tool("B18", "Evacuate pve02", "EvacuateNode", "evacuate nodes")
-no_tool("B20", "Clone a VM from tpl-debian-13", "CloneVm", "clone")
 no_tool("B38", "Move the disk of db-primary to local-zfs", "MoveVmDisk", "move disks")
 no_tool("B39", "Give 106 4 GB more memory", "UpdateVmConfig", "reconfigure")
 no_tool("B50", "Stop the running task", "StopTask", "stop tasks")
@@ -84,6 +83,28 @@ def snapshots_of_a_pool(demo, found, *done):
     ]
     yield {guest.vmid for guest in office if "patching" not in guest.snapshots}, set()
     yield any(reply.failed for reply in done), False
+
+
+@question(
+    "B20",
+    "Clone a VM from tpl-debian-13 into production with 4 GB, start it, what is its address?",
+    call(
+        "CloneVm",
+        source="tpl-debian-13",
+        name="web-21",
+        pool="production",
+        memory=4096,
+        start=True,
+        wait=True,
+    ),
+    calls=1,
+    writes=True,
+)
+def clone_a_template(demo, done):
+    guest = demo.guest("web-21")
+    yield (done.data["vmid"], done.data["ip_addresses"]), (guest.vmid, list(guest.addresses))
+    yield (guest.running, str(guest.config["memory"])), (True, "4096")
+    yield demo.prod.pool_of(guest.vmid), "production"
 
 
 @question(

@@ -28,6 +28,7 @@ class Lxc(Guest[LxcConfig]):
 
     type: ClassVar[GuestType] = "lxc"
     _config = LxcConfig
+    _name_option = "hostname"
 
     async def power(
         self,

@@ -35,6 +35,7 @@ class Qemu(Guest[QemuConfig]):
 
     type: ClassVar[GuestType] = "qemu"
     _config = QemuConfig
+    _name_option = "name"
 
     async def power(
         self,

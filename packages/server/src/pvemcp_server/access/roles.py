@@ -23,6 +23,7 @@ OPERATOR_TOOLS: Final = frozenset(
         "RollbackVmSnapshot",
         "MigrateVm",
         "BackupVm",
+        "CloneVm",
     }
 )
 
@@ -30,7 +31,7 @@ BUILT_IN: Final = (
     (READ_ONLY, "Reads everything and changes nothing.", Grant(frozenset({READS}))),
     (
         OPERATOR,
-        "Reads all; starts, stops, moves, backs up guests; takes, deletes, rolls back snapshots.",
+        "Reads all; starts, stops, moves, clones, backs up guests; makes, rolls back snapshots.",
         Grant(OPERATOR_TOOLS),
     ),
     (ADMINISTRATOR, "Every tool on every cluster.", Grant(frozenset({ANY}))),

@@ -237,6 +237,7 @@ class Pipeline:
             source=self.clusters,
             settings=settings,
             conversation=conversation,
+            kinds=tool.kinds,
             closing=self.closing,
             deadline=monotonic() + settings.call_deadline_seconds,
         )

@@ -15,10 +15,12 @@ from pvemcp_server.clusters import (
     InventoryView,
     Notes,
     explain,
+    is_backup_server,
     outcome_of,
 )
 from pvemcp_server.errors import BadArgument, CallError, UnknownName
 from pvemcp_server.settings import Values
+from pvemcp_server.store.records import ClusterKind
 
 T = TypeVar("T")
 
@@ -70,6 +72,7 @@ class Call:
     settings: Values  # as of the start of the call
     conversation: Conversation
     deadline: float  # on the monotonic clock
+    kinds: frozenset[ClusterKind] = frozenset(ClusterKind)  # those that the tool reads
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     dry_run: bool = False
     wait: bool = False
@@ -85,9 +88,13 @@ class Call:
         return max(0.0, self.deadline - monotonic())
 
     async def reachable(self) -> list[str]:
-        """List the clusters on which the caller may use this tool, sorted by name."""
-        names = await self.source.names()
-        return [n for n in names if self.caller.resources(self.tool, self.effect, n)]
+        """List the clusters that the tool reads and where the caller may use it, sorted by name."""
+        return [name for name, kind in (await self._granted()).items() if kind in self.kinds]
+
+    async def _granted(self) -> dict[str, ClusterKind]:
+        """Return the clusters on which the tool is granted, also those that it cannot read."""
+        kinds = await self.source.kinds()
+        return {n: k for n, k in kinds.items() if self.caller.resources(self.tool, self.effect, n)}
 
     async def cluster(self, name: str | None) -> Cluster:
         """Open the named cluster, or the only reachable one; case does not matter.
@@ -99,11 +106,16 @@ class Call:
         if name is None:
             if len(names) == 1:
                 return await self._open(names[0])
+            if not names and (others := await self._granted()):
+                raise BadArgument("cluster_name", is_backup_server(next(iter(others))))
             raise BadArgument(
                 "cluster_name", f"say which cluster; you reach {', '.join(names) or 'none'}."
             )
         match = next((n for n in names if n.casefold() == name.casefold()), None)
         if match is None:
+            others = await self._granted()
+            if other := next((n for n in others if n.casefold() == name.casefold()), None):
+                raise BadArgument("cluster_name", is_backup_server(other))
             raise UnknownName("cluster", name, names)
         return await self._open(match)
 
@@ -127,14 +139,15 @@ class Call:
         if errors and not clusters:
             raise errors[0]
         if not clusters:
-            self.notes.add(NO_CLUSTER)
+            others = await self._granted()
+            self.notes.add(is_backup_server(next(iter(others))) if others else NO_CLUSTER)
         return clusters
 
     async def explain(self, error: BaseException) -> str:
         """Return the text of an error; it names the account only if one cluster was opened."""
         opened = list(self.opened.values())
         text = await opened[0].explain(error) if len(opened) == 1 else explain(error)
-        if isinstance(error, UnknownName) and error.kind == "guest":
+        if isinstance(error, UnknownName) and error.kind == "guest" and error.name.isdecimal():
             places = await self._clusters_with(int(error.name))
             text += f" It is on {' and '.join(places)}: give cluster_name." if places else ""
         return text

@@ -4,6 +4,7 @@ Proxmox stores the same wish in other places for each kind of guest: an address 
 a virtual machine, for cloud-init, and a part of `net0` of a container.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
@@ -13,7 +14,7 @@ from urllib.parse import quote, unquote
 from pydantic import Field, SecretStr, WithJsonSchema
 
 from proxmox_client.api.resources import GuestType
-from proxmox_client.lists import split_list
+from proxmox_client.json_decoder import split_list
 from proxmox_client.properties import parse
 from pvemcp_server.errors import BadArgument, counted
 from pvemcp_server.toolkit import needs
@@ -22,50 +23,68 @@ from pvemcp_server.toolkit.needs import RequiredPrivilege
 
 Parameters = dict[str, str | int]
 
-Cores = Annotated[int | None, Field(ge=1, le=8192, description="Cores")]
-Memory = Annotated[int | None, Field(ge=16, le=1 << 24, description="MiB")]
+GuestName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$",
+        max_length=63,
+        description="New name",
+    ),
+    Rule("a guest's name is a DNS name: letters, digits, hyphens and dots"),
+]
+_NUMBER = WithJsonSchema({"type": "integer"})  # without bounds: errors name them
+
+NewVmId = Annotated[int | None, _NUMBER, Field(ge=100, le=999_999_999, description="New VMID")]
+PoolName = Annotated[
+    str | None,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=200, description="Pool"),
+    Rule("a pool is letters, digits, dots, hyphens, underscores; / before a nested one"),
+]
+Cores = Annotated[int | None, _NUMBER, Field(ge=1, le=8192, description="Cores")]
+Memory = Annotated[int | None, _NUMBER, Field(ge=16, le=1 << 24, description="MiB")]
 _Tag = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=124),
     Rule("a tag has letters, digits, and _ - + . after the first character"),
 ]
-Tags = Annotated[list[_Tag] | None, Field(max_length=100, description="Tags")]
-GuestText = Annotated[str | None, Field(max_length=8192, description="Its notes")]
+# lists are read from one text too, whose schema is shorter
+_TEXT = WithJsonSchema({"type": "string"})
+
+Tags = Annotated[list[_Tag] | None, _TEXT, Field(max_length=100, description="a;b")]
+GuestText = Annotated[str | None, Field(max_length=8192, description="Notes")]
 Bridge = Annotated[
     str | None,
     Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=40, description="Bridge"),
     Rule("a bridge is a name like vmbr0"),
 ]
-Vlan = Annotated[int | None, Field(ge=1, le=4094, description="VLAN")]
+Vlan = Annotated[int | None, _NUMBER, Field(ge=1, le=4094, description="VLAN")]
 CloudInitUser = Annotated[
     str | None,
-    Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.@\\-]*$", max_length=64, description="Cloud-init user"),
+    Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.@\\-]*$", max_length=64, description="User"),
     Rule("a user is a letter or underscore, then letters, digits, dots, hyphens, underscores"),
 ]
 # at least five characters, as Proxmox wants of a container's
 Password = Annotated[
     SecretStr | None,
     WithJsonSchema({"type": "string", "writeOnly": True}),
-    Field(min_length=5, max_length=1024, description="Its password, never shown"),
+    Field(min_length=5, max_length=1024, description="Never shown"),
 ]
 _SshKey = Annotated[
     str,
     Field(pattern=r"^(ssh|ecdsa|sk)-[a-zA-Z0-9@.-]+ [A-Za-z0-9+/=]+( .*)?$", max_length=16_384),
     Rule("a public key is one line, like ssh-ed25519 AAAA… name"),
 ]
-SshKeys = Annotated[list[_SshKey] | None, Field(max_length=50, description="Public keys")]
-Address = Annotated[str | None, Field(max_length=60, description="dhcp or CIDR, on net0")]
-Gateway = Annotated[str | None, Field(max_length=45, description="Gateway")]
-Nameserver = Annotated[str | None, Field(max_length=400, description="DNS servers")]
-SearchDomain = Annotated[
-    str | None,
-    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=253, description="DNS domain"),
-    Rule("a search domain is a DNS name"),
-]
+SshKeys = Annotated[list[_SshKey] | None, _TEXT, Field(max_length=50, description="Public keys")]
+Address = Annotated[str | None, Field(max_length=100, description="dhcp or CIDR,gateway")]
+Dns = Annotated[str | None, Field(max_length=400, description="Servers, search domain")]
 
 SECRETS: Final = frozenset({"cipassword", "password"})
 HIDDEN: Final = "***"
 DEFAULT_BRIDGE: Final = "vmbr0"
+IPV4: Final = 4
+_DOMAIN: Final = re.compile(
+    r"(?=[^.]*[A-Za-z])[A-Za-z0-9-]+(\.[A-Za-z0-9-]*[A-Za-z][A-Za-z0-9-]*)*"
+)
 _LONGEST = 80  # characters of a value in a sentence
 _CLOUD_INIT: Final = ("ciuser", "password", "ssh_keys")
 _CLOUD_INIT_OPTIONS: Final = frozenset({"ciuser", "cipassword", "sshkeys"})
@@ -91,9 +110,7 @@ class GuestOptions:
     password: SecretStr | None = None
     ssh_keys: list[str] | None = None
     ip: str | None = None
-    gateway: str | None = None
-    nameserver: str | None = None
-    searchdomain: str | None = None
+    dns: str | None = None
 
     def parameters(
         self, kind: GuestType, current: Mapping[str, Any], *, new: bool = False
@@ -106,15 +123,14 @@ class GuestOptions:
         if kind == "lxc":
             self._refuse_cloud_init(new=new)
         self._check_memory(current)
-        addresses = _addresses(self.ip, self.gateway)
+        addresses = _addresses(self.ip)
         network = {"bridge": self.bridge, "tag": self.vlan}
         values: dict[str, str | int | None] = {
             "cores": self.cores,
             "memory": self.memory,
             "tags": None if self.tags is None else ";".join(self.tags),
             "description": self.description,
-            "nameserver": _nameservers(self.nameserver),
-            "searchdomain": self.searchdomain,
+            **_dns(self.dns),
         }
         if kind == "lxc":
             values["net0"] = _edited(current.get("net0"), "name", "eth0", network | addresses)
@@ -195,37 +211,38 @@ def privileges(kind: GuestType, parameters: Iterable[str]) -> tuple[RequiredPriv
     return tuple(dict.fromkeys(required))
 
 
-def _addresses(ip: str | None, gateway: str | None) -> dict[str, str | int | None]:
-    """Return the parts of `ipconfig0` or `net0` for an address; a fixed one drops the gateway."""
-    if ip is None:
-        if gateway is not None:
-            raise BadArgument("gateway", "it needs ip, as CIDR.")
+def _addresses(text: str | None) -> dict[str, str | int | None]:
+    """Return the parts of `ipconfig0` or `net0` for an address; one without gateway drops it."""
+    if text is None:
         return {}
-    if ip.casefold() == "dhcp":
-        if gateway is not None:
-            raise BadArgument("gateway", "DHCP sets it; leave it out.")
+    ip, *gateways = split_list(text) or [""]
+    if ip.casefold() == "dhcp" and not gateways:
         return {"ip": "dhcp", "gw": ""}
     try:
         interface = ip_interface(ip)
-        router = ip_address(gateway) if gateway is not None else None
+        routers = [ip_address(gateway.removeprefix("gw=")) for gateway in gateways]
     except ValueError as error:
-        raise BadArgument("ip", f"{error}; it is dhcp, or CIDR such as 10.0.0.5/24.") from None
+        raise BadArgument("ip", f"{error}; it is dhcp, or like 10.0.0.5/24,10.0.0.1.") from None
     if "/" not in ip:
         raise BadArgument("ip", f"give its prefix too, such as {ip}/24.")
-    if router is not None and router.version != interface.version:
-        raise BadArgument("gateway", "it is not of the same family as ip.")
-    suffix = "" if interface.version == 4 else "6"
-    return {f"ip{suffix}": str(interface), f"gw{suffix}": "" if router is None else str(router)}
+    if len(routers) > 1 or any(router.version != interface.version for router in routers):
+        raise BadArgument("ip", "after the address comes one gateway, of the same family.")
+    suffix = "" if interface.version == IPV4 else "6"
+    return {f"ip{suffix}": str(interface), f"gw{suffix}": "".join(map(str, routers))}
 
 
-def _nameservers(text: str | None) -> str | None:
-    if text is None:
-        return None
-    names = split_list(text)
-    try:
-        return " ".join(str(ip_address(name)) for name in names)
-    except ValueError as error:
-        raise BadArgument("nameserver", f"{error}.") from None
+def _dns(text: str | None) -> dict[str, str | None]:
+    """Return nameservers and search domain: what is an address, and what is not."""
+    servers, domains = [], []
+    for word in split_list(text):
+        try:
+            servers.append(str(ip_address(word)))
+        except ValueError:
+            domains.append(word)
+    wrong = [domain for domain in domains if not _DOMAIN.fullmatch(domain)]
+    if len(domains) > 1 or wrong:
+        raise BadArgument("dns", f"{(wrong or domains)[-1]!r} is neither a server nor a domain.")
+    return {"nameserver": " ".join(servers) or None, "searchdomain": "".join(domains) or None}
 
 
 def _edited(

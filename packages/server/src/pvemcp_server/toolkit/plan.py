@@ -34,6 +34,8 @@ class Plan:
     discloses: str = ""  # a sentence on what a third party learns; empty when nothing is sent
     warnings: tuple[str, ...] = field(default=())  # facts to know before, no reason to refuse
     room: str = ""  # what the target has free at the moment: for the dry run only
+    # the outcome as fields of the answer: of the task, and of steps after it
+    finish: Callable[[Call, Task], Awaitable[dict[str, Any]]] = follow
 
     @property
     def needs_consent(self) -> bool:
@@ -78,6 +80,6 @@ async def carry_out(call: Call, plan: Plan) -> dict[str, Any]:
         return answer
     call.upids.append(task.upid.text)
     try:
-        return answer | {"upid": task.upid.text} | await follow(call, task)
+        return answer | {"upid": task.upid.text} | await plan.finish(call, task)
     finally:
         plan.cluster.changed()

@@ -15,6 +15,8 @@ from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
 from pvemcp_server.access.model import Area, Caller, Effect, Toolset
+from pvemcp_server.store.records import ClusterKind
+from pvemcp_server.tables.registry import PVE_ONLY
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit.arguments import Arguments, ListOptions, Options, WriteOptions
 from pvemcp_server.toolkit.call import Call
@@ -66,6 +68,7 @@ class Tool:
     lists: bool  # answers Rows: fields, limit and cursor apply
     answer: type[Row] | None  # the fields of a row or of the document, for documentation
     needs: tuple[RequiredPrivilege, ...]  # privileges of the Proxmox account
+    kinds: frozenset[ClusterKind]  # of clusters that it reads
     run: Run
 
     @property
@@ -115,12 +118,14 @@ def tool(
     may_lose_data: bool = False,
     answer: type[Row] | None = None,
     needs: tuple[RequiredPrivilege, ...] = (),
+    kinds: frozenset[ClusterKind] = PVE_ONLY,
 ) -> Callable[[Run], Tool]:
     """Declare a tool. Reads are idempotent; writes only with `idempotent=True`.
 
     `answer` is the row class of its rows or of its document; `needs` are privileges of the Proxmox
-    account; `open_world` marks a tool that reaches beyond the clusters, and `may_lose_data` a write
-    whose plans lose data with some arguments only. A tool that few clients need has a `toolset`.
+    account; `kinds` are the kinds of clusters that it reads; `open_world` marks a tool that reaches
+    beyond the clusters, and `may_lose_data` a write whose plans lose data with some arguments only.
+    A tool that few clients need has a `toolset`.
     """
 
     def declare(run: Run) -> Tool:
@@ -138,6 +143,7 @@ def tool(
             lists=get_type_hints(run)["return"] is Rows,
             answer=answer,
             needs=needs,
+            kinds=kinds,
             run=run,
         )
         _TOOLS[name] = declared

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from proxmox_client import Lxc, ProxmoxError, Qemu
+from proxmox_client import BadParameters, Lxc, ProxmoxError, Qemu
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from proxmox_client.api.status import GuestStatus
 from proxmox_client.properties import flag
@@ -113,6 +113,55 @@ async def target_node(guest: TargetGuest, name: str) -> NodeResource:
         raise UnknownName("node", name, others, where=f"on {cluster.name}", blind=_NO_TARGET)
     await cluster.require_not_offline(name)
     return allowed[name]
+
+
+async def granted_node(cluster: Cluster, name: str) -> NodeResource:
+    """Return a node that a write may make guests on; refuse an offline one."""
+    nodes = (await cluster.inventory.view()).by_node
+    allowed = {n: node for n, node in nodes.items() if cluster.scope.covers_target_node(n)}
+    if name not in allowed:
+        raise UnknownName("node", name, allowed, where=f"on {cluster.name}", blind=_NO_TARGET)
+    await cluster.require_not_offline(name)
+    return allowed[name]
+
+
+async def granted_pool(cluster: Cluster, name: str) -> None:
+    """Raise UnknownName for a pool that does not exist or is not granted."""
+    pools = {pool.pool for pool in (await cluster.inventory_view()).pools}
+    if name not in pools:
+        raise cluster.unknown("pool", name, pools)
+
+
+async def require_inside_grant(
+    cluster: Cluster, *, vmid: int | None, node: str, pool: str | None, tags: Iterable[str]
+) -> None:
+    """Raise Precondition if the key could not see a new guest; `vmid` is one that is named."""
+    scope = cluster.scope
+    if scope.covers_guest(vmid or 0, node=node, pool=pool or "", tags=tags):
+        return
+    pools = sorted({pool.pool for pool in (await cluster.inventory_view()).pools})
+    raise Precondition(
+        "The new guest would be outside of what the role of this key covers.",
+        hint=f"Give pool: {', '.join(pools)}."
+        if pools
+        else "Give a pool or a VMID that it covers.",
+    )
+
+
+async def free_vmid(cluster: Cluster, vmid: int | None) -> int:
+    """Return the VMID, or the next free one; raise Precondition if a guest has it.
+
+    It is not reserved. Whose it is stays unsaid: the guest may be hidden.
+    """
+    try:
+        return await cluster.pve.cluster.nextid(vmid)
+    except BadParameters as error:
+        if "vmid" not in error.errors:
+            raise
+        raise Precondition(
+            f"VMID {vmid} on {cluster.name} cannot be used: {error.errors['vmid']}.",
+            hint="Leave it out for the next free one.",
+        ) from error
 
 
 async def writable_storage(cluster: Cluster, name: str, node: str) -> StorageResource:

@@ -52,6 +52,8 @@ def clone(request: ApiRequest) -> str:
     guest.require_unlocked()
     _require_free_newid(request, guest, newid)
     _require_possible_clone(request, guest, target)
+    for name in {request.get("storage") or disk.storage for disk in guest.disks()}:
+        request.rights.require(request.state.storage(name).path, "Datastore.AllocateSpace")
     work = guest_lifecycle.clone(guest, newid, target, request.params)
     return request.start(f"{PREFIX[request.kind]}clone", request.vmid, work)
 

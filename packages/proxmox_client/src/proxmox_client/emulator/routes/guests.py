@@ -76,10 +76,9 @@ def interfaces(request: ApiRequest) -> list[dict[str, Any]]:
         ),
         "00:00:00:00:00:00",
     )
-    addresses = guest.agent.addresses if guest.agent else ()
     return [
         _interface("lo", "00:00:00:00:00:00", ("127.0.0.1",)),
-        _interface("eth0", hardware, addresses),
+        _interface("eth0", hardware, guest.addresses),
     ]
 
 

@@ -1,6 +1,7 @@
 """Tools for virtual machines and containers."""
 
 from pvemcp_server.tools.guests import (
+    clone,
     config,
     explanation,
     migration,
@@ -10,4 +11,4 @@ from pvemcp_server.tools.guests import (
     vms,
 )
 
-__all__ = ["config", "explanation", "migration", "power", "snapshots", "status", "vms"]
+__all__ = ["clone", "config", "explanation", "migration", "power", "snapshots", "status", "vms"]
