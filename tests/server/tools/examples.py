@@ -26,13 +26,25 @@ class Place:
     backups: str
     moved_vmid: int
     target_node: str
+    stopped: tuple[int, str]  # a stopped guest on `node`: VMID and name
+    disks: str  # a storage for disks
 
 
 HOME_LAB: Final = Place(
-    "home-lab", "pve", 101, 102, "pre-zigbee", "local", "nas-backup", 101, "pve"
+    *("home-lab", "pve", 101, 102, "pre-zigbee", "local", "nas-backup", 101, "pve"),
+    stopped=(110, "fedora-test"),
+    disks="local-lvm",
 )
-PROD: Final = Place("prod", "pve01", 101, 102, "before-pg16", "local", "pbs-main", 101, "pve02")
-GENERATED: Final = Place("lab", "pve1", 100, 101, "before", "local", "shared", 100, "pve2")
+PROD: Final = Place(
+    *("prod", "pve01", 101, 102, "before-pg16", "local", "pbs-main", 101, "pve02"),
+    stopped=(9001, "tpl-win2025"),
+    disks="ceph-vm",
+)
+GENERATED: Final = Place(
+    *("lab", "pve1", 100, 101, "before", "local", "shared", 100, "pve2"),
+    stopped=(103, "cache-103"),
+    disks="shared",
+)
 
 
 def examples(place: Place) -> dict[str, Arguments]:
@@ -44,6 +56,7 @@ def examples(place: Place) -> dict[str, Arguments]:
     guest = {**cluster, "vmid": place.vmid}
     node = {**cluster, "node": place.node}
     storage = {**node, "storage": place.storage}
+    vmid, name = place.stopped
     upid = f"UPID:{place.node}:00001000:00001000:6B02AC99:qmstart:{place.vmid}:root@pam:"
     return {
         "ListClusters": {},
@@ -67,6 +80,7 @@ def examples(place: Place) -> dict[str, Arguments]:
         },
         "CloneVm": {**cluster, "source": str(place.vmid), "name": "copy-1"},
         "BackupVm": {**guest, "storage": place.backups},
+        "DeleteVm": {**cluster, "vmid": vmid, "name": name},
         "ListNodes": cluster,
         "GetNodeStatus": node,
         "CheckMaintenance": node,
@@ -85,6 +99,8 @@ def examples(place: Place) -> dict[str, Arguments]:
         "ListIsos": storage,
         "ListTemplates": storage,
         "ListBackupJobs": cluster,
+        "GetBackupContents": {**cluster, "backup": str(place.vmid)},
+        "RestoreBackup": {**cluster, "backup": str(place.vmid)},
         "DownloadIso": {
             **storage,
             "url": "https://151.101.2.132/new.iso",
@@ -106,7 +122,11 @@ def examples(place: Place) -> dict[str, Arguments]:
 
 
 def add_old_volumes(state: ClusterState, place: Place) -> None:
-    """Add the volumes that the examples delete, and a container template."""
+    """Add the volumes that the examples delete, a backup, and a container template."""
+    volid = f"{place.storage}:backup/vzdump-qemu-{place.vmid}-2026_01_01-00_00_00.vma.zst"
+    backup = Volume(volid, "backup", "vma.zst", 2**20, 1, place.vmid, subtype="qemu")
+    backup.config = f"memory: 512\nname: old\nscsi0: {place.disks}:vm-1-disk-0,size=1G\n"
+    state.storages[place.storage].put(place.node, backup)
     for name, content in (
         ("backup/old.vma.zst", "backup"),
         ("iso/old.iso", "iso"),

@@ -19,6 +19,7 @@ LOSING = [
     ("ChangeVmState", {**CLUSTER, "vmid": 105, "action": "Reset"}),
     ("BackupVm", {**CLUSTER, "vmid": 105, "storage": "pbs-main", "mode": "stop"}),
     ("MigrateVm", {**CONTAINER, "target_node": "pve02", "online": True}),
+    ("RestoreBackup", {**CLUSTER, "backup": "140", "vmid": 140, "overwrite": True}),
 ]
 HARMLESS = [
     ("ChangeVmState", {**CLUSTER, "vmid": 105, "action": "Shutdown"}),
@@ -29,6 +30,7 @@ HARMLESS = [
     ("BackupVm", {**CLUSTER, "vmid": 9000, "storage": "pbs-main", "mode": "stop"}),
     ("MigrateVm", {**CLUSTER, "vmid": 105, "target_node": "pve02", "online": True}),
     ("CreateVmSnapshot", EXAMPLES["CreateVmSnapshot"]),
+    ("RestoreBackup", EXAMPLES["RestoreBackup"]),
     ("CloneVm", EXAMPLES["CloneVm"]),
 ]
 DESTROYING = [(name, EXAMPLES[name]) for name, tool in WRITES.items() if tool.effect == "destroy"]

@@ -15,6 +15,7 @@ WRITES = {
     "DeleteVmSnapshot": {"snapshot_name": "release-4-3"},
     "RollbackVmSnapshot": {"snapshot_name": "release-4-3"},
     "BackupVm": {"storage": "nfs-archive"},
+    "DeleteVm": {"name": "web-frontend"},
     "MigrateVm": {"target_node": "pve02", "online": True},
     "CloneVm": {"source": str(VMID), "name": "copy"},
 }

@@ -97,6 +97,7 @@ PLACES = [
         )
     ),
     ("BackupVm", {"vmid": 105}, {"storage": ("pbs-main", "nothing")}),
+    ("RestoreBackup", {"backup": "105"}, {"node": ("pve01", "pve77")}),
     ("DownloadIso", examples(PLACE)["DownloadIso"], {"node": ("pve01", "pve77")}),
     ("DownloadIso", examples(PLACE)["DownloadIso"], {"storage": ("nfs-iso", "nothing")}),
     *(

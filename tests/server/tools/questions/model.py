@@ -124,6 +124,8 @@ class Question:
     no_tool: tuple[str, ...] = ()
     """Tools that would do it and do not exist yet."""
     writes: bool = False
+    toolsets: tuple[str, ...] = ()
+    """The sets that a key needs for its calls; new keys have none."""
 
 
 @dataclass

@@ -31,6 +31,7 @@ class Toolset(StrEnum):
 
     API = "api", "read what no other tool shows, by any GET of Proxmox's API"
     CONTENT = "content", "download and delete ISO images, delete other files of storages"
+    LIFECYCLE = "lifecycle", "show what is in backups, restore them, delete guests"
 
 
 class Area(StrEnum):

@@ -3,6 +3,7 @@
 from pvemcp_server.tools.guests import (
     clone,
     config,
+    deletion,
     explanation,
     migration,
     power,
@@ -11,4 +12,14 @@ from pvemcp_server.tools.guests import (
     vms,
 )
 
-__all__ = ["clone", "config", "explanation", "migration", "power", "snapshots", "status", "vms"]
+__all__ = [
+    "clone",
+    "config",
+    "deletion",
+    "explanation",
+    "migration",
+    "power",
+    "snapshots",
+    "status",
+    "vms",
+]
