@@ -3,7 +3,7 @@
 import anyio
 import pytest
 
-from proxmox_client import BadParameters, Conflict, NotFound, TaskFailed
+from proxmox_client import BadParameters, Conflict, NotFound, OutdatedDigest, TaskFailed
 
 pytestmark = pytest.mark.anyio
 
@@ -194,6 +194,32 @@ async def test_a_backup_has_the_configuration_of_its_guest(vmid, client):
         outside.tags,
     )
     assert [disk.volume for disk in inside.disks] == [disk.volume for disk in outside.disks]
+
+
+@pytest.mark.parametrize("vmid", [100, 104], ids=["machine", "container"])
+async def test_a_configuration_is_written_for_its_digest_only(vmid, client):
+    guest = await client.guest(vmid)
+    before = (await guest.configs()).current
+    await guest.set_config({"description": "new"}, digest=before.digest)
+    with pytest.raises(OutdatedDigest):
+        await guest.set_config({"description": "other"}, digest=before.digest)
+    await guest.set_config({"startup": "order=1"}, delete=["description"])
+    after = (await guest.configs()).current
+    assert (after.description, after.startup) == (None, "order=1")
+
+
+@pytest.mark.parametrize(
+    ("vmid", "disk", "action"), [(100, "scsi0", "stop"), (104, "rootfs", "stop")]
+)
+async def test_a_disk_grows_and_moves(vmid, disk, action, client):
+    guest = await client.guest(vmid)
+    await (await guest.power(action)).wait()
+    before = {each.id: each for each in (await guest.configs()).disks}[disk]
+    await (await guest.resize_disk(disk, "+1G")).wait()
+    target = "local" if before.storage != "local" else "shared"
+    await (await guest.move_disk(disk, target, delete=True)).wait()
+    after = {each.id: each for each in (await guest.configs()).disks}[disk]
+    assert (after.size, after.storage) == (before.size + 2**30, target)
 
 
 async def test_a_template_is_cloned_and_set_up(client, lab):

@@ -151,12 +151,15 @@ OTHERS: Arguments = {
     "url": "https://151.101.2.132/image.iso",
     "filename": "image.iso",
     "name": "copy-1",
+    "template": "local:vztmpl/debian-13-standard_13.1-2_amd64.tar.zst",
 }
 # Writes of the wide account that would fail with the values above
 VALID: dict[str, Arguments] = {
     "CreateVmSnapshot": {"snapshot_name": "new"},
     "MigrateVm": {"online": True},
     "CloneVm": {"storage": None},
+    "CreateVm": {"storage": "ceph-vm"},
+    "CreateContainer": {"storage": "ceph-vm"},
     "DownloadIso": {"storage": "nfs-iso"},
     "DeleteIso": {"storage": "nfs-iso", "volid": "nfs-iso:iso/alpine-virt-3.22.1-x86_64.iso"},
 }

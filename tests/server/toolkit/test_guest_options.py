@@ -32,7 +32,7 @@ CT_NET = "name=eth0,bridge=vmbr0,hwaddr=BC:24:11:00:00:02,ip=10.0.0.4/24,gw=10.0
         ),
         ("qemu", {}, {"ip": "2001:db8::5/64"}, {"ipconfig0": "ip6=2001:db8::5/64"}),
         ("qemu", {"net0": VM_NET}, {"vlan": 7}, {"net0": f"{VM_NET},tag=7"}),
-        ("qemu", {}, {"bridge": "vmbr1"}, {"net0": "model=virtio,bridge=vmbr1"}),
+        ("qemu", {}, {"bridge": "vmbr1"}, {"net0": "virtio,bridge=vmbr1"}),
         (
             "lxc",
             {"net0": CT_NET},

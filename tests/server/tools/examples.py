@@ -9,13 +9,14 @@ from typing import Any, Final
 
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.storage import Volume
+from proxmox_client.emulator.state.task import Task
 
 Arguments = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Place:
-    """What the examples are about. `storage` takes ISO images, `backups` takes backups."""
+    """What the examples are about: `storage` takes ISO images, `backups` backups, `disks` disks."""
 
     cluster: str
     node: str
@@ -26,31 +27,29 @@ class Place:
     backups: str
     moved_vmid: int
     target_node: str
+    disks: str  # another storage for disks of `vmid`
     stopped: tuple[int, str]  # a stopped guest on `node`: VMID and name
-    disks: str  # a storage for disks
 
 
 HOME_LAB: Final = Place(
-    *("home-lab", "pve", 101, 102, "pre-zigbee", "local", "nas-backup", 101, "pve"),
+    *("home-lab", "pve", 101, 102, "pre-zigbee", "local", "nas-backup", 101, "pve", "local-lvm"),
     stopped=(110, "fedora-test"),
-    disks="local-lvm",
 )
 PROD: Final = Place(
-    *("prod", "pve01", 101, 102, "before-pg16", "local", "pbs-main", 101, "pve02"),
+    *("prod", "pve01", 101, 102, "before-pg16", "local", "pbs-main", 101, "pve02", "local-zfs"),
     stopped=(9001, "tpl-win2025"),
-    disks="ceph-vm",
 )
 GENERATED: Final = Place(
-    *("lab", "pve1", 100, 101, "before", "local", "shared", 100, "pve2"),
+    *("lab", "pve1", 100, 101, "before", "local", "shared", 100, "pve2", "local"),
     stopped=(103, "cache-103"),
-    disks="shared",
 )
 
 
 def examples(place: Place) -> dict[str, Arguments]:
     """Return the arguments of a call of every tool; a sequence of writes in an order that works.
 
-    Deletions are about the volumes of `add_old_volumes`. The task of GetTask does not exist.
+    Deletions are about the volumes of `add_old_volumes`, and StopTask about its task. The task of
+    GetTask does not exist.
     """
     cluster = {"cluster_name": place.cluster}
     guest = {**cluster, "vmid": place.vmid}
@@ -58,6 +57,7 @@ def examples(place: Place) -> dict[str, Arguments]:
     storage = {**node, "storage": place.storage}
     vmid, name = place.stopped
     upid = f"UPID:{place.node}:00001000:00001000:6B02AC99:qmstart:{place.vmid}:root@pam:"
+    running = _running_task(place).upid
     return {
         "ListClusters": {},
         "GetClusterStatus": cluster,
@@ -78,7 +78,17 @@ def examples(place: Place) -> dict[str, Arguments]:
             "target_node": place.target_node,
             "online": True,
         },
+        "UpdateVmConfig": {**guest, "description": "New notes", "options": ["onboot=0"]},
+        "ResizeVmDisk": {**guest, "disk": "scsi0", "size": "+1G"},
+        "MoveVmDisk": {**guest, "disk": "scsi0", "target_storage": place.disks},
         "CloneVm": {**cluster, "source": str(place.vmid), "name": "copy-1"},
+        "CreateVm": {**node, "storage": place.disks, "name": "new-1"},
+        "CreateContainer": {
+            **node,
+            "storage": place.disks,
+            "name": "new-2",
+            "template": f"{place.storage}:vztmpl/old.tar.zst",
+        },
         "BackupVm": {**guest, "storage": place.backups},
         "DeleteVm": {**cluster, "vmid": vmid, "name": name},
         "ListNodes": cluster,
@@ -90,6 +100,7 @@ def examples(place: Place) -> dict[str, Arguments]:
         "ListChanges": cluster,
         "GetLog": node,
         "GetTask": {**cluster, "upid": upid},
+        "StopTask": {**cluster, "upid": running},
         "ListNodeDisks": cluster,
         "ListStorage": cluster,
         "ListStorageRrdData": cluster,
@@ -122,7 +133,9 @@ def examples(place: Place) -> dict[str, Arguments]:
 
 
 def add_old_volumes(state: ClusterState, place: Place) -> None:
-    """Add the volumes that the examples delete, a backup, and a container template."""
+    """Add what the examples delete and stop: volumes and a task; a backup, and a template."""
+    task = _running_task(place)
+    state.tasks[task.upid] = task
     volid = f"{place.storage}:backup/vzdump-qemu-{place.vmid}-2026_01_01-00_00_00.vma.zst"
     backup = Volume(volid, "backup", "vma.zst", 2**20, 1, place.vmid, subtype="qemu")
     backup.config = f"memory: 512\nname: old\nscsi0: {place.disks}:vm-1-disk-0,size=1G\n"
@@ -135,3 +148,7 @@ def add_old_volumes(state: ClusterState, place: Place) -> None:
     ):
         volume = Volume(f"{place.storage}:{name}", content, "raw", 2**20, int(state.now))
         state.storages[place.storage].put(place.node, volume)
+
+
+def _running_task(place: Place) -> Task:
+    return Task(place.node, 0x2000, 0x2000, 0x6B02AC99, "vzdump", str(place.other_vmid), "root@pam")

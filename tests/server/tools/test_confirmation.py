@@ -20,6 +20,9 @@ LOSING = [
     ("BackupVm", {**CLUSTER, "vmid": 105, "storage": "pbs-main", "mode": "stop"}),
     ("MigrateVm", {**CONTAINER, "target_node": "pve02", "online": True}),
     ("RestoreBackup", {**CLUSTER, "backup": "140", "vmid": 140, "overwrite": True}),
+    ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "unset": ["net0"]}),
+    ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "vlan": 7}),
+    ("UpdateVmConfig", {**CONTAINER, "ip": "10.0.0.5/24"}),
 ]
 HARMLESS = [
     ("ChangeVmState", {**CLUSTER, "vmid": 105, "action": "Shutdown"}),
@@ -31,7 +34,11 @@ HARMLESS = [
     ("MigrateVm", {**CLUSTER, "vmid": 105, "target_node": "pve02", "online": True}),
     ("CreateVmSnapshot", EXAMPLES["CreateVmSnapshot"]),
     ("RestoreBackup", EXAMPLES["RestoreBackup"]),
-    ("CloneVm", EXAMPLES["CloneVm"]),
+    *((name, EXAMPLES[name]) for name in ("CloneVm", "CreateVm", "CreateContainer")),
+    ("ResizeVmDisk", EXAMPLES["ResizeVmDisk"]),
+    ("MoveVmDisk", EXAMPLES["MoveVmDisk"]),
+    ("UpdateVmConfig", EXAMPLES["UpdateVmConfig"]),
+    ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "cores": 8, "tags": ["+blue"]}),
 ]
 DESTROYING = [(name, EXAMPLES[name]) for name, tool in WRITES.items() if tool.effect == "destroy"]
 ALL_LOSING = pytest.mark.parametrize(("name", "arguments"), LOSING + DESTROYING)

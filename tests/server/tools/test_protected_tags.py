@@ -17,6 +17,9 @@ WRITES = {
     "BackupVm": {"storage": "nfs-archive"},
     "DeleteVm": {"name": "web-frontend"},
     "MigrateVm": {"target_node": "pve02", "online": True},
+    "UpdateVmConfig": {"description": "new"},
+    "ResizeVmDisk": {"disk": "scsi0", "size": "+1G"},
+    "MoveVmDisk": {"disk": "scsi0", "target_storage": "local-zfs"},
     "CloneVm": {"source": str(VMID), "name": "copy"},
 }
 

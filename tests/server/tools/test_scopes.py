@@ -96,8 +96,18 @@ PLACES = [
             ("source", ("db-primary", "nothing")),
         )
     ),
+    *(
+        (name, {**examples(PLACE)[name], **given}, {place: names})
+        for name in ("CreateVm", "CreateContainer")
+        for place, given, names in (
+            ("node", {}, ("pve01", "pve77")),
+            ("storage", {}, ("ceph-vm", "nothing")),
+            ("pool", {}, ("office", "nothing")),
+        )
+    ),
     ("BackupVm", {"vmid": 105}, {"storage": ("pbs-main", "nothing")}),
     ("RestoreBackup", {"backup": "105"}, {"node": ("pve01", "pve77")}),
+    ("MoveVmDisk", {"vmid": 105, "disk": "scsi0"}, {"target_storage": ("local-zfs", "nothing")}),
     ("DownloadIso", examples(PLACE)["DownloadIso"], {"node": ("pve01", "pve77")}),
     ("DownloadIso", examples(PLACE)["DownloadIso"], {"storage": ("nfs-iso", "nothing")}),
     *(

@@ -57,10 +57,10 @@ def test_the_instructions_name_no_toolset_that_the_role_grants_nothing_of():
 async def test_explain_access_shows_what_a_toolset_would_add():
     client = ToolClient(FakeClusters(), toolsets=frozenset({Toolset.API}))
     access = (await client("ExplainAccess")).data
-    missing: dict[str, list[str]] = {}
-    for name, tool in tools().items():
-        if tool.toolset not in (None, Toolset.API):
-            missing.setdefault(tool.toolset, []).append(name)
+    missing = {
+        str(toolset): [name for name, tool in tools().items() if tool.toolset is toolset]
+        for toolset in set(Toolset) - {Toolset.API}
+    }
     assert access["missing_toolsets"] == missing
     assert access["not_granted"] == []
     assert {*access["tools"], *chain(*missing.values())} == set(tools())

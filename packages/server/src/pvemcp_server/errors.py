@@ -57,12 +57,16 @@ class StateUnavailable(ServerError):
 
 
 class AccessDenied(ServerError):
-    """Authentication failed. `reason` is for audit and administrators, never for the caller."""
+    """Authentication failed. `reason` is for audit and administrators, never for the caller.
 
-    def __init__(self, reason: str, *, key_id: str | None = None) -> None:
+    `key_id` and `name` say which key or service token was attempted, where it exists.
+    """
+
+    def __init__(self, reason: str, *, key_id: str | None = None, name: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.key_id = key_id
+        self.name = name
 
 
 class TooManyFailures(AccessDenied):

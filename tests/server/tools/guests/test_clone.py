@@ -176,21 +176,35 @@ async def test_a_call_that_does_not_wait_answers_at_once(client):
     assert ":qmclone:9000:" in answer.data["upid"]
 
 
-async def test_a_step_that_fails_names_the_new_guest(client):
-    fault = client["prod"].emulated.fault(FaultKind.ERROR, method="PUT", message="boom")
+@pytest.mark.parametrize(
+    ("fault", "says", "requests"),
+    [
+        (
+            {"kind": FaultKind.ERROR, "method": "PUT", "message": "boom"},
+            "its options were not set, nor was it started: ",
+            ["clone", "config"],
+        ),
+        (
+            {"kind": FaultKind.DROP, "path": ".*/status/start"},
+            "it was not started: ",
+            ["clone", "config", "start"],
+        ),
+    ],
+    ids=["options refused", "start without an answer"],
+)
+async def test_a_step_that_fails_names_the_new_guest(client, fault, says, requests):
+    injected = client["prod"].emulated.fault(**fault)
     try:
         error = await client.refused("CloneVm", **TEMPLATE, cores=4, start=True)
     finally:
-        client["prod"].emulated.faults.remove(fault)
+        client["prod"].emulated.faults.remove(injected)
     made = list(client["prod"].emulated.state.guests)[-1]
-    label = rf"qemu {made} \(web-21\) on prod"
-    assert re.match(
-        f"{label} was cloned, but its options were not set, nor was it started: ", error
-    )
+    assert error.startswith(f"qemu {made} (web-21) on prod was cloned, but {says}")
     assert f"undo it: DeleteVm with vmid {made} and name " in error
-    assert [one.rpartition("/")[2] for one in sent(client)] == ["clone", "config"]
+    assert [one.rpartition("/")[2] for one in sent(client)] == requests
     kind, event = client.audit.events[-1]
     assert (kind, event.outcome, event.reason) == ("outcome", "error", error)
+    assert ":qmclone:9000:" in event.upid
 
 
 async def test_an_address_that_is_not_known_yet_is_said(client):

@@ -230,12 +230,15 @@ class Node:
         """
         return await self._transport.get(self._path("subscription"), Subscription)
 
-    async def network(self) -> list[NetworkInterface]:
+    async def network(self, kind: str | None = None) -> list[NetworkInterface]:
         """GET /nodes/{node}/network. Needs an account, but no privilege.
+
+        `kind` is a type of interface; `any_bridge` also has the SDN's networks.
 
         Source: PVE/API2/Network.pm.
         """
-        return await self._transport.get(self._path("network"), list[NetworkInterface])
+        path = self._path("network")
+        return await self._transport.get(path, list[NetworkInterface], type=kind)
 
     async def qemus(self, *, full: bool | None = None) -> list[GuestStatus]:
         """GET /nodes/{node}/qemu. Lists guests with VM.Audit; `full` queries each running QEMU.

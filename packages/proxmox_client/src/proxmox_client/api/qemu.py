@@ -104,6 +104,23 @@ class Qemu(Guest[QemuConfig]):
         }
         return self._task(await self._transport.post(self._path("migrate"), **parameters))
 
+    async def move_disk(
+        self, disk: str, storage: str, *, delete: bool | None = None, digest: str | None = None
+    ) -> Task:
+        """POST …/move_disk. Needs VM.Config.Disk, and Datastore.AllocateSpace on the storage.
+
+        Without `delete` the old volume becomes unused.
+
+        Source: PVE/API2/Qemu.pm.
+        """
+        parameters: Parameters = {
+            "disk": disk,
+            "storage": storage,
+            "delete": delete,
+            "digest": digest,
+        }
+        return self._task(await self._transport.post(self._path("move_disk"), **parameters))
+
     async def agent_ping(self) -> None:
         """POST …/agent/ping. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4).
 

@@ -37,6 +37,11 @@ class Clamp:
     most: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Entries of a list are texts of their own, not several values with commas between them."""
+
+
 NO_FILTER = Absent(("all", "any", "*"))
 
 ClusterName = Annotated[str | None, NO_FILTER, Field(description="Cluster; all if absent")]

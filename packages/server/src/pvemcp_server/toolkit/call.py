@@ -89,12 +89,14 @@ class Call:
 
     async def reachable(self) -> list[str]:
         """List the clusters that the tool reads and where the caller may use it, sorted by name."""
-        return [name for name, kind in (await self._granted()).items() if kind in self.kinds]
+        return (await self._granted())[0]
 
-    async def _granted(self) -> dict[str, ClusterKind]:
-        """Return the clusters on which the tool is granted, also those that it cannot read."""
+    async def _granted(self) -> tuple[list[str], list[str]]:
+        """Return the clusters where the tool is granted: those that it reads, and the others."""
         kinds = await self.source.kinds()
-        return {n: k for n, k in kinds.items() if self.caller.resources(self.tool, self.effect, n)}
+        names = [n for n in kinds if self.caller.resources(self.tool, self.effect, n)]
+        others = [name for name in names if kinds[name] not in self.kinds]
+        return [name for name in names if name not in others], others
 
     async def cluster(self, name: str | None) -> Cluster:
         """Open the named cluster, or the only reachable one; case does not matter.
@@ -102,18 +104,17 @@ class Call:
         Raise BadArgument when no name is given and several are reachable, UnknownName when the
         caller cannot reach the named one.
         """
-        names = await self.reachable()
+        names, others = await self._granted()
         if name is None:
             if len(names) == 1:
                 return await self._open(names[0])
-            if not names and (others := await self._granted()):
-                raise BadArgument("cluster_name", is_backup_server(next(iter(others))))
+            if others and not names:
+                raise BadArgument("cluster_name", is_backup_server(others[0]))
             raise BadArgument(
                 "cluster_name", f"say which cluster; you reach {', '.join(names) or 'none'}."
             )
         match = next((n for n in names if n.casefold() == name.casefold()), None)
         if match is None:
-            others = await self._granted()
             if other := next((n for n in others if n.casefold() == name.casefold()), None):
                 raise BadArgument("cluster_name", is_backup_server(other))
             raise UnknownName("cluster", name, names)
@@ -128,7 +129,8 @@ class Call:
             return [await self.cluster(name)]
         clusters: list[Cluster] = []
         errors: list[Exception] = []
-        for reachable in await self.reachable():
+        names, others = await self._granted()
+        for reachable in names:
             opened = await outcome_of(self._open(reachable), f"cluster {reachable}")
             if isinstance(opened, Exception):
                 errors.append(opened)
@@ -139,8 +141,7 @@ class Call:
         if errors and not clusters:
             raise errors[0]
         if not clusters:
-            others = await self._granted()
-            self.notes.add(is_backup_server(next(iter(others))) if others else NO_CLUSTER)
+            self.notes.add(is_backup_server(others[0]) if others else NO_CLUSTER)
         return clusters
 
     async def explain(self, error: BaseException) -> str:

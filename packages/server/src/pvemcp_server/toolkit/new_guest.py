@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from proxmox_client import (
     Conflict,
@@ -21,18 +21,22 @@ from proxmox_client import (
     Qemu,
     Task,
     TaskFailed,
+    TaskOutcome,
 )
 from proxmox_client.api.resources import GuestType
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.errors import PartlyDone
+from pvemcp_server.errors import CallError, PartlyDone
 from pvemcp_server.toolkit.call import Call, Conversation, Decision
 from pvemcp_server.toolkit.guest_addresses import addresses_of
 from pvemcp_server.toolkit.guest_options import GuestOptions
 from pvemcp_server.toolkit.registry import tools
 from pvemcp_server.toolkit.task_wait import follow, outcome_fields, watch
 
+T = TypeVar("T")
+
 _MOST_VMIDS = 10  # that are tried if others take them first
 _STAGE = 100.0  # progress of one task
+_ADDRESS_SECONDS = 120  # that a started guest has to boot
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 4.0  # seconds between questions for its address
 
 
@@ -76,6 +80,7 @@ class NewGuest:
     made: str
     options: GuestOptions = field(default_factory=GuestOptions)
     start: bool = False
+    has_system: bool = True  # an operating system, which gets an address
     _tried: int = 1
     _ends: float = inf  # on the monotonic clock
     _stages: int = 0
@@ -127,21 +132,14 @@ class NewGuest:
             await self._step("its options were not set", self._set_options(api), self.start)
         if not self.start:
             return made | {"guest_status": "stopped"}
-        started = await self._step("it was not started", api.power("start"))
+        started: Task = await self._step("it was not started", api.power("start"))
         call.upids.append(started.upid.text)
-        if not waits:
+        if not waits or not await self._step("its start failed", self._ended(call, started)):
             call.notes.add("It is starting: GetVmStatus shows its state and its address.")
-            return made | {"guest_status": "starting"}
-        try:
-            await self._step("its start failed", self._watch(call, started))
-        except DeadlineExceeded:
-            call.notes.add("It is still starting: GetVmStatus shows its state and its address.")
-            return made | {"guest_status": "starting"}
+            return made | {"guest_status": "starting", "start_upid": started.upid.text}
         self.cluster.changed()
-        return made | {
-            "guest_status": "running",
-            "ip_addresses": await self._addresses(call, api),
-        }
+        addresses = await self._addresses(call, api)
+        return made | {"guest_status": "running", "ip_addresses": addresses}
 
     @property
     def _api(self) -> Qemu | Lxc:
@@ -177,7 +175,7 @@ class NewGuest:
             task = await self.act()
             call.upids.append(task.upid.text)
 
-    async def _watch(self, call: Call, task: Task) -> Any:
+    async def _watch(self, call: Call, task: Task) -> TaskOutcome:
         stage = _Stage(call.conversation, _STAGE * self._stages)
         self._stages += 1
         return await watch(
@@ -190,13 +188,19 @@ class NewGuest:
         parameters = self.options.parameters(self.kind, config.raw)
         await api.set_config(parameters, digest=config.digest)
 
-    async def _step(self, fact: str, step: Awaitable[Any], is_start_left: bool = False) -> Any:
+    async def _ended(self, call: Call, task: Task) -> bool:
+        """Wait for the task; return False if it still runs when the time is up."""
+        try:
+            await self._watch(call, task)
+        except DeadlineExceeded:
+            return False
+        return True
+
+    async def _step(self, fact: str, step: Awaitable[T], is_start_left: bool = False) -> T:
         """Take a step; raise PartlyDone with the `fact` if it fails."""
         try:
             return await step
-        except DeadlineExceeded:
-            raise
-        except ProxmoxError as error:
+        except (ProxmoxError, CallError) as error:
             also = ", nor was it started" if is_start_left else ""
             reason = await self.cluster.explain(error)
             message = f"{self.label} was {self.made}, but {fact}{also}: {reason}"
@@ -204,10 +208,13 @@ class NewGuest:
 
     async def _addresses(self, call: Call, api: Qemu | Lxc) -> list[str]:
         """Wait for its addresses; note why they are not known."""
+        if not self.has_system:
+            call.notes.add("Its address is known when a guest agent runs in it: GetVmStatus.")
+            return []
         if isinstance(api, Qemu) and not (await self._agent_enabled(api)):
             call.notes.add("Its address is not known: its option agent is off.")
             return []
-        pause = _FIRST_PAUSE
+        pause, ends = _FIRST_PAUSE, min(self._ends, monotonic() + _ADDRESS_SECONDS)
         while True:
             try:
                 found: Any = await (
@@ -221,7 +228,7 @@ class NewGuest:
                 found = []  # it boots
             if addresses := addresses_of(found):
                 return addresses
-            if monotonic() + pause >= self._ends or call.closing.is_set():
+            if monotonic() + pause >= ends or call.closing.is_set():
                 who = "guest agent answers" if isinstance(api, Qemu) else "address is there"
                 call.notes.add(f"No {who} yet; call GetVmStatus with vmid {self.vmid}.")
                 return []

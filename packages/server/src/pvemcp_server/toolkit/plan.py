@@ -11,14 +11,16 @@ from typing import Any
 from proxmox_client import (
     DeadlineExceeded,
     NodeUnreachable,
+    ProxmoxError,
     Task,
     TlsError,
     UnexpectedAnswer,
     Unreachable,
 )
-from pvemcp_server.clusters import Cluster, explain
+from pvemcp_server.clusters import Cluster, explain, reason_of
 from pvemcp_server.errors import Unanswered
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.needs import RequiredPrivilege
 from pvemcp_server.toolkit.task_wait import follow
 
 
@@ -33,6 +35,9 @@ class Plan:
     loses: str = ""  # a sentence on what cannot be restored; empty when nothing is lost
     discloses: str = ""  # a sentence on what a third party learns; empty when nothing is sent
     warnings: tuple[str, ...] = field(default=())  # facts to know before, no reason to refuse
+    report: Callable[[], Awaitable[Mapping[str, Any]]] | None = None
+    """Reads further fields of the answer after a write without a task."""
+    needs: tuple[RequiredPrivilege, ...] | None = None  # of these arguments; None: the tool's
     room: str = ""  # what the target has free at the moment: for the dry run only
     # the outcome as fields of the answer: of the task, and of steps after it
     finish: Callable[[Call, Task], Awaitable[dict[str, Any]]] = follow
@@ -77,9 +82,22 @@ async def carry_out(call: Call, plan: Plan) -> dict[str, Any]:
         plan.cluster.changed()
     answer: dict[str, Any] = {"success": True, **plan.ids}
     if task is None:
-        return answer
+        return {**answer, **await _reported(plan)}
     call.upids.append(task.upid.text)
     try:
         return answer | {"upid": task.upid.text} | await plan.finish(call, task)
     finally:
         plan.cluster.changed()
+
+
+async def _reported(plan: Plan) -> Mapping[str, Any]:
+    """Return the state after the write, as far as it can be read: the write itself is done."""
+    if plan.report is None:
+        return {}
+    try:
+        return await plan.report()
+    except ProxmoxError as error:
+        plan.cluster.notes.add(
+            f"It is done, and the state after it could not be read: {reason_of(error)}."
+        )
+        return {}

@@ -51,12 +51,17 @@ async def writable_cluster(
 ) -> Cluster:
     """Return the cluster of a write on a guest or node; raise Precondition if it is protected."""
     cluster = await cluster_with(call, name, vmids=vmids, nodes=nodes)
+    require_unprotected(cluster)
+    return cluster
+
+
+def require_unprotected(cluster: Cluster) -> None:
+    """Raise Precondition if the cluster is protected."""
     if cluster.protected:
         raise Precondition(
             f"Cluster {cluster.name} is protected: this server may not change anything on it.",
             hint="An administrator can remove the protection on the Clusters page.",
         )
-    return cluster
 
 
 async def target_guest(

@@ -3,7 +3,7 @@
 import re
 from typing import Any, Final
 
-from proxmox_client.emulator.errors import TaskFailed
+from proxmox_client.emulator.errors import ApiError, TaskFailed
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Disk, Guest, Kind
 from proxmox_client.emulator.state.sizes import GIB, MIB, format_size
@@ -13,6 +13,7 @@ from proxmox_client.emulator.tasks.runner import TaskContext, TaskFunction
 
 BYTES_PER_SECOND: Final = 1200 * MIB
 MAX_SECONDS: Final = 30.0
+IMPORT: Final = "import-from="
 CLOUD_INIT: Final = re.compile(r"([\w.-]+):(?:\d+/)?vm-\d+-cloudinit(?:\.\w+)?(?=,|$)")
 CLOUD_INIT_REQUEST: Final = re.compile(r"([\w.-]+):cloudinit(?:,.*)?")
 SLOTS: Final = ("scsi", "virtio", "sata", "ide", "rootfs", "mp", "efidisk", "tpmstate")
@@ -35,14 +36,25 @@ def allocate(state: ClusterState, guest: Guest, slot: str, config: dict[str, Any
     storage, _, size = request.partition(":")
     if not size.replace(".", "", 1).isdigit() or storage not in state.storages:
         return []
-    volume = _new_volume(state, guest, state.storages[storage], int(float(size) * GIB))
-    options = [part for part in rest.split(",") if part and not part.startswith("format=")]
+    parts = [part for part in rest.split(",") if part]
+    source = next((part[12:] for part in parts if part.startswith(IMPORT)), "")
+    capacity = volume_named(state, guest.node, source).size if source else int(float(size) * GIB)
+    volume = _new_volume(state, guest, state.storages[storage], capacity)
+    options = [part for part in parts if not part.startswith(("format=", IMPORT))]
     disk = ",".join([volume.volid, *options, f"size={format_size(volume.size)}"])
     config[slot] = disk
     return [
         f"Formatting '{volume.name}', fmt={volume.format} size={volume.size}",
         f"{slot}: successfully created disk '{disk}'",
     ]
+
+
+def volume_named(state: ClusterState, node: str, volid: str) -> Volume:
+    """Return a volume on a node; raise ApiError if it does not exist."""
+    volume = state.storage(volid.partition(":")[0]).volumes(node).get(volid)
+    if volume is None:
+        raise ApiError(f"volume '{volid}' does not exist")
+    return volume
 
 
 def copy_cloud_init(context: TaskContext, copy: Guest, storage: str | None) -> None:

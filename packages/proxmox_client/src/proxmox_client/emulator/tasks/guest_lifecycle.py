@@ -5,22 +5,28 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from proxmox_client.emulator.errors import TaskFailed
+from proxmox_client.emulator.errors import ApiError, TaskFailed
 from proxmox_client.emulator.parameters import stored, typed
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Agent, Guest, Kind, disks_of
 from proxmox_client.emulator.state.load import Load
 from proxmox_client.emulator.state.sizes import GIB
 from proxmox_client.emulator.state.storage import Volume
-from proxmox_client.emulator.tasks.disks import allocate, copy_cloud_init, copy_disk
+from proxmox_client.emulator.tasks.disks import (
+    IMPORT,
+    allocate,
+    copy_cloud_init,
+    copy_disk,
+    volume_named,
+)
 from proxmox_client.emulator.tasks.locks import locked
 from proxmox_client.emulator.tasks.power import start as start_work
 from proxmox_client.emulator.tasks.runner import TaskContext, TaskFunction
 from proxmox_client.schema import Endpoint
 
 MAC: Final = re.compile(r"(?:[0-9A-F]{2}:){5}[0-9A-F]{2}", re.IGNORECASE)
-CLONE_BOOT_SECONDS: Final = 8
-"""Seconds after the start of a cloned virtual machine until its agent answers."""
+BOOT_SECONDS: Final = 8
+"""Seconds after the start of a new virtual machine until its agent answers."""
 NOT_CONFIG: Final = frozenset(
     {"node", "vmid", "start", "pool", "ostemplate", "storage", "force", "password", "archive"}
     | {"restore", "unique", "live-restore", "ssh-public-keys", "bwlimit"}
@@ -71,7 +77,7 @@ def restore(
             _renew_identity(guest)
         await _create(state, guest, options)(context)
         if original is not None:  # the same operating system, with its agent
-            guest.agent, guest.honors_shutdown = _agent_of_clone(original, vmid), True
+            guest.agent, guest.honors_shutdown = _agent_of_clone(original, guest), True
 
     return run
 
@@ -107,10 +113,12 @@ def _config_in_backup(
 
 def _create(state: ClusterState, guest: Guest, options: Mapping[str, Any]) -> TaskFunction:
     async def run(context: TaskContext) -> None:
+        _require_files(state, guest, options)
         guest.created, guest.load = state.now, Load(phase=guest.vmid)
-        # A new VM has no operating system that could react to a shutdown request
-        guest.honors_shutdown = guest.kind is Kind.LXC
-        guest.agent = Agent() if guest.kind is Kind.LXC else None
+        # A new VM without an image has no operating system that could react to a shutdown request
+        has_system = guest.kind is Kind.LXC or any(IMPORT in str(v) for v in guest.config.values())
+        guest.honors_shutdown = has_system
+        guest.agent = _new_agent(guest) if has_system else None
         state.guests[guest.vmid] = guest
         for slot in list(guest.config):
             context.log(*allocate(state, guest, slot, guest.config))
@@ -122,6 +130,30 @@ def _create(state: ClusterState, guest: Guest, options: Mapping[str, Any]) -> Ta
             await start_work(state, guest.kind, guest.node, guest.vmid)(context)
 
     return run
+
+
+def _require_files(state: ClusterState, guest: Guest, options: Mapping[str, Any]) -> None:
+    """Raise TaskFailed for an ISO, an image or a template that does not exist."""
+    values = [str(value) for value in guest.config.values()]
+    files = [value.partition(",")[0] for value in values if ":iso/" in value]
+    files += [value.partition(IMPORT)[2].partition(",")[0] for value in values if IMPORT in value]
+    if ":" in (template := str(options.get("ostemplate", ""))):
+        files.append(template)
+    for volid in files:
+        try:
+            volume_named(state, guest.node, volid)
+        except ApiError as error:
+            reason = f"unable to create {guest.kind.word} {guest.vmid} - {error}"
+            raise TaskFailed(reason) from error
+
+
+def _new_agent(guest: Guest) -> Agent:
+    """Return the agent of a new guest, with an address by DHCP; a container may have no DHCP."""
+    if guest.kind is Kind.LXC and "ip=dhcp" not in str(guest.config.get("net0", "")):
+        return Agent()
+    address = f"10.40.{guest.vmid // 200 % 256}.{guest.vmid % 200 + 20}"
+    boot_seconds = BOOT_SECONDS if guest.kind is Kind.QEMU else 0
+    return Agent(addresses=(address,), boot_seconds=boot_seconds)
 
 
 def _set_defaults(state: ClusterState, guest: Guest) -> None:
@@ -165,7 +197,7 @@ def clone(source: Guest, newid: int, target: str, options: Mapping[str, Any]) ->
         snapshot = source.snapshots.get(str(options.get("snapname")))
         config = dict(snapshot.config if snapshot else source.config)
         copy = Guest(newid, kind, target, config, state.now, load=Load(phase=newid))
-        copy.honors_shutdown, copy.agent = source.honors_shutdown, _agent_of_clone(source, newid)
+        copy.honors_shutdown, copy.agent = source.honors_shutdown, _agent_of_clone(source, copy)
         for key in ("template", "lock", "protection", "parent", "snaptime"):
             copy.config.pop(key, None)
         copy.config["lock"] = "clone"
@@ -190,13 +222,18 @@ def clone(source: Guest, newid: int, target: str, options: Mapping[str, Any]) ->
     return run
 
 
-def _agent_of_clone(source: Guest, newid: int) -> Agent | None:
+def _agent_of_clone(source: Guest, copy: Guest) -> Agent | None:
     """Return the agent of a clone, which boots with an address by DHCP of its own."""
     if source.agent is None:
         return None
-    address = f"10.40.{newid // 200 % 256}.{newid % 200 + 20}"
-    seconds = CLONE_BOOT_SECONDS if source.kind is Kind.QEMU else 0
-    return replace(source.agent, addresses=(address,), boot_seconds=seconds, processes={}, files={})
+    new = _new_agent(copy)
+    return replace(
+        source.agent,
+        addresses=new.addresses,
+        boot_seconds=new.boot_seconds,
+        processes={},
+        files={},
+    )
 
 
 def _renew_identity(guest: Guest) -> None:

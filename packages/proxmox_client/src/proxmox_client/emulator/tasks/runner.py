@@ -73,6 +73,8 @@ class TaskRunner:
         if running := self._running.get(task.upid):
             task.stopping = True
             running.cancel()
+        elif task.running:  # one that a scenario has, without work
+            self._finish(task, task.outcome or STOPPED)
 
     def kill_on(self, node: str) -> None:
         """Kill all tasks of a node that failed."""

@@ -3,7 +3,10 @@
 from pvemcp_server.tools.guests import (
     clone,
     config,
+    config_update,
+    creation,
     deletion,
+    disks,
     explanation,
     migration,
     power,
@@ -15,7 +18,10 @@ from pvemcp_server.tools.guests import (
 __all__ = [
     "clone",
     "config",
+    "config_update",
+    "creation",
     "deletion",
+    "disks",
     "explanation",
     "migration",
     "power",

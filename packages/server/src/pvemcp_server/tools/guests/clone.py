@@ -49,7 +49,7 @@ _LINKED_CONTAINERS: Final = frozenset({"zfspool", "rbd", "lvmthin", "btrfs"})
     title="Clone guest",
     area=Area.VMS,
     effect=Effect.WRITE,
-    needs=(needs.GUESTS, needs.CLONE, needs.ALLOCATE, needs.SPACE),
+    needs=(needs.GUESTS, needs.CLONE, needs.ALLOCATE, needs.SPACE, needs.BRIDGES),
 )
 async def clone_vm(
     call: Call,

@@ -206,13 +206,17 @@ async def _guest_lines(
             f"Of {counted(long, 'task')} only the last {share:,} lines are here; `upid` reads more "
             "of one."
         )
-    return [
-        LoggedLine(time=task.start_time, source=task.type, text=mask_line(line), upid=upid)
-        for upid, task in newest.items()
-        for line in reversed(
-            _about(guest.vmid, logs.get(upid, [])) if upid in shared else logs.get(upid, [])
-        )
-    ]
+
+    def logged() -> list[LoggedLine]:
+        return [
+            LoggedLine(time=task.start_time, source=task.type, text=mask_line(line), upid=upid)
+            for upid, task in newest.items()
+            for line in reversed(
+                _about(guest.vmid, logs.get(upid, [])) if upid in shared else logs.get(upid, [])
+            )
+        ]
+
+    return await to_thread(logged)  # a guest may write long lines, which take seconds
 
 
 def _newest(found: list[Task], until: datetime | None) -> list[Task]:
@@ -240,10 +244,13 @@ async def _task_lines(cluster: Cluster, upid: Upid, most: int) -> list[LoggedLin
         lines = await cluster.pve.task(upid).tail(most)
     except NotFound:
         raise unknown_task(cluster, upid.text) from None
-    return [
-        LoggedLine(time=None, source=upid.type, text=mask_line(line), upid=upid.text)
-        for line in reversed(lines)
-    ]
+    # a guest may write long lines, which take seconds
+    return await to_thread(
+        lambda: [
+            LoggedLine(time=None, source=upid.type, text=mask_line(line), upid=upid.text)
+            for line in reversed(lines)
+        ]
+    )
 
 
 def _zone(clock: NodeTime) -> tzinfo:

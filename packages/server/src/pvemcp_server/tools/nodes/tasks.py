@@ -2,17 +2,19 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from proxmox_client import DeadlineExceeded, NotFound, TaskFailed, Upid
+from proxmox_client import Task as ProxmoxTask
 from proxmox_client.api.tasks import TaskStatus
 from proxmox_client.errors import means_no_quorum
-from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.clusters.explain import LACKS_QUORUM
-from pvemcp_server.errors import BadArgument, UnknownName
+from pvemcp_server.clusters.explain import LACKS_QUORUM, quoted
+from pvemcp_server.errors import BadArgument, Precondition, UnknownName
 from pvemcp_server.query.values import time_of
 from pvemcp_server.tables import LoadRequest, Task, tasks
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
@@ -29,8 +31,10 @@ from pvemcp_server.toolkit.arguments import (
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import cluster_with, clusters_with
 from pvemcp_server.toolkit.lists import listed, newest_first
+from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Document, Rows, document, tool
 from pvemcp_server.toolkit.task_wait import watch
+from pvemcp_server.toolkit.write_target import require_no_protected_tag, require_unprotected
 
 _MOST_TASKS = 500  # of an answer
 
@@ -48,6 +52,25 @@ Limit = Annotated[int, Clamp(_MOST_TASKS), Field(ge=1, le=_MOST_TASKS, descripti
 UpidText = Annotated[str, Field(max_length=512, description="Task id, from a write or ListTasks")]
 Wait = Annotated[int, Field(ge=0, description="Wait this long for its end")]
 LogLines = Annotated[int, Field(ge=0, le=500, description="Last lines of its log")]
+
+_STOPS_IN = 5  # seconds
+_LOST_OTHERWISE = "What it has not done yet stays undone, and it may leave a lock."
+_INCOMPLETE = "An incomplete guest may be left, which has to be deleted."
+_LOST = {
+    "vzdump": "The backup that it writes is discarded.",
+    "qmigrate": "The guest stays where it is; copies on the target, and a lock, may be left.",
+    "vzmigrate": "The guest stays where it is, maybe stopped; copies and a lock may be left.",
+    "qmmove": "The disk stays where it is, and its copy is discarded.",
+    **dict.fromkeys(("qmrestore", "vzrestore", "qmcreate", "vzcreate"), _INCOMPLETE),
+    **dict.fromkeys(("qmclone", "vzclone"), _INCOMPLETE),
+    **dict.fromkeys(
+        ("qmsnapshot", "vzsnapshot", "qmdelsnapshot", "vzdelsnapshot"),
+        "An incomplete snapshot and a lock may be left.",
+    ),
+    **dict.fromkeys(
+        ("qmrollback", "vzrollback"), "The guest may be left between two states, with a lock."
+    ),
+}
 
 _OUTCOMES = {
     "running": {"running"},
@@ -189,6 +212,56 @@ async def get_task(
     if state.ok is False and any(map(means_no_quorum, [state.exit_status or "", *state.log])):
         call.notes.add(f"{LACKS_QUORUM}: this is why the task failed.")
     return document(state)
+
+
+@tool(
+    "StopTask",
+    area=Area.NODES,
+    effect=Effect.DESTROY,
+    toolset=Toolset.MAINTENANCE,
+    needs=(needs.NODES, needs.FOREIGN_TASKS),
+)
+async def stop_task(call: Call, *, cluster_name: ItsCluster = None, upid: UpidText) -> Plan:
+    """Stop a running task before it has ended."""
+    cluster, parsed = await visible_task(call, cluster_name, upid)
+    require_unprotected(cluster)
+    await cluster.require_not_offline(parsed.node)
+    task = cluster.pve.task(parsed)
+    try:
+        status = await task.status()
+    except NotFound:
+        raise unknown_task(cluster, upid) from None
+    vmid = int(parsed.id) if parsed.id.isdecimal() else None
+    guest = (await cluster.inventory.view()).by_vmid.get(vmid or 0)
+    label = f"{guest.type} {guest.vmid}" if guest else parsed.id
+    if guest is not None:
+        await require_no_protected_tag(call, cluster, guest.tag_list, label)
+    if not status.running:
+        ended = status.exit_status or "unexpected status"
+        raise Precondition(f"The task has ended already: {quoted(ended)}.")
+    account = f"{parsed.user}!{parsed.token}" if parsed.token else parsed.user
+    about = f" of {label}" if label else ""
+    is_own = account == cluster.account
+    return Plan(
+        cluster=cluster,
+        would=f"Stop the task {parsed.type}{about} on {parsed.node} of {cluster.name}, which "
+        f"{account} started.",
+        loses=_LOST.get(parsed.type, _LOST_OTHERWISE),
+        ids={"upid": parsed.text},
+        act=task.stop,
+        report=partial(_ended, call, task),
+        needs=() if is_own else None,
+    )
+
+
+async def _ended(call: Call, task: ProxmoxTask) -> dict[str, Any]:
+    """Return the outcome of a task that is being stopped, which takes a moment."""
+    try:
+        outcome = await task.outcome(timeout=_STOPS_IN)
+    except DeadlineExceeded:
+        call.notes.add("It has not ended yet: GetTask with this upid returns its outcome.")
+        return {"task_status": "running"}
+    return {"task_status": "stopped", "exit_status": outcome.exit_status}
 
 
 async def visible_task(call: Call, cluster_name: str | None, text: str) -> tuple[Cluster, Upid]:
