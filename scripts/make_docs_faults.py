@@ -189,6 +189,10 @@ OTHERS: Final = (
     Message("Proxmox logs the new options of VMs: {more}.", "", ""),
     Message("`latest_time` of ListNodeRrdData is when an offline node was last up.", "", ""),
     Message("The setting history_minutes keeps more.", "", ""),
+    Message("The task runs on in Proxmox: GetTask with this upid returns its outcome.", "", ""),
+    Message(
+        "If it fails, an incomplete guest with this VMID may be left: DeleteVm removes it.", "", ""
+    ),
     Message("Paused VMs count as running here, unless a condition names paused.", "", ""),
     Message("wearout is the remaining life: 100 is new, 0 is worn out.", "", ""),
     Message("The newest {n}; use a larger limit or filters for more.", "", ""),

@@ -54,10 +54,51 @@ async def test_a_guest_is_restored_from_its_backup(admin, lab):
     assert [new[key] for key in same] == [old[key] for key in same]
 
 
-async def test_restoring_a_missing_backup_fails(admin):
-    params = {"vmid": 700, "archive": "shared:backup/vzdump-qemu-1-2026_01_01-00_00_00.vma"}
-    status = await admin.task("POST", "/nodes/pve1/qemu", **params)
-    assert status["exitstatus"].endswith("does not exist")
+async def test_restoring_a_missing_backup_is_refused(admin, reason_of):
+    volid = "shared:backup/vzdump-qemu-1-2026_01_01-00_00_00.vma"
+    response = await admin.request("POST", "/nodes/pve1/qemu", vmid=700, archive=volid)
+    assert reason_of(response) == f"volume '{volid}' does not exist"
+
+
+async def test_a_restore_that_fails_leaves_an_empty_guest(admin, reason_of):
+    await back_up(admin)
+    (row,) = await backups(admin)
+    params = {"vmid": 700, "archive": row["volid"]}
+    failed = await admin.task("POST", "/nodes/pve1/qemu", **params, storage="nope")
+    assert failed["exitstatus"].endswith("storage 'nope' does not exist")
+    assert (await admin.get("/nodes/pve1/qemu/700/config")).keys() == {"digest"}
+    again = await admin.request("POST", "/nodes/pve1/qemu", **params)
+    assert "VM 700 already exists on node 'pve1'" in reason_of(again)
+
+
+async def test_a_restore_over_a_guest_needs_force_and_that_it_is_stopped(admin, lab, reason_of):
+    await back_up(admin)
+    (row,) = await backups(admin)
+    params = {"vmid": 100, "archive": row["volid"], "force": 1}
+    running = await admin.task("POST", "/nodes/pve1/qemu", **params)
+    assert running["exitstatus"] == "unable to restore VM 100 - vm is running"
+    await admin.task("POST", "/nodes/pve1/qemu/100/status/stop")
+    lab.state.guests[100].config["protection"] = 1
+    protected = await admin.task("POST", "/nodes/pve1/qemu", **params)
+    assert protected["exitstatus"] == "unable to restore VM 100 - - protection mode enabled"
+    del lab.state.guests[100].config["protection"]
+    lab.state.guests[100].config["cores"] = 99
+    assert (await admin.task("POST", "/nodes/pve1/qemu", **params))["exitstatus"] == "OK"
+    assert lab.state.guests[100].config["cores"] != 99
+    elsewhere = await admin.request("POST", "/nodes/pve1/qemu", **{**params, "vmid": 101})
+    assert "File exists" in reason_of(elsewhere)
+
+
+async def test_a_restored_copy_has_other_mac_addresses_if_it_shall_be_unique(admin):
+    await back_up(admin)
+    (row,) = await backups(admin)
+    for vmid, unique in ((700, 0), (701, 1)):
+        params = {"vmid": vmid, "archive": row["volid"], "unique": unique}
+        await admin.task("POST", "/nodes/pve1/qemu", **params)
+    old, same, new = [
+        (await admin.get(f"/nodes/pve1/qemu/{vmid}/config"))["net0"] for vmid in (100, 700, 701)
+    ]
+    assert (same == old, new == old) == (True, False)
 
 
 async def test_only_mount_points_with_backup_1_are_included(admin, lab):

@@ -178,6 +178,34 @@ async def test_an_unknown_task_is_not_found(client):
 
 
 @pytest.mark.parametrize("vmid", [100, 104], ids=["machine", "container"])
+async def test_a_guest_is_destroyed_once_it_is_stopped(vmid, client, lab):
+    # Quirk 48.
+    guest = await client.guest(vmid)
+    with pytest.raises(Conflict, match="is running"):
+        await guest.destroy()
+    with anyio.fail_after(20):
+        await (await guest.power("stop")).wait()
+        assert (await (await guest.destroy(purge=True)).wait()).ok
+    assert vmid not in lab.state.guests
+
+
+@pytest.mark.parametrize("vmid", [100, 104], ids=["machine", "container"])
+async def test_a_backup_has_the_configuration_of_its_guest(vmid, client):
+    guest = await client.guest(vmid)
+    node = client.node(guest.node)
+    await (await node.vzdump([vmid], storage="shared")).wait()
+    (backup,) = await client.storage(guest.node, "shared").content("backup", vmid)
+    inside, outside = await node.backup_config(backup.volid), await guest.config()
+    assert type(inside) is type(outside)
+    assert (inside.name, inside.memory_mb, inside.tags) == (
+        outside.name,
+        outside.memory_mb,
+        outside.tags,
+    )
+    assert [disk.volume for disk in inside.disks] == [disk.volume for disk in outside.disks]
+
+
+@pytest.mark.parametrize("vmid", [100, 104], ids=["machine", "container"])
 async def test_a_configuration_is_written_for_its_digest_only(vmid, client):
     guest = await client.guest(vmid)
     before = (await guest.configs()).current

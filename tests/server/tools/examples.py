@@ -28,15 +28,21 @@ class Place:
     moved_vmid: int
     target_node: str
     disks: str  # another storage for disks of `vmid`
+    stopped: tuple[int, str]  # a stopped guest on `node`: VMID and name
 
 
 HOME_LAB: Final = Place(
-    "home-lab", "pve", 101, 102, "pre-zigbee", "local", "nas-backup", 101, "pve", "local-lvm"
+    *("home-lab", "pve", 101, 102, "pre-zigbee", "local", "nas-backup", 101, "pve", "local-lvm"),
+    stopped=(110, "fedora-test"),
 )
 PROD: Final = Place(
-    "prod", "pve01", 101, 102, "before-pg16", "local", "pbs-main", 101, "pve02", "local-zfs"
+    *("prod", "pve01", 101, 102, "before-pg16", "local", "pbs-main", 101, "pve02", "local-zfs"),
+    stopped=(9001, "tpl-win2025"),
 )
-GENERATED: Final = Place("lab", "pve1", 100, 101, "before", "local", "shared", 100, "pve2", "local")
+GENERATED: Final = Place(
+    *("lab", "pve1", 100, 101, "before", "local", "shared", 100, "pve2", "local"),
+    stopped=(103, "cache-103"),
+)
 
 
 def examples(place: Place) -> dict[str, Arguments]:
@@ -50,6 +56,7 @@ def examples(place: Place) -> dict[str, Arguments]:
     guests = {**cluster, "vmids": [place.vmid]}
     node = {**cluster, "node": place.node}
     storage = {**node, "storage": place.storage}
+    vmid, name = place.stopped
     upid = f"UPID:{place.node}:00001000:00001000:6B02AC99:qmstart:{place.vmid}:root@pam:"
     return {
         "ListClusters": {},
@@ -83,6 +90,7 @@ def examples(place: Place) -> dict[str, Arguments]:
             "template": f"{place.storage}:vztmpl/old.tar.zst",
         },
         "BackupVm": {**guests, "storage": place.backups},
+        "DeleteVm": {**cluster, "vmid": vmid, "name": name},
         "ListNodes": cluster,
         "GetNodeStatus": node,
         "CheckMaintenance": node,
@@ -103,6 +111,8 @@ def examples(place: Place) -> dict[str, Arguments]:
         "ListIsos": storage,
         "ListTemplates": storage,
         "ListBackupJobs": cluster,
+        "GetBackupContents": {**cluster, "backup": str(place.vmid)},
+        "RestoreBackup": {**cluster, "backup": str(place.vmid)},
         "DownloadIso": {
             **storage,
             "url": "https://151.101.2.132/new.iso",
@@ -124,8 +134,12 @@ def examples(place: Place) -> dict[str, Arguments]:
 
 
 def add_old_volumes(state: ClusterState, place: Place) -> None:
-    """Add what the examples delete and stop: volumes and a task; and a container template."""
+    """Add what the examples delete and stop: volumes and a task; a backup, and a template."""
     add_running_task(state, place)
+    volid = f"{place.storage}:backup/vzdump-qemu-{place.vmid}-2026_01_01-00_00_00.vma.zst"
+    backup = Volume(volid, "backup", "vma.zst", 2**20, 1, place.vmid, subtype="qemu")
+    backup.config = f"memory: 512\nname: old\nscsi0: {place.disks}:vm-1-disk-0,size=1G\n"
+    state.storages[place.storage].put(place.node, backup)
     for name, content in (
         ("backup/old.vma.zst", "backup"),
         ("iso/old.iso", "iso"),

@@ -37,7 +37,13 @@ BOTH: Final = {
 NODE: Final = {
     name: arguments
     for name, arguments in examples(
-        replace(PROD, node="pve02", vmid=200, snapshot="after-cert-renewal")
+        replace(
+            PROD,
+            node="pve02",
+            vmid=200,
+            snapshot="after-cert-renewal",
+            stopped=(151, "k8s-node-08"),
+        )
     ).items()
     if name not in WITHOUT_REQUESTS
 } | {

@@ -15,6 +15,7 @@ WRITES = {
     "DeleteVmSnapshot": {"snapshot_name": "release-4-3"},
     "RollbackVmSnapshot": {"snapshot_name": "release-4-3"},
     "BackupVm": {"storage": "nfs-archive"},
+    "DeleteVm": {"name": "web-frontend"},
     "MigrateVm": {"target_node": "pve02", "online": True},
     "UpdateVmConfig": {"description": "new"},
     "ResizeVmDisk": {"disk": "scsi0", "size": "+1G"},

@@ -20,7 +20,7 @@ WRITES = [each for each in QUESTIONS.values() if each.writes]
 
 
 async def compare(client, question):
-    """Ask with a key that has no toolset, as new keys are, unless the question needs one."""
+    """Ask with a key that has no toolset, as new keys are, unless the question names one."""
     asked = await ask(replace(client, toolsets=question.toolsets), question)
     states = {name: each.emulated.state for name, each in client.clusters.connected.items()}
     assert differences(question, Demo(states), asked.replies) == []

@@ -21,6 +21,7 @@ WRITES = {
     "CloneVm": ({"source": "105", "name": "copy"}, "ceph-vm on pve01 has "),
     "MigrateVm": (MOVE, "pve02 has "),
     "BackupVm": ({"vmid": 200, "storage": "nfs-archive"}, "nfs-archive on pve02 has "),
+    "RestoreBackup": ({"backup": "101"}, "ceph-vm on pve01 has "),
     "CreateVmSnapshot": (examples(EXAMPLES)["CreateVmSnapshot"], "ceph-vm on pve01 has "),
     "ResizeVmDisk": (examples(EXAMPLES)["ResizeVmDisk"], "ceph-vm on pve01 has "),
     "MoveVmDisk": (examples(EXAMPLES)["MoveVmDisk"], "local-zfs on pve01 has "),

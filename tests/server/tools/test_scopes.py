@@ -106,6 +106,7 @@ PLACES = [
         )
     ),
     ("BackupVm", {"vmid": 105}, {"storage": ("pbs-main", "nothing")}),
+    ("RestoreBackup", {"backup": "105"}, {"node": ("pve01", "pve77")}),
     ("MoveVmDisk", {"vmid": 105, "disk": "scsi0"}, {"target_storage": ("local-zfs", "nothing")}),
     ("DownloadIso", examples(PLACE)["DownloadIso"], {"node": ("pve01", "pve77")}),
     ("DownloadIso", examples(PLACE)["DownloadIso"], {"storage": ("nfs-iso", "nothing")}),

@@ -39,6 +39,7 @@ READS = [
 async def test_every_read_works_on_every_version(open_client, version, nodes):
     scenario = Scenario.cluster("lab", version=version, nodes=nodes, guests=8)
     async with open_client(scenario) as client:
+        add_old_volumes(client["lab"].emulated.state, GENERATED)
         for tool, arguments in READS:
             answer = await client(tool, **arguments)
             assert not answer.failed, f"{tool}: {answer.text}"

@@ -98,7 +98,7 @@ async def test_a_container_is_created_and_started(client):
     assert guest.config["rootfs"].endswith("size=8G")
     assert answer.data["ip_addresses"] == list(guest.addresses)
     assert SECRET not in repr((answer, client.audit.events, guest.config))
-    assert answer.data["undo"].endswith(f"`pct destroy {guest.vmid}`")
+    assert answer.data["undo"] == f"DeleteVm with vmid {guest.vmid} and name 'new-ct'"
 
 
 @pytest.mark.parametrize(

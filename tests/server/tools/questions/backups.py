@@ -77,15 +77,22 @@ def space_by_guest(demo, answer):
     "B19",
     "Restore the config of 101 from last week's backup",
     call("ListBackups", vmid=101, cluster_name="prod"),
-    no_tool=("RestoreBackup",),
+    lambda listed: call(
+        "GetBackupContents", cluster_name="prod", backup=listed.column("volid")[-1]
+    ),
+    toolsets=frozenset({"lifecycle"}),
+    tokens=1_500,
 )
-def backup_with_a_configuration(demo, listed):
+def configuration_in_a_backup(demo, listed, contents):
     of_guest = [
         volume
         for state, volume in backups(demo, lambda volume: volume.vmid == 101)
         if state is demo.prod
     ]
     yield listed.set("volid"), {volume.volid for volume in of_guest}
+    [volume] = [volume for volume in of_guest if volume.volid == contents.data["volid"]]
+    assert f"memory: {contents.data['memory_mb']}\n" in volume.config
+    assert f"name: {contents.data['name']}\n" in volume.config
 
 
 @question("B46", "Which backup jobs are disabled or have no retention?", call("ListBackupJobs"))

@@ -132,7 +132,7 @@ def reboot_a_container(demo, found, done):
     lambda found: [
         call("StopTask", cluster_name="prod", upid=upid) for upid in found.column("upid")
     ],
-    toolsets=frozenset({"tasks"}),
+    toolsets=frozenset({"maintenance"}),
     writes=True,
 )
 def stop_what_runs(demo, found, *done):
@@ -144,7 +144,7 @@ def stop_what_runs(demo, found, *done):
     "B51",
     "Unlock VM 118",
     call("UnlockVm", cluster_name="prod", vmid=118),
-    toolsets=frozenset({"tasks"}),
+    toolsets=frozenset({"maintenance"}),
     calls=1,
     writes=True,
 )

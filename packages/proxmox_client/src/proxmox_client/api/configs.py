@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Self
+from urllib.parse import unquote
 
 import msgspec
 from msgspec import field
@@ -23,6 +24,7 @@ _OF_NETWORK = frozenset(
     {"model", "type", "macaddr", "hwaddr", "bridge", "tag", "firewall", "link_down", "rate"}
     | {"name", "ip", "ip6"}
 )
+_MAP = "#qmdump#"  # which drive is which part of the archive
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -246,6 +248,29 @@ class LxcConfig(GuestConfig, frozen=True):
     def memory_mb(self) -> int:
         """The memory in MiB."""
         return self.memory
+
+
+def read_config(text: str) -> QemuConfig | LxcConfig:
+    """Parse a guest's configuration file, as a backup has it.
+
+    A comment is the description, percent-encoded; containers alone have a `rootfs`.
+    """
+    raw: dict[str, Any] = {}
+    description, further = [], []
+    for line in text.splitlines():
+        name, colon, value = line.partition(": ")
+        if line.startswith("#"):
+            if not line.startswith(_MAP):
+                description.append(unquote(line[1:]))
+        elif name.startswith("lxc.") and colon:
+            further.append([name, value.strip()])
+        elif colon:
+            raw[name.strip()] = value.strip()
+    if description:
+        raw["description"] = "\n".join(description)
+    if further:
+        raw["lxc"] = further
+    return (LxcConfig if "rootfs" in raw else QemuConfig).of(raw)
 
 
 def bytes_of(size: str | None) -> int | None:

@@ -223,6 +223,17 @@ class Guest(Generic[C]):
         path = self._path("snapshot", name, "rollback")
         return self._task(await self._transport.post(path, start=start))
 
+    async def destroy(self, *, purge: bool | None = None) -> Task:
+        """DELETE …. Needs VM.Allocate. The guest has to be stopped.
+
+        Its firewall rules and the ACL entries about it go too; `purge` also removes it from backup
+        jobs, replication and HA, without which Conflict. Volumes that it owns and that its
+        configuration and snapshots don't name stay.
+
+        Source: PVE/API2/Qemu.pm, PVE/API2/LXC.pm.
+        """
+        return self._task(await self._transport.delete(self._path(), purge=purge))
+
     async def clone(
         self,
         new_vmid: int,

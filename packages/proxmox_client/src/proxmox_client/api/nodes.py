@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 from msgspec import field
 
+from proxmox_client.api.configs import LxcConfig, QemuConfig, read_config
 from proxmox_client.api.firewall import Firewall
 from proxmox_client.api.hardware import (
     BootInfo,
@@ -27,7 +28,7 @@ from proxmox_client.api.storage import StorageContentKind, StorageStatus
 from proxmox_client.api.tasks import LogLine, Task, TaskRow, TaskSource
 from proxmox_client.json_decoder import Answer
 from proxmox_client.paths import join
-from proxmox_client.transport import Parameter, Parameters, Transport
+from proxmox_client.transport import Parameter, Parameters, Transport, converted
 
 BackupMode = Literal["snapshot", "suspend", "stop"]
 Compression = Literal["0", "1", "gzip", "lzo", "zstd"]
@@ -347,6 +348,17 @@ class Node:
         }
         upid = await self._transport.post(self._path("vzdump"), **parameters)
         return Task.started(self._transport, upid)
+
+    async def backup_config(self, volid: str) -> QemuConfig | LxcConfig:
+        """GET /nodes/{node}/vzdump/extractconfig. The configuration of the guest in a backup.
+
+        Needs VM.Backup on the guest and Datastore.AllocateSpace on the storage.
+
+        Source: PVE/API2/VZDump.pm.
+        """
+        path = self._path("vzdump", "extractconfig")
+        text = await self._transport.get(path, str, volume=volid)
+        return converted(path, text, read_config)
 
     async def create_qemu(self, vmid: int, options: Mapping[str, Parameter]) -> Task:
         """POST /nodes/{node}/qemu. Needs VM.Allocate on the VMID or on the option `pool`.

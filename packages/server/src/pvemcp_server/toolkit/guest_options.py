@@ -18,7 +18,7 @@ from proxmox_client.json_decoder import split_list
 from proxmox_client.properties import parse
 from pvemcp_server.errors import BadArgument, counted
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import Rule
+from pvemcp_server.toolkit.arguments import INTEGER, Rule
 from pvemcp_server.toolkit.needs import RequiredPrivilege
 
 Parameters = dict[str, str | int]
@@ -32,16 +32,14 @@ GuestName = Annotated[
     ),
     Rule("a guest's name is a DNS name: letters, digits, hyphens and dots"),
 ]
-NUMBER = WithJsonSchema({"type": "integer"})  # without bounds: errors name them
-
-NewVmId = Annotated[int | None, NUMBER, Field(ge=100, le=999_999_999, description="New VMID")]
+NewVmId = Annotated[int | None, INTEGER, Field(ge=100, le=999_999_999, description="New VMID")]
 PoolName = Annotated[
     str | None,
     Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=200, description="Pool"),
     Rule("a pool is letters, digits, dots, hyphens, underscores; / before a nested one"),
 ]
-Cores = Annotated[int | None, NUMBER, Field(ge=1, le=8192, description="Cores")]
-Memory = Annotated[int | None, NUMBER, Field(ge=16, le=1 << 24, description="MiB")]
+Cores = Annotated[int | None, INTEGER, Field(ge=1, le=8192, description="Cores")]
+Memory = Annotated[int | None, INTEGER, Field(ge=16, le=1 << 24, description="MiB")]
 _Tag = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=124),
@@ -62,8 +60,8 @@ NetworkDevice = Annotated[
     Field(pattern=r"^net\d{1,2}$", description="Network device"),
     Rule("a network device is net0, net1 and so on"),
 ]
-Vlan = Annotated[int | None, NUMBER, Field(ge=1, le=4094, description="VLAN")]
-VlanOrNone = Annotated[int | None, NUMBER, Field(ge=0, le=4094, description="VLAN; 0: none")]
+Vlan = Annotated[int | None, INTEGER, Field(ge=1, le=4094, description="VLAN")]
+VlanOrNone = Annotated[int | None, INTEGER, Field(ge=0, le=4094, description="VLAN; 0: none")]
 CloudInitUser = Annotated[
     str | None,
     Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.@\\-]*$", max_length=64, description="User"),

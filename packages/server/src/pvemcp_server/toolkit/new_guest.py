@@ -94,7 +94,7 @@ class NewGuest:
     def undo(self) -> str:
         """What removes it again."""
         if "DeleteVm" in tools():
-            return f"DeleteVm with vmid {self.vmid}"
+            return f"DeleteVm with vmid {self.vmid} and name {self.name!r}"
         command = "qm" if self.kind == "qemu" else "pct"
         return f"An administrator removes it on {self.node}: `{command} destroy {self.vmid}`"
 

@@ -26,7 +26,7 @@ def input_schema(model: type[BaseModel], first: Sequence[str] = ()) -> JsonSchem
     plain: JsonSchema = _plain(schema, definitions)
     properties = plain.get("properties", {})
     plain["properties"] = {
-        name: _without_null(properties[name]) for name in dict.fromkeys([*first, *properties])
+        name: _without_absence(properties[name]) for name in dict.fromkeys([*first, *properties])
     }
     plain.pop("description", None)
     return plain
@@ -60,9 +60,13 @@ def _plain(node: Any, definitions: JsonSchema) -> Any:
     }
 
 
-def _without_null(schema: JsonSchema) -> JsonSchema:
-    """Drop the null variant of an optional argument: clients leave it out instead."""
-    if schema.get("default", ...) is None:
+def _without_absence(schema: JsonSchema) -> JsonSchema:
+    """Drop what leaving the argument out means anyway: null as a variant, null or false by default.
+
+    Clients leave it out instead.
+    """
+    default = schema.get("default", ...)
+    if default is None or default is False:
         schema = {key: value for key, value in schema.items() if key != "default"}
     if "anyOf" not in schema:
         return schema

@@ -61,7 +61,7 @@ async def users_of(
     too, without being named. Snapshots of guests other than the owner are not read.
     """
     users = VolumeUsers()
-    for clone in _clones(volume, volumes):
+    for clone in clones_of(volume, volumes):
         users.add(f"{clone.volid}, a clone of it", visible=clone in visible)
     if volume.vmid is not None and volume.content in _OWNED:
         await _add_owner(cluster, volume, volume.vmid, users)
@@ -70,7 +70,7 @@ async def users_of(
     return users
 
 
-def _clones(volume: Volume, volumes: Sequence[Volume]) -> list[Volume]:
+def clones_of(volume: Volume, volumes: Sequence[Volume]) -> list[Volume]:
     """Return linked clones: their names begin with the base's name, or name it as parent."""
     bases = {volume.volid.partition(":")[2], volume.volid, volume.name}
 

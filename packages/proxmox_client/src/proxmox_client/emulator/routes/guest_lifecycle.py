@@ -6,10 +6,10 @@ from typing import Any
 from proxmox_client.emulator.errors import ApiError, Forbidden, MethodNotImplemented
 from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.routes.power import PREFIX, both
-from proxmox_client.emulator.routes.storage import enabled
+from proxmox_client.emulator.routes.storage import enabled, require_volume_access, usable
 from proxmox_client.emulator.state.guest import Guest, Kind, disks_of
 from proxmox_client.emulator.state.sizes import parse_size
-from proxmox_client.emulator.state.storage import Storage
+from proxmox_client.emulator.state.storage import Storage, Volume
 from proxmox_client.emulator.tasks import config_update, disks, guest_lifecycle
 from proxmox_client.emulator.tasks.runner import TaskContext
 
@@ -27,16 +27,46 @@ WORDS = {"images": "vm images", "rootdir": "container directories"}
 def create(request: ApiRequest) -> str:
     """POST /nodes/{node}/qemu and /nodes/{node}/lxc; with archive, from a backup."""
     kind = Kind.LXC if request.path.endswith("/lxc") else Kind.QEMU
+    archive = request.get("archive") or (request.get("restore") and request.get("ostemplate"))
+    if archive:
+        return _restore(request, kind, str(archive))
     _require_allocate(request, request.vmid, request.get("pool"))
     _require_disk_storages(request, kind)
     _require_bridges(request, request.params)
-    archive = request.get("archive") or (request.get("restore") and request.get("ostemplate"))
-    _require_free_vmid(request, kind, "restore" if archive else "create")
+    _require_free_vmid(request, kind, "create")
     arguments = (request.state, kind, request.params["node"], request.vmid, request.params)
-    if archive:
-        work = guest_lifecycle.restore(*arguments, request.endpoint)
-        return request.start(f"{PREFIX[kind]}restore", request.vmid, work)
     return request.start(f"{PREFIX[kind]}create", request.vmid, guest_lifecycle.create(*arguments))
+
+
+def _restore(request: ApiRequest, kind: Kind, archive: str) -> str:
+    """Start a restore; with force, over a guest of the same kind on the same node."""
+    vmid, node = request.vmid, request.params["node"]
+    replaced = request.state.guests.get(vmid) if request.get("force") else None
+    if replaced is None or not request.rights.has(replaced.path, "VM.Backup"):
+        _require_allocate(request, vmid, request.get("pool"))
+    _require_disk_storages(request, kind)
+    if replaced is None:
+        _require_free_vmid(request, kind, "restore")
+    elif (replaced.kind, replaced.node) != (kind, node):
+        file = f"/etc/pve/nodes/{node}/{kind.folder}/{vmid}.conf"
+        exists = f"close (rename) atomic file '{file}' failed: File exists"
+        raise ApiError(f"unable to restore {kind.word} {vmid} - {exists}")
+    backup = _backup(request, archive)
+    arguments = (request.state, kind, node, vmid, request.params)
+    work = guest_lifecycle.restore(*arguments, request.endpoint, backup, replaced)
+    return request.start(f"{PREFIX[kind]}restore", vmid, work)
+
+
+def _backup(request: ApiRequest, volid: str) -> Volume:
+    """Return the backup that is restored; raise ApiError if it does not exist."""
+    if ":" not in volid:
+        raise ApiError(f"can't find file '{volid}'")
+    storage = usable(request.state.storage(volid.partition(":")[0]), request.node.name)
+    backup = storage.volumes(request.node.name).get(volid)
+    if backup is None:
+        raise ApiError(f"volume '{volid}' does not exist")
+    require_volume_access(request, storage, backup.content, backup.vmid)
+    return backup
 
 
 @route("POST", *both("/clone"))
@@ -93,15 +123,23 @@ def _require_possible_clone(request: ApiRequest, guest: Guest, target: str) -> N
 @route("DELETE", "/nodes/{node}/qemu/{vmid}", "/nodes/{node}/lxc/{vmid}")
 def destroy(request: ApiRequest) -> str:
     """DELETE /nodes/{node}/qemu/{vmid} and /nodes/{node}/lxc/{vmid}."""
-    guest = request.guest
+    guest, purge = request.guest, bool(request.get("purge"))
+    word, vmid = guest.kind.word, guest.vmid
     if guest.config.get("protection"):
-        raise ApiError(f"can't remove {guest.kind.word} {guest.vmid} - protection mode enabled")
-    if request.state.ha_of(guest) and not request.get("purge"):
+        raise ApiError(f"can't remove {word} {vmid} - protection mode enabled")
+    if guest.kind is Kind.LXC:
+        guest.require_unlocked()
+    if request.state.ha_of(guest) and not purge:
         used = "used in HA resources and purge parameter not set."
-        raise ApiError(f"unable to remove {guest.kind.word} {guest.vmid} - {used}")
+        raise ApiError(f"unable to remove {word} {vmid} - {used}")
+    jobs = [job.id for job in request.state.replications.values() if job.guest == vmid]
+    if jobs and not purge:
+        job = f"There is a replication job '{jobs[0]}' for guest '{vmid}'"
+        raise ApiError(f"{job} - Please remove that first.")
     if guest.running:
-        raise ApiError(f"{guest.kind.word} {guest.vmid} is running - destroy failed")
-    work = guest_lifecycle.destroy(guest, purge=bool(request.get("purge")))
+        raise ApiError(f"{word} {vmid} is running - destroy failed")
+    unreferenced = bool(request.get("destroy-unreferenced-disks"))
+    work = guest_lifecycle.destroy(guest, purge=purge, unreferenced=unreferenced)
     return request.start(f"{PREFIX[request.kind]}destroy", request.vmid, work)
 
 

@@ -52,22 +52,51 @@ def restore(
     vmid: int,
     options: Mapping[str, Any],
     endpoint: Endpoint,
+    backup: Volume,
+    replaced: Guest | None,
 ) -> TaskFunction:
-    """Return the task that creates a guest from a backup; options override its configuration."""
-    volid = str(options.get("archive") or options["ostemplate"])
-    backup = state.storage(volid.partition(":")[0]).volumes(node).get(volid)
-    if backup is None:
-        return _fail(f"volume '{volid}' does not exist")
+    """Return the task that creates a guest from a backup; options override its configuration.
+
+    Source: `restore_vma_archive` in PVE/QemuServer.pm. It leaves an empty guest when it fails.
+    """
     config = _config_in_backup(backup, endpoint, kind, options.get("storage"))
     overrides = {key: value for key, value in options.items() if key not in NOT_CONFIG}
-    return _create(state, Guest(vmid, kind, node, config | stored(overrides)), options)
+    guest = Guest(vmid, kind, node, config | stored(overrides))
+    original = state.guests.get(backup.vmid)
 
-
-def _fail(reason: str) -> TaskFunction:
-    async def run(_context: TaskContext) -> None:
-        raise TaskFailed(reason)
+    async def run(context: TaskContext) -> None:
+        if replaced is not None:
+            _require_replaceable(context, replaced)
+            _remove_volumes(context, replaced, _named_volumes(replaced))
+        state.guests[vmid] = Guest(vmid, kind, node)
+        for name in {disk.storage for disk in disks_of(guest.config, kind)}:
+            if name not in state.storages:
+                context.log(_not_cleaned_up(guest))
+                raise TaskFailed(f"storage '{name}' does not exist")
+        if options.get("unique"):
+            _renew_identity(guest)
+        await _create(state, guest, options)(context)
+        if original is not None:  # the same operating system, with its agent
+            guest.agent, guest.honors_shutdown = _agent_of_clone(original, guest), True
 
     return run
+
+
+def _require_replaceable(context: TaskContext, guest: Guest) -> None:
+    """Raise TaskFailed for a guest that no restore may replace."""
+    problem = "vm is running" if guest.running else ""
+    if guest.config.get("protection"):
+        problem = "- protection mode enabled"
+    if problem:
+        context.log(_not_cleaned_up(guest))
+        raise TaskFailed(f"unable to restore {guest.kind.word} {guest.vmid} - {problem}")
+
+
+def _not_cleaned_up(guest: Guest) -> str:
+    return (
+        "error before or during data restore, some or all disks were not completely restored. "
+        f"{guest.kind.word} {guest.vmid} state is NOT cleaned up."
+    )
 
 
 def _config_in_backup(
@@ -219,30 +248,51 @@ def _renew_identity(guest: Guest) -> None:
         guest.config["vmgenid"] = f"{prefix}-0000-4000-9000-000000000000"
 
 
-def destroy(guest: Guest, *, purge: bool) -> TaskFunction:
-    """Return the task that removes a guest and its disks; `purge` removes it from jobs and ACL."""
+def destroy(guest: Guest, *, purge: bool, unreferenced: bool = False) -> TaskFunction:
+    """Return the task that removes a guest, the disks it names, its firewall and ACL entries.
+
+    `unreferenced` removes all disks that it owns; `purge` removes it from jobs and HA.
+    """
 
     async def run(context: TaskContext) -> None:
         state = context.state
         if guest.running:
             raise TaskFailed(f"{guest.kind.word} {guest.vmid} is running - destroy failed")
         _require_no_linked_clones(state, guest)
+        named = None if unreferenced else _named_volumes(guest)
         async with locked(guest, "destroyed"):
             await context.spend(1)
-        for storage in state.storages.values():
-            volumes = storage.volumes(guest.node).values()
-            for volume in [volume for volume in volumes if volume.vmid == guest.vmid]:
-                if volume.content != "backup":
-                    storage.remove(guest.node, volume.volid)
-                    context.log(f"Removed volume '{volume.volid}'")
+        _remove_volumes(context, guest, named)
+        state.user_config.acl = [e for e in state.user_config.acl if e.path != guest.path]
+        state.firewalls.pop(guest.path, None)
         if purge:
             context.log(f"purging {guest.kind.word} {guest.vmid} from related configurations..")
-            _purge(state, guest)
+            _purge(context, guest)
         state.guests.pop(guest.vmid, None)
         for pool in state.pools.values():
             pool.vmids.discard(guest.vmid)
 
     return run
+
+
+def _named_volumes(guest: Guest) -> set[str]:
+    """Return the volumes in the guest's configuration, pending changes and snapshots."""
+    snapshots = (snapshot.config for snapshot in guest.snapshots.values())
+    configs = (guest.config, guest.pending, *snapshots)
+    values = (str(value) for config in configs for value in config.values())
+    return {part for value in values for part in re.split("[,=]", value)}
+
+
+def _remove_volumes(context: TaskContext, guest: Guest, named: set[str] | None) -> None:
+    """Remove the volumes that the guest owns; those that are `named`, or all of them."""
+    for storage in context.state.storages.values():
+        if named is None and (failure := storage.failure_on(guest.node)):
+            raise TaskFailed(failure)
+        for volume in list(storage.volumes(guest.node).values()):
+            is_own = volume.vmid == guest.vmid and volume.content != "backup"
+            if is_own and (named is None or volume.volid in named):
+                storage.remove(guest.node, volume.volid)
+                context.log(f"Removed volume '{volume.volid}'")
 
 
 def _require_no_linked_clones(state: ClusterState, guest: Guest) -> None:
@@ -254,15 +304,18 @@ def _require_no_linked_clones(state: ClusterState, guest: Guest) -> None:
             raise TaskFailed(f"base volume '{disk.volid}' is still in use by linked cloned")
 
 
-def _purge(state: ClusterState, guest: Guest) -> None:
-    """Remove a guest from HA, replication and the ACL."""
+def _purge(context: TaskContext, guest: Guest) -> None:
+    """Remove a guest from HA, replication and backup jobs."""
+    state = context.state
+    for replication in list(state.replications.values()):
+        if replication.guest == guest.vmid:
+            del state.replications[replication.id]
+    for job in state.backup_jobs.values():
+        if guest.vmid in job.vmids:
+            job.options["vmid"] = ",".join(str(v) for v in job.vmids if v != guest.vmid)
     if resource := state.ha_of(guest):
         del state.ha_resources[resource.sid]
-    for job in list(state.replications.values()):
-        if job.guest == guest.vmid:
-            del state.replications[job.id]
-    config = state.user_config
-    config.acl = [entry for entry in config.acl if entry.path != guest.path]
+        context.log(f"NOTE: removed {guest.kind.word} {guest.vmid} from HA resource configuration.")
 
 
 def make_template(guest: Guest) -> TaskFunction:

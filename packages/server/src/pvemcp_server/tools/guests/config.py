@@ -127,11 +127,11 @@ async def get_vm_config(call: Call, *, cluster_name: ItsCluster = None, vmid: Vm
             os_type=config.os_type,
             snapshot_parent=config.parent,
             disks=[
-                _disk(disk, waits)
+                disk_fields(disk, waits)
                 for disk, waits in with_pending(both, config.disks, both.pending.disks)
             ],
             networks=[
-                _network(network, waits)
+                network_fields(network, waits)
                 for network, waits in with_pending(both, config.networks, both.pending.networks)
             ],
             other={
@@ -175,7 +175,8 @@ def _fields_of_type(config: GuestConfig) -> dict[str, Any]:
     }
 
 
-def _disk(disk: GuestDisk, pending: str | None) -> dict[str, Any]:
+def disk_fields(disk: GuestDisk, pending: str | None = None) -> dict[str, Any]:
+    """Return a disk as an answer shows it; `pending` is what the next start does to it."""
     return {
         "id": disk.id,
         "storage": disk.storage,
@@ -192,7 +193,8 @@ def _disk(disk: GuestDisk, pending: str | None) -> dict[str, Any]:
     }
 
 
-def _network(network: GuestNetwork, pending: str | None) -> dict[str, Any]:
+def network_fields(network: GuestNetwork, pending: str | None = None) -> dict[str, Any]:
+    """Return a network device as an answer shows it; `pending` as for disks."""
     return {
         "id": network.id,
         "name": network.name,

@@ -14,7 +14,7 @@ from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.toolkit import guest_options, needs, write_target
-from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, StorageName
+from pvemcp_server.toolkit.arguments import INTEGER, ItsCluster, NodeName, StorageName
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.guest_options import (
     DEFAULT_BRIDGE,
@@ -41,8 +41,7 @@ from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import room_for, room_on_storages
 
-_NUMBER = guest_options.NUMBER
-DiskSize = Annotated[int | None, _NUMBER, Field(ge=1, le=131_072, description="GiB")]
+DiskSize = Annotated[int | None, INTEGER, Field(ge=1, le=131_072, description="GiB")]
 Iso = Annotated[str | None, Field(max_length=500, description="ISO volid to boot from")]
 Image = Annotated[
     str | None, Field(max_length=500, description="Volid of a disk image (import) to copy")

@@ -1,5 +1,23 @@
 """Tools for storages, their content, backups and pools."""
 
-from pvemcp_server.tools.storage import backups, content, deletions, downloads, pools, storages
+from pvemcp_server.tools.storage import (
+    backup_contents,
+    backups,
+    content,
+    deletions,
+    downloads,
+    pools,
+    restores,
+    storages,
+)
 
-__all__ = ["backups", "content", "deletions", "downloads", "pools", "storages"]
+__all__ = [
+    "backup_contents",
+    "backups",
+    "content",
+    "deletions",
+    "downloads",
+    "pools",
+    "restores",
+    "storages",
+]

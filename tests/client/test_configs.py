@@ -1,0 +1,30 @@
+"""Configuration files, as backups have them."""
+
+from proxmox_client.api.configs import LxcConfig, QemuConfig, read_config
+
+
+def test_the_file_of_a_virtual_machine_is_read():
+    config = read_config(
+        "#on%3A rack 4\n#second line\nagent: 1\nmemory: 32\nname: fresh01\n"
+        "scsi0: local:109/vm-109-disk-1.qcow2,discard=on,size=64226K\ntags: a;b\n\n"
+        "#qmdump#map:scsi0:drive-scsi0:local:qcow2:\n"
+    )
+    assert isinstance(config, QemuConfig)
+    assert (config.name, config.memory_mb, config.tag_list) == ("fresh01", 32, ["a", "b"])
+    assert config.description == "on: rack 4\nsecond line"
+    [disk] = config.disks
+    assert (disk.storage, disk.size, disk.discard) == ("local", 64226 << 10, True)
+
+
+def test_the_file_of_a_container_is_read_with_its_raw_lines():
+    config = read_config(
+        "arch: amd64\nhostname: ct01\nmemory: 128\nonboot: 1\n"
+        "rootfs: local:400/subvol-400-disk-0.subvol,size=8G\n"
+        "lxc.mount.entry: /srv srv none bind\nlxc.mount.entry: /opt opt none bind\n"
+    )
+    assert isinstance(config, LxcConfig)
+    assert (config.name, config.memory, config.on_boot) == ("ct01", 128, True)
+    assert config.raw["lxc"] == [
+        ["lxc.mount.entry", "/srv srv none bind"],
+        ["lxc.mount.entry", "/opt opt none bind"],
+    ]
