@@ -202,10 +202,12 @@ async def test_an_ended_task_has_the_warnings_of_its_plan(client):
 
 
 def test_the_log_of_a_failed_task_is_cleaned():
-    ended = TaskOutcome(ok=False, exit_status="no", warnings=0, log_tail=["a\u200bb\x1b[31m"])
+    ended = TaskOutcome(
+        ok=False, exit_status="no", warnings=0, log_tail=["a\u200bb\x1b[31m psk=x1"]
+    )
     begun = {"answer": {"success": True}, "format": "JsonNormal"}
     (data,) = _result(begun, ended)["content"]
-    assert json.loads(data["text"])["data"]["log"] == ["ab[31m"]
+    assert json.loads(data["text"])["data"]["log"] == ["ab[31m psk=***"]
 
 
 async def test_the_header_may_be_encoded(client):

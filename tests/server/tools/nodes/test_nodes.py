@@ -4,7 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from proxmox_client.api.tasks import TaskOutcome
 from pvemcp_server.access.model import Resources
+from pvemcp_server.toolkit.task_wait import outcome_fields
 
 pytestmark = pytest.mark.anyio
 
@@ -155,6 +157,20 @@ async def test_get_task_has_outcome_times_and_log(tool_client):
     assert finished["start_time"] == failed["start_time"]
     assert finished["duration"] == failed["duration"]
     assert 0 < len(finished["log"]) <= 3
+
+
+async def test_the_log_of_a_task_has_its_secrets_masked_in_each_tool(demo_client):
+    state = demo_client["prod"].emulated.state
+    task = state.add_task("pve01", "vzdump", "101", "root@pam", int(state.now) - 9)
+    task.log.append("INFO: hook: export PGPASSWORD=hunter2hunter2")
+    task.finish("OK", int(state.now))
+    for tool in ("GetTask", "GetLog"):
+        answer = await demo_client(tool, cluster_name="prod", upid=task.upid)
+        assert "PGPASSWORD=***" in answer.text
+        assert "hunter2" not in answer.text
+    tail = ["password=hunter2hunter2"]
+    outcome = TaskOutcome(ok=True, exit_status="WARNINGS: 1", warnings=1, log_tail=tail)
+    assert outcome_fields(outcome)["log"] == ["password=***"]
 
 
 async def test_get_task_distinguishes_warnings_from_failure(demo_client):

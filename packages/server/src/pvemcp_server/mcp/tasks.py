@@ -21,6 +21,7 @@ from proxmox_client import ProxmoxError, Task, TaskOutcome, Upid
 from pvemcp_formats import Format, encode_document, tidy
 from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Outcome
+from pvemcp_server.audit.log_secrets import mask_line
 from pvemcp_server.clusters import explain
 from pvemcp_server.errors import CallError
 from pvemcp_server.http.gate import caller_of, client_program
@@ -140,7 +141,9 @@ class McpTasks:
             pve = await self._in_proxmox(ctx, task)
             if (await pve.status()).running:
                 tail = await pve.tail(1)
-                return await self._changed(task, message=clean_line("".join(tail)) or "running")
+                return await self._changed(
+                    task, message=clean_line(mask_line("".join(tail))) or "running"
+                )
             ended = await pve.outcome()
         except (CallError, ProxmoxError) as error:
             return await self._changed(task, message=clean_line(explain(error)))
@@ -228,7 +231,7 @@ def _result(stored: Mapping[str, Any], ended: TaskOutcome) -> dict[str, Any]:
     """Return the result that the call would have had with `wait`."""
     answer = {**stored["answer"], **outcome_fields(ended)}
     if not ended.ok:
-        answer |= {"success": False, "log": ended.log_tail}
+        answer |= {"success": False, "log": list(map(mask_line, ended.log_tail))}
     cells = Cleaner(DOCUMENT_CHARACTERS).value(answer, "log")
     output_format = Format(stored["format"])
     [cells] = single_lines(tidy([cells]), output_format)

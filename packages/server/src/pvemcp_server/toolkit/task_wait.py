@@ -13,6 +13,7 @@ from proxmox_client import (
     TaskOutcome,
     TaskProgress,
 )
+from pvemcp_server.audit.log_secrets import mask_line
 from pvemcp_server.clusters import reason_of
 from pvemcp_server.toolkit.call import Call, Conversation
 
@@ -99,5 +100,5 @@ def outcome_fields(outcome: TaskOutcome) -> dict[str, Any]:
         "ok": outcome.ok,
     }
     if outcome.warnings:
-        fields |= {"warnings": outcome.warnings, "log": outcome.log_tail}
+        fields |= {"warnings": outcome.warnings, "log": list(map(mask_line, outcome.log_tail))}
     return fields

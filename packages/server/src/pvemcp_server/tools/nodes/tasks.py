@@ -10,9 +10,11 @@ from proxmox_client import DeadlineExceeded, NotFound, ProxmoxError, TaskFailed,
 from proxmox_client.api.tasks import TaskStatus
 from proxmox_client.errors import means_no_quorum
 from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.audit.log_secrets import mask_line
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.clusters.explain import LACKS_QUORUM
 from pvemcp_server.errors import BadArgument, UnknownName
+from pvemcp_server.query.turns import in_turn
 from pvemcp_server.query.values import time_of
 from pvemcp_server.tables import LoadRequest, Task, tasks
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
@@ -76,7 +78,7 @@ class TaskState(Row):
     start_time: Annotated[datetime | None, Col("When it began", Unit.TIME)]
     end_time: Annotated[datetime | None, Col("When it ended, where it is known", Unit.TIME)]
     duration: Annotated[int | None, Col("How long it took, or has been running", Unit.SECONDS)]
-    log: Annotated[list[str], Col("The last lines of its log")]
+    log: Annotated[list[str], Col("The last lines of its log, with secrets masked")]
 
 
 @tool("ListTasks", area=Area.NODES, effect=Effect.READ, answer=Task, needs=(needs.NODES,))
@@ -185,7 +187,9 @@ async def get_task(
         status = await task.status()
     except NotFound:
         raise unknown_task(cluster, upid) from None
-    state = await _state(cluster, parsed, status, await task.tail(log_lines))
+    lines = await task.tail(log_lines)
+    log = await in_turn(call.caller.key_id, lambda: list(map(mask_line, lines)))
+    state = await _state(cluster, parsed, status, log)
     if state.ok is False and any(map(means_no_quorum, [state.exit_status or "", *state.log])):
         call.notes.add(f"{LACKS_QUORUM}: this is why the task failed.")
     return document(state)
