@@ -28,6 +28,7 @@ from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
 from pvemcp_server.pipeline.pipeline import Pipeline, Result
 from pvemcp_server.settings import Values
+from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.toolkit.registry import tools
 from support.in_docs import renew_or_check
 
@@ -76,8 +77,8 @@ class Bench:
     wants_progress: bool = False
     client: str = "benchmark"
 
-    async def names(self) -> list[str]:
-        return ["lab"]
+    async def kinds(self) -> dict[str, ClusterKind]:
+        return {"lab": ClusterKind.PVE}
 
     async def open(
         self, name: str, _identities: Mapping[str, int], scope: Resources, notes: Notes

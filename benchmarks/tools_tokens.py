@@ -17,7 +17,7 @@ from pathlib import Path
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from pvemcp_server.access.model import Caller, Role, Toolset
 from pvemcp_server.access.roles import ADMINISTRATOR, BUILT_IN
-from pvemcp_server.mcp.server import visible_tools
+from pvemcp_server.mcp.tools import visible_tools
 from pvemcp_server.toolkit.registry import tools
 from support.in_docs import renew_or_check
 

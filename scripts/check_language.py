@@ -53,7 +53,7 @@ NOT_A_VERB: Final = "start with an imperative verb (a missing verb goes into scr
 NOUN_DECORATORS: Final = frozenset(
     {
         *("property", "cached_property"),
-        *("table", "config_table", "firewall_table", "ha_table", "node_table"),
+        *("table", "config_table", "firewall_table", "ha_table", "node_table", "server_table"),
     }
 )
 

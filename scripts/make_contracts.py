@@ -11,7 +11,7 @@ from pathlib import Path
 import mcp_types as types
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
-from pvemcp_server.mcp.server import describe
+from pvemcp_server.mcp.tools import describe
 from pvemcp_server.toolkit.registry import tools
 
 FOLDER = Path(__file__).parents[1] / "tests" / "contracts"

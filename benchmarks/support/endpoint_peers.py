@@ -33,7 +33,7 @@ from pvemcp_server.app import create_app, open_services
 from pvemcp_server.cli.state import State
 from pvemcp_server.config import Config
 from pvemcp_server.http.server import http_server
-from pvemcp_server.mcp.server import describe
+from pvemcp_server.mcp.tools import describe
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
 from pvemcp_server.toolkit.call import Call

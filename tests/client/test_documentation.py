@@ -7,16 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from proxmox_client import Client, Lxc, Node, Qemu, Storage, Task, schema
+from proxmox_client import BackupServer, Client, Lxc, Node, Qemu, Storage, Task, schema
 from proxmox_client.api.access import Access
 from proxmox_client.api.cluster import ClusterApi
 
 TESTS = Path(__file__).parents[1]
-REQUEST = re.compile(r"(GET|POST|DELETE) ([/…]\S*?)[.,]?(?=\s|$)")
+REQUEST = re.compile(r"(GET|POST|PUT|DELETE) ([/…]\S*?)[.,]?(?=\s|$)")
 PRIVILEGE = re.compile(r"\b(?:VM|Sys|Datastore|Pool)\.[A-Z][A-Za-z.]+[A-Za-z]")
 GUEST = {Qemu: "/nodes/{node}/qemu/{vmid}", Lxc: "/nodes/{node}/lxc/{vmid}"}
 # no request of their own, or several
-DERIVED = {"aclose", "raw", "guest", "follow", "wait", "outcome", "tail", "current_snapshot"}
+DERIVED = {
+    "aclose",
+    "raw",
+    "find_quorum",
+    "guest",
+    "follow",
+    "wait",
+    "outcome",
+    "tail",
+    "current_snapshot",
+}
 
 
 def calls() -> list:
@@ -51,6 +61,20 @@ def test_every_call_documents_a_required_privilege(owner, method):
     required = set(PRIVILEGE.findall(json.dumps(endpoint(owner, method).permissions)))
     documented = set(PRIVILEGE.findall(inspect.getdoc(method)))
     assert required & documented or not required
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        (name, method)
+        for name, method in inspect.getmembers(BackupServer, inspect.iscoroutinefunction)
+        if not name.startswith("_") and name not in DERIVED
+    ],
+)
+def test_every_call_of_a_backup_server_documents_its_request_needs_and_source(name, method):
+    text = inspect.getdoc(method)
+    assert re.match(r"GET /\S+\. Needs ", text), name
+    assert re.search(r"\nSource: src/api2(/\w+)+\.rs\.", text), name
 
 
 def test_every_quirk_in_a_comment_is_on_the_page_of_quirks():

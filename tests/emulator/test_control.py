@@ -86,15 +86,17 @@ def command(tmp_path):
 def test_the_command_serves_the_demo_until_sigterm(command):
     process, ready = command("--demo")
     clusters = {cluster["name"]: cluster for cluster in json.loads(ready.read_text())["clusters"]}
-    assert clusters.keys() == {"home-lab", "prod"}
+    assert clusters.keys() == {"home-lab", "prod", "backup"}
     assert stat.S_IMODE(ready.stat().st_mode) == 0o600
-    home = clusters["home-lab"]
-    assert home.keys() == {"name", "hosts", "fingerprints", "ca_pem", "token_id", "token_secret"}
+    home, names = clusters["home-lab"], {"name", "kind", "hosts", "token_id", "token_secret"}
+    assert home.keys() == {*names, "fingerprints", "ca_pem"}
+    assert clusters["backup"].keys() == {*names, "fingerprints"}
     process.send_signal(signal.SIGTERM)
     _, summary = process.communicate(timeout=20)
     assert process.returncode == 0
     assert not ready.exists()
     assert "home-lab: emulated Proxmox VE 8.4, 1/1 nodes online, 14 guests" in summary
+    assert "backup: emulated Proxmox Backup Server 4.1, datastores main, offsite" in summary
     assert home["token_secret"] not in summary
 
 
@@ -135,6 +137,7 @@ def test_the_command_prints_connections_and_exits_when_stdin_closes():
         text=True,
     )
     clusters = json.loads(process.stdout.readline())["clusters"]
-    assert [cluster["name"] for cluster in clusters] == ["home-lab", "prod"]
+    kinds = {cluster["name"]: cluster["kind"] for cluster in clusters}
+    assert kinds == {"home-lab": "pve", "prod": "pve", "backup": "pbs"}
     process.communicate(timeout=20)
     assert process.returncode == 0

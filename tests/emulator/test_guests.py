@@ -182,6 +182,41 @@ async def test_container_memory_applies_at_once_and_features_are_pending(admin):
     assert set(await pending(admin, CT)) == {"features"}
 
 
+NET = "virtio=BC:24:11:00:00:64,bridge=vmbr0"
+
+
+@pytest.mark.parametrize(
+    ("path", "hotplug", "change", "waits"),
+    [
+        (VM, "0", {"net0": f"{NET},tag=7,rate=5,firewall=1"}, False),
+        (VM, "0", {"net0": "e1000=BC:24:11:00:00:64,bridge=vmbr0"}, True),
+        (VM, "0", {"net1": "virtio,bridge=vmbr0"}, True),
+        (VM, "network", {"net1": "virtio,bridge=vmbr0"}, False),
+        (VM, "memory", {"memory": 8192}, False),
+        (VM, "cpu", {"cores": 8}, True),
+        (VM, "1", {"agent": "0"}, True),
+        (VM, "1", {"balloon": 1024}, False),
+        (VM, "1", {"balloon": 0}, True),
+        (VM, "0", {"ciuser": "admin", "ipconfig0": "ip=dhcp"}, False),
+        (CT, None, {"nameserver": "1.1.1.1"}, True),
+        (CT, None, {"cores": 2, "hostname": "new"}, False),
+    ],
+)
+async def test_what_waits_for_a_restart(admin, lab, path, hotplug, change, waits):
+    guest = lab.state.guests[int(path.rpartition("/")[2])]
+    if hotplug is not None:
+        guest.config |= {"hotplug": hotplug, "net0": NET}
+    await admin.data("PUT", f"{path}/config", **change)
+    assert (await pending(admin, path)).keys() == (change.keys() if waits else set())
+
+
+async def test_the_password_of_cloud_init_is_not_shown(admin):
+    await admin.data("PUT", f"{VM}/config", cipassword="hunter2-hunter2")
+    config = await admin.get(f"{VM}/config")
+    rows = {row["key"]: row for row in await admin.get(f"{VM}/pending")}
+    assert (config["cipassword"], rows["cipassword"]["value"]) == ("*" * 10, "*" * 10)
+
+
 async def test_an_outdated_digest_is_refused(admin, reason_of):
     digest = (await admin.get(f"{VM}/config"))["digest"]
     await admin.data("PUT", f"{VM}/config", description="first", digest=digest)
@@ -272,7 +307,7 @@ async def test_the_agent_responds_if_enabled_and_running(admin, lab, reason_of):
     assert reason_of(await admin.request("GET", f"{VM}/agent/get-osinfo")) == (
         "QEMU guest agent is not running"
     )
-    await admin.data("PUT", f"{VM}/config", agent="0")
+    lab.state.guests[100].config["agent"] = "0"
     assert (
         reason_of(await admin.request("POST", f"{VM}/agent/ping"))
         == "No QEMU guest agent configured"
@@ -323,3 +358,40 @@ async def test_a_node_in_ha_maintenance_has_a_row_in_the_status(admin, lab):
     (agent,) = (row for row in rows if row["type"] == "lrm")
     assert (agent["id"], agent["node"]) == ("lrm:pve2", "pve2")
     assert agent["status"].startswith("pve2 (maintenance mode, ")
+
+
+async def test_a_clone_has_an_identity_and_a_cloud_init_drive_of_its_own(admin):
+    await admin.task("POST", f"{VM}/status/stop")
+    await admin.data("PUT", f"{VM}/config", ide2="shared:cloudinit", ciuser="admin")
+    await admin.task("POST", f"{VM}/snapshot", snapname="before")
+    await admin.data("PUT", f"{VM}/config", cores=7)
+    await admin.task("POST", f"{VM}/clone", newid=600, snapname="before", full=1)
+    source, copy = [await admin.get(f"/nodes/pve1/qemu/{n}/config") for n in (100, 600)]
+    assert copy["ide2"] == "shared:600/vm-600-cloudinit.qcow2,media=cdrom"
+    assert (copy["ciuser"], copy["cores"]) == ("admin", 2)
+    for option in ("net0", "smbios1", "vmgenid"):
+        assert copy[option] != source[option]
+    assert copy["net0"].partition(",")[2] == source["net0"].partition(",")[2]
+
+
+async def test_a_linked_clone_is_named_after_its_base(admin):
+    await admin.task("POST", f"{VM}/status/stop")
+    await admin.task("POST", f"{VM}/template")
+    await admin.task("POST", f"{VM}/clone", newid=600)
+    disk = (await admin.get("/nodes/pve1/qemu/600/config"))["scsi0"].partition(",")[0]
+    assert disk == "shared:100/base-100-disk-0.qcow2/600/vm-600-disk-0.qcow2"
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "volid"),
+    [
+        ("qemu", {"ide2": "local:iso/none.iso,media=cdrom"}, "local:iso/none.iso"),
+        ("qemu", {"scsi0": "shared:0,import-from=local:import/no.raw"}, "local:import/no.raw"),
+        ("lxc", {"ostemplate": "local:vztmpl/no.tar.zst"}, "local:vztmpl/no.tar.zst"),
+    ],
+)
+async def test_a_creation_from_a_missing_file_fails_in_the_task(admin, lab, path, options, volid):
+    result = await admin.task("POST", f"/nodes/pve1/{path}", vmid=700, **options)
+    word = "VM" if path == "qemu" else "CT"
+    assert result["exitstatus"] == f"unable to create {word} 700 - volume '{volid}' does not exist"
+    assert 700 not in lab.state.guests

@@ -1,6 +1,7 @@
 """Masking of secrets."""
 
 import json
+from importlib import import_module
 from typing import Annotated
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from pvemcp_server.audit import Event, Kind, mask, secret_fields_of
 from pvemcp_server.audit.log_secrets import mask_line
+from pvemcp_server.audit.mask import LONGEST, mask_text
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.key_format import new_id, new_secret
 
@@ -191,3 +193,29 @@ ASSIGNMENTS = ["token=", "token ", 'token="', "token='\\", 'password\\"', "autho
 def test_masking_a_long_word_takes_linear_time(word: str):
     """Mask texts for which a search from each letter would take minutes."""
     assert mask(word * (500_000 // len(word)))
+
+
+@pytest.mark.parametrize("shape", [lambda t: t * 40, lambda t: [t] * 40, lambda t: {"a": [t] * 40}])
+def test_only_the_beginning_of_what_a_client_sends_is_searched(shape, monkeypatch):
+    searched = []
+    module = import_module("pvemcp_server.audit.mask")  # the package has a function of that name
+    pattern = module.SUSPECT
+
+    class Counted:
+        def search(self, text):
+            searched.append(len(text))
+            return pattern.search(text)
+
+    monkeypatch.setattr(module, "SUSPECT", Counted())
+    masked = mask({"argument": shape("csrf" * 1_500)})
+    kept = len(json.dumps(masked, ensure_ascii=False))
+    assert LONGEST - 1_000 < kept < LONGEST + 1_000
+    assert sum(searched) < LONGEST + 1_000
+
+
+def test_a_secret_that_is_cut_is_masked_as_well():
+    key = new_secret(new_id())
+    for before in range(LONGEST - 100, LONGEST + 2, 2):
+        cut = mask_text("x " * (before // 2) + f"token=hunter2hunter2 {key}")
+        assert "hunter" not in cut
+        assert key[16:20] not in cut

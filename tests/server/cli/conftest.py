@@ -38,13 +38,19 @@ def run_json(run: Run) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="module")
-def emulated() -> Iterator[dict[str, Any]]:
-    """Start the demo cluster prod in another process: each command has its own event loop."""
+def emulated(emulated_demo: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return how to connect to the demo cluster prod."""
+    return emulated_demo["prod"]
+
+
+@pytest.fixture(scope="module")
+def emulated_demo() -> Iterator[dict[str, dict[str, Any]]]:
+    """Start the demo in another process: each command has its own event loop."""
     command = [sys.executable, "-m", "proxmox_client.emulator", "--demo"]
     options = ["--ready-file", "-", "--until-stdin-closes"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([*command, *options], text=True, **pipes) as process:
         assert process.stdout
         clusters = json.loads(process.stdout.readline())["clusters"]
-        yield next(cluster for cluster in clusters if cluster["name"] == "prod")
+        yield {cluster["name"]: cluster for cluster in clusters}
         process.terminate()

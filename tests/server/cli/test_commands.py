@@ -421,6 +421,21 @@ def test_a_narrow_terminal_cuts_no_cell_and_keeps_names_whole(run, monkeypatch):
     assert "…" not in run("audit", "list").stdout
 
 
+def test_a_backup_server_is_added_by_its_kind(run, run_json, emulated_demo, tmp_path):
+    server, file = emulated_demo["backup"], tmp_path / "secret"
+    file.write_text(server["token_secret"])
+    (shown,) = run_json("clusters", "fingerprint", server["hosts"][0], "--kind", "pbs")
+    token = ["--token-id", server["token_id"], "--token-secret-file", file]
+    pinned = ["--fingerprint", shown["fingerprint"], "--kind", "pbs"]
+    added = run("clusters", "add", "backup", "--host", server["hosts"][0], *token, *pinned)
+    assert "Saved backup: Proxmox Backup Server 4.1.2, datastores main, offsite." in added.stdout
+    assert run_json("clusters", "list")[0]["kind"] == "pbs"
+    assert "answers backup: datastores main 74%, offsite 93%" in run("status").stdout
+    assert "Proxmox Backup Server 4.1.2" in run("doctor").stdout
+    query = '{"from": "pbs_jobs", "select": ["COUNT(*) as n"]}'
+    assert run_json("queries", "run", query)["rows"] == [[6]]
+
+
 def test_rights_are_printed_in_words(run, emulated, tmp_path):
     run("roles", "create", "web", "--tool", "ListVms", "--tag", "web", "--vmid", "100")
     run("keys", "create", "laptop", "--role", "web")

@@ -20,7 +20,10 @@ async def test_a_cluster_of_ones_own_stays_though_the_demo_once_had_its_name(tmp
         assert {(entry.tool, entry.cluster) for entry in recorded} == {
             ("admin.clusters.add", "home-lab"),
             ("admin.clusters.add", "prod"),
+            ("admin.clusters.add", "backup"),
         }
+        kinds = {cluster.name: cluster.kind for cluster in await clusters.all()}
+        assert kinds == {"home-lab": "pve", "prod": "pve", "backup": "pbs"}
         await clusters.remove("prod")
         await clusters.create("prod", **own)
         assert not await Demo(state).is_needed()

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
+from tests.server.web.description import description
 
 from pvemcp_server.admin.operation import Operation, model_of, operations
 from pvemcp_server.cli.main import Commands
-from pvemcp_server.web.api import create_api
 
 OPERATIONS = pytest.mark.parametrize("operation", operations().values(), ids=lambda op: op.name)
 
@@ -28,7 +28,7 @@ def test_an_operation_without_a_route_or_a_command_names_what_replaces_it(operat
 @pytest.fixture(scope="module")
 def served_paths() -> dict[str, Any]:
     """Return the paths of the API's description, which takes half a second to make."""
-    return create_api().openapi()["paths"]
+    return description()["paths"]
 
 
 @OPERATIONS

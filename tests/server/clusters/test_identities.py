@@ -12,7 +12,7 @@ import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from proxmox_client.emulator import Emulator, ManualClock
 from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.state.user_config import AclEntry
-from pvemcp_server.access.model import Caller, Grant, Role
+from pvemcp_server.access.model import Caller, Grant, Role, Toolset
 from pvemcp_server.audit import Event
 from pvemcp_server.mcp.completion import TOOLS as COMPLETED
 from pvemcp_server.mcp.completion import complete
@@ -95,10 +95,11 @@ async def clients(clusters, access, lab, new_token) -> Clients:
     lab.state.user_config.acl.append(AclEntry(f"/vms/{SEEN}", "token", token_id, "PVEVMAdmin"))
     await access.clusters.add_identity("lab", "narrow", token_id=token_id, secret=secret)
     bound = (await access.clusters.identity("lab", "narrow")).id
+    sets = frozenset(Toolset)
     return Clients(
         Pipeline(tools(), clusters, Settings(), AuditRecorder(), None),
-        Caller("wide", "wide", ROLE, version="w"),
-        Caller("narrow", "narrow", ROLE, identities={"lab": bound}, version="n"),
+        Caller("wide", "wide", ROLE, toolsets=sets, version="w"),
+        Caller("narrow", "narrow", ROLE, identities={"lab": bound}, toolsets=sets, version="n"),
     )
 
 
@@ -131,6 +132,7 @@ def places(lab: EmulatedCluster, vmid: int, storage: str) -> Arguments:
     return {
         "vmid": vmid,
         "vmids": [vmid],
+        "source": str(vmid),
         "node": node,
         "path": f"/nodes/{node}/qemu/{vmid}/config",
         "nodes": [node],
@@ -148,11 +150,16 @@ OTHERS: Arguments = {
     "snapshot_name": "before-pg16",
     "url": "https://151.101.2.132/image.iso",
     "filename": "image.iso",
+    "name": "copy-1",
+    "template": "local:vztmpl/debian-13-standard_13.1-2_amd64.tar.zst",
 }
 # Writes of the wide account that would fail with the values above
 VALID: dict[str, Arguments] = {
     "CreateVmSnapshot": {"snapshot_name": "new"},
     "MigrateVm": {"online": True},
+    "CloneVm": {"storage": None},
+    "CreateVm": {"storage": "ceph-vm"},
+    "CreateContainer": {"storage": "ceph-vm"},
     "DownloadIso": {"storage": "nfs-iso"},
     "DeleteIso": {"storage": "nfs-iso", "volid": "nfs-iso:iso/alpine-virt-3.22.1-x86_64.iso"},
 }

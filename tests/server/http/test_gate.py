@@ -255,6 +255,17 @@ async def test_calls_without_a_key_are_no_failures_of_a_key(serving):
     assert [answer.status_code for answer in answers] == [401, 429, 401, 429]
 
 
+async def test_refusals_at_its_address_hide_no_use_of_a_known_key(serving):
+    async with serving(calls_per_minute_per_address=1) as served:
+        await served.state.access.keys.change(served.key_id, enabled=False)
+        await served.state.store.watch.poll()
+        paths = ("/mcp", "/mcp/wrong", "/mcp/wrong", f"/mcp/{served.key}", f"/mcp/{served.key}")
+        answers = [await served.http.post(path) for path in paths]
+        assert [answer.status_code for answer in answers] == [401, 401, 429, 401, 429]
+        entry = (await served.recorded())[-1]
+        assert (entry.key_id, entry.reason) == (served.key_id, "disabled key")
+
+
 async def test_strangers_at_its_address_never_refuse_a_valid_key(served, modern):
     """Send 30 keyless and wrong calls for each valid one, beside changes by administrators."""
     other = await served.new_key("other")

@@ -1,6 +1,7 @@
 """However many connections send at once, few are parsed before tasks continue."""
 
 import asyncio
+from datetime import UTC, datetime
 
 import anyio
 import pytest
@@ -51,6 +52,16 @@ async def test_no_part_of_a_request_with_a_valid_key_waits_for_strangers(served,
     assert set(await queues_of(("/mcp", 401), (wrong, 401))) == {"strangers"}
     assert set(await queues_of((valid, 400), (valid, 400))) == {"known"}
     assert (await queues_of((valid, 400), ("/mcp", 401), ("/mcp", 401)))[-1] == "strangers"
+    keys = served.state.access.keys
+    for refused in (
+        {"enabled": False},
+        {"enabled": True, "allow_from": ["10.0.0.0/8"]},
+        {"allow_from": [], "expires": datetime(2020, 1, 1, tzinfo=UTC)},
+    ):
+        await keys.change(served.key_id, **refused)
+        await served.state.store.watch.poll()
+        of_refused = await queues_of((valid, 401), (valid, 401))
+        assert set(of_refused) == {"strangers"}, refused
     admin = await served.state.access.admins.create("ada", "correct horse battery")
     session = await served.state.access.sessions.open(admin, address="", agent="")
     signed_in = await queues_of(*[("/admin/sign-out", 403)] * 2, cookie=f"pvemcp_session={session}")

@@ -7,6 +7,7 @@ import pytest
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from pvemcp_server.access.model import Effect
 from pvemcp_server.errors import folded
+from pvemcp_server.query.catalog import fields_of
 from pvemcp_server.tables import rows
 from pvemcp_server.tables.registry import ALL, LoadRequest, tables
 from pvemcp_server.toolkit.registry import tools
@@ -20,9 +21,10 @@ def test_all_tables_of_the_reference_are_declared():
         "certificates", "changes", "clocks", "cluster_log", "clusters", "disks", "filesystems",
         "firewall_options", "firewall_rules", "guest_metrics", "guests", "ha_groups",
         "ha_resources", "ha_rules", "lxc_configs", "networks", "node_disks", "node_metrics",
-        "node_versions", "nodes", "pci_devices", "permissions", "pools", "qemu_configs",
-        "replications", "services", "smart", "snapshots", "storage_content", "storage_metrics",
-        "storages", "subscriptions", "tasks", "tokens", "updates", "users", "zfs_pools",
+        "node_versions", "nodes", "pbs_datastores", "pbs_jobs", "pbs_snapshots", "pci_devices",
+        "permissions", "pools", "qemu_configs", "replications", "services", "smart", "snapshots",
+        "storage_content", "storage_metrics", "storages", "subscriptions", "tasks", "tokens",
+        "updates", "users", "zfs_pools",
     ]  # fmt: skip
 
 
@@ -46,7 +48,7 @@ def test_minimal_and_extra_fields_and_pushdown_exist(table):
 @EVERY
 def test_relations_join_fields_of_the_same_kind(table):
     for relation in table.relations:
-        there = tables()[relation.table].fields
+        there = fields_of(tables()[relation.table])
         for here, target in relation.on.items():
             assert table.fields[here].kind is there[target].kind
 

@@ -262,7 +262,7 @@ async def test_permissions_of_visible_paths_only(open_cluster):
 async def test_clusters_report_whether_they_answer(open_cluster, pve):
     cluster = (await rows("clusters", open_cluster("home-lab")))[0]
     assert (cluster.name, cluster.reachable, cluster.nodes) == ("home-lab", True, 1)
-    assert cluster.pve_version.startswith("8.4")
+    assert cluster.version.startswith("8.4")
 
 
 async def test_rows_beyond_the_budget_are_noted(open_cluster):

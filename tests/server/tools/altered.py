@@ -17,7 +17,7 @@ RESOURCES = "/cluster/resources"
 def altered(
     cluster: ConnectedCluster, path: str, change: Callable[[Response], Response]
 ) -> Iterator[None]:
-    """Change the responses to GET `path`, or to every request if it is empty."""
+    """Change the responses of all hosts to GET `path`, or to every request if it is empty."""
     transport = cluster.pve.transport
     send, probe = transport.request, transport._probe
 

@@ -22,7 +22,7 @@ from pvemcp_server.access.model import (
 )
 from pvemcp_server.access.roles import ADMINISTRATOR, BUILT_IN
 from pvemcp_server.mcp.instructions import instructions
-from pvemcp_server.mcp.server import visible_tools
+from pvemcp_server.mcp.tools import visible_tools
 from pvemcp_server.query.examples import EXAMPLES
 from pvemcp_server.toolkit.registry import tools
 
@@ -200,13 +200,10 @@ def test_claude_code_does_not_cut_the_instructions(caller):
 
 def test_the_instructions_name_what_no_tool_does():
     writer = CALLERS["Operator"]
-    missing = (
-        "No tool here can create, clone, reconfigure, resize, restore, delete, unlock guests, move "
-        "disks, evacuate nodes, stop tasks, open consoles: say so."
-    )
+    missing = "No tool here can restore, delete guests, evacuate nodes, open consoles: say so."
     assert missing in instructions(tools(), writer)
-    with_clone = {**tools(), "CloneVm": tools()["MigrateVm"]}
-    assert "can create, reconfigure, resize" in instructions(with_clone, writer)
+    with_restore = {**tools(), "RestoreBackup": tools()["MigrateVm"]}
+    assert "can delete guests, evacuate" in instructions(with_restore, writer)
     assert "No tool here" not in instructions(tools(), CALLERS["Read-only"])
 
 

@@ -339,6 +339,19 @@ async def test_a_role_for_a_part_of_the_cluster_is_never_called_safe(client):
     assert "No node 'pve1' on lab" in await scoped.refused("CheckMaintenance", **NODE)
 
 
+async def test_what_other_tools_show_changes_no_answer_without_them(client, tool_client):
+    for each in (client, tool_client):
+        each.tools = frozenset({"CheckMaintenance"})
+    put(client, 100)
+    running = await check(client)
+    put(client, 100, status="stopped")
+    client.refresh()
+    assert await check(client) == running
+    on_ceph = await check(tool_client, cluster_name="prod", node="pve01")
+    assert "Ceph" not in on_ceph.text
+    assert "ceph" not in on_ceph.notes
+
+
 async def test_an_offline_node_says_so(open_client):
     async with open_client(lab_of(), ManualClock()) as client:
         await client["lab"].emulated.node_down("pve1", seconds_ago=600)

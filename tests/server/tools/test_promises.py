@@ -111,5 +111,5 @@ def test_the_contracts_are_current():
 def test_the_whole_tool_list_stays_small():
     contracts = (REPOSITORY / "tests" / "contracts").glob("*.json")
     text = json.dumps([json.loads(path.read_text()) for path in contracts], separators=(",", ":"))
-    # the limit is 9,000 tokens; a token of these schemas has 4.2 characters, as measured
-    assert len(text) < 9_000 * 4.2
+    # the limit is 12,000 tokens; a token of these schemas has 4.2 characters, as measured
+    assert len(text) < 12_000 * 4.2

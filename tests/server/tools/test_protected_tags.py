@@ -16,6 +16,11 @@ WRITES = {
     "RollbackVmSnapshot": {"snapshot_name": "release-4-3"},
     "BackupVm": {"storage": "nfs-archive"},
     "MigrateVm": {"target_node": "pve02", "online": True},
+    "UpdateVmConfig": {"description": "new"},
+    "ResizeVmDisk": {"disk": "scsi0", "size": "+1G"},
+    "MoveVmDisk": {"disk": "scsi0", "target_storage": "local-zfs"},
+    "CloneVm": {"source": str(VMID), "name": "copy"},
+    "UnlockVm": {},
 }
 
 
@@ -34,7 +39,8 @@ def tagged(client, tags):
 
 
 async def written(client, tool):
-    return await client(tool, cluster_name="prod", vmid=VMID, dry_run=True, **WRITES[tool])
+    guest = {} if "source" in WRITES[tool] else {"vmid": VMID}
+    return await client(tool, cluster_name="prod", dry_run=True, **guest, **WRITES[tool])
 
 
 @pytest.mark.parametrize("tool", WRITES)

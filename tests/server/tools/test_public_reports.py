@@ -177,6 +177,7 @@ WRITES = [
     ("ChangeVmState", "POST", {"vmid": 101, "action": "Reboot"}),
     ("BackupVm", "POST", {"vmid": 101, "storage": "pbs-main"}),
     ("MigrateVm", "POST", {"vmid": 102, "target_node": "pve02", "online": True}),
+    ("CloneVm", "POST", {"source": "101", "name": "copy"}),
     ("DeleteVmSnapshot", "DELETE", {"vmid": 101, "snapshot_name": "before-vacuum"}),
 ]
 

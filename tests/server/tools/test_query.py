@@ -10,6 +10,7 @@ import pytest
 from pvemcp_server.access.model import Grant, Resources
 from pvemcp_server.clusters.acl import question
 from pvemcp_server.query.examples import EXAMPLES
+from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.registry import tables
 from pvemcp_server.toolkit.registry import tools
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.anyio
 SCENARIO = few_guests
 KEEPS_ANSWERS = True
 
-EVERY_TABLE = sorted(tables())
+EVERY_TABLE = sorted(n for n, table in tables().items() if ClusterKind.PVE in table.kinds)
 
 
 def is_(field, operator, *value):
@@ -86,7 +87,7 @@ async def test_all_tables_can_be_described_at_once(tool_client):
     answer = await tool_client("GetQuerySchema", tables=EVERY_TABLE)
     described = answer.data["tables"]
     fields = {table["name"]: [field["name"] for field in table["fields"]] for table in described}
-    assert fields == {name: ["cluster", *table.fields] for name, table in sorted(tables().items())}
+    assert fields == {name: ["cluster", *tables()[name].fields] for name in EVERY_TABLE}
     assert answer.notes == ""
 
 
@@ -669,7 +670,8 @@ async def test_a_narrow_key_sees_only_its_guests_in_every_table(tool_client, sco
     guests = (await ask(tool_client, "prod", **everything)).data
     mine = {row["vmid"] for row in guests if granted({"pool": None, **row})}
     narrow = tool_client.scoped(resources)
-    for name, table in tables().items():
+    for name in EVERY_TABLE:
+        table = tables()[name]
         if "vmid" in table.fields:
             rows = (await ask(narrow, "prod", **{"from": name, "select": ["*"]})).data
             others = {row["vmid"] for row in rows if row.get("vmid")} - mine
@@ -685,7 +687,10 @@ async def test_aggregates_of_a_narrow_key_cover_only_its_rows(tool_client, scope
     now = datetime.now(UTC)
     monkeypatch.setattr("pvemcp_server.tables.rows._now", lambda: now)
     narrow = tool_client.scoped(SCOPES[scope][0])
-    for name, table in tables().items():
+    for name in EVERY_TABLE:
+        table = tables()[name]
+        if name == "clocks":
+            continue  # its figures are measured again with each query
         fields = [
             field.name
             for field in table.fields.values()

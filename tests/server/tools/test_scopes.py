@@ -27,7 +27,7 @@ ONE_GUEST = Resources(vmids=frozenset({105}))
 OUTSIDE = {
     name: arguments
     for name, arguments in examples(PLACE).items()
-    if {"vmid", "vmids", "node"} & arguments.keys() and name != "ListBackups"
+    if {"vmid", "vmids", "node", "source"} & arguments.keys() and name != "ListBackups"
 } | {
     "ListSnapshots": {**PROD, "vmids": [101]},
     "ListNodeRrdData": {**PROD, "nodes": ["pve01"]},
@@ -87,7 +87,26 @@ async def test_a_role_for_a_tag_sees_its_guests(tool_client):
 # Arguments of each write that name a place: one that exists and is hidden, one that does not exist
 PLACES = [
     ("MigrateVm", {"vmid": 105, "online": True}, {"target_node": ("pve02", "pve77")}),
+    *(
+        ("CloneVm", {"source": "105", "name": "copy"}, {place: names})
+        for place, names in (
+            ("target_node", ("pve02", "pve77")),
+            ("storage", ("ceph-vm", "nothing")),
+            ("pool", ("office", "nothing")),
+            ("source", ("db-primary", "nothing")),
+        )
+    ),
+    *(
+        (name, {**examples(PLACE)[name], **given}, {place: names})
+        for name in ("CreateVm", "CreateContainer")
+        for place, given, names in (
+            ("node", {}, ("pve01", "pve77")),
+            ("storage", {}, ("ceph-vm", "nothing")),
+            ("pool", {}, ("office", "nothing")),
+        )
+    ),
     ("BackupVm", {"vmid": 105}, {"storage": ("pbs-main", "nothing")}),
+    ("MoveVmDisk", {"vmid": 105, "disk": "scsi0"}, {"target_storage": ("local-zfs", "nothing")}),
     ("DownloadIso", examples(PLACE)["DownloadIso"], {"node": ("pve01", "pve77")}),
     ("DownloadIso", examples(PLACE)["DownloadIso"], {"storage": ("nfs-iso", "nothing")}),
     *(
@@ -128,7 +147,7 @@ async def test_a_write_answers_hidden_places_like_absent_ones(demo_client, tool,
 
 
 def test_every_write_that_names_a_place_is_covered():
-    place = {"node", "target_node", "storage", "target_storage"}
+    place = {"node", "target_node", "storage", "target_storage", "pool"}
     writes = {name for name, tool in tools().items() if not tool.reads}
     naming = {n for n in writes if place & tools()[n].input_schema["properties"].keys()}
     assert naming == {name for name, *_ in PLACES}

@@ -1,10 +1,12 @@
 """Toolsets: rare tools that a key lists, and may call, only if it has their set."""
 
+from itertools import chain
+
 import pytest
 
 from pvemcp_server.access.model import ANY, NAMED_ONLY, READS, Caller, Grant, Role, Toolset
 from pvemcp_server.mcp.instructions import instructions
-from pvemcp_server.mcp.server import visible_tools
+from pvemcp_server.mcp.tools import visible_tools
 from pvemcp_server.toolkit.registry import tools
 
 from .tool_client import FakeClusters, ToolClient
@@ -55,7 +57,10 @@ def test_the_instructions_name_no_toolset_that_the_role_grants_nothing_of():
 async def test_explain_access_shows_what_a_toolset_would_add():
     client = ToolClient(FakeClusters(), toolsets=frozenset({Toolset.API}))
     access = (await client("ExplainAccess")).data
-    content = [name for name, tool in tools().items() if tool.toolset is Toolset.CONTENT]
-    assert access["missing_toolsets"] == {"content": content}
+    missing = {
+        str(toolset): [name for name, tool in tools().items() if tool.toolset is toolset]
+        for toolset in set(Toolset) - {Toolset.API}
+    }
+    assert access["missing_toolsets"] == missing
     assert access["not_granted"] == []
-    assert {*access["tools"], *content} == set(tools())
+    assert {*access["tools"], *chain(*missing.values())} == set(tools())

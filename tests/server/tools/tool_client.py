@@ -1,5 +1,6 @@
 """A client that calls tools through the real pipeline, on emulated clusters."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,8 +10,8 @@ from typing import Any
 import anyio
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
-from proxmox_client import ApiToken, Client, Tls
-from proxmox_client.emulator import Clock, Emulator, Scenario
+from proxmox_client import ApiToken, BackupServer, Client, Tls
+from proxmox_client.emulator import Clock, EmulatedBackupServer, Emulator, Scenario
 from proxmox_client.emulator import EmulatedCluster as Emulated
 from proxmox_client.outages import Response
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role, Toolset
@@ -20,6 +21,7 @@ from pvemcp_server.clusters import Cluster, Inventory, Notes
 from pvemcp_server.mcp.elicitation import Decision
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.settings import Values
+from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.toolkit.registry import tools
 
 from .in_process import InProcess
@@ -33,8 +35,8 @@ PACE = 200.0  # how much faster than real time Proxmox's tasks run
 class ConnectedCluster:
     """An emulated cluster, the server's client to it, and the requests it received."""
 
-    emulated: Emulated
-    pve: Client
+    emulated: Emulated | EmulatedBackupServer
+    pve: Client | BackupServer
     inventory: Inventory
     account: str
     requests: list[str] = field(default_factory=list)
@@ -47,8 +49,11 @@ class FakeClusters:
 
     connected: dict[str, ConnectedCluster] = field(default_factory=dict)
 
-    async def names(self) -> list[str]:
-        return sorted(self.connected)
+    async def kinds(self) -> dict[str, ClusterKind]:
+        return {
+            name: ClusterKind.PBS if isinstance(each.pve, BackupServer) else ClusterKind.PVE
+            for name, each in sorted(self.connected.items())
+        }
 
     async def open(
         self, name: str, identities: Mapping[str, int], scope: Resources, notes: Notes
@@ -57,7 +62,7 @@ class FakeClusters:
         return Cluster(
             name=name,
             description=f"The cluster {name}",
-            pve=connected.pve,
+            client=connected.pve,
             account=connected.account,
             inventory=connected.inventory,
             scope=scope,
@@ -142,6 +147,7 @@ class ToolClient:
     resources: Resources = EVERYTHING
     tools: frozenset[str] = frozenset({ANY})
     toolsets: frozenset[str] = frozenset(Toolset)
+    closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
 
     def __getitem__(self, name: str) -> ConnectedCluster:
         return self.clusters.connected[name]
@@ -170,7 +176,14 @@ class ToolClient:
     async def __call__(self, tool: str, **arguments: Any) -> Answer:
         role = Role(1, "test", "", (Grant(self.tools, resources=self.resources),))
         caller = Caller("k", "test key", role, toolsets=self.toolsets, output_format="JsonNormal")
-        pipeline = Pipeline(tools(), self.clusters, self, self.audit, self.approvals)  # type: ignore[arg-type]
+        pipeline = Pipeline(
+            tools(),
+            self.clusters,  # type: ignore[arg-type]
+            self,  # type: ignore[arg-type]
+            self.audit,  # type: ignore[arg-type]
+            self.approvals,  # type: ignore[arg-type]
+            closing=self.closing,
+        )
         result = await pipeline.call(caller, tool, arguments, self.conversation)
         notes = result.blocks[1] if len(result.blocks) > 1 else ""
         return Answer(result.blocks[0], notes, result.cause is not None)
@@ -189,12 +202,17 @@ async def open_tool_client(
     *,
     kept: bool = False,
     https: bool = False,
+    backup_servers: bool = False,
 ) -> AsyncIterator[ToolClient]:
-    """Start the scenario's clusters and yield a client to them, in this process or over HTTPS."""
+    """Start the scenario's clusters and yield a client to them, in this process or over HTTPS.
+
+    With `backup_servers`, also to these, always over HTTPS.
+    """
     async with AsyncExitStack() as stack:
         emulator = await stack.enter_async_context(Emulator(scenario, clock=clock or Clock(PACE)))
         clusters = FakeClusters()
-        for emulated in emulator:
+        servers = emulator.backup_servers.values() if backup_servers else ()
+        for emulated in (*emulator, *servers):
             connected = await stack.enter_async_context(connect(emulated, kept=kept, https=https))
             clusters.connected[emulated.name] = connected
         yield ToolClient(clusters)
@@ -217,7 +235,7 @@ def _kept(send: Request) -> Request:
 
 @asynccontextmanager
 async def connect(
-    emulated: Emulated,
+    emulated: Emulated | EmulatedBackupServer,
     token: tuple[str, str] | None = None,
     *,
     kept: bool = False,
@@ -228,11 +246,15 @@ async def connect(
     With `kept`, each answer to a GET is kept and given again: for clusters that do not change.
     """
     account, secret = token or emulated.token
-    auth, tls = ApiToken(account, secret), Tls(ca_pem=emulated.ca_pem)
-    wire = None if https else InProcess(emulated)
-    async with Client(
-        emulated.hosts, auth, tls=tls, name=emulated.name, http_transport=wire
-    ) as pve:
+    auth = ApiToken(account, secret)
+    server: Client | BackupServer
+    if isinstance(emulated, EmulatedBackupServer):
+        pins = Tls(fingerprints={emulated.fingerprint})
+        server = BackupServer(emulated.hosts, auth, tls=pins, name=emulated.name)
+    else:
+        tls, wire = Tls(ca_pem=emulated.ca_pem), None if https else InProcess(emulated)
+        server = Client(emulated.hosts, auth, tls=tls, name=emulated.name, http_transport=wire)
+    async with server as pve:
         connected = ConnectedCluster(emulated, pve, Inventory(pve, lambda: 10.0), account)
         send = pve.transport.request
         if kept:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from proxmox_client.emulator import Clock, Emulator, demo
+from proxmox_client.emulator import Clock, EmulatedBackupServer, Emulator, demo
 from proxmox_client.emulator import EmulatedCluster as Emulated
 from proxmox_client.emulator.state.user_config import AclEntry as Acl
 from proxmox_client.emulator.state.user_config import Token, User
@@ -21,7 +21,7 @@ from pvemcp_server.config import Config
 from pvemcp_server.mcp.endpoint import Services
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import Store, open_store
-from pvemcp_server.store.records import AdminRole, TlsMode
+from pvemcp_server.store.records import AdminRole, ClusterKind, TlsMode
 
 ADMIN, PASSWORD = "ada", "correct horse battery"
 
@@ -78,16 +78,18 @@ class Front:
             before = session.verified_at - RECENT
             await self.services.store.sessions.change(session.digest, verified_at=before)
 
-    async def add_cluster(self, emulated: Emulated) -> None:
-        """Configure the emulated cluster."""
+    async def add_cluster(self, emulated: Emulated | EmulatedBackupServer) -> None:
+        """Configure the emulated cluster or backup server."""
         token_id, secret = emulated.token
+        is_server = isinstance(emulated, EmulatedBackupServer)
         await self.services.access.clusters.create(
             emulated.name,
             emulated.hosts,
+            kind=ClusterKind.PBS if is_server else ClusterKind.PVE,
             token_id=token_id,
             secret=secret,
             tls_mode=TlsMode.PINNED,
-            fingerprints=emulated.fingerprints.values(),
+            fingerprints=[emulated.fingerprint] if is_server else emulated.fingerprints.values(),
         )
         await self.services.store.watch.poll()
 

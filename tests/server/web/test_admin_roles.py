@@ -151,6 +151,43 @@ async def test_a_key_issuer_makes_keys_and_sees_roles_and_clusters_by_name(equip
     assert [answer.status_code for answer in everything] == [403, 403, 403]
 
 
+async def test_only_who_may_change_the_setting_lets_calls_of_a_key_run_unasked(front):
+    access = front.services.access
+    for name in ("asks", "runs", "spare"):
+        await access.keys.create(name, unattended=None if name == "asks" else "allow")
+    await front.become(AdminRole.KEY_ISSUER)
+    assert 'value="allow"' not in (await front.get("/admin/keys")).text
+    assert 'value="allow" selected' in (await front.get("/admin/keys/runs/edit")).text
+    tries = [
+        ("POST", "/keys", {"name": "new", "unattended": "allow"}),
+        ("PATCH", "/keys/asks", {"unattended": "allow"}),
+        ("POST", "/keys/runs/regenerate", None),
+        ("PATCH", "/keys/runs", {"role": "Operator"}),
+        ("PATCH", "/keys/runs", {"expires": "2099-01-01T00:00:00+00:00"}),
+        ("PATCH", "/keys/runs", {"allow_from": ["10.0.0.0/8"]}),
+    ]
+    before = await access.keys.all()
+    for method, path, body in tries:
+        answer = await front.api(method, path, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (403, "not_permitted"), path
+    forged = await front.post("/admin/keys/asks/change", name="asks", unattended="allow")
+    assert "is not permitted to the role key-issuer" in forged.text
+    assert await access.keys.all() == before
+    permitted = [
+        ("PATCH", "/keys/runs", {"name": "ran"}),
+        ("PATCH", "/keys/ran", {"enabled": False}),
+        ("PATCH", "/keys/spare", {"unattended": "approve", "role": "Operator"}),
+        ("POST", "/keys/spare/regenerate", None),
+    ]
+    for method, path, body in permitted:
+        assert (await front.api(method, path, json=body)).status_code == 200, path
+    enabled = await front.api("PATCH", "/keys/ran", json={"enabled": True})
+    assert enabled.status_code == 403
+    await front.become(AdminRole.OWNER)
+    for method, path, body in (*tries[:2], ("POST", "/keys/ran/regenerate", None)):
+        assert (await front.api(method, path, json=body)).status_code in (200, 201), path
+
+
 async def test_every_role_sees_and_ends_its_own_sessions_only(front):
     access = front.services.access
     await access.admins.create("grace", "correct horse battery", must_change=False)

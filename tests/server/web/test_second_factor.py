@@ -275,6 +275,9 @@ async def test_a_passkey_alone_has_to_verify_its_user(front):
     answer = passkey.get(options_in(await front.get(PASSKEY)))
     assert (await front.http.post(PASSKEY, data={"credential": answer})).status_code == 403
     assert not await is_signed_in(front)
+    await front.services.audit.flush()
+    entry = (await front.services.audit.find())[0]
+    assert (entry.key_name, entry.outcome) == ("ada", "refused"), "its owner is named"
 
 
 def stale(passkey: Authenticator, options: str) -> str:

@@ -9,8 +9,9 @@ import pytest
 from pvemcp_server.admin.operation import operations, scopes
 from pvemcp_server.store.key_format import SERVICE_PREFIX, new_id, new_secret
 from pvemcp_server.store.records import AdminRole
-from pvemcp_server.web.api import create_api
 from pvemcp_server.web.pages import routers
+
+from .description import description
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +54,14 @@ async def test_a_scope_permits_its_own_routes_only(stranger, scope):
             assert answer.status_code != 401
 
 
+async def test_a_token_lets_calls_run_unasked_only_with_the_scope_of_the_setting(stranger):
+    for scopes_of, status in ((["keys:write"], 403), (["keys:write", "settings:write"], 201)):
+        secret = await new_token(stranger, *scopes_of, name=str(status))
+        fields = {"name": "k", "unattended": "allow"}
+        answer = await present(stranger, secret, "POST", "/admin/api/keys", json=fields)
+        assert answer.status_code == status
+
+
 async def test_a_token_with_every_scope_opens_no_page_session_or_mcp(stranger):
     secret = await new_token(stranger, *scopes())
     await stranger.services.settings.change({"enabled": True}, by="ada")
@@ -67,7 +76,7 @@ async def test_a_token_with_every_scope_opens_no_page_session_or_mcp(stranger):
         assert (await present(stranger, secret, method, "/admin/api/session")).status_code == 401
     for path in ("/mcp", f"/mcp/{secret}", "/sse"):
         assert (await present(stranger, secret, "POST", path, json={})).status_code == 401
-    described = create_api().openapi()["paths"]
+    described = description()["paths"]
     refused = await present(
         stranger, secret, "POST", "/admin/api/session/confirm", json={"password": "x"}
     )
@@ -166,6 +175,20 @@ async def test_wrong_tokens_are_limited_and_never_refuse_a_valid_one(stranger):
     reasons = [entry.reason for entry in await stranger.services.audit.find() if entry.reason]
     assert len(reasons) <= 22
     assert secret not in str(reasons)
+
+
+async def test_wrong_tokens_at_its_address_hide_no_use_of_a_known_one(stranger):
+    await stranger.services.settings.change({"calls_per_minute_per_address": 1}, by="ada")
+    secret = await new_token(stranger, "keys:read", name="robot")
+    (token,) = await stranger.services.store.service_tokens.all()
+    await stranger.services.store.service_tokens.change(token.id, expires=datetime.now(UTC))
+    unknown = new_secret(new_id(), SERVICE_PREFIX)
+    tries = (unknown, unknown, secret, secret)
+    answers = [await present(stranger, each, "GET", "/admin/api/keys") for each in tries]
+    assert [answer.status_code for answer in answers] == [401, 429, 401, 429]
+    await stranger.services.audit.flush()
+    entry = (await stranger.services.audit.find())[0]
+    assert (entry.key_name, entry.reason) == ("token:robot", "expired service token")
 
 
 async def test_a_wrong_token_is_not_replaced_by_the_session(front):

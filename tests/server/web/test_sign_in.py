@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from pvemcp_server.web.api import create_api
 from pvemcp_server.web.pages import routers
 from pvemcp_server.web.session import own_writing, writing
 
 from .conftest import PASSWORD
+from .description import description
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +24,7 @@ def operations():
 
 
 def api_operations():
-    for path, methods in create_api().openapi()["paths"].items():
+    for path, methods in description()["paths"].items():
         for method in methods:
             yield method.upper(), re.sub(r"\{\w+\}", "x", path)
 

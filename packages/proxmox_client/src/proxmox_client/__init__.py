@@ -1,7 +1,8 @@
 """A typed async client for the Proxmox VE API.
 
-`Client` stands for one cluster. The other names are its arguments (`ApiToken`, `Password`, `Tls`,
-`Limits`), its results (frozen Structs of `proxmox_client.api`) and its errors (`ProxmoxError`).
+`Client` stands for one cluster, `BackupServer` for one Proxmox Backup Server. The other names are
+their arguments (`ApiToken`, `Password`, `Tls`, `Limits`), results (frozen Structs of
+`proxmox_client.api`) and errors (`ProxmoxError`).
 """
 
 from proxmox_client.api.lxc import Lxc
@@ -10,6 +11,7 @@ from proxmox_client.api.qemu import Qemu
 from proxmox_client.api.storage import Storage
 from proxmox_client.api.tasks import Task, TaskOutcome, TaskProgress
 from proxmox_client.auth import ApiToken, Password, Totp
+from proxmox_client.backup_server import BackupServer
 from proxmox_client.client import Client
 from proxmox_client.errors import (
     AgentRefused,
@@ -22,6 +24,7 @@ from proxmox_client.errors import (
     NodeUnreachable,
     NoQuorum,
     NotFound,
+    OutdatedDigest,
     ProxmoxError,
     ResponseError,
     TaskFailed,
@@ -38,6 +41,7 @@ from proxmox_client.upid import Upid
 __all__ = [
     "AgentRefused",
     "ApiToken",
+    "BackupServer",
     "BadParameters",
     "Client",
     "Conflict",
@@ -51,6 +55,7 @@ __all__ = [
     "NodeSilent",
     "NodeUnreachable",
     "NotFound",
+    "OutdatedDigest",
     "Password",
     "ProxmoxError",
     "Qemu",

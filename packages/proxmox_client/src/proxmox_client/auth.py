@@ -27,6 +27,21 @@ class ApiToken:
                 f"Token {self.token_id!r} or its secret has spaces or non-ASCII characters"
             )
 
+    @property
+    def authorization(self) -> str:
+        """The value of the header Authorization."""
+        return f"PVEAPIToken={self.token_id}={self.secret}"
+
+
+@dataclass(frozen=True)
+class BackupServerToken(ApiToken):
+    """An API token as Proxmox Backup Server takes it: a colon separates ID and secret."""
+
+    @property
+    def authorization(self) -> str:
+        """The value of the header Authorization."""
+        return f"PBSAPIToken={self.token_id}:{self.secret}"
+
 
 @dataclass(frozen=True)
 class Password:

@@ -1,9 +1,6 @@
 """Client of one cluster."""
 
-from collections.abc import Sequence
-from copy import copy
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import unquote
 
 from proxmox_client.api.access import Access
@@ -17,17 +14,13 @@ from proxmox_client.api.storage import Storage, StorageConfig
 from proxmox_client.api.tasks import Task
 from proxmox_client.auth import ApiToken, Password
 from proxmox_client.errors import BadParameters, NotFound
-from proxmox_client.limits import Limits
 from proxmox_client.paths import join
-from proxmox_client.tls import Tls
-from proxmox_client.transport import HostPool, HttpTransport, Parameter, Transport
+from proxmox_client.server import Server
+from proxmox_client.transport import Parameter
 from proxmox_client.upid import Upid
 
-_DEFAULT_TLS = Tls()
-_DEFAULT_LIMITS = Limits()
 
-
-class Client:
+class Client(Server):
     """An asynchronous client of one Proxmox VE cluster, with one account.
 
     It can be shared between tasks. It opens connections on first use and keeps a few of them, so
@@ -63,44 +56,7 @@ class Client:
     Calls raise subclasses of `ProxmoxError`; malformed hosts raise ValueError here.
     """
 
-    def __init__(
-        self,
-        hosts: Sequence[str],
-        auth: ApiToken | Password,
-        *,
-        tls: Tls = _DEFAULT_TLS,
-        limits: Limits = _DEFAULT_LIMITS,
-        name: str = "",
-        http_transport: HttpTransport | None = None,
-    ) -> None:
-        self._pool = HostPool(hosts, tls, limits, http_transport)
-        self.name = name or hosts[0]
-        self._version: Version | None = None
-        self._use(auth)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    def __repr__(self) -> str:
-        return f"Client({self.name!r})"
-
-    async def aclose(self) -> None:
-        """Close all connections, including those of clients made by `signed_in_as`."""
-        await self._pool.aclose()
-
-    def signed_in_as(self, auth: ApiToken | Password) -> "Client":
-        """Return a client with another account that shares the connections and limits."""
-        other = copy(self)
-        other._use(auth)  # noqa: SLF001 - the same class
-        return other
+    _version: Version | None = None
 
     async def version(self) -> Version:
         """GET /version. Needs an account, but no privilege.
@@ -193,8 +149,7 @@ class Client:
         return await self.transport.request_data(method, encoded, **parameters)
 
     def _use(self, auth: ApiToken | Password) -> None:
-        """Send all further calls with this account."""
-        self.transport = Transport(self._pool, auth)
+        super()._use(auth)
         self.cluster = ClusterApi(self.transport)
         self.access = Access(self.transport)
 

@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple, Self
 
 DEFAULT_PORT = 8006
+BACKUP_SERVER_PORT = 8007
 _HOST = re.compile(
     r"(?:(?P<name>[A-Za-z0-9_.-]+)|\[(?P<address>[0-9A-Fa-f:.]+)\])(?::(?P<port>\d{1,5}))?",
     re.ASCII,
@@ -17,10 +18,10 @@ class Host(NamedTuple):
     port: int
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, default_port: int = DEFAULT_PORT) -> Self:
         """Parse `name`, `name:port` or `[address]:port`, or raise ValueError."""
         match = _HOST.fullmatch(text)
-        port = int(match["port"] or DEFAULT_PORT) if match else 0
+        port = int(match["port"] or default_port) if match else 0
         if match is None or not 0 < port < 65536:
             raise ValueError(f"{text!r} is not a host: write name, name:port or [address]:port")
         return cls(match["address"] or match["name"], port)

@@ -22,7 +22,7 @@ _MOST_DIGITS: Final = 20
 _HUGE: Final = re.compile(rb"[:\[,]\s*-?[0-9]{20,}")
 _IDENTIFYING: Final = (
     *("id", "upid", "volid", "sid", "vmid", "name", "hostname"),
-    *("devpath", "rule", "storage", "node"),
+    *("devpath", "rule", "storage", "node", "backup-id", "store", "ns"),
 )
 _PLACE: Final = re.compile(r"`\$\.(?P<member>[^.`\[]+)")
 _ESCAPED: Final = re.compile(

@@ -18,6 +18,7 @@ from proxmox_client.errors import (
     NodeUnreachable,
     NoQuorum,
     NotFound,
+    OutdatedDigest,
     ResponseError,
     Unauthenticated,
     UnexpectedAnswer,
@@ -28,6 +29,7 @@ from proxmox_client.limits import node_of
 # a node's report about its connection to another node
 _PROXY_STATUSES = {595, 596, 597, 598, 599}
 _PERMISSION = re.compile(r"Permission check failed \((?P<path>/[^,()]*), (?P<privileges>[^()]+)\)")
+_LONGEST_TEXT = 1000
 # a missing task or backup job is reported as a malformed identifier
 _MISSING = re.compile(r"no such (task|job)", re.IGNORECASE)
 _ERRORS_BY_TEXT: tuple[tuple[re.Pattern[str], type[ResponseError]], ...] = tuple(
@@ -38,10 +40,8 @@ _ERRORS_BY_TEXT: tuple[tuple[re.Pattern[str], type[ResponseError]], ...] = tuple
         (r"does ?n[o']t exist|no such|not found|hostname lookup .* failed", NotFound),
         (r"unable to find|binary not installed|not defined", NotFound),
         (r"is locked|can't lock|got (lock )?timeout|lock request timeout", Conflict),
-        (
-            r"not running|is running|running VM|checksum mismatch|agent configured|is not empty",
-            Conflict,
-        ),
+        (r"checksum mismatch|detected modified configuration", OutdatedDigest),
+        (r"not running|is running|running VM|agent configured|is not empty", Conflict),
         (r"protection mode|refusing to", Conflict),
     )
 )
@@ -51,7 +51,7 @@ def response_error(path: str, status: int, reason: str, body: bytes) -> Response
     """Build the exception for a response with a status of 300 or more."""
     content = _parse_body(body)
     errors = _parameter_errors(content)
-    message = _message(content, reason, status)
+    message = _message(content, reason, status, body)
     match status:
         case 400:
             missing = next(filter(_MISSING.match, errors.values()), None)
@@ -98,8 +98,12 @@ def _parse_body(body: bytes) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _message(content: Mapping[str, Any], reason: str, status: int) -> str:
-    text = content.get("message")
+def _message(content: Mapping[str, Any], reason: str, status: int, body: bytes) -> str:
+    """Return Proxmox's message: of the JSON, else the body as text, else the status line.
+
+    A backup server's status line has the standard phrase; its body is the message alone.
+    """
+    text = content.get("message", "" if content else body[:_LONGEST_TEXT].decode(errors="replace"))
     message = " ".join(text.split()) if isinstance(text, str) else ""
     return message or reason.strip() or f"HTTP status {status}"
 

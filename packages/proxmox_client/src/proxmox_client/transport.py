@@ -23,9 +23,9 @@ from proxmox_client.errors import (
     UnexpectedAnswer,
     Unreachable,
 )
-from proxmox_client.hosts import Host
+from proxmox_client.hosts import DEFAULT_PORT, Host
 from proxmox_client.json_decoder import Envelope, decode
-from proxmox_client.limits import ConcurrencyLimiter, Limits, node_of, time_limit
+from proxmox_client.limits import ConcurrencyLimiter, Limits, datastore_of, node_of, time_limit
 from proxmox_client.outages import Outage, Response, outage_of
 from proxmox_client.response_errors import response_error, undecodable
 from proxmox_client.session import Ticket, TicketSession
@@ -70,10 +70,11 @@ class HostPool:
         limits: Limits,
         http_transport: HttpTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
+        default_port: int = DEFAULT_PORT,
     ) -> None:
         if not hosts:
             raise ValueError("A cluster needs at least one host")
-        self._hosts = [str(Host.parse(host)) for host in hosts]
+        self._hosts = [str(Host.parse(host, default_port)) for host in hosts]
         self._current = 0
         self.is_split = False  # whether a host was seen in a partition without quorum
         self.limits = limits
@@ -158,7 +159,7 @@ class HostPool:
                 size = f"{len(content)} bytes of parameters"
                 raise BadParameters(413, "", f"{size} are more than the {MAX_BODY} Proxmox takes")
             all_headers["Content-Type"] = "application/x-www-form-urlencoded"
-        whole_cluster = method == "GET" and not node_of(path)
+        whole_cluster = method == "GET" and not (node_of(path) or datastore_of(path))
         extensions = self._cluster_extensions if whole_cluster else self._extensions
         request = httpx.Request(
             method, url, headers=all_headers, content=content, extensions=extensions
@@ -311,7 +312,7 @@ class Transport:
         self._token: dict[str, str] = {}  # the headers of an API token, alike for all requests
         self._session: TicketSession | None = None  # of a user with a password
         if isinstance(auth, ApiToken):
-            self._token = {"Authorization": f"PVEAPIToken={auth.token_id}={auth.secret}"}
+            self._token = {"Authorization": auth.authorization}
         else:
             self._session = TicketSession(auth, self._sign_in)
 
@@ -326,6 +327,10 @@ class Transport:
     async def post(self, path: str, /, **parameters: Parameter) -> Any:
         """POST to a path and return its data: the UPID of a task, mostly."""
         return await self.request_data("POST", path, **parameters)
+
+    async def put(self, path: str, /, **parameters: Parameter) -> Any:
+        """PUT to a path and return its data, mostly none."""
+        return await self.request_data("PUT", path, **parameters)
 
     async def delete(self, path: str, /, **parameters: Parameter) -> Any:
         """DELETE a path and return its data."""

@@ -22,6 +22,7 @@
     * ServerStops         the server stopped while the call ran
     * OverBudget          a limit of time, rows or rate is exceeded
     * Unanswered          a write was sent, and its result is not known
+    * PartlyDone          a write of several steps ended after the first one
     * Unrecorded          the audit cannot be written, so the call was not run
     * DoneUnrecorded      an administrator's change was made but could not be recorded
 
@@ -56,12 +57,16 @@ class StateUnavailable(ServerError):
 
 
 class AccessDenied(ServerError):
-    """Authentication failed. `reason` is for audit and administrators, never for the caller."""
+    """Authentication failed. `reason` is for audit and administrators, never for the caller.
 
-    def __init__(self, reason: str, *, key_id: str | None = None) -> None:
+    `key_id` and `name` say which key or service token was attempted, where it exists.
+    """
+
+    def __init__(self, reason: str, *, key_id: str | None = None, name: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.key_id = key_id
+        self.name = name
 
 
 class TooManyFailures(AccessDenied):
@@ -225,6 +230,13 @@ class Unanswered(CallError):
             f"{reason} Whether it was carried out is not known.",
             hint="Look with ListTasks before trying again.",
         )
+
+
+class PartlyDone(CallError):
+    """A write of several steps failed after it had made something, which `undo` removes."""
+
+    def __init__(self, message: str, undo: str) -> None:
+        super().__init__(message, hint=f"Go on from there, or undo it: {undo}.")
 
 
 class DoneUnrecorded(CallError):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
-from pvemcp_server.tables.registry import Table, tables
+from pvemcp_server.tables.registry import CLUSTER_FIELD, Table, tables
 from pvemcp_server.tables.rows import Field, Kind, Row, Unit
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -31,6 +31,8 @@ _JOINED = {
     "storage": STORAGES,
     "pool": POOLS,
     "poolid": POOLS,
+    "datastore": STORAGES,
+    "guest_cluster": CLUSTERS,
 }
 
 
@@ -56,7 +58,7 @@ class Dataset:
 def keys_of(table: str) -> tuple[str, ...]:
     """Return the fields by which relations find rows of the table."""
     keys = {
-        tuple(relation.on.values())
+        tuple(name for name in relation.on.values() if name != CLUSTER_FIELD)
         for other in tables().values()
         for relation in other.relations
         if relation.table == table

@@ -6,7 +6,7 @@ from datetime import timedelta
 from random import Random
 from typing import Any
 
-from pvemcp_server.query.catalog import CLUSTER
+from pvemcp_server.query.catalog import CLUSTER, fields_of
 from pvemcp_server.query.operators import Function, Operator, Span
 from pvemcp_server.tables.registry import Table, tables
 from pvemcp_server.tables.rows import Field, Kind, Unit
@@ -176,12 +176,12 @@ class QueryGenerator:
         """Return a test for rows with a relation to the table, or to a row it leads to."""
         path, at = self._path(table, 2)
         ways = [
-            (other, f"{other.name}.{relation.name}", {t: h for h, t in relation.on.items()})
+            (other, f"{other.name}.{relation.name}", {t: h for h, t in relation.keys.items()})
             for other in tables().values()
             for relation in other.relations
             if relation.table == at.name
         ]
-        ways += [(tables()[r.table], r.name, dict(r.on)) for r in at.relations]
+        ways += [(tables()[r.table], r.name, r.keys) for r in at.relations]
         if not ways:
             return self._condition(table)
         other, name, on = self.rng.choice(ways)
@@ -197,7 +197,8 @@ class QueryGenerator:
         if depth > 1 and self.rng.random() < 0.8:
             group, where = self._conditions(other, depth - 1)
             condition |= group
-        keys = tuple((FieldReference(path, at.fields[h], at.name), t) for h, t in on.items())
+        fields = fields_of(at)
+        keys = tuple((FieldReference(path, fields[h], at.name), t) for h, t in on.items())
         return condition, ExistenceReference(other.name, keys, negated, where)
 
     def _path(self, table: Table, longest: int) -> tuple[tuple[str, ...], Table]:

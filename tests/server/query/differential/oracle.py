@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -85,18 +85,33 @@ def _exact_value(record: Record, field: FieldReference) -> Any:
     for hop in field.path:
         relation = next(relation for relation in table.relations if relation.name == hop)
         table = tables()[relation.table]
-        row = _related(record["dataset"].rows[table.name][cluster], relation.on, row)
-        if row is None:
+        here = {"cluster": cluster, "row": row, "dataset": record["dataset"]}
+        related = _related(here, table.name, relation.keys)
+        if related is None:
             return None
+        cluster, row = related["cluster"], related["row"]
     return cluster if field.field.name == "cluster" else getattr(row, field.field.name)
 
 
-def _related(rows: Sequence[Any], on: Mapping[str, str], row: Any) -> Any:
-    key = {there: getattr(row, here) for here, there in on.items()}
-    if None in key.values():
-        return None
-    matches = (other for other in rows if all(getattr(other, name) == v for name, v in key.items()))
-    return next(matches, None)
+def _related(record: Record, table: str, keys: Mapping[str, str]) -> Record | None:
+    """Return the first record of the table whose fields equal those of this one."""
+    values = {there: _own_value(record, here) for here, there in keys.items()}
+    return next(_matching(table, record["dataset"], values), None)
+
+
+def _matching(table: str, dataset: Dataset, values: Mapping[str, Any]) -> Iterator[Record]:
+    """Yield the table's records with these values; a missing one equals nothing."""
+    own = {name: value for name, value in values.items() if name != "cluster"}
+    if None in values.values():
+        return
+    for cluster, rows in dataset.rows[table].items():
+        for row in rows if values.get("cluster", cluster) == cluster else ():
+            if all(getattr(row, name) == value for name, value in own.items()):
+                yield {"cluster": cluster, "row": row, "dataset": dataset, "table": table}
+
+
+def _own_value(record: Record, name: str) -> Any:
+    return record["cluster"] if name == "cluster" else getattr(record["row"], name)
 
 
 def _value(subject: Subject, group: Sequence[Record]) -> Any:
@@ -148,14 +163,10 @@ def _holds(
 
 
 def _exists(test: ExistenceReference, record: Record) -> bool:
-    """Look at every row of the other table on the same cluster."""
-    keys = {there: _field_value(record, here) for here, there in test.keys}
-    return None not in keys.values() and any(
-        all(getattr(other["row"], name) == value for name, value in keys.items())
-        and _holds(test.where, [other])
-        for other in _records(test.table, record["dataset"])
-        if other["cluster"] == record["cluster"]
-    )
+    """Look at every row of the other table on the cluster that the test names."""
+    values = {there: _field_value(record, here) for here, there in test.keys}
+    others = _matching(test.table, record["dataset"], values)
+    return any(_holds(test.where, [other]) for other in others)
 
 
 def _folded(value: Any) -> Any:

@@ -19,8 +19,8 @@ async def test_list_clusters_has_version_nodes_and_tls(tool_client):
     answer = await tool_client("ListClusters")
     rows = {row["name"]: row for row in answer.data}
     assert list(rows) == ["home-lab", "prod"]
-    assert rows["home-lab"]["pve_version"] == "8.4.14"
-    assert rows["prod"]["pve_version"] == "9.2.11"
+    assert rows["home-lab"]["version"] == "8.4.14"
+    assert rows["prod"]["version"] == "9.2.11"
     assert [row["nodes"] for row in rows.values()] == [1, 5]
     assert all(row["reachable"] and row["tls"] == "verified" for row in rows.values())
 

@@ -20,7 +20,7 @@ def networks(demo):
 )
 def addresses_of_containers(demo, answer):
     running = {
-        (state.name, guest.vmid, guest.agent.addresses[0])
+        (state.name, guest.vmid, guest.addresses[0])
         for state, guest in demo.guests(lambda g: g.kind is Kind.LXC and g.running)
     }
     yield answer.set("cluster", "vmid", "address"), running

@@ -24,11 +24,8 @@ def no_tool(id_, words, name, phrase):
 
 
 no_tool("B18", "Evacuate pve02", "EvacuateNode", "evacuate nodes")
-no_tool("B20", "Clone a VM from tpl-debian-13", "CloneVm", "clone")
 no_tool("B38", "Move the disk of db-primary to local-zfs", "MoveVmDisk", "move disks")
 no_tool("B39", "Give 106 4 GB more memory", "UpdateVmConfig", "reconfigure")
-no_tool("B50", "Stop the running task", "StopTask", "stop tasks")
-no_tool("B51", "Unlock VM 118", "UnlockVm", "unlock")
 no_tool("B58", "Open a console on web-03", "OpenConsole", "open consoles")
 
 
@@ -47,43 +44,65 @@ no_tool("B58", "Open a console on web-03", "OpenConsole", "open consoles")
         ],
         cluster_name="prod",
     ),
-    lambda found: [
-        call("ChangeVmState", cluster_name="prod", vmid=vmid, action="Shutdown", wait=True)
-        for vmid in found.column("vmid")
-    ],
-    calls=10,
-    tokens=1_700,
+    lambda found: call(
+        "ChangeVmState",
+        cluster_name="prod",
+        vmids=found.column("vmid"),
+        action="Shutdown",
+        wait=True,
+    ),
     writes=True,
 )
-def shut_down_a_pool(demo, found, *done):
+def shut_down_a_pool(demo, found, done):
     staging = [
         g for s, g in demo.guests() if s is demo.prod and demo.prod.pool_of(g.vmid) == "staging"
     ]
     yield {guest.vmid for guest in staging if guest.status == "running"}, set()
-    yield len(done), len(found.data)
+    yield [row["vmid"] for row in done.data["results"]], sorted(found.column("vmid"))
+    yield done.data["success"], True
 
 
 @question(
     "B17",
     "Snapshot everything in pool office before patching",
     query("guests", "vmid", "status", where=[("pool", "=", "office")]),
-    lambda found: [
-        call(
-            "CreateVmSnapshot", cluster_name="prod", vmid=vmid, snapshot_name="patching", wait=True
-        )
-        for vmid, status in found.column("vmid", "status")
-        if status != "unknown"
-    ],
-    calls=7,
-    tokens=1_400,
+    lambda found: call(
+        "CreateVmSnapshot",
+        cluster_name="prod",
+        vmids=[v for v, status in found.column("vmid", "status") if status != "unknown"],
+        snapshot_name="patching",
+        wait=True,
+    ),
     writes=True,
 )
-def snapshots_of_a_pool(demo, found, *done):
+def snapshots_of_a_pool(demo, found, done):
     office = [
         g for s, g in demo.guests() if s is demo.prod and demo.prod.pool_of(g.vmid) == "office"
     ]
     yield {guest.vmid for guest in office if "patching" not in guest.snapshots}, set()
-    yield any(reply.failed for reply in done), False
+    yield done.data["success"], True
+
+
+@question(
+    "B20",
+    "Clone a VM from tpl-debian-13 into production with 4 GB, start it, what is its address?",
+    call(
+        "CloneVm",
+        source="tpl-debian-13",
+        name="web-21",
+        pool="production",
+        memory=4096,
+        start=True,
+        wait=True,
+    ),
+    calls=1,
+    writes=True,
+)
+def clone_a_template(demo, done):
+    guest = demo.guest("web-21")
+    yield (done.data["vmid"], done.data["ip_addresses"]), (guest.vmid, list(guest.addresses))
+    yield (guest.running, str(guest.config["memory"])), (True, "4096")
+    yield demo.prod.pool_of(guest.vmid), "production"
 
 
 @question(
@@ -93,7 +112,7 @@ def snapshots_of_a_pool(demo, found, *done):
     lambda found: call(
         "ChangeVmState",
         cluster_name="home-lab",
-        vmid=found.data[0]["vmid"],
+        vmids=found.column("vmid"),
         action="Reboot",
         wait=True,
     ),
@@ -107,6 +126,34 @@ def reboot_a_container(demo, found, done):
 
 
 @question(
+    "B50",
+    "Stop the running task",
+    query("tasks", "upid", "type", "id", where=[("outcome", "=", "running")], cluster_name="prod"),
+    lambda found: [
+        call("StopTask", cluster_name="prod", upid=upid) for upid in found.column("upid")
+    ],
+    toolsets=frozenset({"tasks"}),
+    writes=True,
+)
+def stop_what_runs(demo, found, *done):
+    yield len(done), len(found.data)
+    yield {u for u in found.column("upid") if demo.prod.tasks[u].running}, set()
+
+
+@question(
+    "B51",
+    "Unlock VM 118",
+    call("UnlockVm", cluster_name="prod", vmid=118),
+    toolsets=frozenset({"tasks"}),
+    calls=1,
+    writes=True,
+)
+def unlock_a_guest(demo, done):
+    yield (done.failed, done.text.endswith("on prod is not locked.")), (True, True)
+    yield demo.prod.guests[118].lock, ""
+
+
+@question(
     "B80",
     "Delete the snapshots that are older than a year",
     query("snapshots", "cluster", "vmid", "name", "date", where=[("date", "<", "-1y")]),
@@ -114,11 +161,11 @@ def reboot_a_container(demo, found, done):
         call(
             "DeleteVmSnapshot",
             cluster_name=row["cluster"],
-            vmid=row["vmid"],
+            vmids=[row["vmid"]],
             snapshot_name=row["name"],
             wait=True,
         )
-        for row in found.data
+        for row in found.data  # their names differ
     ],
     calls=6,
     writes=True,
@@ -135,7 +182,7 @@ def delete_old_snapshots(demo, found, *done):
     "Bring web-08 back up",
     query("guests", where=[("name", "=", "web-08")]),
     lambda found: call(
-        "ChangeVmState", vmid=found.data[0]["vmid"], cluster_name="prod", action="Start", wait=True
+        "ChangeVmState", vmids=found.column("vmid"), cluster_name="prod", action="Start", wait=True
     ),
     writes=True,
 )
@@ -147,7 +194,7 @@ def start_a_guest(demo, found, done):
 @question(
     "N44",
     "stop vm 104 in prod now",
-    call("ChangeVmState", vmid=104, cluster_name="prod", action="Stop"),
+    call("ChangeVmState", vmids=[104], cluster_name="prod", action="Stop"),
     writes=True,
 )
 def guest_of_an_offline_node(demo, refusal):
@@ -156,7 +203,7 @@ def guest_of_an_offline_node(demo, refusal):
 
 
 @question(
-    "N45", "start tpl-debian-13", call("ChangeVmState", vmid=9000, action="Start"), writes=True
+    "N45", "start tpl-debian-13", call("ChangeVmState", vmids=[9000], action="Start"), writes=True
 )
 def start_a_template(demo, refusal):
     yield refusal.failed and "template" in refusal.text, True
@@ -197,7 +244,7 @@ def delete_the_oldest_backup(demo, found, done):
 @question(
     "N47",
     "migrate 105 to pve05",
-    call("MigrateVm", cluster_name="prod", vmid=105, target_node="pve05", online=True),
+    call("MigrateVm", cluster_name="prod", vmids=[105], target_node="pve05", online=True),
     writes=True,
 )
 def migrate_to_an_offline_node(demo, refusal):

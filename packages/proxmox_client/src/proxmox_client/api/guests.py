@@ -1,7 +1,7 @@
 """Calls that virtual machines and containers share."""
 
 import builtins
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
@@ -16,7 +16,7 @@ from proxmox_client.api.tasks import Task
 from proxmox_client.errors import NotFound, UnexpectedAnswer
 from proxmox_client.json_decoder import Answer
 from proxmox_client.paths import join
-from proxmox_client.transport import Parameters, Transport, converted
+from proxmox_client.transport import Parameter, Parameters, Transport, converted
 
 T = TypeVar("T")
 C = TypeVar("C", bound=GuestConfig)
@@ -114,6 +114,7 @@ class Guest(Generic[C]):
 
     type: ClassVar[GuestType]
     _config: builtins.type[C]
+    _name_option: ClassVar[str]
 
     def __init__(
         self, transport: Transport, node: str, vmid: int, locate: Locate | None = None
@@ -155,6 +156,17 @@ class Guest(Generic[C]):
         both = (running, kept | pending)
         path = self._path("pending")
         return BothConfigs(*(converted(path, options, self._config.of) for options in both))
+
+    async def resize_disk(self, disk: str, size: str, *, digest: str | None = None) -> Task:
+        """PUT …/resize. Needs VM.Config.Disk, and Datastore.AllocateSpace on its storage.
+
+        `size` is absolute, or begins with `+`: `64G`, `+10G`. A disk cannot shrink.
+
+        Source: PVE/API2/Qemu.pm, PVE/API2/LXC.pm.
+        """
+        parameters: Parameters = {"disk": disk, "size": size, "digest": digest}
+        path = self._path("resize")
+        return self._task(await self._transport.put(path, **parameters))
 
     async def _require_no_options(self) -> None:
         """Raise UnexpectedAnswer unless the guest has no options, as after a failed restore.
@@ -210,6 +222,60 @@ class Guest(Generic[C]):
         """
         path = self._path("snapshot", name, "rollback")
         return self._task(await self._transport.post(path, start=start))
+
+    async def clone(
+        self,
+        new_vmid: int,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        pool: str | None = None,
+        target: str | None = None,
+        storage: str | None = None,
+        full: bool | None = None,
+        snapshot: str | None = None,
+    ) -> Task:
+        """POST …/clone. Needs VM.Clone, and VM.Allocate on the new VMID or on the pool.
+
+        A template is cloned linked unless `full`, which a `storage` requires. Conflict for a VMID
+        in use; that of a guest on another node may fail in the task instead.
+
+        Source: PVE/API2/Qemu.pm, PVE/API2/LXC.pm.
+        """
+        parameters: Parameters = {
+            "newid": new_vmid,
+            self._name_option: name,
+            "description": description,
+            "pool": pool,
+            "target": target,
+            "storage": storage,
+            "full": full,
+            "snapname": snapshot,
+        }
+        return self._task(await self._transport.post(self._path("clone"), **parameters))
+
+    async def set_config(
+        self,
+        options: Mapping[str, Parameter],
+        *,
+        delete: Sequence[str] = (),
+        revert: Sequence[str] = (),
+        digest: str | None = None,
+    ) -> None:
+        """PUT …/config. Needs the privilege of each option: VM.Config.Options, VM.Config.CPU etc.
+
+        What a running guest cannot take at once is pending; `revert` drops that. Conflict if the
+        configuration no longer has the `digest`.
+
+        Source: PVE/API2/Qemu.pm, PVE/API2/LXC/Config.pm.
+        """
+        parameters: Parameters = {
+            **options,
+            "delete": ",".join(delete) or None,
+            "revert": ",".join(revert) or None,
+            "digest": digest,
+        }
+        await self._transport.put(self._path("config"), **parameters)
 
     async def _snapshot_rows(self) -> list[SnapshotRow]:
         rows = await self._read(list[SnapshotRow], "snapshot")

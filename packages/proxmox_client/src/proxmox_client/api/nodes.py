@@ -1,6 +1,6 @@
 """A node: its state, disks, network, guests, tasks and backups."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -27,7 +27,7 @@ from proxmox_client.api.storage import StorageContentKind, StorageStatus
 from proxmox_client.api.tasks import LogLine, Task, TaskRow, TaskSource
 from proxmox_client.json_decoder import Answer
 from proxmox_client.paths import join
-from proxmox_client.transport import Parameters, Transport
+from proxmox_client.transport import Parameter, Parameters, Transport
 
 BackupMode = Literal["snapshot", "suspend", "stop"]
 Compression = Literal["0", "1", "gzip", "lzo", "zstd"]
@@ -229,12 +229,15 @@ class Node:
         """
         return await self._transport.get(self._path("subscription"), Subscription)
 
-    async def network(self) -> list[NetworkInterface]:
+    async def network(self, kind: str | None = None) -> list[NetworkInterface]:
         """GET /nodes/{node}/network. Needs an account, but no privilege.
+
+        `kind` is a type of interface; `any_bridge` also has the SDN's networks.
 
         Source: PVE/API2/Network.pm.
         """
-        return await self._transport.get(self._path("network"), list[NetworkInterface])
+        path = self._path("network")
+        return await self._transport.get(path, list[NetworkInterface], type=kind)
 
     async def qemus(self, *, full: bool | None = None) -> list[GuestStatus]:
         """GET /nodes/{node}/qemu. Lists guests with VM.Audit; `full` queries each running QEMU.
@@ -346,6 +349,26 @@ class Node:
             "remove": remove,
         }
         upid = await self._transport.post(self._path("vzdump"), **parameters)
+        return Task.started(self._transport, upid)
+
+    async def create_qemu(self, vmid: int, options: Mapping[str, Parameter]) -> Task:
+        """POST /nodes/{node}/qemu. Needs VM.Allocate on the VMID or on the option `pool`.
+
+        Conflict for a VMID that is in use anywhere in the cluster.
+
+        Source: PVE/API2/Qemu.pm.
+        """
+        upid = await self._transport.post(self._path("qemu"), vmid=vmid, **options)
+        return Task.started(self._transport, upid)
+
+    async def create_lxc(self, vmid: int, options: Mapping[str, Parameter]) -> Task:
+        """POST /nodes/{node}/lxc. Needs VM.Allocate on the VMID or on the option `pool`.
+
+        Conflict for a VMID that is in use anywhere in the cluster.
+
+        Source: PVE/API2/LXC.pm.
+        """
+        upid = await self._transport.post(self._path("lxc"), vmid=vmid, **options)
         return Task.started(self._transport, upid)
 
     async def url_metadata(

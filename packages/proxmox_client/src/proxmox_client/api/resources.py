@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 from msgspec import field
 
+from proxmox_client.api.backup_server import DatastoreUsage
 from proxmox_client.json_decoder import Answer, convert_rows, leave_out, split_list
 
 GuestType = Literal["qemu", "lxc"]
@@ -200,6 +201,7 @@ class Resources(msgspec.Struct, frozen=True):
     storages: list[StorageResource]
     pools: list[PoolResource]
     networks: list[SdnResource | NetworkResource]
+    datastores: list[DatastoreUsage] = []  # of a backup server, which has nothing else
 
     @classmethod
     def read(cls, data: bytes | msgspec.Raw) -> "Resources":

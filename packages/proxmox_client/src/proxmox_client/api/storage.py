@@ -30,6 +30,8 @@ class StorageConfig(Answer, frozen=True):
     server: str | None = None
     export: str | None = None
     datastore: str | None = None
+    namespace: str | None = None
+    fingerprint: str | None = None
     pool: str | None = None
     prune_backups: str | None = field(name="prune-backups", default=None)
 

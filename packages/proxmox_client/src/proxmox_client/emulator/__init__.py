@@ -9,6 +9,7 @@ Needs the extra `emulator`: pip install 'pvemcp-client[emulator]'
 
 try:
     from proxmox_client.emulator.background_server import Emulator
+    from proxmox_client.emulator.backup_server.server import EmulatedBackupServer
     from proxmox_client.emulator.clock import Clock, ManualClock
     from proxmox_client.emulator.cluster import EmulatedCluster
     from proxmox_client.emulator.faults import Fault, FaultKind
@@ -24,6 +25,7 @@ except ModuleNotFoundError as missing:
 __all__ = [
     "Clock",
     "ConnectionLimits",
+    "EmulatedBackupServer",
     "EmulatedCluster",
     "Emulator",
     "Fault",

@@ -1,21 +1,24 @@
 """The emulator as a context manager in this process."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
 from proxmox_client.emulator.actions import act
+from proxmox_client.emulator.backup_server.server import EmulatedBackupServer
 from proxmox_client.emulator.clock import Clock
 from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.http.connection import ConnectionLimits
 from proxmox_client.emulator.scenario.model import Scenario
+from proxmox_client.emulator.state.cluster import ClusterState
 
 
 class Emulator:
     """Clusters that serve HTTPS until the context ends: on loopback, on any free ports.
 
-    With `first_port` the nodes take that port and the ones after it, cluster by cluster.
+    With `first_port` the nodes take that port and the ones after it, cluster by cluster, then the
+    backup servers. Iterating yields the clusters.
     Entering raises OSError if a port is in use.
     """
 
@@ -33,6 +36,7 @@ class Emulator:
         self._limits = limits
         self._address, self._next_port = address, first_port
         self.clusters: dict[str, EmulatedCluster] = {}
+        self.backup_servers: dict[str, EmulatedBackupServer] = {}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -45,6 +49,13 @@ class Emulator:
                 await cluster.start(self._address, self._allocate_ports(len(cluster.state.nodes)))
                 for action in self._scenario.actions.get(name, []):
                     await act(cluster, str(action["action"]), _arguments(action))
+            states = {name: cluster.state for name, cluster in self.clusters.items()}
+            for name, build_server in self._scenario.backup_servers.items():
+                server = EmulatedBackupServer(build_server(self.clock, states), self._limits)
+                self.backup_servers[name] = server
+                stack.push_async_callback(server.stop)
+                await server.start(self._address, *self._allocate_ports(1))
+                _trust(server, states.values())
             self._stack = stack.pop_all()
         return self
 
@@ -56,6 +67,7 @@ class Emulator:
     ) -> None:
         await self._stack.aclose()
         self.clusters.clear()
+        self.backup_servers.clear()
 
     def _allocate_ports(self, count: int) -> list[int]:
         """Return the next ports in sequence, or 0 (any free port) without a first port."""
@@ -69,6 +81,14 @@ class Emulator:
 
     def __iter__(self) -> Iterator[EmulatedCluster]:
         return iter(self.clusters.values())
+
+
+def _trust(server: EmulatedBackupServer, clusters: Iterable[ClusterState]) -> None:
+    """Write the server's fingerprint into the clusters' storages that have a datastore of it."""
+    for cluster in clusters:
+        for storage in cluster.storages.values():
+            if storage.is_backup_server and storage.options["datastore"] in server.state.datastores:
+                storage.options["fingerprint"] = server.fingerprint.lower()
 
 
 def _arguments(action: dict[str, object]) -> dict[str, object]:

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from proxmox_client.emulator.background_server import Emulator
+from proxmox_client.emulator.backup_server.server import EmulatedBackupServer
 from proxmox_client.emulator.clock import Clock
 from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.control import ControlServer
@@ -47,17 +48,19 @@ async def serve(scenario: Scenario, options: argparse.Namespace) -> None:
                 first_port=options.first_port,
             )
         )
+        shows_secret = options.ready_file is None
         for cluster in emulator:
-            _log(_summary(cluster, shows_secret=options.ready_file is None))
+            _log(_summary(cluster, shows_secret=shows_secret))
+        for server in emulator.backup_servers.values():
+            _log(_summary_of_server(server, shows_secret=shows_secret))
         if options.control_port is not None:
             control = ControlServer(emulator)
             await control.start(options.control_port)
             stack.push_async_callback(control.stop)
             _log(f"control: http://127.0.0.1:{control.port}")
         if options.ready_file is not None:
-            write_ready_file(
-                [connection_details(cluster) for cluster in emulator], options.ready_file
-            )
+            servers = (*emulator, *emulator.backup_servers.values())
+            write_ready_file([connection_details(each) for each in servers], options.ready_file)
         await stop.wait()
 
 
@@ -65,17 +68,22 @@ def _log(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201 - a command prints
 
 
-def connection_details(cluster: EmulatedCluster) -> dict[str, object]:
-    """Return everything that a client needs to connect to a cluster, including the secret."""
-    token_id, secret = cluster.token
-    return {
-        "name": cluster.name,
-        "hosts": cluster.hosts,
-        "fingerprints": list(cluster.fingerprints.values()),
-        "ca_pem": cluster.ca_pem,
+def connection_details(server: EmulatedCluster | EmulatedBackupServer) -> dict[str, object]:
+    """Return everything that a client needs to connect, including the secret.
+
+    `kind` is pve for a cluster, pbs for a backup server, whose certificate can only be pinned.
+    """
+    token_id, secret = server.token
+    details: dict[str, object] = {
+        "name": server.name,
+        "hosts": server.hosts,
         "token_id": token_id,
         "token_secret": secret,
     }
+    if isinstance(server, EmulatedBackupServer):
+        return {**details, "kind": "pbs", "fingerprints": [server.fingerprint]}
+    fingerprints = list(server.fingerprints.values())
+    return {**details, "kind": "pve", "fingerprints": fingerprints, "ca_pem": server.ca_pem}
 
 
 def write_ready_file(clusters: list[dict[str, object]], path: Path) -> None:
@@ -91,15 +99,21 @@ def write_ready_file(clusters: list[dict[str, object]], path: Path) -> None:
 
 
 def _summary(cluster: EmulatedCluster, *, shows_secret: bool) -> str:
-    state, (token_id, secret) = cluster.state, cluster.token
+    state, token = cluster.state, "=".join(cluster.token) if shows_secret else cluster.token[0]
     online = sum(node.online for node in state.nodes.values())
     size = f"{online}/{len(state.nodes)} nodes online, {len(state.guests)} guests"
-    lines = [
-        f"{cluster.name}: emulated Proxmox VE {state.version}, {size}",
-        f"  hosts  {' '.join(cluster.hosts)}",
-        f"  token  {token_id}" + (f"={secret}" if shows_secret else ""),
-    ]
-    return "\n".join(lines)
+    return _lines(f"{cluster.name}: emulated Proxmox VE {state.version}, {size}", cluster, token)
+
+
+def _summary_of_server(server: EmulatedBackupServer, *, shows_secret: bool) -> str:
+    token = "=".join(server.token) if shows_secret else server.token[0]
+    stores = f"datastores {', '.join(server.state.datastores)}"
+    title = f"{server.name}: emulated Proxmox Backup Server {server.state.version}, {stores}"
+    return _lines(title, server, token)
+
+
+def _lines(title: str, server: EmulatedCluster | EmulatedBackupServer, token: str) -> str:
+    return f"{title}\n  hosts  {' '.join(server.hosts)}\n  token  {token}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,7 +121,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="pvemcp-emulator", description="Serve an emulated Proxmox VE API on loopback."
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--demo", action="store_true", help="the clusters home-lab and prod")
+    source.add_argument(
+        "--demo",
+        action="store_true",
+        help="the clusters home-lab and prod, the backup server backup",
+    )
     source.add_argument("--scenario", type=Path, metavar="FILE", help="the clusters of a YAML file")
     parser.add_argument(
         "--ready-file",

@@ -107,14 +107,17 @@ class KeyAuthenticator:
             refusals.last_address = network_of(address)
         raise AccessDenied(reason, key_id=loaded.key.id if loaded else None)
 
-    def knows(self, secret: str) -> bool:
+    def knows(self, secret: str, address: str) -> bool:
         """Return whether a key with this secret is in use: one that is loaded, without a request.
 
-        It is no authentication; a key that was just changed is unknown until it is used again.
+        It is no authentication; a key that was just changed is unknown until it is used again. One
+        that is disabled, expired or not allowed from the address is loaded too, and not in use.
         """
         loaded = self._loaded.get(secret[ID])
-        return loaded is not None and hmac.compare_digest(
-            digest_of(secret, loaded.pepper), loaded.key.digest
+        return (
+            loaded is not None
+            and hmac.compare_digest(digest_of(secret, loaded.pepper), loaded.key.digest)
+            and not loaded.refusal(address, self._clock())
         )
 
     async def caller(self, key_id: str, address: str = "") -> Caller:

@@ -4,12 +4,19 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from proxmox_client.hosts import BACKUP_SERVER_PORT, Host
 from proxmox_client.tls import Tls, normalize_fingerprint
 from pvemcp_server.access.names import check_name
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRecord, TlsMode
+from pvemcp_server.store.records import (
+    BindingRecord,
+    ClusterKind,
+    ClusterRecord,
+    IdentityRecord,
+    TlsMode,
+)
 
 TOKEN_ID = re.compile(r"[^\s@!/:]+@[A-Za-z][\w.-]+![A-Za-z][\w.-]+")
 DEFAULT_IDENTITY = "default"
@@ -43,6 +50,7 @@ class ClusterConfigs:
         *,
         token_id: str,
         secret: str,
+        kind: ClusterKind = ClusterKind.PVE,
         description: str = "",
         tls_mode: TlsMode = TlsMode.SYSTEM,
         ca_pem: str = "",
@@ -53,7 +61,8 @@ class ClusterConfigs:
         values = checked(
             {
                 "name": name,
-                "hosts": hosts,
+                "kind": kind,
+                "hosts": hosts_with_ports(hosts, kind),
                 "description": description,
                 "tls_mode": tls_mode,
                 "ca_pem": ca_pem,
@@ -80,6 +89,8 @@ class ClusterConfigs:
         sent only where it was given for.
         """
         cluster = await self.get(name)
+        if "hosts" in values:
+            values["hosts"] = hosts_with_ports(values["hosts"], cluster.kind)
         new = checked(values)
         current = {
             field: getattr(cluster, field) for field in ("tls_mode", "ca_pem", "fingerprints")
@@ -209,6 +220,20 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: CHECKS[name](value) for name, value in values.items()}
 
 
+def hosts_with_ports(hosts: Iterable[str], kind: ClusterKind) -> list[str]:
+    """Return the hosts; those of a backup server get its port where they have none."""
+    if kind is ClusterKind.PVE:
+        return list(hosts)
+    return [_with_port(host.strip(), BACKUP_SERVER_PORT) for host in hosts]
+
+
+def _with_port(host: str, port: int) -> str:
+    try:
+        return str(Host.parse(host, port))
+    except ValueError:
+        return host  # refused where all hosts are checked
+
+
 def _hosts(values: Iterable[str]) -> list[str]:
     hosts = list(dict.fromkeys(value.strip() for value in values if value.strip()))
     if not hosts or any(set(host) & set(" /@?#") for host in hosts):
@@ -253,6 +278,13 @@ def _check_secret(secret: str) -> str:
     return secret.strip()
 
 
+def _kind(value: str) -> ClusterKind:
+    try:
+        return ClusterKind(value)
+    except ValueError:
+        raise BadArgument("kind", f"one of {', '.join(ClusterKind)}.") from None
+
+
 def _tls_mode(value: str) -> TlsMode:
     try:
         return TlsMode(value)
@@ -262,6 +294,7 @@ def _tls_mode(value: str) -> TlsMode:
 
 CHECKS: Mapping[str, Any] = {
     "name": check_name,
+    "kind": _kind,
     "hosts": _hosts,
     "description": str,
     "tls_mode": _tls_mode,

@@ -23,6 +23,9 @@ OPERATOR_TOOLS: Final = frozenset(
         "RollbackVmSnapshot",
         "MigrateVm",
         "BackupVm",
+        "CloneVm",
+        "StopTask",
+        "UnlockVm",
     }
 )
 
@@ -30,7 +33,7 @@ BUILT_IN: Final = (
     (READ_ONLY, "Reads everything and changes nothing.", Grant(frozenset({READS}))),
     (
         OPERATOR,
-        "Reads all; starts, stops, moves, backs up guests; takes, deletes, rolls back snapshots.",
+        "Reads all; runs, moves, clones, backs up, unlocks guests; handles snapshots; stops tasks.",
         Grant(OPERATOR_TOOLS),
     ),
     (ADMINISTRATOR, "Every tool on every cluster.", Grant(frozenset({ANY}))),

@@ -118,7 +118,9 @@ async def sign_in_passkey(
         await services.access.sealed_states.spend(state)
     except AccessDenied as denied:
         if not isinstance(denied, _UNRECORDED):
-            await _record_refusal(services, denied.reason, address, None)
+            factor = await services.access.second_factors.find_passkey(assertion)
+            owner = await services.store.admins.find(id=factor.admin_id) if factor else None
+            await _record_refusal(services, denied.reason, address, owner.name if owner else None)
         raise
     await _record_sign_in(services, admin, address, "passkey")
     return admin
@@ -220,9 +222,10 @@ async def service_token(services: Services, secret: str, address: str) -> Servic
         return await services.access.service_tokens.authenticate(secret, address)
     except AccessDenied as denied:
         most = services.settings.values.calls_per_minute_per_address
-        if not services.access.limits.count_refusal(f"wrong token {network_of(address)}", most):
+        counted = f"{denied.name or 'wrong token'} {network_of(address)}"
+        if not services.access.limits.count_refusal(counted, most):
             raise TooManyFailures("too many wrong service tokens", seconds=60) from None
-        await _record_refusal(services, denied.reason, address, None)
+        await _record_refusal(services, denied.reason, address, denied.name)
         raise
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from proxmox_client import ProxmoxError, Tls, fetch_fingerprint
-from pvemcp_server.access.clusters import checked
+from pvemcp_server.access.clusters import checked, hosts_with_ports
 from pvemcp_server.access.fields import Argument, Changes, Fields
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Result, Route, Subject
@@ -16,17 +16,26 @@ from pvemcp_server.clusters import Check, check
 from pvemcp_server.clusters.connections import tls_of
 from pvemcp_server.clusters.link_local import check_hosts
 from pvemcp_server.errors import BadArgument, CallError
-from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRecord, TlsMode
+from pvemcp_server.store.records import (
+    BindingRecord,
+    ClusterKind,
+    ClusterRecord,
+    IdentityRecord,
+    TlsMode,
+)
 
 MOST_HOSTS: Final = 64  # each is a connection, and a cluster has fewer nodes
 subject = Subject(
     "Clusters",
     {
-        "clusters": "Add, list, test and remove Proxmox clusters.",
+        "clusters": "Add, list, test and remove Proxmox clusters and backup servers.",
         "clusters identities": "Proxmox API tokens of a cluster.",
     },
 )
 ClusterName = Annotated[str, Field(description="The cluster's name"), Argument("cluster")]
+Kind = Annotated[
+    ClusterKind, Field(description="pve: Proxmox VE; pbs: Proxmox Backup Server, read only")
+]
 IdentityName = Annotated[str, Field(description="Name of the identity")]
 
 
@@ -49,6 +58,7 @@ class ClusterSettings(Fields):
 class ClusterFields(ClusterSettings):
     """A new cluster with the token of its default identity."""
 
+    kind: Kind = ClusterKind.PVE
     token_id: str = Field(description="API token, user@realm!name")
     token_secret: SecretStr = Field(description="The token's secret; never shown again")
 
@@ -103,6 +113,7 @@ class Cluster(ClusterSettings):
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
+    kind: Kind
     created: datetime
     identities: list[Identity]
 
@@ -110,7 +121,9 @@ class Cluster(ClusterSettings):
 @subject.operation(
     "clusters.list",
     Route("GET", "/clusters"),
-    Command("clusters list", columns=("name", "hosts", "tls_mode", "protected", "description")),
+    Command(
+        "clusters list", columns=("name", "kind", "hosts", "tls_mode", "protected", "description")
+    ),
     may=AUDITORS,
 )
 async def list_clusters(context: AdminContext) -> list[Cluster]:
@@ -160,7 +173,8 @@ async def try_cluster(context: AdminContext, fields: ClusterFields) -> Check:
     await context.recorded(
         "clusters.try", cluster=fields.name, hosts=fields.hosts, token_id=fields.token_id
     )
-    return await check(fields.hosts, fields.token_id, secret, tls, fields.name)
+    hosts = hosts_with_ports(fields.hosts, fields.kind)
+    return await check(hosts, fields.token_id, secret, tls, fields.name, fields.kind)
 
 
 @subject.operation(
@@ -172,6 +186,7 @@ async def try_cluster(context: AdminContext, fields: ClusterFields) -> Check:
 async def fingerprints(
     context: AdminContext,
     hosts: Annotated[list[str], Field(description="host or host:port of nodes"), Argument("host")],
+    kind: Kind = ClusterKind.PVE,
 ) -> list[HostCertificate]:
     """Return the SHA-256 of each host's certificate, to compare before pinning it.
 
@@ -180,7 +195,8 @@ async def fingerprints(
     if len(hosts) > MOST_HOSTS:
         raise BadArgument("hosts", f"{MOST_HOSTS} at most.")
     await context.recorded("clusters.fingerprints", hosts=hosts)
-    return list(await asyncio.gather(*(_certificate(host) for host in hosts)))
+    each = (_certificate(host) for host in hosts_with_ports(hosts, kind))
+    return list(await asyncio.gather(*each))
 
 
 async def _certificate(host: str) -> HostCertificate:
@@ -255,7 +271,8 @@ async def check_cluster(
     if not identities:
         raise CallError(f"Cluster {name} has no such Proxmox token.", hint="Add one to it.")
     secret = await context.services.store.identities.secret(identities[0], record) or ""
-    return await check(record.hosts, identities[0].token_id, secret, tls_of(record), name)
+    tls = tls_of(record)
+    return await check(record.hosts, identities[0].token_id, secret, tls, name, record.kind)
 
 
 @subject.operation(

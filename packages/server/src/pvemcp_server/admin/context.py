@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from pvemcp_server.admin.permission import NO_AUTHORITY, Authority
+from pvemcp_server.admin.permission import NO_AUTHORITY, Authority, Permission
 from pvemcp_server.audit import Event, Outcome
-from pvemcp_server.errors import DoneUnrecorded, Unrecorded
+from pvemcp_server.errors import DoneUnrecorded, NotPermitted, Unrecorded
 from pvemcp_server.services import Services
 
 
@@ -28,6 +28,13 @@ class AdminContext:
     def is_account(self, name: str) -> bool:
         """Return whether this administrator, who has signed in, has the name."""
         return bool(self.session_id) and name == self.by
+
+    async def require(self, permission: Permission) -> None:
+        """Record a refusal and raise NotPermitted unless the actor has the permission."""
+        if not self.authority.permits(permission):
+            reason = f"not permitted to {self.authority}"
+            await self.refused(permission.operation, reason)
+            raise NotPermitted(f"{permission.operation} is {reason}.")
 
     async def changed(self, action: str, *, cluster: str | None = None, **details: Any) -> None:
         """Record a change that was made; `action` is the operation's name, as `keys.create`.

@@ -10,7 +10,13 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
 
-from proxmox_client import Client, ProxmoxError, Unauthenticated, fetch_fingerprint
+from proxmox_client import (
+    BackupServer,
+    Client,
+    ProxmoxError,
+    Unauthenticated,
+    fetch_fingerprint,
+)
 from proxmox_client.api.nodes import NodeRow, NodeTime
 from pvemcp_server.access.model import Caller
 from pvemcp_server.admin.audit import forwarded
@@ -22,12 +28,12 @@ from pvemcp_server.admin.tools import NO_KEY, caller_of
 from pvemcp_server.audit import Progress
 from pvemcp_server.clusters import explain, outcome_of
 from pvemcp_server.clusters.acl import Acl
-from pvemcp_server.clusters.connections import Connection
+from pvemcp_server.clusters.checks import CERTIFICATE_COMMANDS, TOKEN_COMMANDS
 from pvemcp_server.clusters.explain import LACKS_QUORUM
 from pvemcp_server.errors import counted
-from pvemcp_server.store.records import ClusterRecord, TlsMode
+from pvemcp_server.store.records import ClusterKind, ClusterRecord, TlsMode
 from pvemcp_server.toolkit.registry import Tool, tools
-from pvemcp_server.tools.access import privileges
+from pvemcp_server.tools.access import backup_server_privileges, privileges
 
 TIMEOUT_SECONDS: Final = 20
 CLOCK_SECONDS: Final = 30  # a larger difference breaks one-time codes and recent times
@@ -131,7 +137,9 @@ def _forwarded(progress: Progress) -> Finding:
 
 async def _report(context: AdminContext, record: ClusterRecord, caller: Caller) -> Report:
     granted = [
-        tool for tool in tools().values() if caller.resources(tool.name, tool.effect, record.name)
+        tool
+        for tool in tools().values()
+        if record.kind in tool.kinds and caller.resources(tool.name, tool.effect, record.name)
     ]
     account, findings = "", [_role(caller, granted)] if caller.key_id else []
     findings += await asyncio.gather(*(_host(record, host) for host in record.hosts))
@@ -142,21 +150,24 @@ async def _report(context: AdminContext, record: ClusterRecord, caller: Caller) 
             bound = caller.identities.get(record.name)
             connection = await context.services.clusters.connection(record.name, bound)
             account = connection.identity.token_id
-            async for finding in _account_checks(connection, granted):
+            if isinstance(connection.client, BackupServer):
+                checks = _backup_server_checks(connection.client, account)
+            else:
+                checks = _account_checks(connection.client, account, granted)
+            async for finding in checks:
                 findings.append(finding)
 
     failure = await outcome_of(check_account(), f"cluster {record.name}")
     if failure is not None:
-        findings.append(_no_answer(failure, account))
+        findings.append(_no_answer(failure, account, record.kind))
     return Report(cluster=record.name, account=account, findings=findings)
 
 
-def _no_answer(error: Exception, account: str) -> Finding:
+def _no_answer(error: Exception, account: str, kind: ClusterKind) -> Finding:
     """Return the finding for an error that ends the checks; a wrong token has a next step."""
     user = account.partition("!")[0]
-    next_step = (
-        [f"pveum user token list {quote(user)}"] if isinstance(error, Unauthenticated) else []
-    )
+    command = f"{TOKEN_COMMANDS[kind]} {quote(user)}"
+    next_step = [command] if isinstance(error, Unauthenticated) else []
     return _bad("answer", explain(error, account), *next_step)
 
 
@@ -174,7 +185,7 @@ async def _host(record: ClusterRecord, host: str) -> Finding:
     match record.tls_mode:
         case TlsMode.PINNED if fingerprint not in record.fingerprints:
             text = f"{host} shows another certificate than the pinned one: {fingerprint}"
-            return _bad("tls", text, "pvenode cert info")
+            return _bad("tls", text, CERTIFICATE_COMMANDS[record.kind])
         case TlsMode.INSECURE:
             text = f"{host} answers, but its certificate is not checked: {fingerprint}"
             return _warning("tls", text)
@@ -186,11 +197,25 @@ async def _host(record: ClusterRecord, host: str) -> Finding:
             return _ok("tls", f"{host} answers; its certificate needs a system authority.")
 
 
+async def _backup_server_checks(pbs: BackupServer, account: str) -> AsyncIterator[Finding]:
+    """Yield the checks that need the account of a backup server."""
+    yield _ok("version", f"Proxmox Backup Server {(await pbs.version()).version}")
+    stores = await pbs.datastores()
+    for store in stores:
+        if store.error:
+            yield _warning("datastores", f"{store.store} cannot be read: {store.error}")
+    if readable := [store.store for store in stores if not store.error]:
+        yield _ok("datastores", f"Readable are {', '.join(readable)}.")
+    else:
+        yield _bad("datastores", "No datastore is visible to this account.")
+    for finding in _rights(backup_server_privileges(account, await pbs.permissions())):
+        yield finding
+
+
 async def _account_checks(
-    connection: Connection, granted: Sequence[Tool]
+    pve: Client, account: str, granted: Sequence[Tool]
 ) -> AsyncIterator[Finding]:
     """Yield the checks that need the cluster's account."""
-    pve = connection.pve
     version = await pve.version()
     text = f"Proxmox VE {version.version}"
     if version.number >= OLDEST_VERSION:
@@ -213,7 +238,7 @@ async def _account_checks(
         with suppress(ProxmoxError):  # needs Sys.Audit, which `_rights` reports when missing
             yield await _clock(pve, answering)
     held = await pve.access.permissions()
-    acl = Acl(pve, connection.identity.token_id)
+    acl = Acl(pve, account)
     for finding in _rights(await privileges(acl, list(granted), held, version.number[0])):
         yield finding
 

@@ -11,8 +11,8 @@ from pvemcp_server.access.keys import KeyChanges, KeyFields
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.admin.client_setup import Connection, endpoint_url
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject
-from pvemcp_server.admin.permission import EVERYONE, ISSUERS
+from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject, scope_of
+from pvemcp_server.admin.permission import EVERYONE, ISSUERS, OWNERS, Permission
 from pvemcp_server.admin.tools import check_names
 from pvemcp_server.errors import BadArgument, RecentSignInNeeded
 from pvemcp_server.store.columns import utc_now
@@ -62,6 +62,11 @@ WIDENING: Final = frozenset(
     {"role", "clusters", "tools", "toolsets", "expires", "allow_from", "unattended", "enabled"}
 )
 
+ALLOW: Final = Permission(
+    "keys.change to unattended=allow", OWNERS, scope_of("settings.change", OWNERS)
+)
+"""To override the setting unconfirmed_destructive for a key, one has to be able to change it."""
+
 
 async def creates_writes(context: AdminContext, new: KeyFields) -> bool:
     """Return whether the new key would grant a tool that writes."""
@@ -84,12 +89,24 @@ async def widens_writes(context: AdminContext, key: str, changes: KeyChanges) ->
 
 
 async def _widens_writes(context: AdminContext, record: KeyRecord, changes: KeyChanges) -> bool:
+    after = {**_values(record, await _role_names(context)), **changes.values()}
+    return await _may_widen(context, record, changes) and await _may_write(
+        context, after["role"], after["tools"]
+    )
+
+
+async def _may_widen(context: AdminContext, record: KeyRecord, changes: KeyChanges) -> bool:
+    """Return whether the changes give the key other rights, or let it be used again."""
     before = _values(record, await _role_names(context))
     after = {**before, **changes.values()}
     changed = {name for name in WIDENING if after[name] != before[name]}
-    if changed <= {"enabled"} and not after["enabled"]:
-        return False
-    return bool(changed) and await _may_write(context, after["role"], after["tools"])
+    return bool(changed) and not (changed == {"enabled"} and not after["enabled"])
+
+
+async def _check_unattended(context: AdminContext, unattended: str | None) -> None:
+    """Refuse a secret, or other rights, of a key whose calls are not confirmed, but to owners."""
+    if unattended == "allow":
+        await context.require(ALLOW)
 
 
 async def _check_recent(context: AdminContext, needed: Awaitable[bool]) -> None:
@@ -171,6 +188,7 @@ async def key_choices(context: AdminContext) -> KeyChoices:
 async def create_key(context: AdminContext, new: KeyFields) -> ShownKey:
     """Create a key; its secret is in this answer and nowhere else."""
     check_names("tools", new.tools)
+    await _check_unattended(context, new.unattended)
     _check_life(new.expires, await latest_expiry(context))
     record, secret = await context.services.access.keys.create(**new.model_dump())
     await context.changed("keys.create", key=record.id, **new.model_dump())
@@ -202,6 +220,7 @@ async def regenerate_key(context: AdminContext, key: KeyName) -> ShownKey:
     """
     latest = await latest_expiry(context)
     before = await context.services.access.keys.get(key)
+    await _check_unattended(context, before.unattended)
     await _check_recent(context, _grants_writes(context, before))
     record, secret = await context.services.access.keys.regenerate(before, latest=latest)
     await context.changed(
@@ -234,6 +253,8 @@ async def change_key(context: AdminContext, key: KeyName, changes: KeyChanges) -
     values = changes.values()
     check_names("tools", changes.tools or ())
     before = await context.services.access.keys.get(key)
+    if await _may_widen(context, before, changes):
+        await _check_unattended(context, values.get("unattended", before.unattended))
     await _check_recent(context, _widens_writes(context, before, changes))
     if values.get("expires", before.expires) != before.expires:
         latest = await latest_expiry(context, before)

@@ -36,7 +36,7 @@ from pydantic import BaseModel
 from pvemcp_server.admin import SUBJECTS
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.permission import Permission, Roles
-from pvemcp_server.errors import NotPermitted, RecentSignInNeeded
+from pvemcp_server.errors import RecentSignInNeeded
 from pvemcp_server.store.records import AdminRole
 
 RecentSignIn = bool | Callable[..., Awaitable[bool]]
@@ -131,10 +131,8 @@ class Operation:
             raise RecentSignInNeeded
 
     async def _check_permission(self, context: AdminContext, *, is_own: bool) -> None:
-        if is_own or context.authority.permits(self.permission):
-            return
-        await context.refused(self.name, f"not permitted to {context.authority}")
-        raise NotPermitted(f"{self.name} is not permitted to {context.authority}.")
+        if not is_own:
+            await context.require(self.permission)
 
     @property
     def description(self) -> str:

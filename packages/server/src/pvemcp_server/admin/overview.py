@@ -13,7 +13,8 @@ from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.clusters import InventoryView, explain, outcome_of
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.store.columns import HIGHEST_ID
-from pvemcp_server.store.records import ClusterRecord, Notice
+from pvemcp_server.store.records import ClusterKind, ClusterRecord, Notice
+from pvemcp_server.tables.clusters import fill
 
 HEALTH_SECONDS: Final = 5
 
@@ -33,6 +34,8 @@ class Health:
     guests_running: int = 0  # paused ones among them: /cluster/resources reports both alike
     guests_total: int = 0
     protected: bool = False
+    kind: ClusterKind = ClusterKind.PVE
+    datastores: tuple[str, ...] = ()  # of a backup server, each with the space in use
 
 
 @subject.operation(
@@ -94,7 +97,12 @@ async def _health(context: AdminContext, record: ClusterRecord) -> Health:
     view = await outcome_of(read(), f"cluster {record.name}")
     if isinstance(view, Exception):
         return Health(
-            record.name, record.description, False, explain(view), protected=record.protected
+            record.name,
+            record.description,
+            False,
+            explain(view),
+            protected=record.protected,
+            kind=record.kind,
         )
     return Health(
         name=record.name,
@@ -106,4 +114,6 @@ async def _health(context: AdminContext, record: ClusterRecord) -> Health:
         guests_running=sum(guest.status == "running" for guest in view.guests),
         guests_total=len(view.guests),
         protected=record.protected,
+        kind=record.kind,
+        datastores=tuple(fill(store) for store in view.datastores),
     )

@@ -31,6 +31,7 @@ JUMP_SECONDS = 24 * 3600  # by which the clock has to differ from the time that 
 SETTLED_SECONDS = 24 * 3600  # after a jump, before entries are deleted by the new time
 ANONYMOUS_PER_MINUTE = 200  # attempts without a known key or administrator, of all addresses
 LONGEST_TEXT = 1_000
+LONGEST_BULK_TEXT = 5_000  # of what names every guest or task of a bulk write
 LONGEST_ARGUMENTS = 16_000
 Targets = Callable[[], Collection[str]]
 _BLANK = re.compile(r"\s+")
@@ -95,11 +96,11 @@ class Event:
             "cluster": _short(self.cluster),
             "arguments": arguments,
             "outcome": self.outcome and self.outcome.value,
-            "reason": _short(self.reason),
+            "reason": _short(self.reason, LONGEST_BULK_TEXT),
             "rows": self.rows,
             "bytes": self.bytes,
             "duration_ms": self.duration_ms,
-            "upid": _short(self.upid),
+            "upid": _short(self.upid, LONGEST_BULK_TEXT),
         }
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from math import isfinite
 from typing import Any, Final
@@ -13,18 +14,19 @@ from pvemcp_server.store.key_format import KEY_LIKE, PREFIX
 
 MASK = "***"
 DEEPEST: Final = 32  # levels of nesting; no argument has more, and hundreds exceed the stack
+LONGEST: Final = 25_000  # characters that are searched; what is stored or shown is shorter
 # the length of a scheme is bounded; otherwise a long word takes quadratic time
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s\"'<>]+")
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}+://[^\s\"'<>]+")
 # names of what is secret, at the end of a longer one too: `vncticket`, `AWS_SECRET_ACCESS_KEY`
 NAMES_OF_VALUES: Final = (
     r"passw(?:or)?d|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?"
-    r"|authorization|cookie|csrf\w{0,30}|\bpsk|ticket"
+    r"|authorization|cookie|csrf\w{0,30}+|\bpsk|ticket"
 )
 # a text in quotes, also one that was cut or is in JSON within JSON, or a word
 VALUE: Final = r"(?:\\+[\"'][^\"']*|\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|[^\s\"',;&]+)"
 # a quick test, because most texts contain no secret
 SUSPECT: Final = re.compile(
-    rf"://|{PREFIX}_|PVE|PRIVATE KEY|authorization|cookie|![\w.-]{{1,64}}[=:]"
+    rf"://|{PREFIX}_|PVE|PRIVATE KEY|authorization|cookie|![\w.-]{{1,64}}+[=:]"
     rf"|(?:{NAMES_OF_VALUES})(?:\s{{0,3}}=|\\*[\"'])",
     re.IGNORECASE,
 )
@@ -32,7 +34,10 @@ SUSPECT: Final = re.compile(
 _PATTERNS: Final = (
     (re.compile(r"(password=)\S+", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"(PVEAPIToken=[^\s=]+=)\S+", re.IGNORECASE), rf"\1{MASK}"),
-    (re.compile(r"(![\w.-]{1,64}[=:] ?)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), rf"\1{MASK}"),
+    (
+        re.compile(r"(![\w.-]{1,64}+[=:] ?)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+        rf"\1{MASK}",
+    ),
     (re.compile(r"\bPVE(?:VNC|TUNNEL)?:[^\s:]+:[0-9A-F]{8}::\S+"), MASK),  # a ticket of Proxmox
     (
         re.compile(
@@ -73,24 +78,41 @@ def mask(value: Any, secret_fields: Collection[str] = (), levels: int = DEEPEST)
 
     `secret_fields` are names of arguments, at any depth; `secret_fields_of` returns those of a
     model. Values nested deeper than `levels` are masked as a whole, and NaN and the infinities are
-    texts. The function is idempotent.
+    texts. All names and texts beyond the first LONGEST characters are left out. The function is
+    idempotent, but at the end of what is cut.
     """
-    if isinstance(value, Mapping):
-        return {
-            mask_text(str(name)): MASK
-            if name in secret_fields or not levels or _SECRET_MEMBER.fullmatch(str(name))
-            else mask(inner, secret_fields, levels - 1)
-            for name, inner in value.items()
-        }
-    if isinstance(value, list | tuple | set | frozenset):
-        return [mask(item, secret_fields, levels - 1) if levels else MASK for item in value]
-    if isinstance(value, str):
-        return mask_text(value)
-    if isinstance(value, SecretStr | SecretBytes):
-        return MASK
-    if isinstance(value, float) and not isfinite(value):
-        return str(value)  # JSON has no such number, so readers would drop the whole entry
-    return value
+    return _Masker(secret_fields).value(value, levels)
+
+
+@dataclass
+class _Masker:
+    """Masks one value with all that it holds, in a time that is bounded."""
+
+    secret_fields: Collection[str]
+    left: int = LONGEST  # characters
+
+    def value(self, value: Any, levels: int) -> Any:
+        if isinstance(value, Mapping):
+            return {
+                self.text(str(name)): MASK
+                if name in self.secret_fields or not levels or _SECRET_MEMBER.fullmatch(str(name))
+                else self.value(inner, levels - 1)
+                for name, inner in value.items()
+            }
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.value(item, levels - 1) if levels else MASK for item in value]
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, SecretStr | SecretBytes):
+            return MASK
+        if isinstance(value, float) and not isfinite(value):
+            return str(value)  # JSON has no such number, so readers would drop the whole entry
+        return value
+
+    def text(self, text: str) -> str:
+        masked = mask_text(text, self.left)
+        self.left = max(0, self.left - len(text))
+        return masked
 
 
 @cache
@@ -99,13 +121,15 @@ def secret_fields_of(model: type[BaseModel]) -> frozenset[str]:
     return frozenset(_secret_names(model.model_json_schema()))
 
 
-def mask_text(text: str) -> str:
+def mask_text(text: str, longest: int = LONGEST) -> str:
     """Mask what looks like a secret in a text: by its form, its header or the name before it.
 
     These are API keys, tokens and tickets of Proxmox, private keys, `password=…` and its kind, and
     user, query and fragment of URLs. A colon after a name is no assignment here, as it is in a log:
-    sentences have one. The cost is linear in the length.
+    sentences have one. The cost is linear in the length, and a longer text is cut.
     """
+    if len(text) > longest:
+        text = f"{text[:longest]}…"
     if not SUSPECT.search(text):
         return text
     for pattern, masked in _PATTERNS:

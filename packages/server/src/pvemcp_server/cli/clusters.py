@@ -20,7 +20,7 @@ from pvemcp_server.cli.operations import by_hand
 from pvemcp_server.cli.terminal import one_line
 from pvemcp_server.clusters import Check
 from pvemcp_server.errors import BadArgument, CallError
-from pvemcp_server.store.records import TlsMode
+from pvemcp_server.store.records import ClusterKind, TlsMode
 
 Name = Annotated[str, typer.Argument(help="The cluster's name here.")]
 CaFile = Annotated[Path | None, typer.Option(help="CA that signed the nodes' certificates (PEM).")]
@@ -43,6 +43,9 @@ async def add(
     ca_file: CaFile = None,
     fingerprint: Fingerprints = None,
     insecure: Insecure = False,
+    kind: Annotated[
+        ClusterKind, typer.Option(help="pve: Proxmox VE; pbs: Proxmox Backup Server, read only.")
+    ] = ClusterKind.PVE,
     description: Annotated[str, typer.Option(help="What the model reads about it.")] = "",
     protected: Annotated[
         bool, typer.Option("--protected", help="Refuse every write, with any key.")
@@ -55,6 +58,7 @@ async def add(
     async with administrator() as context:
         fields = clusters.ClusterFields(
             name=name,
+            kind=kind,
             hosts=host,
             token_id=token_id,
             token_secret=secret,
@@ -151,8 +155,7 @@ def _print(title: str, outcome: Check, *, as_json: bool) -> None:
     if as_json:
         typer.echo(to_json(outcome))
         return
-    facts = f"{title}: Proxmox VE {outcome.version}, nodes {', '.join(outcome.nodes)}."
-    typer.echo(one_line(facts))
+    typer.echo(one_line(f"{title}: {outcome.facts}."))
     if outcome.missing:
         typer.secho(
             f"Lists come back short: the token lacks {', '.join(outcome.missing)}.", fg="yellow"

@@ -13,7 +13,7 @@ from pvemcp_server.access.clusters import DEFAULT_IDENTITY
 from pvemcp_server.cli.state import State, record_change
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store.files import open_private, replaced_file
-from pvemcp_server.store.records import ClusterRecord, TlsMode
+from pvemcp_server.store.records import ClusterKind, ClusterRecord, TlsMode
 
 READY_SECONDS = 60
 LOOPBACK = "127.0.0.1"
@@ -104,8 +104,10 @@ class Demo:
             return
         with replaced_file(self._list) as file:
             file.write(json.dumps(sorted({*self._names(), name})).encode())
-        await configs.create(name, **connection, **token, description="Demo cluster (emulated)")
-        await record_change(self._state, "clusters.add", cluster=name, **connection)
+        kind = ClusterKind(cluster["kind"])
+        description = f"Demo (emulated {kind.product})"
+        await configs.create(name, kind=kind, **connection, **token, description=description)
+        await record_change(self._state, "clusters.add", cluster=name, kind=kind, **connection)
 
     async def _secrets(self, name: str, token: Mapping[str, str]) -> dict[str, str]:
         """Return the secrets of a cluster's tokens, for the emulator's new ports."""

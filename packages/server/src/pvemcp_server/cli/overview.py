@@ -7,6 +7,7 @@ from pvemcp_server.cli.context import AsJson, administrator, as_they_come, to_js
 from pvemcp_server.cli.operations import by_hand
 from pvemcp_server.cli.terminal import one_line
 from pvemcp_server.errors import counted
+from pvemcp_server.store.records import ClusterKind
 
 
 @by_hand("status")
@@ -24,11 +25,15 @@ async def status(as_json: AsJson = False) -> None:
 
 def _print(health: Health) -> None:
     word, colour = ("answers", "green") if health.reachable else ("silent", "red")
-    figures = (
-        f"{health.nodes_online} of {counted(health.nodes_total, 'node')} online, "
-        f"{health.guests_running} of {counted(health.guests_total, 'guest')} running or paused"
-    )
-    known = health.nodes_total > 0
+    if health.kind is ClusterKind.PBS:
+        known, none = bool(health.datastores), "no datastores"
+        figures = f"datastores {', '.join(health.datastores)}"
+    else:
+        known, none = health.nodes_total > 0, "no nodes"
+        figures = (
+            f"{health.nodes_online} of {counted(health.nodes_total, 'node')} online, "
+            f"{health.guests_running} of {counted(health.guests_total, 'guest')} running or paused"
+        )
     text = ". ".join(filter(None, (figures if known else "", health.trouble)))
-    line = one_line(f"{health.name}: {text or 'no nodes'}")
+    line = one_line(f"{health.name}: {text or none}")
     typer.echo(f"{typer.style(f'{word:8}', fg=colour)}{line}")

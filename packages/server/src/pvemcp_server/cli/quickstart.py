@@ -14,7 +14,7 @@ from pvemcp_server.access.roles import ADMINISTRATOR
 from pvemcp_server.admin.client_setup import CLIENTS, Connection, endpoint_url
 from pvemcp_server.cli.state import State, record_change
 from pvemcp_server.errors import BadArgument, ConfigError
-from pvemcp_server.store.records import AdminRole
+from pvemcp_server.store.records import AdminRole, ClusterKind
 
 FIRST_KEY = "first"
 ADMIN_VARIABLES = {"name": "PVEMCP_ADMIN_USER", "password": "PVEMCP_ADMIN_PASSWORD"}
@@ -96,9 +96,12 @@ async def _print_demo(state: State) -> None:
         await record_change(state, "settings.change", enabled=True)
         show("The endpoint was turned on for the demo (setting Enabled).")
     identity = "'root@pam!pvemcp'"  # quoted: shells expand ! from their history
-    names = " and ".join(cluster.name for cluster in await state.access.clusters.all())
+    every = await state.access.clusters.all()
+    names = " and ".join(each.name for each in every if each.kind is ClusterKind.PVE)
+    servers = " and ".join(each.name for each in every if each.kind is ClusterKind.PBS)
     show(
         f"\n{names} are demo clusters: a Proxmox emulator on this machine, nothing real.\n"
+        f"It also emulates a Proxmox Backup Server: {servers}.\n"
         "Add a real one, and the demo goes away at the next start:\n"
         f"  {this_command()} clusters add NAME --host pve1.example --token-id {identity}"
         " --token-secret-file FILE --fingerprint SHA256"

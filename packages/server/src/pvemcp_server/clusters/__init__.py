@@ -1,7 +1,13 @@
 """Clusters: connections, the shared inventory, and each caller's view of them."""
 
 from pvemcp_server.clusters.checks import Check, check
-from pvemcp_server.clusters.cluster import Cluster, Notes, offload, outcome_of
+from pvemcp_server.clusters.cluster import (
+    Cluster,
+    Notes,
+    is_backup_server,
+    offload,
+    outcome_of,
+)
 from pvemcp_server.clusters.connections import Clusters
 from pvemcp_server.clusters.explain import explain, reason_of
 from pvemcp_server.clusters.inventory import Inventory, InventoryView
@@ -15,6 +21,7 @@ __all__ = [
     "Notes",
     "check",
     "explain",
+    "is_backup_server",
     "offload",
     "outcome_of",
     "reason_of",

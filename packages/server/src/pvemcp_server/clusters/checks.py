@@ -1,46 +1,77 @@
 """Check of a cluster before it is saved: connection, certificate, token and privileges."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import proxmox_client as pve
 from pvemcp_server.clusters.acl import Acl, Advice
+from pvemcp_server.clusters.backup_server import grant_lines, missing_privileges
 from pvemcp_server.clusters.explain import explain
 from pvemcp_server.clusters.link_local import check_hosts
 from pvemcp_server.errors import CallError
+from pvemcp_server.store.records import ClusterKind
 
 CHECK_SECONDS = 20
+CLIENTS: Final[Mapping[ClusterKind, type[pve.Client | pve.BackupServer]]] = {
+    ClusterKind.PVE: pve.Client,
+    ClusterKind.PBS: pve.BackupServer,
+}
+CERTIFICATE_COMMANDS: Final = {
+    ClusterKind.PVE: "pvenode cert info",
+    ClusterKind.PBS: "proxmox-backup-manager cert info",
+}
+TOKEN_COMMANDS: Final = {
+    ClusterKind.PVE: "pveum user token list",
+    ClusterKind.PBS: "proxmox-backup-manager user list-tokens",
+}
 # Without these privileges Proxmox shortens lists silently
 AUDITS = ("VM.Audit", "Datastore.Audit", "Sys.Audit")
 
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of checking a cluster that answers."""
+    """The outcome of checking a cluster or a backup server that answers."""
 
+    kind: ClusterKind
     version: str
     nodes: tuple[str, ...]
+    datastores: tuple[str, ...]  # of a backup server
     missing: tuple[str, ...]  # privileges without which lists are short
     advice: tuple[str, ...]  # the commands that grant them
     question: str = ""  # for an administrator, where no command is safe
 
+    @property
+    def facts(self) -> str:
+        """Version and parts in words."""
+        is_pve = self.kind is ClusterKind.PVE
+        word, names = ("nodes", self.nodes) if is_pve else ("datastores", self.datastores)
+        return f"{self.kind.product} {self.version}, {word} {', '.join(names) or 'none'}"
+
 
 async def check(
-    hosts: Sequence[str], token_id: str, secret: str, tls: pve.Tls, name: str = ""
+    hosts: Sequence[str],
+    token_id: str,
+    secret: str,
+    tls: pve.Tls,
+    name: str = "",
+    kind: ClusterKind = ClusterKind.PVE,
 ) -> Check:
-    """Sign in and read version, nodes and privileges; raise CallError with the next step."""
+    """Sign in and read version, parts and privileges; raise CallError with the next step."""
     await check_hosts(hosts)
     try:
         auth = pve.ApiToken(token_id, secret)
-        async with pve.Client(hosts, auth, tls=tls, name=name) as client:
+        async with CLIENTS[kind](hosts, auth, tls=tls, name=name) as client:
             with pve.deadline(CHECK_SECONDS):
+                if isinstance(client, pve.BackupServer):
+                    return await _read_backup_server(client, token_id)
                 return await _read(client, token_id)
     except ValueError as error:
         raise CallError(str(error)) from error
     except pve.TlsError as error:
-        raise CallError(explain(error), hint=await _tls_hint(hosts)) from error
+        raise CallError(explain(error), hint=await _tls_hint(hosts, kind)) from error
     except pve.ProxmoxError as error:
-        raise CallError(explain(error, token_id), hint=_hint(error)) from error
+        raise CallError(explain(error, token_id), hint=_hint(error, kind)) from error
 
 
 async def _read(client: pve.Client, token_id: str) -> Check:
@@ -51,15 +82,31 @@ async def _read(client: pve.Client, token_id: str) -> Check:
     missing = tuple(privilege for privilege in AUDITS if privilege not in held)
     advice = await Acl(client, token_id).advice("/", missing) if missing else Advice()
     return Check(
+        kind=ClusterKind.PVE,
         version=version.version,
         nodes=tuple(sorted(node.node for node in nodes)),
+        datastores=(),
         missing=missing,
         advice=(advice.line,) if advice.line else (),
         question=advice.question,
     )
 
 
-async def _tls_hint(hosts: Sequence[str]) -> str:
+async def _read_backup_server(client: pve.BackupServer, token_id: str) -> Check:
+    version = await client.version()
+    stores = await client.datastores()
+    missing = missing_privileges(await client.permissions())
+    return Check(
+        kind=ClusterKind.PBS,
+        version=version.version,
+        nodes=(),
+        datastores=tuple(sorted(store.store for store in stores)),
+        missing=missing,
+        advice=tuple(grant_lines(token_id, missing)),
+    )
+
+
+async def _tls_hint(hosts: Sequence[str], kind: ClusterKind) -> str:
     """Return the hosts' current fingerprints, to compare with those that the nodes report."""
     fingerprints = []
     for host in hosts:
@@ -68,18 +115,22 @@ async def _tls_hint(hosts: Sequence[str]) -> str:
         except pve.ProxmoxError:
             continue  # it does not answer; the error already says what went wrong
     if not fingerprints:
-        return "Is it Proxmox VE that listens there?"
+        return f"Is it {kind.product} that listens there?"
     return (
-        f"{'; '.join(fingerprints)}. Compare it with `pvenode cert info` on the node, "
+        f"{'; '.join(fingerprints)}. Compare it with `{CERTIFICATE_COMMANDS[kind]}` there, "
         "and if it is the same, pin it with --fingerprint."
     )
 
 
-def _hint(error: pve.ProxmoxError) -> str:
+def _hint(error: pve.ProxmoxError, kind: ClusterKind) -> str:
     match error:
         case pve.Unauthenticated():
-            return "Check token id and secret; `pveum user token list USER` shows which exist."
+            return (
+                f"Check token id and secret; `{TOKEN_COMMANDS[kind]} USER` shows which exist. "
+                f"Is it {kind.product} at all? Its kind says so."
+            )
         case pve.Unreachable():
-            return "Check the host, the port (8006 by default) and the firewall in between."
+            port = CLIENTS[kind].default_port
+            return f"Check the host, the port ({port} by default) and the firewall in between."
         case _:
             return ""

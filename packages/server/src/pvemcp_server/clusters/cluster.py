@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Final, NamedTuple, TypeVar
 
 import proxmox_client
-from proxmox_client import Client, Lxc, ProxmoxError, Qemu, deadline
+from proxmox_client import BackupServer, Client, Lxc, ProxmoxError, Qemu, deadline
 from proxmox_client.api.cluster import ClusterStatus
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.access.model import Resources
@@ -26,6 +26,7 @@ from pvemcp_server.errors import (
     plural,
 )
 from pvemcp_server.store.history_repository import History
+from pvemcp_server.store.records import ClusterKind
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -36,6 +37,14 @@ _NAMED = 3  # missing answers that are noted one by one
 _VISIBILITY = {"guest": ("/vms", "VM.Audit"), "storage": ("/storage", "Datastore.Audit")}
 
 log = logging.getLogger(__name__)
+
+
+def is_backup_server(name: str) -> str:
+    """Return the answer of everything that reads Proxmox VE only."""
+    return (
+        f"{name} is a Proxmox Backup Server: ExecuteQuery reads it by the tables pbs_datastores, "
+        "pbs_snapshots and pbs_jobs."
+    )
 
 
 class NoteKind(NamedTuple):
@@ -85,11 +94,11 @@ async def outcome_of(read: Awaitable[T], what: str) -> T | Exception:
 
 @dataclass
 class Cluster:
-    """A cluster as loaders and tools get it. `pve` uses the caller's Proxmox account."""
+    """A cluster as loaders and tools get it. Its client uses the caller's Proxmox account."""
 
     name: str
     description: str
-    pve: Client
+    client: Client | BackupServer
     account: str  # the token or user that Proxmox sees
     inventory: Inventory
     scope: Resources
@@ -99,6 +108,25 @@ class Cluster:
     history: History | None = None  # what the server noted as this account
     _view: InventoryView | None = None
     _acl: list[Acl] = field(default_factory=list)  # one list for all copies in a call
+
+    @property
+    def kind(self) -> ClusterKind:
+        """Whether it is a cluster of Proxmox VE or a backup server."""
+        return ClusterKind.PBS if isinstance(self.client, BackupServer) else ClusterKind.PVE
+
+    @property
+    def pve(self) -> Client:
+        """The client of a Proxmox VE cluster; raise CallError for a backup server."""
+        if isinstance(self.client, BackupServer):
+            raise CallError(is_backup_server(self.name))
+        return self.client
+
+    @property
+    def pbs(self) -> BackupServer:
+        """The client of a backup server; raise CallError for a Proxmox VE cluster."""
+        if not isinstance(self.client, BackupServer):
+            raise CallError(f"{self.name} is no Proxmox Backup Server.")
+        return self.client
 
     @property
     def acl(self) -> Acl:

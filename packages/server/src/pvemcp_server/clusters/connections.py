@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
-from proxmox_client import ApiToken, Client, Limits, Tls
+from proxmox_client import ApiToken, BackupServer, Client, Limits, Tls
 from pvemcp_server.access.model import Resources
+from pvemcp_server.clusters.checks import CLIENTS
 from pvemcp_server.clusters.cluster import Cluster, Notes
 from pvemcp_server.clusters.inventory import Inventory
 from pvemcp_server.errors import CallError, UnknownName
 from pvemcp_server.store.history_repository import History
-from pvemcp_server.store.records import ClusterRecord, IdentityRecord, TlsMode
+from pvemcp_server.store.records import ClusterKind, ClusterRecord, IdentityRecord, TlsMode
 from pvemcp_server.store.store import Store
 from pvemcp_server.store.watch import Topic, VersionedCache
 
@@ -28,13 +29,13 @@ class Connection:
 
     record: ClusterRecord
     identity: IdentityRecord
-    pve: Client
+    client: Client | BackupServer
     inventory: Inventory
 
     async def aclose(self) -> None:
         """Stop the refresh of the inventory, then close every socket."""
         await self.inventory.aclose()
-        await self.pve.aclose()
+        await self.client.aclose()
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,10 @@ class Clusters:
         for connection in self._open.clear():
             self._retire(connection)
 
-    async def names(self) -> list[str]:
-        """Return the names of the configured clusters, sorted."""
-        return list((await self._configuration()).clusters)
+    async def kinds(self) -> dict[str, ClusterKind]:
+        """Return the kinds of the configured clusters by name, sorted by name."""
+        clusters = (await self._configuration()).clusters
+        return {name: record.kind for name, record in clusters.items()}
 
     async def open(
         self, name: str, identities: Mapping[str, int], scope: Resources, notes: Notes
@@ -105,7 +107,7 @@ class Clusters:
         return Cluster(
             name=connection.record.name,
             description=connection.record.description,
-            pve=connection.pve,
+            client=connection.client,
             account=connection.identity.token_id,
             inventory=connection.inventory,
             scope=scope,
@@ -160,12 +162,13 @@ class Clusters:
         token = ApiToken(identity.token_id, secret or "")
         for other in self._open.values():
             if other.record.id == record.id:
-                pve = other.pve.signed_in_as(token)
+                client = other.client.signed_in_as(token)
                 break
         else:
-            tls = tls_of(record)
-            pve = Client(record.hosts, token, tls=tls, limits=self._limits, name=record.name)
-        return Connection(record, identity, pve, Inventory(pve, self._freshness))
+            tls, limits = tls_of(record), self._limits
+            open_client = CLIENTS[record.kind]
+            client = open_client(record.hosts, token, tls=tls, limits=limits, name=record.name)
+        return Connection(record, identity, client, Inventory(client, self._freshness))
 
 
 async def _close_later(connection: Connection) -> None:

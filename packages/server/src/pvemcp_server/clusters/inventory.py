@@ -4,7 +4,7 @@ It is refreshed on demand and shared by all callers of that identity, never with
 """
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,7 +13,8 @@ from time import monotonic
 from typing import Any
 
 import proxmox_client
-from proxmox_client import Client
+from proxmox_client import BackupServer, Client
+from proxmox_client.api.backup_server import DatastoreUsage
 from proxmox_client.api.resources import (
     GuestResource,
     NodeResource,
@@ -35,7 +36,10 @@ NO_ANSWER = (
 
 @dataclass(frozen=True)
 class InventoryView:
-    """An answer of /cluster/resources. `stale` is the reason why it could not be refreshed."""
+    """An answer of /cluster/resources. `stale` is the reason why it could not be refreshed.
+
+    That of a backup server has its datastores, and nothing else.
+    """
 
     taken: float  # when the request was sent, on the monotonic clock: later changes may be missing
     taken_at: datetime
@@ -45,6 +49,7 @@ class InventoryView:
     pools: tuple[PoolResource, ...]
     stale: str = ""
     malformed: tuple[str, ...] = ()  # rows and values that could not be decoded
+    datastores: tuple[DatastoreUsage, ...] = ()
     derived: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
     """A cache of values derived from this view, with the view's lifetime and identity."""
 
@@ -96,6 +101,9 @@ class InventoryView:
                 pools=tuple(pool for pool in self.pools if scope.covers_pool(pool.pool)),
                 stale=self.stale,
                 malformed=self.malformed,
+                datastores=tuple(
+                    usage for usage in self.datastores if scope.covers_storage(usage.store)
+                ),
             )
         part: InventoryView = self.derived[key]
         return part
@@ -121,7 +129,7 @@ class Inventory:
     so a slow answer still updates the view. The next attempt waits for `retry_timeout` only.
     """
 
-    pve: Client
+    client: Client | BackupServer
     freshness: Callable[[], float]  # seconds for which a view is current
     timeout: float = 15.0  # seconds to wait for a cluster that has never answered
     short_timeout: float = 5.0  # the same when there is an older view to return
@@ -186,7 +194,7 @@ class Inventory:
             async with asyncio.timeout(timeout):
                 return await asyncio.shield(running)
         except TimeoutError:
-            message = f"{self.pve.name} did not answer within {timeout:g} s"
+            message = f"{self.client.name} did not answer within {timeout:g} s"
             first = proxmox_client.DeadlineExceeded(message)
             raise self._failed(self.failure or first) from None
         except NO_ANSWER as error:
@@ -198,7 +206,9 @@ class Inventory:
 
     async def _fetch(self, sent: float) -> InventoryView:
         resources, malformed = await self._resources()
-        if _may_lack_quorum(resources.nodes) and await self._has_moved():
+        offline = sum(node.is_offline for node in resources.nodes)
+        # the host that answered may be in a partition without quorum
+        if offline and offline * 2 >= len(resources.nodes) and await self._has_moved():
             resources, malformed = await self._resources()
         fetched = InventoryView(
             taken=sent,
@@ -208,6 +218,7 @@ class Inventory:
             storages=tuple(resources.storages),
             pools=tuple(resources.pools),
             malformed=tuple(malformed),
+            datastores=tuple(resources.datastores),
         )
         self.failure = None
         if self._latest is None or fetched.taken >= self._latest.taken:
@@ -216,23 +227,20 @@ class Inventory:
 
     async def _resources(self) -> tuple[ClusterResources, list[str]]:
         with proxmox_client.tolerate_malformed() as malformed:
-            return await self.pve.cluster.resources(), malformed
+            if isinstance(self.client, BackupServer):
+                datastores = await self.client.datastores()
+                return ClusterResources([], [], [], [], [], datastores), malformed
+            return await self.client.cluster.resources(), malformed
 
     async def _has_moved(self) -> bool:
         """Return whether another host has quorum, so that it is asked from now on.
 
         Hosts that are down answer late: they are looked for once in `search_after` seconds only.
         """
-        if monotonic() < self._search_at:
+        if monotonic() < self._search_at or isinstance(self.client, BackupServer):
             return False
         self._search_at = monotonic() + self.search_after
         try:
-            return await self.pve.cluster.find_quorum()
+            return await self.client.cluster.find_quorum()
         except proxmox_client.ProxmoxError:
             return False  # without Sys.Audit, or time: the answer at hand is better than none
-
-
-def _may_lack_quorum(nodes: Sequence[NodeResource]) -> bool:
-    """Return whether the host that listed these nodes may be in a partition without quorum."""
-    offline = sum(node.is_offline for node in nodes)
-    return offline > 0 and offline * 2 >= len(nodes)

@@ -103,7 +103,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._buffer = BufferedTransport(transport, self.loop)
         super().connection_made(self._buffer)  # type: ignore[arg-type]  # has what uvicorn uses
         self.flow = GuardedFlow(self._buffer, self._may_read)  # type: ignore[arg-type]  # as above
-        if self._limits.open(self, self.client[0] if self.client else ""):
+        if self._limits.open(self, self._address):
             self._await_head()
         else:
             self.transport.write(_ALL_IN_USE)
@@ -154,8 +154,12 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
     def _wait_for_turn(self) -> None:
         if self._unparsed and not self._waits and not self.pipeline:
             self._waits = True
-            self._known = self._known or self._turns.knows(self._unparsed)
+            self._known = self._known or self._turns.knows(self._unparsed, self._address)
             self._turns.wait(self.parse, known=self._known)
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
 
     def _may_read(self) -> bool:
         """Return whether little enough waits to be parsed, answered or taken by the application."""

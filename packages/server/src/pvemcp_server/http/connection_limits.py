@@ -21,7 +21,7 @@ KNOWN_AT_ONCE: Final = 4  # connections in one turn of the event loop
 STRANGERS_AT_ONCE: Final = 1
 LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1"))
 
-KnowsKey = Callable[[str], bool]
+KnowsKey = Callable[[str, str], bool]
 log = logging.getLogger(__name__)
 
 
@@ -131,7 +131,7 @@ def most_connections(files: int) -> int:
     return max(2, min(MOST_CONNECTIONS, files - min(RESERVED_FILES, files // 2)))
 
 
-def knows_none(_text: str) -> bool:
+def knows_none(_text: str, _address: str) -> bool:
     """Return False: all clients wait in one queue."""
     return False
 
@@ -151,13 +151,15 @@ class Turns:
         self._strangers: deque[Callable[[], None]] = deque()
         self._is_due = False
 
-    def knows(self, sent: bytes) -> bool:
+    def knows(self, sent: bytes, address: str) -> bool:
         """Return whether what a connection has sent contains a key that is in use.
+
+        The address is the connection's: behind a proxy, the client's is known only to the gate.
 
         It decides only how soon that is parsed; the gate checks the key of each request.
         """
         match = KEY_LIKE.search(sent.decode("latin-1"))
-        return match is not None and self._knows_key(match[0])
+        return match is not None and self._knows_key(match[0], address)
 
     def wait(self, parse: Callable[[], None], *, known: bool) -> None:
         """Call `parse` when it is its turn."""

@@ -147,14 +147,16 @@ class KeyGate:
     async def _authenticate(self, scope: Scope, settings: Values) -> Caller:
         """Return the caller; refuse all others, with 429 and unrecorded beyond the address's rate.
 
-        A request without a key and one with a wrong key are counted apart.
+        Requests without a key, with an unknown key and with each known key are counted apart: the
+        first ones hide no use of a key that is disabled or in wrong hands.
         """
         credential: Credential | None = scope["state"]["credential"]
         address = client_address(scope, self.proxies)
         try:
             return await self.keys.authenticate(credential.secret if credential else "", address)
         except AccessDenied as denied:
-            counted = f"{'wrong key' if credential else 'no key'} {network_of(address)}"
+            kind = denied.key_id or ("wrong key" if credential else "no key")
+            counted = f"{kind} {network_of(address)}"
             if not self.limits.count_refusal(counted, settings.calls_per_minute_per_address):
                 raise errors.too_many(_TOO_MANY_REFUSALS, 60) from None
             attempt = Event(

@@ -142,7 +142,8 @@ def http_server(
 ) -> HttpServer:
     """Return a server for the application; `announce` is awaited once it listens.
 
-    `knows_key` returns whether a text is an API key in use: its requests do not wait for others.
+    `knows_key` returns whether a text is an API key in use at an address: its requests do not wait
+    for others.
     """
     return HttpServer(
         uvicorn.Config(

@@ -27,6 +27,7 @@ from pvemcp_server.mcp.sessions import Sessions
 from pvemcp_server.mcp.sse import SseEndpoint
 from pvemcp_server.mcp.subscriptions import Subscriptions
 from pvemcp_server.mcp.tasks import McpTasks
+from pvemcp_server.mcp.tools import ToolHandlers
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import Services
 from pvemcp_server.store import Topic
@@ -91,13 +92,13 @@ class Endpoint:
         self.listen = ListenHandler(self.notifications, max_subscriptions=STREAMS)
         self.watcher = ResourceWatcher(self.pipeline, self.notifications)
         questions = services.store.answered_questions
+        tasks = McpTasks(self.pipeline, services.store.mcp_tasks)
         self.server = build_server(
             Handlers(
-                self.pipeline,
-                Subscriptions(self.notifications, self.watcher, self.listen),
+                ToolHandlers(self.pipeline, tasks, questions),
                 CatalogHandlers(self.pipeline, services.store.saved_queries, questions),
-                McpTasks(self.pipeline, services.store.mcp_tasks),
-                questions,
+                tasks,
+                Subscriptions(self.notifications, self.watcher, self.listen),
             ),
             state_key=partial(services.store.vault.derive, "mcp request state"),
             website=services.config.base_url,

@@ -16,8 +16,8 @@ from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.http.gate import caller_of, client_program
 from pvemcp_server.mcp import completion, resources
 from pvemcp_server.mcp.elicitation import SdkConversation, SilentConversation
+from pvemcp_server.mcp.middleware import RecordedError
 from pvemcp_server.mcp.prompts import PLAYBOOKS, QUESTIONS, Prompt, prompts
-from pvemcp_server.mcp.refusals import RecordedError
 from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
 from pvemcp_server.query.binder import is_valid

@@ -25,7 +25,7 @@ from pvemcp_server.clusters import explain
 from pvemcp_server.errors import CallError
 from pvemcp_server.http.gate import caller_of, client_program
 from pvemcp_server.mcp.elicitation import SilentConversation
-from pvemcp_server.mcp.refusals import RecordedError
+from pvemcp_server.mcp.middleware import RecordedError
 from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, clean_line, single_lines
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, Started

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from pvemcp_server.errors import MOST_WRONG, BadArgument, folded, nearest
 from pvemcp_server.query.json_text import decoded, is_absent
-from pvemcp_server.toolkit.arguments import Absent, Clamp, Rule, Words
+from pvemcp_server.toolkit.arguments import Absent, AlsoNamed, Clamp, Rule, Whole, Words
 from pvemcp_server.toolkit.registry import Tool
 
 E = TypeVar("E")
@@ -34,6 +34,7 @@ def read_arguments(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
     They are read in their declared forms; those that have no value are left out.
     """
     declared = _declared(tool.accepted)
+    arguments = _in_own_names(arguments, declared)
     in_one_form = {
         name: declared[name].read(value) if name in declared else value
         for name, value in arguments.items()
@@ -71,6 +72,8 @@ class _Declared:
     choices: Mapping[str, Any]  # by folded name; empty for free values
     absent: frozenset[str]  # words that stand for no value, folded
     clamp: Clamp | None
+    whole: bool = False  # entries of a list are not split
+    also_named: str = ""
 
     def is_absent(self, value: Any) -> bool:
         """Return whether the value means the same as leaving the argument out."""
@@ -91,6 +94,8 @@ class _Declared:
             return self._choice(value)
         value = decoded(value)
         entries = value if isinstance(value, list) else [value]
+        if self.whole:
+            return entries
         return [self._choice(part) for entry in entries for part in _parts_of(entry)]
 
     def _choice(self, value: Any) -> Any:
@@ -122,7 +127,17 @@ def _declaration(field: FieldInfo) -> _Declared:
         choices={folded(value): value for value in values} | _words(field),
         absent=frozenset(folded(word) for extra in _all(field, Absent) for word in extra.words),
         clamp=next(_all(field, Clamp), None),
+        whole=any(_all(field, Whole)),
+        also_named=next((extra.name for extra in _all(field, AlsoNamed)), ""),
     )
+
+
+def _in_own_names(
+    arguments: Mapping[str, Any], declared: Mapping[str, _Declared]
+) -> Mapping[str, Any]:
+    """Return the arguments with another name that one of them has replaced by its own."""
+    names = {each.also_named: name for name, each in declared.items() if name not in arguments}
+    return {names.get(name, name) if name else name: v for name, v in arguments.items()}
 
 
 def _all(field: FieldInfo, kind: type[E]) -> Iterator[E]:

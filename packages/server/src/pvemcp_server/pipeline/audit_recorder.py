@@ -11,6 +11,7 @@ import anyio
 from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Audit, Event, Outcome
 from pvemcp_server.pipeline.answers import Written
+from pvemcp_server.toolkit.bulk import by_reason
 from pvemcp_server.toolkit.call import Call
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,9 @@ class Recorder:
         """Record the success; raise Unrecorded for a read, which has no intent to show it."""
         self._ended = True
         size = len(written.data.encode()) + len(written.notes.encode())
-        event = self._event(Outcome.OK, rows=written.rows, bytes=size)
+        reason = self._failures()
+        outcome = Outcome.ERROR if reason else Outcome.OK
+        event = self._event(outcome, rows=written.rows, bytes=size, reason=reason or None)
         if self._intent is None:
             await self.audit.call(event)
         else:
@@ -70,7 +73,14 @@ class Recorder:
         if self._ended:
             return
         with anyio.CancelScope(shield=True):
-            await self._end(self._event(Outcome.CANCELLED, reason=f"cancelled by {by}"))
+            reason = f"cancelled by {by}. {self._failures()}".rstrip(". ")
+            await self._end(self._event(Outcome.CANCELLED, reason=reason))
+
+    def _failures(self) -> str:
+        """Return what a write on many guests did not do until now."""
+        failures = self.call.failures if self.call else {}
+        vmids = ", ".join(map(str, failures))
+        return f"Not done on {vmids}. {by_reason(failures)}" if failures else ""
 
     async def _end(self, event: Event) -> None:
         """Store the outcome; log a failure, since the work is done and the intent shows it."""

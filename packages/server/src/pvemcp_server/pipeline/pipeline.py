@@ -43,9 +43,10 @@ from pvemcp_server.pipeline.confirmation import (
 )
 from pvemcp_server.pipeline.pagination import page_of
 from pvemcp_server.settings import Settings
+from pvemcp_server.toolkit.bulk import BulkPlan
 from pvemcp_server.toolkit.call import Call, Conversation
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
-from pvemcp_server.toolkit.plan import Plan, carry_out
+from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Answer, Document, Rows, Tool
 
 ERROR_CHARACTERS = 4_000
@@ -237,6 +238,7 @@ class Pipeline:
             source=self.clusters,
             settings=settings,
             conversation=conversation,
+            kinds=tool.kinds,
             closing=self.closing,
             deadline=monotonic() + settings.call_deadline_seconds,
         )
@@ -257,7 +259,7 @@ class Pipeline:
             answer: Answer = await tool.run(call, **arguments)
         preferred = vars(accepted).get("format") or call.caller.output_format
         output_format, started = Format(preferred or call.settings.output_format), None
-        if isinstance(answer, Plan):
+        if isinstance(answer, Plan | BulkPlan):
             plan = answer
             answer = await self._carry_out(tool, call, plan, arguments, recorder)
             if answer.get("task_status") == "running":
@@ -273,13 +275,14 @@ class Pipeline:
         self,
         tool: Tool,
         call: Call,
-        plan: Plan,
+        plan: Plan | BulkPlan,
         arguments: Mapping[str, Any],
         recorder: Recorder,
     ) -> Document:
         """Preview the plan, or confirm it, record the intent, and only then change anything."""
         if call.dry_run:
-            await note_missing_privileges(plan.cluster, *tool.needs, so="will refuse this")
+            required = tool.needs if plan.needs is None else plan.needs
+            await note_missing_privileges(plan.cluster, *required, so="will refuse this")
             return plan.preview()
         if tool.effect is Effect.DESTROY or plan.needs_consent:
             planned = PlannedCall(
@@ -303,7 +306,7 @@ class Pipeline:
                 approve,
             )
         await recorder.intent()
-        return await carry_out(call, plan)
+        return await plan.carry_out(call)
 
     async def _failed(self, recorder: Recorder, cause: Exception, text: str) -> Result:
         waits = isinstance(cause, ApprovalNeeded)

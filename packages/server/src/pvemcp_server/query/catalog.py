@@ -8,10 +8,10 @@ from typing import Final
 from pvemcp_server.errors import BadArgument, folded
 from pvemcp_server.query.names import unknown_name
 from pvemcp_server.query.operators import Span
-from pvemcp_server.tables.registry import Relation, Table
+from pvemcp_server.tables.registry import CLUSTER_FIELD, Relation, Table
 from pvemcp_server.tables.rows import Field, Kind
 
-CLUSTER: Final = Field("cluster", Kind.TEXT, "Cluster the row is from", nullable=False)
+CLUSTER: Final = Field(CLUSTER_FIELD, Kind.TEXT, "Cluster the row is from", nullable=False)
 MAX_HOPS: Final = 3  # relations in one dotted name
 _SUGGESTED: Final = 3
 
@@ -138,7 +138,7 @@ class Catalog:
         other = self._find(hops[0] if hops else last)
         back = self._back(other, table) if other else {}
         if not hops and (relation := self._relation_named(table, last)):
-            other, on = self.tables[relation.table], dict(relation.on)
+            other, on = self.tables[relation.table], relation.keys
         elif len(hops) < 2 and other and back:
             if hops:
                 back = {n: on for n, on in back.items() if folded(n) == folded(last)} or back
@@ -148,16 +148,15 @@ class Catalog:
                 raise BadArgument(at, fact, hint=f"Use {_or(f'{prefix}.{n}' for n in back)}.")
             [on] = back.values()
         elif not hops and other and (relation := self._relation_to(table, other)):
-            on = dict(relation.on)
+            on = relation.keys
         else:
             raise self._no_related_rows(start, name, at)
-        pairs = {CLUSTER.name: CLUSTER.name, **on}
         return other, tuple(
             (
                 Column(path, table.name, fields_of(table)[here], ".".join((*path, here))),
                 Column((), other.name, fields_of(other)[there], there),
             )
-            for here, there in pairs.items()
+            for here, there in on.items()
         )
 
     def _no_related_rows(self, table: Table, name: str, at: str) -> BadArgument:
@@ -177,7 +176,7 @@ class Catalog:
     def _back(self, other: Table, table: Table) -> dict[str, dict[str, str]]:
         """Return the relations that lead from the other table to this one, read backwards."""
         return {
-            relation.name: {there: here for here, there in relation.on.items()}
+            relation.name: {there: here for here, there in relation.keys.items()}
             for relation in self.relations(other).values()
             if relation.table == table.name
         }

@@ -164,8 +164,8 @@ class _Compiler:
         parent = self.catalog.follow(self.plan.table, path[:-1])
         relation = self.catalog.relations(parent)[path[-1]]
         here, there = self.aliases[path[:-1]], self.aliases[path]
-        on = {"cluster": "cluster", **relation.on}
-        pairs = (f"{there}.{quoted(b)} = {here}.{quoted(a)}" for a, b in on.items())
+        keys = relation.keys.items()
+        pairs = (f"{there}.{quoted(b)} = {here}.{quoted(a)}" for a, b in keys)
         return f"LEFT JOIN {quoted(relation.table)} AS {there} ON {' AND '.join(pairs)}"
 
     def _order(self, outputs: int) -> list[str]:

@@ -48,6 +48,7 @@ class Loader:
 
     async def database(self) -> Database:
         """Return a locked database with all columns that the plan reads."""
+        self.sources.require_kind(self.plan.table)
         required = pushdown.required_columns(self.plan, self.catalog)
         self._note_unknown_clusters()
         if self._is_in_inventory(required):
@@ -81,7 +82,7 @@ class Loader:
             reasons = []
             if parts:
                 reasons.append(f"the role of this key covers a part of {', '.join(parts)} only")
-            if self._notes[name] or name in self._failed or len(views) < len(self._asked):
+            if self._notes[name] or name in self._failed or self._is_partial(test.plan.table):
                 reasons.append("some are missing or unknown, see the other notes")
             if reasons:
                 operator = "NOT EXISTS" if test.negated else "EXISTS"
@@ -90,6 +91,13 @@ class Loader:
                     f"{operator} {name} was decided by the {name} that can be read "
                     f"({'; '.join(reasons)}): perhaps this answer {effect}."
                 )
+
+    def _is_partial(self, table: Table) -> bool:
+        """Return whether the table is not read on every cluster that has such rows."""
+        of_kind = {cluster.name for cluster in self.sources.of_kind(table)}
+        if not table.kinds.isdisjoint(self.plan.table.kinds):
+            of_kind &= self._asked
+        return not of_kind or len(self._clusters(table.name)) < len(of_kind)
 
     def _note_unknown_clusters(self) -> None:
         """Note conditions on unknown clusters: their empty answer would look like no rows."""
@@ -113,8 +121,7 @@ class Loader:
 
     async def _cached(self, required: Mapping[str, RequiredColumns]) -> Database:
         """Return the database of these inventory views from the cache, or load it."""
-        views = [view for name in required for view in self._clusters(name).values()]
-        cache = await DatabaseCache.open(views, required)
+        cache = await DatabaseCache.open({name: self._clusters(name) for name in required})
         if cache and (database := cache.get(required)):
             return database
         required = cache.with_cached(required) if cache else required
@@ -206,7 +213,10 @@ class Loader:
                 for name in names
             )
         )
-        return dict(zip(names, answers, strict=True))
+        return {
+            name: await self._across(self.catalog.tables[name], required[name], rows)
+            for name, rows in zip(names, answers, strict=True)
+        }
 
     async def _read_table(
         self, table: Table, need: RequiredColumns, requests: Mapping[str, LoadRequest] | None
@@ -257,6 +267,20 @@ class Loader:
             )
         return rows
 
+    async def _across(
+        self, table: Table, need: RequiredColumns, rows: RowsByCluster
+    ) -> RowsByCluster:
+        """Return the rows, if the plan reads it with the column that other clusters know."""
+        across = table.across
+        known_by = self.catalog.tables.get(across.table) if across else None
+        if across is None or across.column not in need.columns or known_by is None:
+            return rows
+        clusters = {cluster.name: cluster for cluster in self.sources.clusters}
+        return {
+            name: await across.fill(some, clusters[name], self.sources.readable(known_by))
+            for name, some in rows.items()
+        }
+
     def _request(
         self, table: Table, need: RequiredColumns, reduced: LoadRequest | None
     ) -> LoadRequest:
@@ -271,12 +295,13 @@ class Loader:
     def _clusters(self, name: str) -> Mapping[str, Cluster]:
         """Return the clusters to read a table from; the same views during one query."""
         if name not in self._views:
-            views = self.sources.views(self.catalog.tables[name])
+            table = self.catalog.tables[name]
+            views = self.sources.views(table)
             notes = self._notes[name] = Notes()
             self._views[name] = {
                 cluster: replace(view, notes=notes)
                 for cluster, view in views.items()
-                if cluster in self._asked
+                if cluster in self._asked or table.kinds.isdisjoint(self.plan.table.kinds)
             }
         return self._views[name]
 

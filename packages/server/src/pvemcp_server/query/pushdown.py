@@ -66,7 +66,7 @@ def required_columns(plan: QueryPlan, catalog: Catalog) -> dict[str, RequiredCol
             required[parent.name].columns.update(relation.on)
             joined = required.setdefault(relation.table, RequiredColumns())
             joined.columns.update(relation.on.values())
-            joined.join_keys.add((CLUSTER.name, *relation.on.values()))
+            joined.join_keys.add(tuple(relation.keys.values()))
         for column in columns(scope):
             required[column.table].columns.add(column.field.name)
             if column.is_entry:
@@ -257,7 +257,7 @@ class _Reducer:
         for path in sorted(self.costly):
             parent = self.catalog.follow(base, path[:-1])
             relation = self.catalog.relations(parent)[path[-1]]
-            if reached[relation.table] > 1 or path[:-1] in self.costly:
+            if reached[relation.table] > 1 or path[:-1] in self.costly or self._crosses(path):
                 continue
             keys[relation.table] = {
                 COMMON_PUSHDOWN[there]: _column(parent, path[:-1], here)
@@ -266,11 +266,19 @@ class _Reducer:
             }
         for test in self.tests:
             here = test.keys[0][0].path
+            if crosses_clusters(test) or self._crosses(here):
+                continue
             if reached[test.plan.table.name] == 1 and self._is_cheap_path(here):
                 keys[test.plan.table.name] = _keys_of(test)
         if self.extra and "vmid" in base.fields and reached[base.name] == 1:
             keys[base.name] = {"vmids": _column(base, (), "vmid")}
         return {table: names for table, names in keys.items() if names}
+
+    def _crosses(self, path: Path) -> bool:
+        """Return whether a path leads to rows of other clusters: requests are by cluster."""
+        tables = (self.catalog.follow(self.plan.table, path[:n]) for n in range(len(path)))
+        hops = zip(tables, path, strict=True)
+        return any(self.catalog.relations(table)[hop].crosses_clusters for table, hop in hops)
 
     def _keeps_order(self) -> bool:
         plan = self.plan
@@ -294,6 +302,11 @@ class _Reducer:
 
     def _is_cheap_path(self, path: Path) -> bool:
         return self.costly.isdisjoint(path[:n] for n in range(1, len(path) + 1))
+
+
+def crosses_clusters(test: Existence) -> bool:
+    """Return whether the tested rows may be of other clusters."""
+    return (CLUSTER.name, CLUSTER.name) not in {(h.field.name, t.field.name) for h, t in test.keys}
 
 
 def _keys_of(test: Existence) -> dict[str, Column]:

@@ -1,14 +1,17 @@
 """The clusters and tables of a query, as far as its caller reaches them."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
 
 from pvemcp_server.access.model import Caller, Effect, Resources
 from pvemcp_server.clusters import Cluster, Notes
+from pvemcp_server.errors import BadArgument
 from pvemcp_server.query.catalog import Catalog
-from pvemcp_server.tables.registry import Table, tables
+from pvemcp_server.store.records import ClusterKind
+from pvemcp_server.tables.registry import EVERY_KIND, Table, tables
 
 TOOL = "ExecuteQuery"
 
@@ -35,13 +38,16 @@ def view_of(caller: Caller, table: Table, cluster: Cluster, through: str = TOOL)
     return None
 
 
-def catalog_of(caller: Caller, clusters: Sequence[str]) -> Catalog:
-    """Return the tables that the caller may read on any of these clusters, sorted by name."""
+def catalog_of(
+    caller: Caller, clusters: Iterable[str], kinds: AbstractSet[ClusterKind] = EVERY_KIND
+) -> Catalog:
+    """Return the tables of these kinds that the caller may read on any of the clusters, sorted."""
+    names = list(clusters)
     return Catalog(
         {
             name: table
             for name, table in sorted(tables().items())
-            if any(reach(caller, table, cluster) for cluster in clusters)
+            if table.kinds & kinds and any(reach(caller, table, cluster) for cluster in names)
         }
     )
 
@@ -67,7 +73,29 @@ class Sources:
         """The notes of the call: all its clusters share them."""
         return self.clusters[0].notes if self.clusters else Notes()
 
+    def of_kind(self, table: Table) -> list[Cluster]:
+        """Return the clusters of the kinds that have rows of this table."""
+        return [cluster for cluster in self.clusters if cluster.kind in table.kinds]
+
+    def require_kind(self, table: Table) -> None:
+        """Raise BadArgument if no cluster is of a kind that has rows of this table."""
+        if self.clusters and not self.of_kind(table):
+            needed = " or ".join(sorted(kind.product for kind in table.kinds))
+            present = ", ".join(f"{c.name} is {c.kind.product}" for c in self.clusters)
+            raise BadArgument("from", f"{table.name} are rows of {needed}, but {present}.")
+
+    def readable(self, table: Table) -> list[Cluster]:
+        """Return the clusters on which the caller may read the table."""
+        return [each for each in self.of_kind(table) if reach(self.caller, table, each.name)]
+
     def views(self, table: Table) -> dict[str, Cluster]:
-        """Return the clusters where the caller may read the table, narrowed to their rights."""
-        views = {c.name: view_of(self.caller, table, c) for c in self.clusters}
+        """Return the clusters where the caller may read the table, narrowed to their rights.
+
+        Clusters of other kinds have no such rows, so they are left out without a note.
+        """
+        of_kind = self.of_kind(table)
+        if self.clusters and not of_kind:
+            products = " or ".join(sorted(kind.product for kind in table.kinds))
+            self.notes.add(f"No {table.name} here: they are rows of {products}, which is not read.")
+        views = {each.name: view_of(self.caller, table, each) for each in of_kind}
         return {name: view for name, view in views.items() if view is not None}

@@ -53,6 +53,17 @@ class TlsMode(StrEnum):
     INSECURE = "insecure"  # not at all
 
 
+class ClusterKind(StrEnum):
+    """What a configured cluster is."""
+
+    PVE = "pve"  # a cluster of Proxmox VE, or a single node
+    PBS = "pbs"  # a Proxmox Backup Server
+
+    @property
+    def product(self) -> str:
+        return "Proxmox VE" if self is ClusterKind.PVE else "Proxmox Backup Server"
+
+
 class FactorKind(StrEnum):
     """The kind of a second factor."""
 
@@ -104,10 +115,11 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class ClusterRecord:
-    """A configured Proxmox cluster."""
+    """A configured Proxmox cluster, or a backup server."""
 
     id: Id
     name: Name
+    kind: ClusterKind
     description: str
     hosts: list[str]
     tls_mode: TlsMode

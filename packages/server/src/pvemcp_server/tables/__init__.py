@@ -4,6 +4,14 @@ from pvemcp_server.tables.accounts import AclEntry, ApiToken, User, acl, tokens,
 from pvemcp_server.tables.addresses import GuestAddress, addresses
 from pvemcp_server.tables.backup_coverage import BackupCoverage, backup_coverage
 from pvemcp_server.tables.backup_jobs import BackupJob, backup_jobs
+from pvemcp_server.tables.backup_server import (
+    PbsDatastore,
+    PbsJob,
+    PbsSnapshot,
+    pbs_datastores,
+    pbs_jobs,
+    pbs_snapshots,
+)
 from pvemcp_server.tables.ceph import CephHealth, ceph_health
 from pvemcp_server.tables.changes import Change, changes
 from pvemcp_server.tables.cluster_log import ClusterLogLine, cluster_log
@@ -82,6 +90,9 @@ __all__ = [
     "NodeSubscription",
     "NodeUpdate",
     "NodeVersion",
+    "PbsDatastore",
+    "PbsJob",
+    "PbsSnapshot",
     "PciDeviceRow",
     "Permission",
     "Pool",
@@ -123,6 +134,9 @@ __all__ = [
     "node_metrics",
     "node_versions",
     "nodes",
+    "pbs_datastores",
+    "pbs_jobs",
+    "pbs_snapshots",
     "pci_devices",
     "permissions",
     "pools",

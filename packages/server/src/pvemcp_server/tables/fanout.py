@@ -160,8 +160,8 @@ async def names_unknown_places(cluster: Cluster, request: LoadRequest) -> bool:
     if not request.nodes and not request.storages:
         return False
     view = await cluster.inventory_view()
-    placed = (*view.nodes, *view.guests, *view.storages)
-    nodes = {row.node.casefold() for row in placed}
+    places = (row.node for rows in (view.nodes, view.guests, view.storages) for row in rows)
+    nodes = {name.casefold() for name in places}
     storages = {row.storage.casefold() for row in view.storages}
     return not (request.nodes <= nodes and request.storages <= storages)
 

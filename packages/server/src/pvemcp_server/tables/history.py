@@ -18,7 +18,7 @@ from pvemcp_server.settings import Values
 from pvemcp_server.store import Store
 from pvemcp_server.store.background import ticks
 from pvemcp_server.store.history_repository import Reading
-from pvemcp_server.store.records import IdentityRecord
+from pvemcp_server.store.records import ClusterKind, IdentityRecord
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.config_options import shown
 from pvemcp_server.tables.registry import Budget, LoadRequest
@@ -73,7 +73,7 @@ class HistoryRecorder:
             self._is_clear = True
             return
         self._is_clear = False
-        for cluster in await self._store.clusters.all():
+        for cluster in await self._store.clusters.all(kind=ClusterKind.PVE):
             for identity in await self._store.identities.all(cluster_id=cluster.id):
                 what = f"the history of {cluster.name} as {identity.name}"
                 failed = await outcome_of(self._record(cluster.name, identity, values, now), what)

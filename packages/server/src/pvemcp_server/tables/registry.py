@@ -9,14 +9,19 @@ from enum import StrEnum
 from functools import cached_property
 from inspect import cleandoc
 from math import inf
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 from proxmox_client import tolerate_malformed
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.clusters import Cluster, InventoryView, offload
+from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.reach import Reach, of_everything
 from pvemcp_server.tables.rows import Field, Row, fields_of
 
+CLUSTER_FIELD: Final = "cluster"  # each row of a query has it
+PVE_ONLY: Final = frozenset({ClusterKind.PVE})
+PBS_ONLY: Final = frozenset({ClusterKind.PBS})
+EVERY_KIND: Final = frozenset(ClusterKind)
 _LAST_KNOWN = "rows there show the last known values."
 _LAST_KNOWN_EXCEPT = "rows there show the last known values, or that the state is unknown."
 _NEVER_KNOWN = "state and use of the rows there are unknown, and so is what is empty in them."
@@ -32,19 +37,31 @@ class Cost(StrEnum):
     PER_STORAGE = "one call per node and storage"
     PER_DISK = "one call per node and physical disk"
     PER_GUEST = "one call per guest"
+    PER_NAMESPACE = "one call per datastore and namespace"
 
 
 @dataclass(frozen=True, eq=False)
 class Relation:
     """A to-one relation: at most one row of another table, reached by a dotted name.
 
-    `on` pairs a field here with a field there; rows of different clusters never match.
+    `on` pairs a field here with a field there; rows of different clusters never match, unless it
+    pairs a field here with the cluster there.
     """
 
     name: str
     table: str
     on: Mapping[str, str]
     description: str
+
+    @property
+    def crosses_clusters(self) -> bool:
+        return CLUSTER_FIELD in self.on.values()
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The pairs of fields that are equal, with those that hold the clusters."""
+        own = {} if self.crosses_clusters else {CLUSTER_FIELD: CLUSTER_FIELD}
+        return {**own, **self.on}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +186,18 @@ def never_filtered(_account: str, _rows: Sequence[Any]) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class Across:
+    """A column that is filled with what other clusters say, and the table whose grants allow that.
+
+    `fill` takes the rows of a cluster, that cluster, and those on which the table may be read.
+    """
+
+    column: str
+    table: str
+    fill: Callable[[Sequence[Any], Cluster, Sequence[Cluster]], Awaitable[Sequence[Any]]]
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """A row class with its loader, its cost, and the tool whose grants govern its rows."""
@@ -201,6 +230,10 @@ class Table:
     """The field that is true on one of several rows about the same shared thing."""
     rare: bool = False
     """Whether the overview of all tables leaves its fields out, because few questions need it."""
+    kinds: frozenset[ClusterKind] = PVE_ONLY
+    """The kinds of clusters that have these rows; others are not asked."""
+    across: "Across | None" = None
+    """A column that only other clusters know; it is empty where a query does not ask them."""
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -238,6 +271,8 @@ def table(
     overlaps: Overlaps | None = None,
     primary_field: str = "",
     rare: bool = False,
+    kinds: frozenset[ClusterKind] = PVE_ONLY,
+    across: "Across | None" = None,
 ) -> Callable[[Callable[[Cluster, LoadRequest], Awaitable[Sequence[Any]]]], Table]:
     """Declare a table by decorating its loader.
 
@@ -280,6 +315,8 @@ def table(
             overlaps=overlaps,
             primary_field=primary_field,
             rare=rare,
+            kinds=kinds,
+            across=across,
         )
         _TABLES[name] = declared
         return declared

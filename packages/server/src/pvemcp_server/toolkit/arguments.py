@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from pvemcp_formats import Format
 
@@ -37,6 +37,24 @@ class Clamp:
     most: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Entries of a list are texts of their own, not several values with commas between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlsoNamed:
+    """Another name that models use for the argument, as that of the same thing in other tools."""
+
+    name: str
+
+
+def _distinct(values: list[int]) -> list[int]:
+    return sorted(set(values))
+
+
+MOST_GUESTS: Final = 50  # of one write
+
 NO_FILTER = Absent(("all", "any", "*"))
 
 ClusterName = Annotated[str | None, NO_FILTER, Field(description="Cluster; all if absent")]
@@ -48,6 +66,12 @@ VmId = Annotated[int, Field(ge=100, le=999_999_999, description="VMID")]
 AnyVm = Annotated[VmId | None, NO_FILTER]
 VmIds = Annotated[
     list[int], NO_FILTER, Field(max_length=1000, description="VMIDs; empty means all")
+]
+ManyVms = Annotated[
+    list[int],
+    AfterValidator(_distinct),
+    AlsoNamed("vmid"),
+    Field(min_length=1, max_length=MOST_GUESTS, description=f"VMIDs, up to {MOST_GUESTS}"),
 ]
 NodeName = Annotated[
     str,

@@ -15,10 +15,12 @@ from pvemcp_server.clusters import (
     InventoryView,
     Notes,
     explain,
+    is_backup_server,
     outcome_of,
 )
 from pvemcp_server.errors import BadArgument, CallError, UnknownName
 from pvemcp_server.settings import Values
+from pvemcp_server.store.records import ClusterKind
 
 T = TypeVar("T")
 
@@ -70,13 +72,18 @@ class Call:
     settings: Values  # as of the start of the call
     conversation: Conversation
     deadline: float  # on the monotonic clock
+    kinds: frozenset[ClusterKind] = frozenset(ClusterKind)  # those that the tool reads
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     dry_run: bool = False
     wait: bool = False
+    wait_ends: float | None = None  # on the monotonic clock: of a bulk write, one for all its tasks
     fields: tuple[str, ...] = ()  # columns the caller picked, as spelt; empty: the tool's own
     page: slice = field(default_factory=lambda: slice(None))  # rows of a list that are shown
     notes: Notes = field(default_factory=Notes)
     upids: list[str] = field(default_factory=list)  # tasks started: for the audit
+    failures: dict[int, str] = field(
+        default_factory=dict
+    )  # by VMID, of a bulk write: for the audit
     touched: set[str] = field(default_factory=set)  # clusters used: for the audit
     opened: dict[str, Cluster] = field(default_factory=dict)  # by name: for error texts
 
@@ -84,10 +91,23 @@ class Call:
     def seconds_left(self) -> float:
         return max(0.0, self.deadline - monotonic())
 
+    @property
+    def task_wait_seconds(self) -> float:
+        """The longest wait for a task that begins now."""
+        if self.wait_ends is None:
+            return self.settings.task_wait_max_seconds
+        return max(0.0, self.wait_ends - monotonic())
+
     async def reachable(self) -> list[str]:
-        """List the clusters on which the caller may use this tool, sorted by name."""
-        names = await self.source.names()
-        return [n for n in names if self.caller.resources(self.tool, self.effect, n)]
+        """List the clusters that the tool reads and where the caller may use it, sorted by name."""
+        return (await self._granted())[0]
+
+    async def _granted(self) -> tuple[list[str], list[str]]:
+        """Return the clusters where the tool is granted: those that it reads, and the others."""
+        kinds = await self.source.kinds()
+        names = [n for n in kinds if self.caller.resources(self.tool, self.effect, n)]
+        others = [name for name in names if kinds[name] not in self.kinds]
+        return [name for name in names if name not in others], others
 
     async def cluster(self, name: str | None) -> Cluster:
         """Open the named cluster, or the only reachable one; case does not matter.
@@ -95,15 +115,19 @@ class Call:
         Raise BadArgument when no name is given and several are reachable, UnknownName when the
         caller cannot reach the named one.
         """
-        names = await self.reachable()
+        names, others = await self._granted()
         if name is None:
             if len(names) == 1:
                 return await self._open(names[0])
+            if others and not names:
+                raise BadArgument("cluster_name", is_backup_server(others[0]))
             raise BadArgument(
                 "cluster_name", f"say which cluster; you reach {', '.join(names) or 'none'}."
             )
         match = next((n for n in names if n.casefold() == name.casefold()), None)
         if match is None:
+            if other := next((n for n in others if n.casefold() == name.casefold()), None):
+                raise BadArgument("cluster_name", is_backup_server(other))
             raise UnknownName("cluster", name, names)
         return await self._open(match)
 
@@ -116,7 +140,8 @@ class Call:
             return [await self.cluster(name)]
         clusters: list[Cluster] = []
         errors: list[Exception] = []
-        for reachable in await self.reachable():
+        names, others = await self._granted()
+        for reachable in names:
             opened = await outcome_of(self._open(reachable), f"cluster {reachable}")
             if isinstance(opened, Exception):
                 errors.append(opened)
@@ -127,14 +152,14 @@ class Call:
         if errors and not clusters:
             raise errors[0]
         if not clusters:
-            self.notes.add(NO_CLUSTER)
+            self.notes.add(is_backup_server(others[0]) if others else NO_CLUSTER)
         return clusters
 
     async def explain(self, error: BaseException) -> str:
         """Return the text of an error; it names the account only if one cluster was opened."""
         opened = list(self.opened.values())
         text = await opened[0].explain(error) if len(opened) == 1 else explain(error)
-        if isinstance(error, UnknownName) and error.kind == "guest":
+        if isinstance(error, UnknownName) and error.kind == "guest" and error.name.isdecimal():
             places = await self._clusters_with(int(error.name))
             text += f" It is on {' and '.join(places)}: give cluster_name." if places else ""
         return text

@@ -40,6 +40,32 @@ async def cluster_with(
     raise BadArgument("cluster_name", f"say which cluster; {'; '.join(facts)}.")
 
 
+async def guest_named(call: Call, cluster_name: str | None, name: str) -> tuple[str | None, int]:
+    """Return cluster and VMID of a guest by its VMID or its name, which has to be unique.
+
+    Raise UnknownName for a name that no visible guest has, BadArgument for one of several.
+    """
+    if name.isdecimal():
+        return cluster_name, int(name)
+    if cluster_name is not None or len(await call.reachable()) == 1:
+        cluster = await call.cluster(cluster_name)
+        views = {cluster.name: await cluster.inventory_view()}
+        silent: list[str] = []
+    else:
+        views, silent = await call.inventory_views()
+    everyone = [(place, guest) for place, view in views.items() for guest in view.guests]
+    found = [(place, guest) for place, guest in everyone if guest.name == name]
+    if len(found) == 1 and not silent:
+        return found[0][0], found[0][1].vmid
+    if found or silent:
+        facts = [f"{place} has {guest.vmid} ({guest.type})" for place, guest in found]
+        facts += [f"{place} does not answer" for place in silent]
+        raise BadArgument("source", f"{name!r} is not unique; {'; '.join(facts)}. Give its VMID.")
+    where = f"on {cluster_name}" if cluster_name else "on any cluster you reach"
+    where += max((view.doubt for view in views.values()), default="")
+    raise UnknownName("guest", name, {guest.name for _, guest in everyone}, where=where)
+
+
 def _describe(view: InventoryView, vmids: Collection[int], nodes: Collection[str]) -> Iterator[str]:
     """Yield what a cluster has of these names, in words that distinguish equal names."""
     for guest in (view.by_vmid[vmid] for vmid in vmids if vmid in view.by_vmid):

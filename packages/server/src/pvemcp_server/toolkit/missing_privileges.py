@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from proxmox_client import ProxmoxError
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.errors import Precondition
 from pvemcp_server.tables.registry import Table
 from pvemcp_server.toolkit.needs import Extent, RequiredPrivilege, extent
 from pvemcp_server.toolkit.registry import tools
@@ -59,6 +60,15 @@ async def note_missing_privileges(
             lacks = f"{cluster.account} lacks {right.name} on {need.path} of {cluster.name}"
             advice = await cluster.acl.advice(need.path, [right.name])
             cluster.notes.add(advice.after(f"{lacks}, so Proxmox {so}"))
+
+
+async def require_privileges(cluster: Cluster, *required: RequiredPrivilege, why: str) -> None:
+    """Raise Precondition for a privilege that the account has nowhere; `why` says what needs it."""
+    for need, right in (await rights_of(cluster, *required)).items():
+        if right.extent is Extent.NOWHERE:
+            lacks = f"{cluster.account} lacks {right.name} on {need.path} of {cluster.name}"
+            advice = await cluster.acl.advice(need.path, [right.name])
+            raise Precondition(advice.after(f"{lacks}, so Proxmox would refuse {why}"))
 
 
 async def rights_of(

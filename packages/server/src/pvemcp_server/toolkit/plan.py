@@ -1,7 +1,8 @@
 """Writes: checked first, described in a sentence, then sent; the task is followed to its end.
 
 A write tool only reads, and answers with a Plan. The pipeline shows the plan's sentence (in a dry
-run, or when it asks the user to confirm) and only then calls `carry_out`.
+run, or when it asks the user to confirm) and only then calls `carry_out`. A write on many guests
+is a BulkPlan (`toolkit/bulk.py`).
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,15 +12,18 @@ from typing import Any
 from proxmox_client import (
     DeadlineExceeded,
     NodeUnreachable,
+    ProxmoxError,
     Task,
     TlsError,
     UnexpectedAnswer,
     Unreachable,
 )
-from pvemcp_server.clusters import Cluster, explain
+from pvemcp_server.clusters import Cluster, explain, reason_of
 from pvemcp_server.errors import Unanswered
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.needs import RequiredPrivilege
 from pvemcp_server.toolkit.task_wait import follow
+from pvemcp_server.toolkit.write_target import TargetGuest
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,14 @@ class Plan:
     loses: str = ""  # a sentence on what cannot be restored; empty when nothing is lost
     discloses: str = ""  # a sentence on what a third party learns; empty when nothing is sent
     warnings: tuple[str, ...] = field(default=())  # facts to know before, no reason to refuse
+    report: Callable[[], Awaitable[Mapping[str, Any]]] | None = None
+    """Reads further fields of the answer after a write without a task."""
+    needs: tuple[RequiredPrivilege, ...] | None = None  # of these arguments; None: the tool's
     room: str = ""  # what the target has free at the moment: for the dry run only
+    guest: TargetGuest | None = None  # the one that it is about
+    storage: str = ""  # the one that the task fills, where that bounds how many run at once
+    # the outcome as fields of the answer: of the task, and of steps after it
+    finish: Callable[[Call, Task], Awaitable[dict[str, Any]]] = follow
 
     @property
     def needs_consent(self) -> bool:
@@ -55,29 +66,45 @@ class Plan:
         room = {"room": self.room} if self.room else {}
         return {"dry_run": True, **self.ids, "would": self.sentence, **room}
 
+    async def carry_out(self, call: Call) -> dict[str, Any]:
+        """Send the write and return the answer, with the outcome if the caller waits for it."""
+        for warning in self.warnings:
+            call.notes.add(warning)
+        return await self.send(call)
 
-async def carry_out(call: Call, plan: Plan) -> dict[str, Any]:
-    """Send the write and return the answer, with the task's outcome if the caller waits for it.
+    async def send(self, call: Call) -> dict[str, Any]:
+        """Send the write and follow its task; the answer has its outcome if the caller waits.
 
-    The write is sent once, never retried. Raise Unanswered when no usable answer came back, since
-    Proxmox may have carried it out; a TLS error is raised as it is, because nothing was sent.
-    The inventory is invalidated in either case, also after an error: Proxmox may have begun.
-    """
-    for warning in plan.warnings:
-        call.notes.add(warning)
-    try:
-        task = await plan.act()
-    except TlsError:
-        raise
-    except (Unreachable, NodeUnreachable, DeadlineExceeded, UnexpectedAnswer) as error:
-        raise Unanswered(explain(error, plan.cluster.account)) from error
-    finally:
-        plan.cluster.changed()
-    answer: dict[str, Any] = {"success": True, **plan.ids}
-    if task is None:
-        return answer
-    call.upids.append(task.upid.text)
-    try:
-        return answer | {"upid": task.upid.text} | await follow(call, task)
-    finally:
-        plan.cluster.changed()
+        The write is sent once, never retried. Raise Unanswered when no usable answer came back,
+        since Proxmox may have carried it out; a TLS error is raised as it is, because nothing was
+        sent. The inventory is invalidated in either case, also after an error: Proxmox may have
+        begun.
+        """
+        try:
+            task = await self.act()
+        except TlsError:
+            raise
+        except (Unreachable, NodeUnreachable, DeadlineExceeded, UnexpectedAnswer) as error:
+            raise Unanswered(explain(error, self.cluster.account)) from error
+        finally:
+            self.cluster.changed()
+        answer: dict[str, Any] = {"success": True, **self.ids}
+        if task is None:
+            return {**answer, **await self._reported()}
+        call.upids.append(task.upid.text)
+        try:
+            return answer | {"upid": task.upid.text} | await self.finish(call, task)
+        finally:
+            self.cluster.changed()
+
+    async def _reported(self) -> Mapping[str, Any]:
+        """Return the state after the write, as far as it can be read: the write itself is done."""
+        if self.report is None:
+            return {}
+        try:
+            return await self.report()
+        except ProxmoxError as error:
+            self.cluster.notes.add(
+                f"It is done, and the state after it could not be read: {reason_of(error)}."
+            )
+            return {}

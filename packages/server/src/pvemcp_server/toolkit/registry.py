@@ -15,8 +15,17 @@ from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
 from pvemcp_server.access.model import Area, Caller, Effect, Toolset
+from pvemcp_server.store.records import ClusterKind
+from pvemcp_server.tables.registry import PVE_ONLY
 from pvemcp_server.tables.rows import Row
-from pvemcp_server.toolkit.arguments import Arguments, ListOptions, Options, WriteOptions
+from pvemcp_server.toolkit.arguments import (
+    Arguments,
+    ListOptions,
+    ManyVms,
+    Options,
+    WriteOptions,
+)
+from pvemcp_server.toolkit.bulk import BulkLimits, BulkPlan, planned_for_each
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.needs import RequiredPrivilege
 from pvemcp_server.toolkit.plan import Plan
@@ -40,11 +49,11 @@ class Rows:
 Document = Mapping[str, Any]
 """A single answer."""
 
-Answer = Rows | Document | Plan
+Answer = Rows | Document | Plan | BulkPlan
 """Reads answer with Rows or a Document. A write answers with a Plan: nothing has changed yet.
 The pipeline answers a dry run with `plan.preview()`; for Effect.DESTROY, and for a plan that loses
 or discloses something, it asks the user to confirm `plan.sentence`; it records the intent in the
-audit and then calls `carry_out(call, plan)`."""
+audit and then calls `plan.carry_out(call)`."""
 
 Run = Callable[..., Awaitable[Answer]]
 
@@ -66,6 +75,8 @@ class Tool:
     lists: bool  # answers Rows: fields, limit and cursor apply
     answer: type[Row] | None  # the fields of a row or of the document, for documentation
     needs: tuple[RequiredPrivilege, ...]  # privileges of the Proxmox account
+    kinds: frozenset[ClusterKind]  # of clusters that it reads
+    bulk: BulkLimits | None  # of a write that takes many guests
     run: Run
 
     @property
@@ -115,12 +126,16 @@ def tool(
     may_lose_data: bool = False,
     answer: type[Row] | None = None,
     needs: tuple[RequiredPrivilege, ...] = (),
+    kinds: frozenset[ClusterKind] = PVE_ONLY,
+    bulk: BulkLimits | None = None,
 ) -> Callable[[Run], Tool]:
     """Declare a tool. Reads are idempotent; writes only with `idempotent=True`.
 
     `answer` is the row class of its rows or of its document; `needs` are privileges of the Proxmox
-    account; `open_world` marks a tool that reaches beyond the clusters, and `may_lose_data` a write
-    whose plans lose data with some arguments only. A tool that few clients need has a `toolset`.
+    account; `kinds` are the kinds of clusters that it reads; `open_world` marks a tool that reaches
+    beyond the clusters, and `may_lose_data` a write whose plans lose data with some arguments only.
+    A tool that few clients need has a `toolset`. A write on one guest, with the arguments
+    `cluster_name` and `vmid`, takes many as `vmids` if it is declared with the limits of `bulk`.
     """
 
     def declare(run: Run) -> Tool:
@@ -134,11 +149,13 @@ def tool(
             open_world=open_world,
             may_lose_data=may_lose_data,
             description=inspect.cleandoc(run.__doc__ or ""),
-            arguments=_arguments(name, run),
+            arguments=_arguments(name, run, many=bulk is not None),
             lists=get_type_hints(run)["return"] is Rows,
             answer=answer,
             needs=needs,
-            run=run,
+            kinds=kinds,
+            bulk=bulk,
+            run=run if bulk is None else planned_for_each(run, bulk),
         )
         _TOOLS[name] = declared
         return declared
@@ -170,8 +187,11 @@ def missing_toolsets(tools: Mapping[str, Tool], caller: Caller) -> dict[Toolset,
     return missing
 
 
-def _arguments(name: str, run: Run) -> type[BaseModel]:
-    """Create the model of a tool's arguments from the signature of its function."""
+def _arguments(name: str, run: Run, *, many: bool) -> type[BaseModel]:
+    """Create the model of a tool's arguments from the signature of its function.
+
+    With `many`, it has `vmids` in place of `vmid`.
+    """
     hints = get_type_hints(run, include_extras=True)
     fields: dict[str, tuple[Any, Any]] = {
         parameter.name: (
@@ -181,6 +201,11 @@ def _arguments(name: str, run: Run) -> type[BaseModel]:
         for parameter in inspect.signature(run).parameters.values()
         if hints[parameter.name] is not Call
     }
+    if many:
+        fields = {
+            "vmids" if n == "vmid" else n: (ManyVms, FieldInfo()) if n == "vmid" else declared
+            for n, declared in fields.items()
+        }
     model: type[BaseModel] = create_model(f"{name}Arguments", __base__=Arguments, **fields)  # type: ignore[call-overload]  # fields are computed
     return model
 

@@ -53,7 +53,22 @@ def readable(size: float) -> str:
 
 async def room_on_node(guest: TargetGuest, name: str) -> str:
     """Return the free memory and CPU of a node, and whether they are enough for the guest."""
-    cluster = guest.cluster
+    status = guest.status
+    return await room_for(guest.cluster, name, status.memory_max, status.cpu_count, vmid=guest.vmid)
+
+
+async def room_for(
+    cluster: Cluster,
+    name: str,
+    memory: int | None,
+    cores: float | None,
+    *,
+    vmid: int | None = None,
+) -> str:
+    """Return the free memory and CPU of a node, and whether a guest of that size has room.
+
+    `memory` is in bytes; `vmid` is the guest's, if it runs there already or will.
+    """
     view = await cluster.inventory_view()
     node = view.by_node.get(name)
     if node is None:
@@ -64,13 +79,12 @@ async def room_on_node(guest: TargetGuest, name: str) -> str:
     sentences = [f"{name} has {readable(free)} of {readable(node.memory_max)} memory free."]
     if node.cpu is not None and node.cpu_count:
         sentences.append(f"{100 * node.cpu:.0f} % of its {node.cpu_count:g} processors are in use.")
-    memory, cores = guest.status.memory_max, guest.status.cpu_count
     if memory:
         use = f"The guest may use {readable(memory)}"
         sentences.append(f"{use} and {cores:g} processors." if cores else f"{use}.")
         if memory > free:
             sentences.append(f"That is more memory than {name} has free.")
-        total = memory + _promised(view, guest, name)
+        total = memory + _promised(view, vmid, name)
         if cluster.scope.everything and total > node.memory_max:
             sentences.append(
                 f"With it, the guests that run there may use {readable(total)}: more than its "
@@ -81,12 +95,12 @@ async def room_on_node(guest: TargetGuest, name: str) -> str:
     return " ".join(sentences)
 
 
-def _promised(view: InventoryView, guest: TargetGuest, node: str) -> int:
+def _promised(view: InventoryView, vmid: int | None, node: str) -> int:
     """Return the memory that the other guests running on a node may use."""
     return sum(
         other.memory_max or 0
         for other in view.guests
-        if other.node == node and other.status == "running" and other.vmid != guest.vmid
+        if other.node == node and other.status == "running" and other.vmid != vmid
     )
 
 

@@ -28,7 +28,7 @@ async def follow(call: Call, task: Task) -> dict[str, Any]:
         call.notes.add("The task runs on in Proxmox: GetTask with this upid returns its outcome.")
         return {"task_status": "running"}
     try:
-        outcome = await watch(call, task, call.settings.task_wait_max_seconds)
+        outcome = await watch(call, task, call.task_wait_seconds)
     except DeadlineExceeded:
         why = "The server is shutting down; the" if call.closing.is_set() else "The"
         call.notes.add(f"{why} task is still running: GetTask with this upid returns its outcome.")

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from proxmox_client import Lxc, ProxmoxError, Qemu
+from proxmox_client import BadParameters, Lxc, ProxmoxError, Qemu
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from proxmox_client.api.status import GuestStatus
 from proxmox_client.properties import flag
@@ -40,10 +40,14 @@ class TargetGuest:
         return "paused" if paused else self.status.status
 
     @property
+    def short_label(self) -> str:
+        """The guest in a list of its cluster's: `101 (web)`."""
+        return f"{self.vmid} ({self.status.name or self.resource.name or 'no name'})"
+
+    @property
     def label(self) -> str:
         """The guest in a sentence: `qemu 101 (web) on lab`."""
-        name = self.status.name or self.resource.name
-        return f"{self.resource.type} {self.vmid} ({name or 'no name'}) on {self.cluster.name}"
+        return f"{self.resource.type} {self.short_label} on {self.cluster.name}"
 
 
 async def writable_cluster(
@@ -51,21 +55,26 @@ async def writable_cluster(
 ) -> Cluster:
     """Return the cluster of a write on a guest or node; raise Precondition if it is protected."""
     cluster = await cluster_with(call, name, vmids=vmids, nodes=nodes)
+    refuse_protected(cluster)
+    return cluster
+
+
+def refuse_protected(cluster: Cluster) -> None:
+    """Raise Precondition if the cluster is protected."""
     if cluster.protected:
         raise Precondition(
             f"Cluster {cluster.name} is protected: this server may not change anything on it.",
             hint="An administrator can remove the protection on the Clusters page.",
         )
-    return cluster
 
 
 async def target_guest(
-    call: Call, name: str | None, vmid: int, *, locks: frozenset[str] = frozenset()
+    call: Call, name: str | None, vmid: int, *, locks: frozenset[str] | None = frozenset()
 ) -> TargetGuest:
     """Return the guest of a write.
 
     Raise Precondition if its cluster or one of its tags protects it, its node is offline, or it
-    holds a lock that is not in `locks`.
+    holds a lock that is not in `locks`; with None, every lock is allowed.
     """
     cluster = await writable_cluster(call, name, vmids=[vmid])
     resource = await cluster.guest(vmid)
@@ -73,7 +82,7 @@ async def target_guest(
     guest = TargetGuest(cluster, resource, await api.status(), api)
     tags = resource.tag_list + guest.status.tag_list
     await require_no_protected_tag(call, cluster, tags, guest.label)
-    if guest.status.lock and guest.status.lock not in locks:
+    if guest.status.lock and locks is not None and guest.status.lock not in locks:
         command = "qm" if resource.type == "qemu" else "pct"
         raise Precondition(
             f"{guest.label} is locked ({guest.status.lock}): another operation is in progress.",
@@ -113,6 +122,55 @@ async def target_node(guest: TargetGuest, name: str) -> NodeResource:
         raise UnknownName("node", name, others, where=f"on {cluster.name}", blind=_NO_TARGET)
     await cluster.require_not_offline(name)
     return allowed[name]
+
+
+async def granted_node(cluster: Cluster, name: str) -> NodeResource:
+    """Return a node that a write may make guests on; refuse an offline one."""
+    nodes = (await cluster.inventory.view()).by_node
+    allowed = {n: node for n, node in nodes.items() if cluster.scope.covers_target_node(n)}
+    if name not in allowed:
+        raise UnknownName("node", name, allowed, where=f"on {cluster.name}", blind=_NO_TARGET)
+    await cluster.require_not_offline(name)
+    return allowed[name]
+
+
+async def granted_pool(cluster: Cluster, name: str) -> None:
+    """Raise UnknownName for a pool that does not exist or is not granted."""
+    pools = {pool.pool for pool in (await cluster.inventory_view()).pools}
+    if name not in pools:
+        raise cluster.unknown("pool", name, pools)
+
+
+async def require_inside_grant(
+    cluster: Cluster, *, vmid: int | None, node: str, pool: str | None, tags: Iterable[str]
+) -> None:
+    """Raise Precondition if the key could not see a new guest; `vmid` is one that is named."""
+    scope = cluster.scope
+    if scope.covers_guest(vmid or 0, node=node, pool=pool or "", tags=tags):
+        return
+    pools = sorted({pool.pool for pool in (await cluster.inventory_view()).pools})
+    raise Precondition(
+        "The new guest would be outside of what the role of this key covers.",
+        hint=f"Give pool: {', '.join(pools)}."
+        if pools
+        else "Give a pool or a VMID that it covers.",
+    )
+
+
+async def free_vmid(cluster: Cluster, vmid: int | None) -> int:
+    """Return the VMID, or the next free one; raise Precondition if a guest has it.
+
+    It is not reserved. Whose it is stays unsaid: the guest may be hidden.
+    """
+    try:
+        return await cluster.pve.cluster.nextid(vmid)
+    except BadParameters as error:
+        if "vmid" not in error.errors:
+            raise
+        raise Precondition(
+            f"VMID {vmid} on {cluster.name} cannot be used: {error.errors['vmid']}.",
+            hint="Leave it out for the next free one.",
+        ) from error
 
 
 async def writable_storage(cluster: Cluster, name: str, node: str) -> StorageResource:

@@ -2,12 +2,16 @@
 
 from typing import Annotated, Any
 
+from proxmox_client.api.access import Permissions
 from pvemcp_server.access.grants import resources_to_json
 from pvemcp_server.access.model import Area, Effect, Resources
 from pvemcp_server.clusters import Cluster, outcome_of
 from pvemcp_server.clusters.acl import Acl
+from pvemcp_server.clusters.backup_server import ROLES, grant_lines, missing_privileges
+from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.permissions import covers_path
 from pvemcp_server.tables.reach import Reach
+from pvemcp_server.tables.registry import EVERY_KIND
 from pvemcp_server.tables.rows import Col, Row
 from pvemcp_server.toolkit.arguments import ClusterName
 from pvemcp_server.toolkit.call import Call
@@ -34,7 +38,7 @@ class Access(Row):
     ]
 
 
-@tool("ExplainAccess", area=Area.ACCESS, effect=Effect.READ, answer=Access)
+@tool("ExplainAccess", area=Area.ACCESS, effect=Effect.READ, answer=Access, kinds=EVERY_KIND)
 async def explain_access(call: Call, *, cluster_name: ClusterName = None) -> Document:
     """Explain what this key may do, and which Proxmox privileges are missing for it."""
     caller = call.caller
@@ -75,6 +79,8 @@ async def _access_to(call: Call, cluster: Cluster, granted: list[Tool]) -> dict[
     }
 
     async def read() -> dict[str, Any]:
+        if cluster.kind is ClusterKind.PBS:
+            return backup_server_privileges(cluster.account, await cluster.pbs.permissions())
         held = await cluster.pve.access.permissions()
         major = (await cluster.pve.version()).number[0]
         rights = await privileges(cluster.acl, granted, held, major)
@@ -85,6 +91,23 @@ async def _access_to(call: Call, cluster: Cluster, granted: list[Tool]) -> dict[
     if isinstance(rights, Exception):
         return access | {"reachable": False, "reason": await cluster.explain(rights)}
     return access | {"reachable": True, **rights}
+
+
+def backup_server_privileges(account: str, held: Permissions) -> dict[str, Any]:
+    """Return what the account has and lacks on a backup server, with the fix."""
+    missing = missing_privileges(held)
+    return {
+        "has": [privilege for privilege in ROLES if privilege not in missing],
+        "lacks": [
+            {
+                "privilege": privilege,
+                "path": "/",
+                "needed_by": ["ExecuteQuery"],
+                "fix": " && ".join(grant_lines(account, [privilege])),
+            }
+            for privilege in missing
+        ],
+    }
 
 
 async def _hide_paths(cluster: Cluster, lacks: list[dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from pvemcp_server.query.execute import execute
 from pvemcp_server.query.operators import Operator
 from pvemcp_server.query.schema_description import details, overview
 from pvemcp_server.query.sources import TOOL, Sources, catalog_of
-from pvemcp_server.tables.registry import Budget, Table
+from pvemcp_server.tables.registry import EVERY_KIND, Budget, Table
 from pvemcp_server.toolkit.arguments import ClusterName
 from pvemcp_server.toolkit.call import NO_CLUSTER, Call
 from pvemcp_server.toolkit.missing_privileges import explain_filtered
@@ -110,16 +110,16 @@ AskedQuery = Annotated[
 ]
 
 
-@tool("GetQuerySchema", area=Area.QUERY, effect=Effect.READ)
+@tool("GetQuerySchema", area=Area.QUERY, effect=Effect.READ, kinds=EVERY_KIND)
 async def get_query_schema(call: Call, *, tables: TableNames = []) -> Document:  # noqa: B006 - read as a schema's default, never changed
     """List the tables that ExecuteQuery can ask, with fields, operators and examples."""
-    names = await call.source.names()
-    granted = [name for name in names if call.caller.resources(TOOL, Effect.READ, name)]
-    catalog = catalog_of(call.caller, granted)
+    kinds = await call.source.kinds()
+    granted = {n: k for n, k in kinds.items() if call.caller.resources(TOOL, Effect.READ, n)}
+    catalog = catalog_of(call.caller, granted, frozenset(granted.values()))
     return details(catalog, tables) if tables else overview(catalog)
 
 
-@tool(TOOL, area=Area.QUERY, effect=Effect.READ)
+@tool(TOOL, area=Area.QUERY, effect=Effect.READ, kinds=EVERY_KIND)
 async def execute_query(call: Call, *, query: AskedQuery, cluster_name: ClusterName = None) -> Rows:
     """Answer a question over guests, nodes, storages, backups, tasks and more, in one call."""
     budget = Budget(_CALLS, monotonic() + max(1.0, call.seconds_left - _FOR_THE_ANSWER))

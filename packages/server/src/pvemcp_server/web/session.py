@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import Depends, Path, Request, Response
 from starlette.datastructures import FormData
 
+from pvemcp_server.access.service_tokens import actor_of
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.access.sign_in_limits import DEVICE_LIFE
 from pvemcp_server.admin.authentication import service_token, sign_out
@@ -161,7 +162,7 @@ async def token_of(request: Request) -> ServiceTokenRecord | None:
 
 def token_context(request: Request, token: ServiceTokenRecord) -> AdminContext:
     """Return the context of a request that a service token authenticates."""
-    name = f"token:{token.name}"  # no administrator's name has a colon
+    name = actor_of(token)
     return AdminContext(
         services_of(request),
         by=name,

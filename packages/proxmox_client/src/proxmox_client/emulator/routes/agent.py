@@ -31,11 +31,12 @@ def _os_info(request: ApiRequest) -> Any:
 
 
 def _network_interfaces(request: ApiRequest) -> Any:
+    _agent(request)
     net0 = str(request.guest.config.get("net0", ""))
     hardware = net0.partition("=")[2].partition(",")[0].lower() or "bc:24:11:00:00:00"
     return [
         _interface("lo", "00:00:00:00:00:00", ("127.0.0.1",), 8),
-        _interface("eth0", hardware, _agent(request).addresses, 24),
+        _interface("eth0", hardware, request.guest.addresses, 24),
     ]
 
 
@@ -184,9 +185,12 @@ def _agent(request: ApiRequest) -> Agent:
         raise ApiError("No QEMU guest agent configured")
     if not guest.running:
         raise ApiError(f"VM {guest.vmid} is not running")
-    if guest.agent is None or not guest.agent.answers or guest.paused:
+    agent = guest.agent
+    if agent is None or not agent.answers or guest.paused:
         raise ApiError(NOT_RUNNING)
-    return guest.agent
+    if request.state.now < guest.started + agent.boot_seconds:
+        raise ApiError(NOT_RUNNING)
+    return agent
 
 
 def _refusal(command: str) -> str:

@@ -150,10 +150,10 @@ def pci_devices(request: ApiRequest) -> list[dict[str, Any]]:
 
 @route("GET", "/nodes/{node}/network")
 def network(request: ApiRequest) -> list[dict[str, Any]]:
-    """GET /nodes/{node}/network."""
+    """GET /nodes/{node}/network, with type those of a type."""
     address = request.node.address
     before_9 = {} if request.state.release >= (9, 0) else {"exists": 1}
-    return [
+    interfaces: list[dict[str, Any]] = [
         {
             "iface": "vmbr0",
             "type": "bridge",
@@ -182,6 +182,8 @@ def network(request: ApiRequest) -> list[dict[str, Any]]:
             **before_9,
         },
     ]
+    kind = str(request.get("type", "")).removeprefix("any_").removeprefix("local_")
+    return [each for each in interfaces if kind in ("", each["type"])]
 
 
 @route("GET", "/nodes/{node}/config")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from proxmox_client.emulator.backup_server.state import BuildBackupServer
 from proxmox_client.emulator.scenario.builder import Build
 from proxmox_client.emulator.scenario.generator import generate_cluster
 from proxmox_client.emulator.scenario.yaml_file import parse_scenario
@@ -18,6 +19,8 @@ class Scenario:
     """Faults that are active from the start, by cluster."""
     actions: dict[str, list[dict[str, object]]] = field(default_factory=dict)
     """Actions of `actions.py` that are run at the start, by cluster."""
+    backup_servers: dict[str, BuildBackupServer] = field(default_factory=dict)
+    """Backup servers by name, each with the function that builds it beside the clusters."""
 
     @classmethod
     def cluster(
@@ -38,9 +41,10 @@ class Scenario:
         return cls(*parse_scenario(text.read_text() if isinstance(text, Path) else text))
 
     def __add__(self, other: "Scenario") -> "Scenario":
-        """Return a scenario with the clusters of both."""
+        """Return a scenario with the clusters and backup servers of both."""
         return Scenario(
             self.clusters | other.clusters,
             self.faults | other.faults,
             self.actions | other.actions,
+            self.backup_servers | other.backup_servers,
         )

@@ -59,16 +59,25 @@ def add_guests(builder: Builder) -> None:
         node = NODES[vmid % 4]
         config = {"tags": "infra", "ostype": "other"}
         builder.vm(vmid, name, node, storage="local-zfs", disks=(16,), config=config)
-    for vmid, name in ((9000, "tpl-debian-13"), (9001, "tpl-win2025")):
+    cloud_init = {"ide2": "ceph-vm:vm-9000-cloudinit,media=cdrom", "ipconfig0": "ip=dhcp"}
+    debian = Agent(os_name="Debian GNU/Linux 13 (trixie)", kernel="6.12.48+deb13-amd64")
+    for vmid, name, agent, config in (
+        (9000, "tpl-debian-13", debian, cloud_init),
+        (9001, "tpl-win2025", None, {}),
+    ):
         builder.vm(
             vmid,
             name,
             "pve01",
             storage="ceph-vm",
             disks=(32,),
-            config={"template": 1},
+            config={"template": 1, **config},
+            agent=agent,
             running=False,
         )
+    builder.volume(
+        "ceph-vm", "pve01", "vm-9000-cloudinit", "images", 4 << 20, format="raw", vmid=9000
+    )
     _add_pools(builder)
 
 

@@ -67,6 +67,8 @@ class Agent:
     kernel: str = "6.1.0-28-amd64"
     addresses: tuple[str, ...] = ()
     answers: bool = True
+    boot_seconds: float = 0
+    """Seconds after the guest's start until it answers."""
     refused: frozenset[str] = frozenset()
     """The commands that it refuses, by their names in the API, like get-osinfo."""
     disk_used: float = 0.42
@@ -197,6 +199,16 @@ class Guest:
         """Whether the guest agent is enabled in the configuration."""
         value = str(self.config.get("agent", "0"))
         return value.removeprefix("enabled=")[:1] == "1"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Its addresses: a fixed one of its configuration, else those by DHCP."""
+        option = "ipconfig0" if self.kind is Kind.QEMU else "net0"
+        parts = dict(part.partition("=")[::2] for part in str(self.config.get(option)).split(","))
+        fixed = (parts.get(name, "").partition("/") for name in ("ip", "ip6"))
+        return tuple(address for address, slash, _ in fixed if slash) or (
+            self.agent.addresses if self.agent else ()
+        )
 
     def disks(self) -> Iterator[Disk]:
         """List the volumes of its running configuration, without CD-ROMs."""

@@ -1,17 +1,21 @@
 """Disks of guests: allocate, copy, resize and move."""
 
+import re
 from typing import Any, Final
 
-from proxmox_client.emulator.errors import TaskFailed
+from proxmox_client.emulator.errors import ApiError, TaskFailed
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Disk, Guest, Kind
 from proxmox_client.emulator.state.sizes import GIB, MIB, format_size
-from proxmox_client.emulator.state.storage import Storage, Volume
+from proxmox_client.emulator.state.storage import BLOCK_TYPES, Storage, Volume
 from proxmox_client.emulator.state.volume_names import disk_name
 from proxmox_client.emulator.tasks.runner import TaskContext, TaskFunction
 
 BYTES_PER_SECOND: Final = 1200 * MIB
 MAX_SECONDS: Final = 30.0
+IMPORT: Final = "import-from="
+CLOUD_INIT: Final = re.compile(r"([\w.-]+):(?:\d+/)?vm-\d+-cloudinit(?:\.\w+)?(?=,|$)")
+CLOUD_INIT_REQUEST: Final = re.compile(r"([\w.-]+):cloudinit(?:,.*)?")
 SLOTS: Final = ("scsi", "virtio", "sata", "ide", "rootfs", "mp", "efidisk", "tpmstate")
 
 
@@ -22,20 +26,55 @@ def allocate(state: ClusterState, guest: Guest, slot: str, config: dict[str, Any
     the volume. Other values are left unchanged.
     """
     value = config[slot]
+    if isinstance(value, str) and (drive := CLOUD_INIT_REQUEST.fullmatch(value)):
+        volume = _new_cloud_init(state, guest, state.storages[drive[1]])
+        config[slot] = f"{volume.volid},media=cdrom"
+        return [f"{slot}: successfully created disk '{config[slot]}'"]
     if not isinstance(value, str) or slot.rstrip("0123456789") not in SLOTS:
         return []
     request, _, rest = value.removeprefix("file=").partition(",")
     storage, _, size = request.partition(":")
     if not size.replace(".", "", 1).isdigit() or storage not in state.storages:
         return []
-    volume = _new_volume(state, guest, state.storages[storage], int(float(size) * GIB))
-    options = [part for part in rest.split(",") if part and not part.startswith("format=")]
+    parts = [part for part in rest.split(",") if part]
+    source = next((part[12:] for part in parts if part.startswith(IMPORT)), "")
+    capacity = volume_named(state, guest.node, source).size if source else int(float(size) * GIB)
+    volume = _new_volume(state, guest, state.storages[storage], capacity)
+    options = [part for part in parts if not part.startswith(("format=", IMPORT))]
     disk = ",".join([volume.volid, *options, f"size={format_size(volume.size)}"])
     config[slot] = disk
     return [
         f"Formatting '{volume.name}', fmt={volume.format} size={volume.size}",
         f"{slot}: successfully created disk '{disk}'",
     ]
+
+
+def volume_named(state: ClusterState, node: str, volid: str) -> Volume:
+    """Return a volume on a node; raise ApiError if it does not exist."""
+    volume = state.storage(volid.partition(":")[0]).volumes(node).get(volid)
+    if volume is None:
+        raise ApiError(f"volume '{volid}' does not exist")
+    return volume
+
+
+def copy_cloud_init(context: TaskContext, copy: Guest, storage: str | None) -> None:
+    """Give a clone a cloud-init drive of its own, if its source has one."""
+    for slot, value in list(copy.config.items()):
+        if drive := CLOUD_INIT.match(str(value)):
+            target = context.state.storage(storage or drive[1])
+            volume = _new_cloud_init(context.state, copy, target)
+            context.log(f"create full clone of drive {slot} ({drive[0]})")
+            copy.config[slot] = f"{volume.volid},media=cdrom"
+
+
+def _new_cloud_init(state: ClusterState, guest: Guest, storage: Storage) -> Volume:
+    """Create the drive that Proxmox writes cloud-init's files to."""
+    name = f"vm-{guest.vmid}-cloudinit"
+    is_block = storage.type in BLOCK_TYPES
+    volid = f"{storage.name}:{name}" if is_block else f"{storage.name}:{guest.vmid}/{name}.qcow2"
+    format_ = "raw" if is_block else "qcow2"
+    volume = Volume(volid, "images", format_, 4 * MIB, int(state.now), guest.vmid)
+    return storage.put(guest.node, volume)
 
 
 def _new_volume(state: ClusterState, guest: Guest, storage: Storage, size: int) -> Volume:
@@ -57,7 +96,9 @@ async def copy_disk(
     volume = _new_volume(context.state, copy, target, disk.size)
     if not full:
         target.remove(copy.node, volume.volid)
-        volume.used, volume.parent = MIB, disk.volid.partition(":")[2]
+        base = disk.volid.partition(":")[2]
+        volume.volid = f"{target.name}:{base}/{volume.name}"
+        volume.used, volume.parent = MIB, base
         target.put(copy.node, volume)
     copy.config[disk.slot] = str(copy.config[disk.slot]).replace(disk.volid, volume.volid)
 

@@ -1,21 +1,32 @@
 """Creation, restore, clone and removal of guests."""
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-from proxmox_client.emulator.errors import TaskFailed
+from proxmox_client.emulator.errors import ApiError, TaskFailed
 from proxmox_client.emulator.parameters import stored, typed
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Agent, Guest, Kind, disks_of
 from proxmox_client.emulator.state.load import Load
 from proxmox_client.emulator.state.sizes import GIB
 from proxmox_client.emulator.state.storage import Volume
-from proxmox_client.emulator.tasks.disks import allocate, copy_disk
+from proxmox_client.emulator.tasks.disks import (
+    IMPORT,
+    allocate,
+    copy_cloud_init,
+    copy_disk,
+    volume_named,
+)
 from proxmox_client.emulator.tasks.locks import locked
 from proxmox_client.emulator.tasks.power import start as start_work
 from proxmox_client.emulator.tasks.runner import TaskContext, TaskFunction
 from proxmox_client.schema import Endpoint
 
+MAC: Final = re.compile(r"(?:[0-9A-F]{2}:){5}[0-9A-F]{2}", re.IGNORECASE)
+BOOT_SECONDS: Final = 8
+"""Seconds after the start of a new virtual machine until its agent answers."""
 NOT_CONFIG: Final = frozenset(
     {"node", "vmid", "start", "pool", "ostemplate", "storage", "force", "password", "archive"}
     | {"restore", "unique", "live-restore", "ssh-public-keys", "bwlimit"}
@@ -73,10 +84,12 @@ def _config_in_backup(
 
 def _create(state: ClusterState, guest: Guest, options: Mapping[str, Any]) -> TaskFunction:
     async def run(context: TaskContext) -> None:
+        _require_files(state, guest, options)
         guest.created, guest.load = state.now, Load(phase=guest.vmid)
-        # A new VM has no operating system that could react to a shutdown request
-        guest.honors_shutdown = guest.kind is Kind.LXC
-        guest.agent = Agent() if guest.kind is Kind.LXC else None
+        # A new VM without an image has no operating system that could react to a shutdown request
+        has_system = guest.kind is Kind.LXC or any(IMPORT in str(v) for v in guest.config.values())
+        guest.honors_shutdown = has_system
+        guest.agent = _new_agent(guest) if has_system else None
         state.guests[guest.vmid] = guest
         for slot in list(guest.config):
             context.log(*allocate(state, guest, slot, guest.config))
@@ -88,6 +101,30 @@ def _create(state: ClusterState, guest: Guest, options: Mapping[str, Any]) -> Ta
             await start_work(state, guest.kind, guest.node, guest.vmid)(context)
 
     return run
+
+
+def _require_files(state: ClusterState, guest: Guest, options: Mapping[str, Any]) -> None:
+    """Raise TaskFailed for an ISO, an image or a template that does not exist."""
+    values = [str(value) for value in guest.config.values()]
+    files = [value.partition(",")[0] for value in values if ":iso/" in value]
+    files += [value.partition(IMPORT)[2].partition(",")[0] for value in values if IMPORT in value]
+    if ":" in (template := str(options.get("ostemplate", ""))):
+        files.append(template)
+    for volid in files:
+        try:
+            volume_named(state, guest.node, volid)
+        except ApiError as error:
+            reason = f"unable to create {guest.kind.word} {guest.vmid} - {error}"
+            raise TaskFailed(reason) from error
+
+
+def _new_agent(guest: Guest) -> Agent:
+    """Return the agent of a new guest, with an address by DHCP; a container may have no DHCP."""
+    if guest.kind is Kind.LXC and "ip=dhcp" not in str(guest.config.get("net0", "")):
+        return Agent()
+    address = f"10.40.{guest.vmid // 200 % 256}.{guest.vmid % 200 + 20}"
+    boot_seconds = BOOT_SECONDS if guest.kind is Kind.QEMU else 0
+    return Agent(addresses=(address,), boot_seconds=boot_seconds)
 
 
 def _set_defaults(state: ClusterState, guest: Guest) -> None:
@@ -110,8 +147,12 @@ def with_mac_address(value: str, vmid: int, number: int) -> str:
     model, comma, rest = value.partition(",")
     if "=" in model or "macaddr" in rest:
         return value
-    tail = f"{vmid >> 8 & 255:02X}:{vmid & 255:02X}:{number:02X}"
-    return f"{model}=BC:24:11:{tail}{comma}{rest}"
+    return f"{model}={mac_address(vmid, number)}{comma}{rest}"
+
+
+def mac_address(vmid: int, number: int) -> str:
+    """Return the MAC address that is generated for a guest's network device."""
+    return f"BC:24:11:{vmid >> 8 & 255:02X}:{vmid & 255:02X}:{number:02X}"
 
 
 def clone(source: Guest, newid: int, target: str, options: Mapping[str, Any]) -> TaskFunction:
@@ -122,10 +163,13 @@ def clone(source: Guest, newid: int, target: str, options: Mapping[str, Any]) ->
         if newid in state.guests:
             file = f"/etc/pve/nodes/{source.node}/{kind.folder}/{newid}.conf"
             raise TaskFailed(f"close (rename) atomic file '{file}' failed: File exists")
-        context.log(f"creating a clone of {kind.word} {source.vmid} with ID {newid}")
-        copy = Guest(newid, kind, target, dict(source.config), state.now, load=Load(phase=newid))
-        copy.honors_shutdown, copy.agent = source.honors_shutdown, source.agent
-        for key in ("template", "lock", "protection"):
+        word = kind.word if kind is Kind.QEMU else "container"
+        context.log(f"creating a clone of {word} {source.vmid} with ID {newid}")
+        snapshot = source.snapshots.get(str(options.get("snapname")))
+        config = dict(snapshot.config if snapshot else source.config)
+        copy = Guest(newid, kind, target, config, state.now, load=Load(phase=newid))
+        copy.honors_shutdown, copy.agent = source.honors_shutdown, _agent_of_clone(source, copy)
+        for key in ("template", "lock", "protection", "parent", "snaptime"):
             copy.config.pop(key, None)
         copy.config["lock"] = "clone"
         state.guests[newid] = copy
@@ -134,16 +178,45 @@ def clone(source: Guest, newid: int, target: str, options: Mapping[str, Any]) ->
         copy.config["name" if kind is Kind.QEMU else "hostname"] = name or fallback
         if description := options.get("description"):
             copy.config["description"] = description
+        _renew_identity(copy)
         full = bool(options.get("full", not source.template))
-        for disk in list(disks_of(source.config, kind)):
+        for disk in list(disks_of(config, kind)):
             await copy_disk(
                 context, copy, disk, str(options.get("storage") or disk.storage), full=full
             )
+        copy_cloud_init(context, copy, options.get("storage"))
         copy.config.pop("lock")
         if pool := options.get("pool"):
             state.pools[pool].vmids.add(newid)
+        copy.touch()
 
     return run
+
+
+def _agent_of_clone(source: Guest, copy: Guest) -> Agent | None:
+    """Return the agent of a clone, which boots with an address by DHCP of its own."""
+    if source.agent is None:
+        return None
+    new = _new_agent(copy)
+    return replace(
+        source.agent,
+        addresses=new.addresses,
+        boot_seconds=new.boot_seconds,
+        processes={},
+        files={},
+    )
+
+
+def _renew_identity(guest: Guest) -> None:
+    """Give a clone MAC addresses and identifiers of its own."""
+    for key in [key for key in guest.config if key.startswith("net") and key[3:].isdigit()]:
+        mac = mac_address(guest.vmid, int(key[3:]))
+        guest.config[key] = MAC.sub(mac, str(guest.config[key]), count=1)
+    prefix = f"{guest.vmid:08x}"
+    if "smbios1" in guest.config:
+        guest.config["smbios1"] = f"uuid={prefix}-0000-4000-8000-000000000000"
+    if "vmgenid" in guest.config:
+        guest.config["vmgenid"] = f"{prefix}-0000-4000-9000-000000000000"
 
 
 def destroy(guest: Guest, *, purge: bool) -> TaskFunction:

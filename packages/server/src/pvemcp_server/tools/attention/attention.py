@@ -9,13 +9,18 @@ from pydantic import Field
 
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables.registry import EVERY_KIND
 from pvemcp_server.tables.rows import Col, Row, Unit
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ClusterName
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import with_budget
 from pvemcp_server.toolkit.registry import Rows, tool, tools
-from pvemcp_server.tools.attention import guest_checks, node_checks  # noqa: F401 - declares checks
+from pvemcp_server.tools.attention import (  # noqa: F401 - declares checks
+    backup_server_checks,
+    guest_checks,
+    node_checks,
+)
 from pvemcp_server.tools.attention.evidence import Reader
 from pvemcp_server.tools.attention.model import (
     ON_REQUEST,
@@ -59,13 +64,16 @@ class Finding(Row):
     effect=Effect.READ,
     answer=Finding,
     needs=(needs.CLUSTER, needs.GUESTS, needs.NODES, needs.STORAGES),
+    kinds=EVERY_KIND,
 )
 async def get_attention(
     call: Call, *, cluster_name: ClusterName = None, areas: Topics = None
 ) -> Rows:
     """Find what needs attention now, ranked: failures, space, backups, updates, certificates."""
-    chosen = checks(areas or (topic for topic in Topic if topic not in ON_REQUEST))
     clusters = await call.all_clusters(cluster_name)
+    kinds = {cluster.kind for cluster in clusters}
+    topics = areas or (topic for topic in Topic if topic not in ON_REQUEST)
+    chosen = [each for each in checks(topics) if any(map(each.is_about, kinds))]
     now = datetime.now(UTC)
     request = with_budget(call)
 
@@ -83,8 +91,12 @@ async def get_attention(
     ]
     findings.sort(key=lambda pair: (pair[0], -pair[1].count))
     if clusters and not findings:
-        topics = dict.fromkeys(each.topic for each in chosen)
-        call.notes.add(f"Nothing found in what could be looked at: {', '.join(topics)}.")
+        seen = dict.fromkeys(each.topic for each in chosen)
+        call.notes.add(
+            f"Nothing found in what could be looked at: {', '.join(seen)}."
+            if seen
+            else "No area named is about a Proxmox Backup Server."
+        )
     if areas is None:
         call.notes.add(f"Only looked at when named in areas: {', '.join(ON_REQUEST)}.")
     return Rows([finding for _, finding in findings], Finding.minimal)

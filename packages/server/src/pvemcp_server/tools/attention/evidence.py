@@ -13,7 +13,7 @@ from pvemcp_server.query.sources import reach
 from pvemcp_server.settings import Values
 from pvemcp_server.tables.fanout import note_offline
 from pvemcp_server.tables.reach import of_everything
-from pvemcp_server.tables.registry import Cost, LoadRequest, Table, load
+from pvemcp_server.tables.registry import PVE_ONLY, Cost, LoadRequest, Table, load
 from pvemcp_server.tables.storages import primary
 from pvemcp_server.toolkit.missing_privileges import rights_of
 from pvemcp_server.toolkit.needs import Extent, RequiredPrivilege
@@ -77,9 +77,9 @@ class Reader:
         return Evidence(self.cluster.name, self.limits, self.now, rows, incomplete)
 
     def _granted(self, checks: Iterable[Check]) -> list[Check]:
-        """Return the checks whose tables the role covers."""
+        """Return the checks about such a cluster whose tables the role covers."""
         granted = []
-        for each in checks:
+        for each in (each for each in checks if each.is_about(self.cluster.kind)):
             scopes = {read: self._scope(read.table) for read in each.reads}
             if hidden := [read for read, scope in scopes.items() if not scope]:
                 names = " and ".join(dict.fromkeys(name for r in hidden for name in r.table.tools))
@@ -213,9 +213,12 @@ def _topics_of(checks: Iterable[Check]) -> TopicsOfReads:
 
 
 def _needs(table: Table) -> tuple[RequiredPrivilege, ...]:
-    """Return the privileges that the governing tool of a table needs of the account."""
+    """Return the privileges that the governing tool of a table needs of the account.
+
+    Those are of Proxmox VE; the tables of backup servers note themselves what is not visible.
+    """
     governing = tools().get(table.tool)
-    return governing.needs if governing else ()
+    return governing.needs if governing and table.kinds == PVE_ONLY else ()
 
 
 def _requests(table: Table, view: InventoryView) -> int:
@@ -229,3 +232,5 @@ def _requests(table: Table, view: InventoryView) -> int:
             return len(primary(view.storages))
         case Cost.PER_GUEST:
             return len(view.guests)
+        case Cost.PER_NAMESPACE:
+            return len(view.datastores)

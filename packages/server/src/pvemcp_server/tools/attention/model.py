@@ -9,6 +9,7 @@ from typing import Any
 
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.settings import Values
+from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.registry import ALL, LoadRequest, Table
 
 Arguments = Mapping[str, Any]
@@ -138,6 +139,10 @@ class Check:
     @property
     def name(self) -> str:
         return self.find.__name__
+
+    def is_about(self, kind: ClusterKind) -> bool:
+        """Return whether clusters of this kind have the rows that it reads."""
+        return all(kind in read.table.kinds for read in self.reads)
 
     def words(self, number: int) -> str:
         return f"{number} {self.singular if number == 1 else self.plural}"

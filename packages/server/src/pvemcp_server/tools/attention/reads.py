@@ -72,3 +72,14 @@ SUBSCRIPTIONS = Read(tables.subscriptions, ("node", "status", "next_due", "days_
 UPDATES = Read(tables.updates, ("node", "package"))
 VERSIONS = Read(tables.node_versions, ("node", "pve_version", "kernel", "reboot_needed"))
 ADDRESSES = Read(tables.addresses, ("vmid", "vm_name", "type", "problem"))
+DATASTORES = Read(tables.pbs_datastores, ("datastore", "disk_usage_percentage", "full_on", "error"))
+SERVER_JOBS = Read(
+    tables.pbs_jobs, ("type", "id", "datastore", "last_run", "last_run_ok", "last_run_status")
+)
+SERVER_SNAPSHOTS = Read(
+    tables.pbs_snapshots,
+    (
+        *("datastore", "namespace", "backup_type", "backup_id", "backup_time"),
+        *("verification", "verification_time", "verification_age"),
+    ),
+)

@@ -4,15 +4,20 @@ from operator import attrgetter
 
 from proxmox_client import deadline
 from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.clusters import ClusterRow, clusters
+from pvemcp_server.tables.registry import EVERY_KIND
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import listed
 from pvemcp_server.toolkit.registry import Rows, tool
 
 
-@tool("ListClusters", area=Area.CLUSTER, effect=Effect.READ, answer=ClusterRow)
+@tool("ListClusters", area=Area.CLUSTER, effect=Effect.READ, answer=ClusterRow, kinds=EVERY_KIND)
 async def list_clusters(call: Call) -> Rows:
     """List the clusters you can reach, their version and whether they answer."""
     with deadline(call.seconds_left / 2):  # a cluster that hangs is still listed, as not reachable
         rows = await listed(call, clusters, None, ClusterRow.minimal, order=attrgetter("name"))
-    return Rows(rows.rows, ClusterRow.minimal)
+    kinds = await call.source.kinds()
+    has_backup_server = any(kinds[name] is ClusterKind.PBS for name in await call.reachable())
+    columns = (*ClusterRow.minimal, *(("datastores",) if has_backup_server else ()))
+    return Rows(rows.rows, columns)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any, Final
 
@@ -12,8 +12,12 @@ from proxmox_client.api.cluster import ClusterStatus as Membership
 from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, InventoryView
+from pvemcp_server.query.sources import view_of
+from pvemcp_server.store.records import ClusterKind
+from pvemcp_server.tables.backup_server import PbsDatastore, pbs_datastores, pbs_jobs
 from pvemcp_server.tables.ceph import checks
 from pvemcp_server.tables.guests import paused
+from pvemcp_server.tables.registry import EVERY_KIND, Table, load
 from pvemcp_server.tables.rows import Col, Row
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import OneCluster
@@ -74,16 +78,32 @@ class ClusterOptions(Row):
     allowed_tags: Annotated[list[str], Col("Tags known to the cluster")]
 
 
+class BackupServerHealth(Row):
+    """The answer of GetClusterStatus for a backup server."""
+
+    cluster: Annotated[str, Col("The name it is configured under")]
+    kind: Annotated[str, Col("pbs: a Proxmox Backup Server")]
+    version: Annotated[str | None, Col("Version of Proxmox Backup Server")]
+    datastores: Annotated[
+        list[dict[str, Any]], Col("Use, growth and garbage collection of each datastore")
+    ]
+    failed_jobs: Annotated[list[str], Col("Jobs whose last run failed, with the reason")]
+    jobs: Annotated[dict[str, int], Col("Jobs by type")]
+
+
 @tool(
     "GetClusterStatus",
     area=Area.CLUSTER,
     effect=Effect.READ,
     answer=ClusterHealth,
     needs=(needs.CLUSTER, needs.GUESTS, needs.STORAGES),
+    kinds=EVERY_KIND,
 )
 async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Document:
     """Summarize a cluster's health: quorum, nodes, guests by state, storages and Ceph."""
     cluster = await call.cluster(cluster_name)
+    if cluster.kind is ClusterKind.PBS:
+        return document(await _backup_server(call, cluster))
     view, membership = await asyncio.gather(
         cluster.inventory_view(), cluster.membership("Quorum is not known")
     )
@@ -157,6 +177,37 @@ async def get_cluster_options(call: Call, cluster_name: OneCluster = None) -> Do
             tag_style=dict(options.group("tag_style")),
             allowed_tags=list(options.allowed_tags or []),
         )
+    )
+
+
+async def _backup_server(call: Call, cluster: Cluster) -> BackupServerHealth:
+    """Return the health of a backup server: its datastores, and its jobs that failed."""
+
+    async def rows(table: Table) -> Sequence[Any]:
+        """Return the rows that the tool of the table would show."""
+        view = view_of(call.caller, table, cluster, call.tool)
+        return [] if view is None else await load(table, view, with_budget(call))
+
+    version, stores, jobs = await asyncio.gather(
+        cluster.optional(cluster.pbs.version(), "Its version is not known"),
+        rows(pbs_datastores),
+        rows(pbs_jobs),
+    )
+    if not stores:
+        cluster.note_narrow_scope("datastore")
+    return BackupServerHealth(
+        cluster=cluster.name,
+        kind=cluster.kind.value,
+        version=version.version if version else None,
+        datastores=[
+            {name: getattr(store, name) for name in PbsDatastore.minimal} for store in stores
+        ],
+        failed_jobs=[
+            f"{job.type} {job.id}: {job.last_run_status}"
+            for job in jobs
+            if job.last_run_ok is False
+        ],
+        jobs=dict(sorted(Counter(job.type for job in jobs).items())),
     )
 
 

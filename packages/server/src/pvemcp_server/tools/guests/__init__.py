@@ -1,8 +1,13 @@
 """Tools for virtual machines and containers."""
 
 from pvemcp_server.tools.guests import (
+    clone,
     config,
+    config_update,
+    creation,
+    disks,
     explanation,
+    locks,
     migration,
     power,
     snapshots,
@@ -10,4 +15,17 @@ from pvemcp_server.tools.guests import (
     vms,
 )
 
-__all__ = ["config", "explanation", "migration", "power", "snapshots", "status", "vms"]
+__all__ = [
+    "clone",
+    "config",
+    "config_update",
+    "creation",
+    "disks",
+    "explanation",
+    "locks",
+    "migration",
+    "power",
+    "snapshots",
+    "status",
+    "vms",
+]

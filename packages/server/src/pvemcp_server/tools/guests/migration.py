@@ -17,6 +17,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
 from pvemcp_server.toolkit import needs, write_target
 from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, StorageName, VmId
+from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.node_bound import bound_devices, bound_drive, clone_base
 from pvemcp_server.toolkit.plan import Plan
@@ -48,6 +49,7 @@ _RESTART = (
     effect=Effect.WRITE,
     may_lose_data=True,
     needs=(needs.GUESTS, needs.MIGRATE),
+    bulk=BulkLimits(per_node=2),
 )
 async def migrate_vm(
     call: Call,
@@ -58,7 +60,7 @@ async def migrate_vm(
     online: Online = False,
     target_storage: TargetStorage = None,
 ) -> Plan:
-    """Move a VM or container to another node, live where it can be."""
+    """Move VMs or containers to another node, live where it can be."""
     guest = await target_guest(call, cluster_name, vmid)
     await write_target.target_node(guest, target_node)
     if target_node == guest.node:
@@ -83,6 +85,7 @@ async def migrate_vm(
     live = online and guest.state != "stopped"
     return Plan(
         cluster=guest.cluster,
+        guest=guest,
         would=f"Move {guest.label} from {guest.node} to {target_node}.",
         loses=_RESTART if live and guest.resource.type == "lxc" else "",
         ids={"vmid": vmid, "target_node": target_node, "online": live},

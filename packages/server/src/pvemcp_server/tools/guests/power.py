@@ -13,6 +13,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId, Words
+from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
@@ -63,11 +64,12 @@ _HIBERNATED = frozenset({"suspended"})
     effect=Effect.WRITE,
     may_lose_data=True,
     needs=(needs.GUESTS, needs.POWER),
+    bulk=BulkLimits(per_node=4),
 )
 async def change_vm_state(
     call: Call, *, cluster_name: ItsCluster = None, vmid: VmId, action: Action
 ) -> Plan:
-    """Start, stop, shut down, reset, reboot, suspend or resume a VM or container."""
+    """Start, stop, shut down, reset, reboot, suspend or resume VMs or containers."""
     locks = _HIBERNATED if action in ("Start", "Resume") else frozenset[str]()
     guest = await target_guest(call, cluster_name, vmid, locks=locks)
     _require_possible(guest, action)
@@ -75,6 +77,7 @@ async def change_vm_state(
     warning = "HA manages this guest: the task only asks its manager, which acts later."
     return Plan(
         cluster=guest.cluster,
+        guest=guest,
         would=f"{_WORDS.get(action, action)} {guest.label}, which is {guest.state}.",
         loses=_RULES[action].loses,
         ids={"vmid": vmid, "action": action},

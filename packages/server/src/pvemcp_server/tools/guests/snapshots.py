@@ -21,6 +21,7 @@ from pvemcp_server.toolkit.arguments import (
     VmId,
     VmIds,
 )
+from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import detail_columns, listed
 from pvemcp_server.toolkit.plan import Plan
@@ -72,6 +73,7 @@ async def list_snapshots(
     area=Area.VMS,
     effect=Effect.WRITE,
     needs=(needs.GUESTS, needs.SNAPSHOT),
+    bulk=BulkLimits(per_node=4),
 )
 async def create_vm_snapshot(
     call: Call,
@@ -82,7 +84,7 @@ async def create_vm_snapshot(
     description: SnapshotText = None,
     include_vm_state: VmState = False,
 ) -> Plan:
-    """Take a snapshot of a VM or container."""
+    """Take a snapshot of VMs or containers."""
     guest = await target_guest(call, cluster_name, vmid)
     refuse_template(guest, "have snapshots")
     if snapshot_name.casefold() == "current":
@@ -109,6 +111,7 @@ async def create_vm_snapshot(
     ram = " with its RAM" if with_ram else ""
     return Plan(
         cluster=guest.cluster,
+        guest=guest,
         would=f"Take snapshot {snapshot_name!r} of {guest.label}{ram}.",
         ids={"vmid": vmid, "snapshot_name": snapshot_name},
         act=partial(_create, guest, snapshot_name, description, with_ram),
@@ -123,15 +126,17 @@ async def create_vm_snapshot(
     area=Area.VMS,
     effect=Effect.DESTROY,
     needs=(needs.GUESTS, needs.SNAPSHOT),
+    bulk=BulkLimits(per_node=4),
 )
 async def delete_vm_snapshot(
     call: Call, *, cluster_name: ItsCluster = None, vmid: VmId, snapshot_name: SnapshotName
 ) -> Plan:
-    """Delete a snapshot of a VM or container."""
+    """Delete a snapshot of VMs or containers."""
     guest = await target_guest(call, cluster_name, vmid)
     snapshot = _named(guest, snapshot_name, await guest.api.snapshots())
     return Plan(
         cluster=guest.cluster,
+        guest=guest,
         would=f"Delete snapshot {snapshot.name!r} of {guest.label}.",
         loses=f"The state of {_time(snapshot)} can never be restored.",
         ids={"vmid": vmid, "snapshot_name": snapshot.name},

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from proxmox_client import AgentRefused, Forbidden, Lxc, ProxmoxError, Qemu
-from proxmox_client.api.agent import AgentInterface, ContainerInterface
 from proxmox_client.api.status import GuestStatus
 from proxmox_client.api.tasks import TaskRow
 from pvemcp_server.access.model import Area, Effect
@@ -16,6 +15,7 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import cluster_with
+from pvemcp_server.toolkit.guest_addresses import addresses_of
 from pvemcp_server.toolkit.registry import Document, document, tool
 
 T = TypeVar("T")
@@ -132,7 +132,7 @@ async def _guest_report(cluster: Cluster, api: Qemu | Lxc, status: GuestStatus) 
         return _GuestReport()
     if isinstance(api, Lxc):
         listed = await cluster.optional(api.interfaces(), "Its addresses are not known")
-        return _GuestReport(addresses=_addresses(listed or []))
+        return _GuestReport(addresses=addresses_of(listed or []))
     if not status.agent:
         return _GuestReport(agent="off")
     system, interfaces = await asyncio.gather(
@@ -150,7 +150,7 @@ async def _guest_report(cluster: Cluster, api: Qemu | Lxc, status: GuestStatus) 
     return _GuestReport(
         "reachable",
         None if isinstance(system, ProxmoxError) else system.pretty_name or system.name,
-        [] if isinstance(interfaces, ProxmoxError) else _addresses(interfaces),
+        [] if isinstance(interfaces, ProxmoxError) else addresses_of(interfaces),
     )
 
 
@@ -160,22 +160,3 @@ async def _outcome(part: Awaitable[T]) -> T | ProxmoxError:
         return await part
     except ProxmoxError as error:
         return error
-
-
-def _addresses(interfaces: list[AgentInterface] | list[ContainerInterface]) -> list[str]:
-    """Return every address once, without loopback and link-local ones."""
-    addresses = [
-        address.address
-        for interface in interfaces
-        for address in interface.addresses
-        if address.address
-        and not address.address.lower().startswith(("127.", "::1", "169.254.", "fe80:"))
-    ]
-    addresses += [
-        text.partition("/")[0]
-        for interface in interfaces
-        if isinstance(interface, ContainerInterface) and interface.name != "lo"
-        for text in (interface.inet, interface.inet6)
-        if text and not text.startswith(("169.254.", "fe80:"))
-    ]
-    return list(dict.fromkeys(addresses))

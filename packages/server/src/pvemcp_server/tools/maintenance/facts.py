@@ -11,7 +11,8 @@ from proxmox_client.api.ha import HaStatus
 from proxmox_client.api.resources import GuestResource
 from pvemcp_server import tables
 from pvemcp_server.access.model import Effect
-from pvemcp_server.clusters import Cluster, InventoryView, Notes
+from pvemcp_server.clusters import Cluster, Notes
+from pvemcp_server.query.sources import view_of
 from pvemcp_server.tables import LoadRequest, Table
 from pvemcp_server.tables.guest_configs import both_configs
 from pvemcp_server.tables.registry import ALL
@@ -120,16 +121,15 @@ class _Reader:
 
     async def facts(self) -> Facts:
         """Read everything at once."""
-        view = await self.cluster.inventory_view()
         here = LoadRequest(nodes=frozenset({self.node}))
-        is_offline = self.node in view.offline_nodes
-        has_ceph = any(row.plugin_type in _CEPH_STORAGES for row in view.storages)
+        is_offline = self.node in (await self.cluster.inventory_view()).offline_nodes
+        has_ceph = await self._has_ceph()
         of_node, of_cluster = await asyncio.gather(
             asyncio.gather(
                 self._rows(tables.nodes, LoadRequest(columns=_OF_NODES)),
                 self._rows(tables.guests, replace(here, columns=_OF_GUESTS)),
                 self._rows(tables.storages, LoadRequest(columns=_OF_STORAGES)),
-                self._configs(view),
+                self._configs(),
                 _none() if is_offline else self._tasks(here),
             ),
             asyncio.gather(
@@ -171,18 +171,27 @@ class _Reader:
     async def _rows(self, table: Table, request: LoadRequest) -> Sequence[Any] | None:
         return await granted_rows(self.call, self.cluster, table, request)
 
-    async def _configs(self, inventory: InventoryView) -> Configs | None:
+    async def _has_ceph(self) -> bool:
+        """Return whether a storage that the role shows is on Ceph."""
+        view = view_of(self.call.caller, tables.storages, self.cluster, self.call.tool)
+        rows = (await view.inventory_view()).storages if view else ()
+        return any(row.plugin_type in _CEPH_STORAGES for row in rows)
+
+    async def _configs(self) -> Configs | None:
         """Read the configurations of the running guests, if there is a node to move them to."""
+        view = granted_view(self.call, self.cluster, _CONFIGS, "configurations of guests")
+        if view is None:
+            return None
+        inventory = await view.inventory_view()
+        nodes = await self.cluster.inventory_view()
         running = frozenset(
             guest.vmid
             for guest in inventory.guests
             if guest.node == self.node and guest.status == "running"
         )
-        if not running or not inventory.by_node.keys() - inventory.offline_nodes - {self.node}:
+        if not running or not nodes.by_node.keys() - nodes.offline_nodes - {self.node}:
             return ()
-        view = granted_view(self.call, self.cluster, _CONFIGS, "configurations of guests")
-        request = with_budget(self.call, LoadRequest(vmids=running))
-        return None if view is None else await both_configs(view, request)
+        return await both_configs(view, with_budget(self.call, LoadRequest(vmids=running)))
 
     async def _tasks(self, here: LoadRequest) -> Sequence[Any] | None:
         request = replace(here, limit=_TASKS, status=frozenset({"running"}))

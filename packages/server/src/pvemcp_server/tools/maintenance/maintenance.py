@@ -86,10 +86,11 @@ def _next_calls(
         steps.append(NextCall("ListTasks", {**place, "node": facts.node, "status": "running"}))
     if movable:
         first = movable[0]
-        move = {**place, "vmid": first.vmid, "target_node": first.targets[0], "online": True}
+        move = {**place, "vmids": [first.vmid], "target_node": first.targets[0], "online": True}
         steps.append(NextCall("MigrateVm", move))
     if stuck:
-        stop = {**place, "vmid": stuck[0].vmid, "action": "Shutdown"}
+        vmids = [each.vmid for each in stuck[:_MOST]]
+        stop = {**place, "vmids": vmids, "action": "Shutdown"}
         steps.append(NextCall("ChangeVmState", stop))
     yield from (step.text for step in steps if call.caller.may_call(tools()[step.tool]))
 

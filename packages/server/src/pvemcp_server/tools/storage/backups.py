@@ -20,6 +20,7 @@ from pvemcp_server.toolkit.arguments import (
     StorageName,
     VmId,
 )
+from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import clusters_with
 from pvemcp_server.toolkit.lists import listed, newest_first
@@ -116,6 +117,7 @@ async def list_backup_jobs(
     effect=Effect.WRITE,
     may_lose_data=True,
     needs=(needs.GUESTS, needs.BACKUP, needs.SPACE),
+    bulk=BulkLimits(per_node=1, per_storage=2),  # Proxmox runs one per node (vzdump.lock)
 )
 async def backup_vm(
     call: Call,
@@ -129,7 +131,7 @@ async def backup_vm(
     bwlimit: Limit = None,
     notes: BackupNotes = None,
 ) -> Plan:
-    """Back up a VM or container to a storage."""
+    """Back up VMs or containers to a storage."""
     guest = await target_guest(call, cluster_name, vmid)
     target = await _target_storage(guest, storage)
     mode = mode or "snapshot"
@@ -139,6 +141,8 @@ async def backup_vm(
     template = (notes or "").replace("\\", "\\\\").replace("\r\n", "\n").replace("\n", "\\n")
     return Plan(
         cluster=guest.cluster,
+        guest=guest,
+        storage=target,
         would=f"Back up {guest.label} to {target}, mode {mode}.",
         ids={"vmid": vmid, "storage": target, "mode": mode},
         act=partial(

@@ -6,8 +6,9 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from starlette.datastructures import FormData
 
 from pvemcp_server.admin import clusters, doctor, keys, roles
+from pvemcp_server.clusters.checks import CERTIFICATE_COMMANDS
 from pvemcp_server.errors import BadArgument
-from pvemcp_server.store.records import TlsMode
+from pvemcp_server.store.records import ClusterKind, TlsMode
 from pvemcp_server.web.pages.forms import text_of, texts_of, words
 from pvemcp_server.web.session import Reading, SignedIn, Writing, may
 from pvemcp_server.web.templates import Navigation, page, redirect, reload
@@ -43,16 +44,29 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
 
 @router.get("/new", dependencies=[may("clusters.add")])
 async def new(request: Request, session: SignedIn, _: Reading) -> Response:
-    return page(request, "cluster_edit.html", session, here="clusters", cluster=None, modes=TLS)
+    return page(
+        request,
+        "cluster_edit.html",
+        session,
+        here="clusters",
+        cluster=None,
+        modes=TLS,
+        kinds=list(ClusterKind),
+    )
 
 
 @router.post("/fingerprints", dependencies=[may("clusters.fingerprints")])
 async def fingerprints(
-    request: Request, session: SignedIn, context: Writing, hosts: Text
+    request: Request,
+    session: SignedIn,
+    context: Writing,
+    hosts: Text,
+    kind: Annotated[ClusterKind, Form()] = ClusterKind.PVE,
 ) -> Response:
     """Show the hosts' current fingerprints, to compare with those on the nodes."""
-    shown = await clusters.fingerprints(context, words(hosts))
-    return page(request, "cluster_fingerprints.html", session, shown=shown, pinned=[])
+    shown = await clusters.fingerprints(context, words(hosts), kind)
+    command = CERTIFICATE_COMMANDS[kind]
+    return page(request, "cluster_fingerprints.html", session, shown=shown, command=command)
 
 
 @router.post("/try", dependencies=[may("clusters.try")])
@@ -171,8 +185,10 @@ def _holder(text: str) -> clusters.Binding:
 
 
 def _fields(form: FormData) -> clusters.ClusterFields:
-    token = {name: text_of(form, name) for name in ("token_id", "token_secret")}
-    return clusters.ClusterFields.model_validate({**_connection(form), **token})
+    names = ("token_id", "token_secret")
+    kind = text_of(form, "kind") or ClusterKind.PVE
+    token = {name: text_of(form, name) for name in names}
+    return clusters.ClusterFields.model_validate({"kind": kind, **_connection(form), **token})
 
 
 def _token_secrets(form: FormData) -> dict[str, str]:

@@ -1,0 +1,68 @@
+"""The base of both clients: connections to one installation of Proxmox, shared by accounts."""
+
+from collections.abc import Sequence
+from copy import copy
+from types import TracebackType
+from typing import ClassVar, Self
+
+from proxmox_client.auth import ApiToken, Password
+from proxmox_client.hosts import DEFAULT_PORT, Host
+from proxmox_client.limits import Limits
+from proxmox_client.tls import Tls
+from proxmox_client.transport import HostPool, HttpTransport, Transport
+
+_DEFAULT_TLS = Tls()
+_DEFAULT_LIMITS = Limits()
+
+
+class Server:
+    """Connections to one installation, and the account that uses them.
+
+    `hosts` are where it is reached, `fingerprints` those of its pinned certificates.
+    """
+
+    default_port: ClassVar[int] = DEFAULT_PORT
+
+    def __init__(
+        self,
+        hosts: Sequence[str],
+        auth: ApiToken | Password,
+        *,
+        tls: Tls = _DEFAULT_TLS,
+        limits: Limits = _DEFAULT_LIMITS,
+        name: str = "",
+        http_transport: HttpTransport | None = None,
+    ) -> None:
+        self._pool = HostPool(hosts, tls, limits, http_transport, default_port=self.default_port)
+        self.hosts = [Host.parse(host, self.default_port) for host in hosts]
+        self.fingerprints = frozenset(tls.fingerprints)
+        self.name = name or hosts[0]
+        self._use(auth)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+    async def aclose(self) -> None:
+        """Close all connections, including those of clients made by `signed_in_as`."""
+        await self._pool.aclose()
+
+    def signed_in_as(self, auth: ApiToken | Password) -> Self:
+        """Return a client with another account that shares the connections and limits."""
+        other = copy(self)
+        other._use(auth)  # noqa: SLF001 - the same class
+        return other
+
+    def _use(self, auth: ApiToken | Password) -> None:
+        """Send all further calls with this account."""
+        self.transport = Transport(self._pool, auth)

@@ -1,0 +1,80 @@
+"""The methods tools/list and tools/call."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mcp_types as types
+from mcp.server.context import HandlerResult, ServerRequestContext
+
+from pvemcp_server.access.model import Caller
+from pvemcp_server.http.gate import caller_of, client_program
+from pvemcp_server.mcp.elicitation import SdkConversation
+from pvemcp_server.mcp.middleware import RecordedError
+from pvemcp_server.mcp.tasks import McpTasks, knows_tasks
+from pvemcp_server.pipeline.confirmation import InputRequired
+from pvemcp_server.pipeline.pipeline import Pipeline, UnknownTool
+from pvemcp_server.store.database import DatabaseFailed
+from pvemcp_server.store.question_repository import QuestionRepository
+from pvemcp_server.toolkit.registry import Tool
+
+log = logging.getLogger(__name__)
+Context = ServerRequestContext[Any, Any]
+
+
+@dataclass(frozen=True)
+class ToolHandlers:
+    """Handlers of tools/*."""
+
+    pipeline: Pipeline
+    tasks: McpTasks
+    questions: QuestionRepository
+
+    async def list_tools(
+        self, ctx: Context, _params: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        """List the tools that the caller may call."""
+        return types.ListToolsResult(tools=visible_tools(self.pipeline.tools, caller_of(ctx)))
+
+    async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> HandlerResult:
+        """Call a tool. A started Proxmox task becomes an MCP task if the client knows these."""
+        try:
+            result = await self.pipeline.call(
+                caller_of(ctx),
+                params.name,
+                params.arguments or {},
+                SdkConversation(client_program(ctx), ctx, params, self.questions),
+            )
+        except UnknownTool as unknown:
+            raise RecordedError(types.INVALID_PARAMS, str(unknown)) from None
+        except InputRequired as required:
+            return required.result
+        if result.started and knows_tasks(ctx):
+            try:
+                return await self.tasks.create(ctx, params.name, result.started)
+            except (DatabaseFailed, OSError):
+                log.exception("A task could not be stored, so its client gets the UPID")
+        content: list[types.ContentBlock] = [types.TextContent(text=text) for text in result.texts]
+        return types.CallToolResult(content=content, is_error=result.cause is not None)
+
+    def input_schema(self, name: str) -> Mapping[str, Any] | None:
+        """Return the input schema of a tool; None for an unknown one."""
+        tool = self.pipeline.tools.get(name)
+        return tool.input_schema if tool else None
+
+
+def visible_tools(tools: Mapping[str, Tool], caller: Caller) -> list[types.Tool]:
+    """Return the tools this caller may call, in the order of the registry."""
+    return [describe(tool) for tool in tools.values() if caller.may_call(tool)]
+
+
+def describe(tool: Tool) -> types.Tool:
+    """Return the tool as clients see it."""
+    return types.Tool(
+        name=tool.name,
+        title=tool.title,
+        description=tool.description,
+        input_schema=tool.input_schema,
+        annotations=types.ToolAnnotations.model_validate(tool.annotations, by_name=False),
+    )

@@ -1,0 +1,347 @@
+"""Bulk writes: one call on many guests, for every tool that takes `vmids`."""
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import anyio
+import pytest
+
+from proxmox_client import Unreachable
+from proxmox_client.emulator.state.guest import Snapshot
+from pvemcp_server.access.model import Resources
+from pvemcp_server.audit import Event
+from pvemcp_server.audit.reader import Kind
+from pvemcp_server.mcp.elicitation import Decision
+from pvemcp_server.pipeline.confirmation import Agreed
+from pvemcp_server.toolkit.arguments import MOST_GUESTS
+from pvemcp_server.toolkit.registry import tools
+
+from .tool_client import FakeConversation
+
+pytestmark = pytest.mark.anyio
+
+GUESTS = [101, 102, 300, 302]  # two of each kind, on two nodes
+OFFLINE, HIDDEN, UNKNOWN = 104, 106, 99_999
+CALLS = {
+    "ChangeVmState": {"action": "Stop"},
+    "CreateVmSnapshot": {"snapshot_name": "bulk"},
+    "DeleteVmSnapshot": {"snapshot_name": "same"},
+    "BackupVm": {"storage": "pbs-main", "mode": "stop"},
+    "MigrateVm": {"target_node": "pve02", "online": True},
+}
+LOSING = CALLS.keys() - {"CreateVmSnapshot"}
+EACH = pytest.mark.parametrize("name", CALLS)
+EACH_LOSING = pytest.mark.parametrize("name", sorted(LOSING))
+PROD = {"cluster_name": "prod"}
+
+
+def prepare(client):
+    """Give every guest the snapshot that is deleted."""
+    for guest in client["prod"].emulated.state.guests.values():
+        guest.snapshots["same"] = Snapshot("same", 1_700_000_000)
+    return client
+
+
+@pytest.fixture
+def fresh(demo_client):
+    return prepare(demo_client)
+
+
+@pytest.fixture
+def shared(tool_client):
+    """Return a client for calls that change nothing, on clusters of the module."""
+    return prepare(tool_client)
+
+
+def sent(client):
+    return [r for r in client.requests("prod") if not r.startswith("GET")]
+
+
+def watch_writes(client, before):
+    """Call `before(node, vmid)` ahead of each write on prod; return the VMIDs of those sent."""
+    transport, passed = client["prod"].pve.transport, []
+    send = transport.request
+
+    async def request(method, path, parameters):
+        if method != "GET":
+            node = path.split("/")[2]
+            vmid = int(parameters.get("vmid") or path.split("/")[4])
+            await before(node, vmid)
+            passed.append(vmid)
+        return await send(method, path, parameters)
+
+    transport.request = request
+    return passed
+
+
+def test_every_tool_that_takes_many_guests_is_covered():
+    assert {name for name, tool in tools().items() if tool.bulk} == CALLS.keys()
+
+
+@EACH
+async def test_each_guest_has_a_row_and_a_refused_one_stops_no_other(fresh, name):
+    vmids = [*GUESTS, GUESTS[0], OFFLINE, UNKNOWN]
+    answer = await fresh(name, **PROD, vmids=vmids, **CALLS[name], wait=True)
+    rows = {row["vmid"]: row for row in answer.data["results"]}
+    assert list(rows) == sorted({*vmids})
+    assert [vmid for vmid, row in rows.items() if row["success"]] == GUESTS
+    assert answer.data["success"] is False
+    assert all(rows[vmid]["exit_status"] == "OK" for vmid in GUESTS)
+    assert "is offline" in rows[OFFLINE]["error"]
+    assert rows[UNKNOWN]["error"].startswith("No guest 99999 on prod.")
+    assert len(sent(fresh)) == len(GUESTS)
+
+    questions = fresh.conversation.questions
+    assert len(questions) == (name in LOSING)
+    for vmid in GUESTS if questions else ():
+        assert f"{vmid} (" in questions[0]
+    kinds = [kind for kind, _ in fresh.audit.events]
+    assert kinds == [*(["decision"] if questions else []), "intent", "outcome"]
+    intent, outcome = (event for _, event in fresh.audit.events[-2:])
+    assert intent.arguments["vmids"] == vmids
+    assert sorted(outcome.upid.split()) == sorted(rows[vmid]["upid"] for vmid in GUESTS)
+    assert outcome.outcome == "error"
+    assert outcome.reason.startswith(f"Not done on {OFFLINE}, {UNKNOWN}. {OFFLINE}: Node ")
+
+
+@EACH
+async def test_a_dry_run_is_the_question_and_names_every_guest_once(shared, name):
+    answer = await shared(name, **PROD, vmids=[*GUESTS, OFFLINE], **CALLS[name], dry_run=True)
+    would = answer.data["would"]
+    assert answer.data["vmids"] == GUESTS
+    assert [row["vmid"] for row in answer.data["refused"]] == [OFFLINE]
+    assert all(would.count(f"{vmid} (") == 1 for vmid in GUESTS)
+    assert would.endswith(f"Refused, so left out: {OFFLINE}.")
+    if name in LOSING:
+        shared.conversation.decision = Decision.NO
+        call = {"vmids": [*GUESTS, OFFLINE], **CALLS[name]}
+        assert await shared.refused(name, **PROD, **call) == (
+            "The user declined; nothing was changed."
+        )
+        assert shared.conversation.questions == [would]
+    assert sent(shared) == []
+
+
+@EACH
+async def test_a_hidden_guest_is_answered_like_one_that_does_not_exist(shared, name):
+    scoped = shared.scoped(Resources(vmids=frozenset(GUESTS)))
+    each = [await scoped.refused(name, **PROD, vmids=v, **CALLS[name]) for v in (HIDDEN, UNKNOWN)]
+    error = await scoped.refused(name, **PROD, vmids=[HIDDEN, UNKNOWN], **CALLS[name])
+    reasons = f"{HIDDEN}: {each[0]} {UNKNOWN}: {each[1]}"
+    assert error == f"Refused for every guest. {reasons}"
+    assert each[0].startswith(f"No guest {HIDDEN} on prod. Did you mean 102, 101?")
+    assert each[1].startswith(f"No guest {UNKNOWN} on prod.")
+    assert {kind for kind, _ in shared.audit.events} == {"call"}
+
+
+@EACH
+async def test_more_guests_than_the_limit_are_refused_before_anything_is_read(shared, name):
+    shared.requests("prod")
+    vmids = list(range(100, 101 + MOST_GUESTS))
+    error = await shared.refused(name, **PROD, vmids=vmids, **CALLS[name])
+    assert "at most 50 items" in error
+    assert "required" in await shared.refused(name, **PROD, vmids=[], **CALLS[name])
+    assert shared.requests("prod") == []
+
+
+@EACH
+async def test_one_guest_is_answered_as_a_single_document(shared, name):
+    for vmids in ({"vmids": [101, 101]}, {"vmids": "101"}, {"vmid": 101}):
+        answer = await shared(name, **PROD, **vmids, **CALLS[name], dry_run=True)
+        assert answer.data["vmid"] == 101
+    error = await shared.refused(name, **PROD, vmids=[101], vmid=102, **CALLS[name])
+    assert error.startswith("vmid: there is no such argument")
+
+
+@EACH
+async def test_guests_of_several_clusters_are_refused(shared, name):
+    error = await shared.refused(name, vmids=[101, 300], **CALLS[name])
+    assert error.startswith("cluster_name: say which cluster; home-lab has 101 (")
+
+
+@dataclass
+class Changing(FakeConversation):
+    """Agrees after some time, in which `change` is called."""
+
+    change: list = field(default_factory=list)
+
+    async def ask(self, question):
+        self.questions.append(question)
+        if len(self.questions) == 1:
+            for change in self.change:
+                change()
+            raise Agreed
+        return Decision.YES if question == self.questions[0] else Decision.NO
+
+
+@EACH_LOSING
+@pytest.mark.parametrize("changes", [True, False])
+async def test_a_consent_that_took_time_counts_for_the_same_plans_only(fresh, name, changes):
+    guest = fresh["prod"].emulated.state.guests[GUESTS[1]]
+
+    def protect():
+        guest.config["tags"] = "protected"
+        guest.touch()
+
+    client = replace(fresh, conversation=Changing(change=[protect] if changes else []))
+    answer = await client(name, **PROD, vmids=GUESTS, **CALLS[name])
+    first, second = client.conversation.questions
+    if changes:
+        assert answer.text == "The user declined; nothing was changed."
+        assert f"left out: {guest.vmid}." in second
+        assert sent(client) == []
+    else:
+        assert (first, answer.data["success"]) == (second, True)
+        assert len(sent(client)) == len(GUESTS)
+
+
+@EACH
+async def test_a_failure_half_way_stops_no_other_and_nothing_is_sent_twice(fresh, name):
+    async def before(_node, vmid):
+        if vmid == GUESTS[1]:
+            raise Unreachable("pve03", "the connection broke")
+
+    passed = watch_writes(fresh, before)
+    answer = await fresh(name, **PROD, vmids=GUESTS, **CALLS[name])
+    failed = [row for row in answer.data["results"] if not row["success"]]
+    assert [row["vmid"] for row in failed] == [GUESTS[1]]
+    assert "the connection broke" in failed[0]["error"]
+    assert sorted(passed) == sorted({*GUESTS} - {GUESTS[1]})
+    outcome = fresh.audit.events[-1][1]
+    assert outcome.reason.startswith(f"Not done on {GUESTS[1]}. {GUESTS[1]}: ")
+    assert len(outcome.upid.split()) == len(GUESTS) - 1
+
+
+@pytest.mark.parametrize("name", ["ChangeVmState"])
+async def test_a_call_that_fails_on_every_guest_is_an_error(fresh, name):
+    async def before(_node, _vmid):
+        raise Unreachable("pve03", "the connection broke")
+
+    watch_writes(fresh, before)
+    error = await fresh.refused(name, **PROD, vmids=GUESTS, **CALLS[name])
+    assert error.startswith("Done on no guest. 101, 102, 300, 302: ")
+    assert fresh.audit.events[-1][1].outcome == "error"
+
+
+@EACH
+async def test_tasks_that_are_followed_are_bounded_per_node(fresh, name):
+    state, peaks, pending = fresh["prod"].emulated.state, {}, set()
+    limit, known = tools()[name].bulk.per_node, set(state.tasks)
+
+    async def before(node, vmid):
+        busy = [t for upid, t in state.tasks.items() if upid not in known and t.running]
+        pending.add((node, vmid))
+        ids = {int(task.id) for task in busy if task.node == node}
+        ids |= {each for place, each in pending if place == node and started(each) is None}
+        peaks[node] = max(peaks.get(node, 0), len(ids))
+
+    def started(vmid):
+        new = [t for upid, t in state.tasks.items() if upid not in known]
+        return next((task for task in new if task.id == str(vmid)), None)
+
+    passed = watch_writes(fresh, before)
+    on_node = [g.vmid for g in state.guests.values() if g.node == "pve01" and g.running]
+    vmids = [vmid for vmid in on_node if vmid not in (105, 400)][:8]
+    answer = await fresh(name, **PROD, vmids=vmids, **CALLS[name], wait=True)
+    assert sorted(passed) == [r["vmid"] for r in answer.data["results"] if r["success"]]
+    assert len(passed) > limit
+    assert peaks == {"pve01": limit}
+
+
+async def test_backups_that_are_followed_are_bounded_per_storage(fresh):
+    state, peaks = fresh["prod"].emulated.state, []
+    known = set(state.tasks)
+
+    async def before(_node, _vmid):
+        new = [task for upid, task in state.tasks.items() if upid not in known]
+        peaks.append(1 + sum(task.running for task in new))
+
+    watch_writes(fresh, before)
+    vmids = [101, 102, 106, 303]  # each on another node
+    await fresh("BackupVm", **PROD, vmids=vmids, storage="pbs-main", wait=True)
+    assert len(peaks) == len(vmids)
+    assert max(peaks) == tools()["BackupVm"].bulk.per_storage == 2
+
+
+@EACH
+async def test_when_the_wait_has_ended_the_rest_is_sent_without_waiting(fresh, name):
+    fresh.change(task_wait_max_seconds=0)
+    answer = await fresh(name, **PROD, vmids=GUESTS, **CALLS[name], wait=True)
+    assert [row["task_status"] for row in answer.data["results"]] == ["running"] * len(GUESTS)
+    assert len(sent(fresh)) == len(GUESTS)
+    assert "still running: GetTask" in answer.notes
+
+
+@EACH
+async def test_the_tasks_that_began_are_in_the_audit_when_the_client_leaves(fresh, name):
+    first_sent, others = anyio.Event(), []
+
+    async def before(_node, vmid):
+        if first_sent.is_set() or others:
+            await anyio.sleep_forever()
+        others.append(vmid)
+
+    watch_writes(fresh, before)
+    fresh.conversation.wants_progress = True
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: fresh(name, **PROD, vmids=GUESTS, **CALLS[name]))
+        with anyio.fail_after(10):
+            await fresh.conversation.progress_received.wait()
+        group.cancel_scope.cancel()
+    (_, intent), (_, outcome) = fresh.audit.events[-2:]
+    assert intent.arguments["vmids"] == GUESTS
+    assert outcome.outcome == "cancelled"
+    assert len(outcome.upid.split()) == 1
+
+
+@EACH
+async def test_a_server_that_stops_sends_no_more_and_says_so(fresh, name):
+    async def before(_node, _vmid):
+        fresh.closing.set()
+
+    passed = watch_writes(fresh, before)
+    fresh.conversation.wants_progress = True
+    on_node = [
+        guest.vmid
+        for guest in fresh["prod"].emulated.state.guests.values()
+        if guest.node == "pve01" and guest.running and guest.vmid not in (105, 400)
+    ]
+    answer = await fresh(name, **PROD, vmids=on_node[:8], **CALLS[name])
+    rows = answer.data["results"]
+    unsent = [row["vmid"] for row in rows if "Not sent: the server is" in row.get("error", "")]
+    assert unsent
+    assert not {*unsent} & {*passed}
+    assert str(unsent[-1]) in fresh.audit.events[-1][1].reason
+
+
+async def test_a_question_names_every_guest_however_many_and_long_the_names(fresh):
+    state = fresh["prod"].emulated.state
+    vmids = [g.vmid for g in state.guests.values() if g.running and g.node != "pve05"][:MOST_GUESTS]
+    for vmid in vmids:
+        guest = state.guests[vmid]
+        guest.config["name" if guest.kind == "qemu" else "hostname"] = f"{'n' * 58}-{vmid}"
+        guest.touch()
+    would = (await fresh("ChangeVmState", **PROD, vmids=vmids, action="Stop", dry_run=True)).data
+    fresh.conversation.decision = Decision.NO
+    await fresh.refused("ChangeVmState", **PROD, vmids=vmids, action="Stop")
+    [question] = fresh.conversation.questions
+    assert question == would["would"]
+    assert all(f"{vmid} ({'n' * 58}-{vmid})" in question for vmid in vmids)
+
+
+def test_the_audit_holds_the_tasks_and_failures_of_as_many_guests_as_a_call_takes():
+    upid = (
+        "UPID:a-node-with-a-long-name:00028CD3:350A00D1:6B0D5484:qmdelsnapshot:999999999:a@pve!b:"
+    )
+    failures = ", ".join(["999999999"] * MOST_GUESTS)
+    event = Event(tool="ChangeVmState", reason=failures, upid=" ".join([upid] * MOST_GUESTS))
+    row = event.row(Kind.OUTCOME, datetime.now(UTC))
+    assert (row["reason"], row["upid"]) == (event.reason, event.upid)
+
+
+async def test_progress_of_many_is_one_that_only_goes_up(fresh):
+    fresh.conversation.wants_progress = True
+    await fresh("BackupVm", **PROD, vmids=GUESTS, storage="pbs-main")
+    done = [progress for progress, _, _ in fresh.conversation.progress_reports]
+    assert done == sorted(set(done))
+    assert 0 < done[-1] < 100
