@@ -423,7 +423,25 @@ async def test_a_deletion_does_not_name_the_protected_tag_of_a_hidden_guest(demo
     assert "its tag crown-jewel" in await demo_client.refused("DeleteStorageContent", **place)
     scoped = demo_client.scoped(Resources(storages=frozenset({"ceph-vm"})))
     error = await scoped.refused("DeleteStorageContent", **place)
-    assert error == f"{volid} belongs to a protected guest."
+    assert error == "Guest 101, which it belongs to, is protected."
+
+
+async def test_a_stopped_task_does_not_name_the_protected_tag_of_a_hidden_guest(demo_client):
+    state = demo_client["prod"].emulated.state
+    task = state.add_task("pve01", "vzdump", "101", "root@pam", int(state.now) - 10)
+    state.guests[101].config["tags"] = "crown-jewel"
+    state.guests[101].touch()
+    demo_client.change(protected_tags=["crown-jewel"])
+    stop = {**PROD, "upid": task.upid, "dry_run": True}
+    assert "its tag crown-jewel" in await demo_client.refused("StopTask", **stop)
+    scoped = demo_client.scoped(Resources(vmids=frozenset({105}), nodes=frozenset({"pve03"})))
+    assert (await scoped.refused("StopTask", **stop)).startswith("No task")
+    state.guests[101].node = "pve03"
+    state.guests[101].touch()
+    scoped = demo_client.scoped(Resources(nodes=frozenset({"pve01"})))
+    demo_client.refresh()
+    error = await scoped.refused("StopTask", **stop)
+    assert error == "Guest 101, which the task is about, is protected."
 
 
 async def test_a_deletion_shows_nothing_of_a_hidden_owner(demo_client):

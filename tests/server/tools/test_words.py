@@ -44,6 +44,11 @@ async def test_a_time_is_read_alike_in_tools_queries_and_the_audit(tool_client, 
     assert abs(Search(since=time).since.timestamp() - time_of(time, now)) < 5
 
 
+async def test_a_limit_of_thousands_of_digits_is_the_largest(tool_client):
+    most = await tool_client("ListTasks", **PROD, limit=500)
+    assert await tool_client("ListTasks", **PROD, limit="9" * 5000) == most
+
+
 async def test_a_time_beyond_the_calendar_is_its_first_or_last(tool_client):
     assert not (await tool_client("ListTasks", **PROD, since="-999999999y")).failed
     future = await tool_client.refused("ListTasks", **PROD, since="+999999999y")

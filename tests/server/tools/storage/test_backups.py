@@ -34,6 +34,21 @@ async def test_a_backup_uses_all_its_arguments(demo_client):
     assert newest["volid"].endswith(".vma.zst")
 
 
+async def test_a_backup_removes_no_older_one(demo_client):
+    # Proxmox would, by the retention of the storage, and a key may back up without DeleteBackup
+    cluster = demo_client["prod"]
+    archive = cluster.emulated.state.storages["nfs-archive"]
+    archive.options["prune-backups"] = "keep-last=1"
+    before = {each.volid for each in archive.volumes("pve02").values() if each.vmid == 200}
+    assert len(before) > 1
+    call = {**PROD, "vmid": 200, "storage": "nfs-archive", "wait": True}
+    assert (await demo_client("BackupVm", **call)).data["ok"]
+    assert before < archive.volumes("pve02").keys()
+    await cluster.pve.node("pve02").vzdump([200], storage="nfs-archive")
+    await cluster.emulated.tasks.settle()
+    assert not before <= archive.volumes("pve02").keys()
+
+
 async def test_without_a_storage_proxmoxs_default_is_taken_and_named(demo_client):
     answer = await demo_client("BackupVm", **PROD, vmid=200, wait=True)
     assert (answer.data["storage"], answer.data["mode"]) == ("local", "snapshot")

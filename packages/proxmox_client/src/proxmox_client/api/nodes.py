@@ -330,10 +330,12 @@ class Node:
         protected: bool | None = None,
         bwlimit: int | None = None,
         notes: str | None = None,
+        remove: bool | None = None,
     ) -> Task:
         """POST /nodes/{node}/vzdump. Needs VM.Backup, and Datastore.AllocateSpace on the storage.
 
-        `bwlimit` is KiB/s and needs Sys.Modify on /.
+        `bwlimit` is KiB/s and needs Sys.Modify on /. Unless `remove` is false, Proxmox removes
+        older backups of the guests afterwards, by the retention of the storage.
 
         Source: PVE/API2/VZDump.pm.
         """
@@ -345,6 +347,7 @@ class Node:
             "protected": protected,
             "bwlimit": bwlimit,
             "notes-template": notes,
+            "remove": remove,
         }
         upid = await self._transport.post(self._path("vzdump"), **parameters)
         return Task.started(self._transport, upid)

@@ -24,6 +24,7 @@ from pvemcp_server.toolkit.registry import Tool
 E = TypeVar("E")
 
 _NUMBERS: Final = re.compile(r"[\d\s,;]+", re.ASCII)
+_LONG_NUMBER: Final = 18  # digits
 _REQUIRED: Final = "this argument is required."
 
 
@@ -86,7 +87,9 @@ class _Declared:
     def read(self, value: Any) -> Any:
         """Return the value in its declared form, as far as it is one of the known forms."""
         if self.clamp and self.clamp.most is not None and str(value).isdecimal():
-            return min(int(value), self.clamp.most)
+            # int() refuses thousands of digits
+            is_long = len(str(value)) > _LONG_NUMBER
+            return self.clamp.most if is_long else min(int(value), self.clamp.most)
         if value is None or not self.is_list:
             return self._choice(value)
         value = decoded(value)

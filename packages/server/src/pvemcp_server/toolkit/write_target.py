@@ -261,6 +261,19 @@ async def require_no_protected_tag(
         )
 
 
+async def require_no_protected_owner(call: Call, cluster: Cluster, vmid: int, what: str) -> None:
+    """Raise Precondition if a tag protects the guest of `what`; no tag of a hidden one is named."""
+    guest = (await cluster.inventory.view()).by_vmid.get(vmid)
+    if guest is None:
+        return
+    try:
+        await require_no_protected_tag(call, cluster, guest.tag_list, f"Guest {vmid}, {what},")
+    except Precondition:
+        if vmid in (await cluster.inventory_view()).by_vmid:
+            raise
+        raise Precondition(f"Guest {vmid}, {what}, is protected.") from None
+
+
 async def _is_tag_case_significant(cluster: Cluster) -> bool:
     """Return whether tags that differ only in case are different ones on the cluster."""
     try:

@@ -110,7 +110,9 @@ async def _back_up(
     volume = _add_backup(context.state, storage, guest, int(started), size, options)
     context.log(f"INFO: archive file size: {human(volume.size)}")
     duration = str(timedelta(seconds=int(context.state.now - started))).zfill(8)
-    _prune(context, storage, guest, options.get("prune-backups"))
+    if int(options.get("remove", 1)):
+        keep = options.get("prune-backups") or storage.options.get("prune-backups")
+        _prune(context, storage, guest, keep)
     context.log(f"INFO: Finished Backup of {guest.kind.word} {vmid} ({duration})")
 
 

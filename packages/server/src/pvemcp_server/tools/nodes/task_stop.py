@@ -18,7 +18,7 @@ from pvemcp_server.toolkit.arguments import ItsCluster
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
-from pvemcp_server.toolkit.write_target import refuse_protected, require_no_protected_tag
+from pvemcp_server.toolkit.write_target import refuse_protected, require_no_protected_owner
 from pvemcp_server.tools.nodes.tasks import UpidText, unknown_task, visible_task
 
 _END_SECONDS: Final = 15  # Proxmox kills a task that has not ended 5 seconds after the signal
@@ -124,10 +124,7 @@ async def _guest(call: Call, cluster: Cluster, upid: Upid) -> GuestResource | No
         return None
     vmid = int(upid.id)
     # also one that the caller does not see: a task of a visible node may be about any guest
-    guest = (await cluster.inventory.view()).by_vmid.get(vmid)
-    if guest is not None:
-        owner = f"Guest {vmid}, which the task is about,"
-        await require_no_protected_tag(call, cluster, guest.tag_list, owner)
+    await require_no_protected_owner(call, cluster, vmid, "which the task is about")
     return (await cluster.inventory_view()).by_vmid.get(vmid)
 
 

@@ -154,6 +154,7 @@ async def backup_vm(
             protected=protected_backup or None,
             bwlimit=bwlimit,
             notes=template or None,
+            remove=False,  # else Proxmox deletes older backups, by the retention of the storage
         ),
         loses=_STOP if runs and mode == "stop" else "",
         room=await room_on_storages(guest.cluster, guest.node, [(target, None)]),

@@ -20,7 +20,7 @@ from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import readable
 from pvemcp_server.toolkit.volume_users import VolumeUsers, users_of
 from pvemcp_server.toolkit.write_target import (
-    require_no_protected_tag,
+    require_no_protected_owner,
     writable_cluster,
     writable_storage,
 )
@@ -174,16 +174,7 @@ async def _require_unprotected_volume(call: Call, cluster: Cluster, volume: Volu
             f"{volume.volid} is protected.", hint="Remove its protection in Proxmox first."
         )
     if volume.vmid is not None:
-        guests = (await cluster.inventory.view()).by_vmid
-        if guest := guests.get(volume.vmid):
-            owner = f"Guest {guest.vmid}, which it belongs to,"
-            try:
-                await require_no_protected_tag(call, cluster, guest.tag_list, owner)
-            except Precondition:
-                if guest.vmid in (await cluster.inventory_view()).by_vmid:
-                    raise
-                # the tag of a hidden guest is not named
-                raise Precondition(f"{volume.volid} belongs to a protected guest.") from None
+        await require_no_protected_owner(call, cluster, volume.vmid, "which it belongs to")
 
 
 def _warnings(cluster: Cluster, volid: str, users: VolumeUsers) -> list[str]:
