@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -160,6 +161,41 @@ async def test_guests_of_several_clusters_are_refused(shared, name):
 
 
 @dataclass
+class FakeApprovals:
+    """Stands in for the approvals: one that is asked for is approved, and used once."""
+
+    approved: dict = field(default_factory=dict)  # its plan, by call and plan
+    page: str = "https://pvemcp.example/approvals"
+
+    async def use(self, call):
+        plan = self.approved.pop((call.identity, call.planned), None)
+        return plan and SimpleNamespace(id=1, decided_by="ada")
+
+    async def use_refusal(self, _call):
+        return None
+
+    async def ask(self, call):
+        self.approved[call.identity, call.planned] = call.shown_plan
+        return SimpleNamespace(id=1, expires=datetime.now(UTC)), False
+
+
+@EACH_LOSING
+async def test_an_approval_is_for_the_same_guests_and_is_used_once(fresh, name):
+    approvals, call = FakeApprovals(), CALLS[name]
+    conversation = FakeConversation(decision=Decision.CANNOT_ASK)
+    client = replace(fresh, approvals=approvals, conversation=conversation)
+    assert "waiting for approval" in await client.refused(name, **PROD, vmids=GUESTS, **call)
+    [plan] = approvals.approved.values()
+    assert all(f"{vmid} (" in " ".join(plan) for vmid in GUESTS)
+    assert "waiting for" in await client.refused(name, **PROD, vmids=GUESTS[:-1], **call)
+    assert sent(client) == []
+    done = await client(name, **PROD, vmids=[*GUESTS[::-1], GUESTS[0]], **call, wait=True)
+    assert done.data["success"] is True
+    assert len(sent(client)) == len(GUESTS)
+    assert len(approvals.approved) == 1  # that of the other guests
+
+
+@dataclass
 class Changing(FakeConversation):
     """Agrees after some time, in which `change` is called."""
 
@@ -219,7 +255,7 @@ async def test_a_call_that_fails_on_every_guest_is_an_error(fresh, name):
 
     watch_writes(fresh, before)
     error = await fresh.refused(name, **PROD, vmids=GUESTS, **CALLS[name])
-    assert error.startswith("Done on no guest. 101, 102, 300, 302: ")
+    assert error.startswith("It succeeded on no guest. 101, 102, 300, 302: ")
     assert fresh.audit.events[-1][1].outcome == "error"
 
 

@@ -27,6 +27,7 @@ _PLANNED_AT_ONCE: Final = 8
 _SHARE_OF_PLANS: Final = 0.9  # of the call's time: a guest that does not answer costs itself only
 _LINE: Final = 500  # characters: a question shows the first 600 of each sentence
 _REASON: Final = 600  # characters of a row's error
+_REASONS: Final = 3_000  # characters of all reasons where they are one text
 _SUBJECT: Final = "\0"  # stands for the guest where sentences are compared
 _STOPPING: Final = "Not sent: the server is shutting down. Repeat the call for this guest."
 
@@ -121,7 +122,7 @@ class BulkPlan:
 
         rows = await asyncio.gather(*(row(vmid, plan) for vmid, plan in self.plans.items()))
         if not any(each["success"] for each in rows):
-            raise CallError(f"Done on no guest. {by_reason(call.failures)}")
+            raise CallError(f"It succeeded on no guest. {by_reason(call.failures)}")
         left_out = [
             {"vmid": vmid, "success": False, "error": reason}
             for vmid, reason in self.refused.items()
@@ -228,7 +229,8 @@ def by_reason(reasons: Mapping[int, str]) -> str:
     vmids: dict[str, list[int]] = {}
     for vmid, reason in reasons.items():
         vmids.setdefault(reason, []).append(vmid)
-    return " ".join(f"{_list(about)}: {reason}" for reason, about in vmids.items())
+    most = _REASONS // max(1, len(vmids))  # every guest is named, however long the reasons are
+    return " ".join(f"{_list(about)}: {reason[:most]}" for reason, about in vmids.items())
 
 
 def _list(names: Iterable[object]) -> str:
