@@ -71,7 +71,7 @@ async def measure(client: ToolClient, questions: Iterable[Question]) -> list[Mea
         client.refresh()
         for name in states:
             client.requests(name)
-        asked = await ask(replace(client, toolsets=frozenset()), question)
+        asked = await ask(replace(client, toolsets=question.toolsets), question)
         requests = sum(len(client.requests(name)) for name in states)
         is_right = not differences(question, Demo(states), asked.replies)
         measured.append(Measured(question, asked, requests, is_right))

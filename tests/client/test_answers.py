@@ -34,6 +34,7 @@ class Thing(Answer):
         (b'{"number":"","yes":""}', Thing()),
         (b'{"unknown":{"of":[1]}}', Thing()),
         (b'{"text":"\xe9"}', Thing(text="�")),
+        (rb'{"text":"\ud800 \ud83d\ude00 \\ud800 \udc00"}', Thing(text="� 😀 \\ud800 �")),
     ],
     ids=[
         "numbers",
@@ -45,6 +46,7 @@ class Thing(Answer):
         "empty",
         "extra",
         "latin-1",
+        "half of a surrogate pair",
     ],
 )
 def test_perl_types_are_converted(body, thing):

@@ -15,6 +15,7 @@ from proxmox_client import (
     NodeUnreachable,
     NoQuorum,
     NotFound,
+    OutdatedDigest,
     ResponseError,
     Unauthenticated,
 )
@@ -51,7 +52,11 @@ def error_of(status: int, message: str, path: str = "/x", **more) -> ResponseErr
         ("can't migrate running VM without --online", Conflict),
         ("can't lock file '/var/lock/qemu-server/lock-100.conf' - got timeout", Conflict),
         ("VM is locked (backup)", Conflict),
-        ("checksum mismatch (file change by other user?)", Conflict),
+        ("checksum mismatch (file change by other user?)", OutdatedDigest),
+        (
+            "detected modified configuration - file changed by other user? Try again.",
+            OutdatedDigest,
+        ),
         ("can't remove VM 131 - protection mode enabled", Conflict),
         ("unable to use snapshot name 'current' (reserved name)", Conflict),
         ("QEMU guest agent is not running", Conflict),

@@ -182,6 +182,41 @@ async def test_container_memory_applies_at_once_and_features_are_pending(admin):
     assert set(await pending(admin, CT)) == {"features"}
 
 
+NET = "virtio=BC:24:11:00:00:64,bridge=vmbr0"
+
+
+@pytest.mark.parametrize(
+    ("path", "hotplug", "change", "waits"),
+    [
+        (VM, "0", {"net0": f"{NET},tag=7,rate=5,firewall=1"}, False),
+        (VM, "0", {"net0": "e1000=BC:24:11:00:00:64,bridge=vmbr0"}, True),
+        (VM, "0", {"net1": "virtio,bridge=vmbr0"}, True),
+        (VM, "network", {"net1": "virtio,bridge=vmbr0"}, False),
+        (VM, "memory", {"memory": 8192}, False),
+        (VM, "cpu", {"cores": 8}, True),
+        (VM, "1", {"agent": "0"}, True),
+        (VM, "1", {"balloon": 1024}, False),
+        (VM, "1", {"balloon": 0}, True),
+        (VM, "0", {"ciuser": "admin", "ipconfig0": "ip=dhcp"}, False),
+        (CT, None, {"nameserver": "1.1.1.1"}, True),
+        (CT, None, {"cores": 2, "hostname": "new"}, False),
+    ],
+)
+async def test_what_waits_for_a_restart(admin, lab, path, hotplug, change, waits):
+    guest = lab.state.guests[int(path.rpartition("/")[2])]
+    if hotplug is not None:
+        guest.config |= {"hotplug": hotplug, "net0": NET}
+    await admin.data("PUT", f"{path}/config", **change)
+    assert (await pending(admin, path)).keys() == (change.keys() if waits else set())
+
+
+async def test_the_password_of_cloud_init_is_not_shown(admin):
+    await admin.data("PUT", f"{VM}/config", cipassword="hunter2-hunter2")
+    config = await admin.get(f"{VM}/config")
+    rows = {row["key"]: row for row in await admin.get(f"{VM}/pending")}
+    assert (config["cipassword"], rows["cipassword"]["value"]) == ("*" * 10, "*" * 10)
+
+
 async def test_an_outdated_digest_is_refused(admin, reason_of):
     digest = (await admin.get(f"{VM}/config"))["digest"]
     await admin.data("PUT", f"{VM}/config", description="first", digest=digest)
@@ -272,7 +307,7 @@ async def test_the_agent_responds_if_enabled_and_running(admin, lab, reason_of):
     assert reason_of(await admin.request("GET", f"{VM}/agent/get-osinfo")) == (
         "QEMU guest agent is not running"
     )
-    await admin.data("PUT", f"{VM}/config", agent="0")
+    lab.state.guests[100].config["agent"] = "0"
     assert (
         reason_of(await admin.request("POST", f"{VM}/agent/ping"))
         == "No QEMU guest agent configured"

@@ -37,6 +37,22 @@ def alice(lab):
     return add_entries
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "parameters"),
+    [
+        ("PUT", "config", {"delete": "lock"}),
+        ("POST", "status/stop", {}),
+        ("DELETE", "", {}),
+    ],
+)
+async def test_only_root_ignores_locks_and_not_with_a_token(admin, lab, method, path, parameters):
+    lab.state.guests[100].config["lock"] = "backup"
+    whole = f"/nodes/pve1/qemu/100/{path}".rstrip("/")
+    response = await admin.request(method, whole, **parameters, skiplock=1)
+    assert response.json()["errors"] == {"skiplock": "Only root may use this option."}
+    assert lab.state.guests[100].lock == "backup"
+
+
 def test_a_new_user_has_no_privileges(alice):
     assert alice() == set()
 

@@ -3,7 +3,7 @@
 import anyio
 import pytest
 
-from proxmox_client import BadParameters, Conflict, NotFound, TaskFailed
+from proxmox_client import BadParameters, Conflict, NotFound, OutdatedDigest, TaskFailed
 
 pytestmark = pytest.mark.anyio
 
@@ -155,17 +155,52 @@ async def test_a_task_is_listed_followed_and_stopped(client):
         task = await client.node("pve1").vzdump([100], storage="shared")
         await task.stop()
         outcome = await task.outcome()
-        assert not outcome.ok
+        assert (outcome.ok, outcome.exit_status) == (False, "unexpected status")
         rows = await client.node("pve1").tasks(vmid=100, type="vzdump")
         assert [row.upid for row in rows] == [task.upid.text]
-        assert [line async for line in task.follow()]
+        assert [line async for line in task.follow()] == outcome.log_tail
         assert await task.tail(1) == outcome.log_tail[-1:]
+
+
+async def test_a_lock_is_not_removed_by_a_token(client, lab):
+    # Quirk 36.
+    lab.state.guests[100].config["lock"] = "backup"
+    with pytest.raises(BadParameters) as caught:
+        await client.qemu("pve1", 100).unlock()
+    assert caught.value.errors == {"skiplock": "Only root may use this option."}
+    assert lab.state.guests[100].lock == "backup"
 
 
 async def test_an_unknown_task_is_not_found(client):
     upid = "UPID:pve1:0000AAAA:0000BBBB:6B02ABF1:qmstart:100:root@pam:"
     with pytest.raises((NotFound, BadParameters)):
         await client.task(upid).status()
+
+
+@pytest.mark.parametrize("vmid", [100, 104], ids=["machine", "container"])
+async def test_a_configuration_is_written_for_its_digest_only(vmid, client):
+    guest = await client.guest(vmid)
+    before = (await guest.configs()).current
+    await guest.set_config({"description": "new"}, digest=before.digest)
+    with pytest.raises(OutdatedDigest):
+        await guest.set_config({"description": "other"}, digest=before.digest)
+    await guest.set_config({"startup": "order=1"}, delete=["description"])
+    after = (await guest.configs()).current
+    assert (after.description, after.startup) == (None, "order=1")
+
+
+@pytest.mark.parametrize(
+    ("vmid", "disk", "action"), [(100, "scsi0", "stop"), (104, "rootfs", "stop")]
+)
+async def test_a_disk_grows_and_moves(vmid, disk, action, client):
+    guest = await client.guest(vmid)
+    await (await guest.power(action)).wait()
+    before = {each.id: each for each in (await guest.configs()).disks}[disk]
+    await (await guest.resize_disk(disk, "+1G")).wait()
+    target = "local" if before.storage != "local" else "shared"
+    await (await guest.move_disk(disk, target, delete=True)).wait()
+    after = {each.id: each for each in (await guest.configs()).disks}[disk]
+    assert (after.size, after.storage) == (before.size + 2**30, target)
 
 
 async def test_a_template_is_cloned_and_set_up(client, lab):

@@ -131,6 +131,12 @@ def test_counters_beyond_63_bits_are_stored_as_floats():
     assert run(database, 'SELECT "vmid" FROM "guests"') == [(2.0**64,), (5,)]
 
 
+@pytest.mark.parametrize("number", [10**30, 10**400, -(10**30), -(2**64)])
+def test_a_number_beyond_every_counter_is_unknown(number):
+    database = filled(number, 5, None)
+    assert run(database, 'SELECT "vmid" FROM "guests"') == [(None,), (5,), (None,)]
+
+
 def test_a_database_without_rows_answers():
     assert run(filled(rows=0), "SELECT count(*) FROM guests") == [(0,)]
 

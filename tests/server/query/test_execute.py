@@ -116,3 +116,38 @@ def comparable(cell):
     if isinstance(cell, float):
         return pytest.approx(cell, abs=0.011)
     return list(cell) if isinstance(cell, tuple) else cell
+
+
+async def answer(clusters, grants, query):
+    caller = Caller("k", "key", Role(1, "mine", "", (Grant(frozenset({"ExecuteQuery"})), *grants)))
+    sources = Sources(caller, [cluster.within(EVERYTHING) for cluster in clusters])
+    return (await execute(query, sources, Budget(), datetime.now(UTC), DEFAULT_ROWS)).rows
+
+
+PARTS = {
+    "of each cluster": {"resources": Resources(nodes=frozenset({"pve01", "pve"}))},
+    "of the clusters": {"clusters": frozenset({"home-lab"})},
+}
+FROM_GUESTS = {"from": "guests", "select": ["cluster", "vmid", "name", "node.node"]}
+WITH_GUESTS = {
+    "from": "nodes",
+    "select": ["cluster", "node", "cpu_usage"],
+    "where": {"field": "guests", "operator": "EXISTS"},
+}
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+@pytest.mark.parametrize("queries", [(FROM_GUESTS, WITH_GUESTS), (WITH_GUESTS, FROM_GUESTS)])
+async def test_queries_of_other_keys_change_no_answer(clusters, part, queries):
+    own, others = queries
+    names = ("ListVms", "ListNodes")
+    for narrow, other in (names, names[::-1]):
+        grants, crossed = (
+            [Grant(frozenset({name}), **(part if name == narrowed else {})) for name in names]
+            for narrowed in (narrow, other)
+        )
+        for cluster in clusters:
+            cluster.inventory.invalidate()
+        before = await answer(clusters, grants, own)
+        await answer(clusters, crossed, others)
+        assert await answer(clusters, grants, own) == before

@@ -25,6 +25,7 @@ async def refused_masked(cluster, keys, visible):
         keys,
         visible,
         lambda view, some: fanout.each(view, some, refuse, LoadRequest(), "content of storage"),
+        LoadRequest(),
     )
 
 

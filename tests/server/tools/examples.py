@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.storage import Volume
+from proxmox_client.emulator.state.task import Task
 
 Arguments = Mapping[str, Any]
 
@@ -26,24 +27,23 @@ class Place:
     backups: str
     moved_vmid: int
     target_node: str
-    disks: str
+    disks: str  # another storage for disks of `vmid`
 
 
 HOME_LAB: Final = Place(
     "home-lab", "pve", 101, 102, "pre-zigbee", "local", "nas-backup", 101, "pve", "local-lvm"
 )
 PROD: Final = Place(
-    "prod", "pve01", 101, 102, "before-pg16", "local", "pbs-main", 101, "pve02", "ceph-vm"
+    "prod", "pve01", 101, 102, "before-pg16", "local", "pbs-main", 101, "pve02", "local-zfs"
 )
-GENERATED: Final = Place(
-    "lab", "pve1", 100, 101, "before", "local", "shared", 100, "pve2", "shared"
-)
+GENERATED: Final = Place("lab", "pve1", 100, 101, "before", "local", "shared", 100, "pve2", "local")
 
 
 def examples(place: Place) -> dict[str, Arguments]:
     """Return the arguments of a call of every tool; a sequence of writes in an order that works.
 
-    Deletions are about the volumes of `add_old_volumes`. The task of GetTask does not exist.
+    Deletions are about the volumes of `add_old_volumes`, StopTask about the task of
+    `running_task`, where it was added. The task of GetTask does not exist; no guest is locked.
     """
     cluster = {"cluster_name": place.cluster}
     guest = {**cluster, "vmid": place.vmid}
@@ -71,6 +71,9 @@ def examples(place: Place) -> dict[str, Arguments]:
             "target_node": place.target_node,
             "online": True,
         },
+        "UpdateVmConfig": {**guest, "description": "New notes", "options": ["onboot=0"]},
+        "ResizeVmDisk": {**guest, "disk": "scsi0", "size": "+1G"},
+        "MoveVmDisk": {**guest, "disk": "scsi0", "target_storage": place.disks},
         "CloneVm": {**cluster, "source": str(place.vmid), "name": "copy-1"},
         "CreateVm": {**node, "storage": place.disks, "name": "new-1"},
         "CreateContainer": {
@@ -89,6 +92,8 @@ def examples(place: Place) -> dict[str, Arguments]:
         "ListChanges": cluster,
         "GetLog": node,
         "GetTask": {**cluster, "upid": upid},
+        "StopTask": {**cluster, "upid": running_task(place).upid},
+        "UnlockVm": guest,
         "ListNodeDisks": cluster,
         "ListStorage": cluster,
         "ListStorageRrdData": cluster,
@@ -119,7 +124,8 @@ def examples(place: Place) -> dict[str, Arguments]:
 
 
 def add_old_volumes(state: ClusterState, place: Place) -> None:
-    """Add the volumes that the examples delete, and a container template."""
+    """Add what the examples delete and stop: volumes and a task; and a container template."""
+    add_running_task(state, place)
     for name, content in (
         ("backup/old.vma.zst", "backup"),
         ("iso/old.iso", "iso"),
@@ -128,3 +134,14 @@ def add_old_volumes(state: ClusterState, place: Place) -> None:
     ):
         volume = Volume(f"{place.storage}:{name}", content, "raw", 2**20, int(state.now))
         state.storages[place.storage].put(place.node, volume)
+
+
+def running_task(place: Place) -> Task:
+    """Return the task that the example of StopTask stops; it runs until then."""
+    return Task(place.node, 0x1001, 0x1001, 0x6B02AC99, "vzdump", str(place.vmid), "root@pam")
+
+
+def add_running_task(state: ClusterState, place: Place) -> None:
+    """Add the task of `running_task`."""
+    task = running_task(place)
+    state.tasks[task.upid] = task

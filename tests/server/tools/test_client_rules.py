@@ -200,13 +200,10 @@ def test_claude_code_does_not_cut_the_instructions(caller):
 
 def test_the_instructions_name_what_no_tool_does():
     writer = CALLERS["Operator"]
-    missing = (
-        "No tool here can reconfigure, resize, restore, delete, unlock guests, move "
-        "disks, evacuate nodes, stop tasks, open consoles: say so."
-    )
+    missing = "No tool here can restore, delete guests, evacuate nodes, open consoles: say so."
     assert missing in instructions(tools(), writer)
-    with_resize = {**tools(), "ResizeVmDisk": tools()["MigrateVm"]}
-    assert "can reconfigure, restore" in instructions(with_resize, writer)
+    with_restore = {**tools(), "RestoreBackup": tools()["MigrateVm"]}
+    assert "can delete guests, evacuate" in instructions(with_restore, writer)
     assert "No tool here" not in instructions(tools(), CALLERS["Read-only"])
 
 

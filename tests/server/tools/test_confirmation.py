@@ -5,7 +5,7 @@ import pytest
 from pvemcp_server.mcp.elicitation import Decision
 from pvemcp_server.toolkit.registry import tools
 
-from .examples import PROD, add_old_volumes, examples
+from .examples import PROD, add_old_volumes, add_running_task, examples
 
 pytestmark = pytest.mark.anyio
 
@@ -19,7 +19,12 @@ LOSING = [
     ("ChangeVmState", {**CLUSTER, "vmid": 105, "action": "Reset"}),
     ("BackupVm", {**CLUSTER, "vmid": 105, "storage": "pbs-main", "mode": "stop"}),
     ("MigrateVm", {**CONTAINER, "target_node": "pve02", "online": True}),
+    ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "unset": ["net0"]}),
+    ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "vlan": 7}),
+    ("UpdateVmConfig", {**CONTAINER, "ip": "10.0.0.5/24"}),
+    ("StopTask", EXAMPLES["StopTask"]),
 ]
+BY_ROOT = {"UnlockVm"}  # asked about where the account is root@pam: guests/test_locks.py
 HARMLESS = [
     ("ChangeVmState", {**CLUSTER, "vmid": 105, "action": "Shutdown"}),
     ("ChangeVmState", {**CLUSTER, "vmid": 105, "action": "Reboot"}),
@@ -30,6 +35,10 @@ HARMLESS = [
     ("MigrateVm", {**CLUSTER, "vmid": 105, "target_node": "pve02", "online": True}),
     ("CreateVmSnapshot", EXAMPLES["CreateVmSnapshot"]),
     *((name, EXAMPLES[name]) for name in ("CloneVm", "CreateVm", "CreateContainer")),
+    ("ResizeVmDisk", EXAMPLES["ResizeVmDisk"]),
+    ("MoveVmDisk", EXAMPLES["MoveVmDisk"]),
+    ("UpdateVmConfig", EXAMPLES["UpdateVmConfig"]),
+    ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "cores": 8, "tags": ["+blue"]}),
 ]
 DESTROYING = [(name, EXAMPLES[name]) for name, tool in WRITES.items() if tool.effect == "destroy"]
 ALL_LOSING = pytest.mark.parametrize(("name", "arguments"), LOSING + DESTROYING)
@@ -38,6 +47,7 @@ ALL_LOSING = pytest.mark.parametrize(("name", "arguments"), LOSING + DESTROYING)
 @pytest.fixture
 def client(demo_client):
     add_old_volumes(demo_client["prod"].emulated.state, PROD)
+    add_running_task(demo_client["prod"].emulated.state, PROD)
     return demo_client
 
 
@@ -47,7 +57,7 @@ def sent(client):
 
 def test_every_write_is_covered():
     named = {name for name, _ in LOSING + HARMLESS + DESTROYING}
-    assert WRITES.keys() - named == {"DownloadIso"}
+    assert WRITES.keys() - named == {"DownloadIso"} | BY_ROOT
 
 
 @ALL_LOSING
@@ -97,7 +107,7 @@ async def test_a_call_that_loses_nothing_is_not_asked_about(client, name, argume
 
 def test_the_hint_is_set_on_tools_that_may_lose_data():
     destructive = {name for name, tool in tools().items() if tool.annotations["destructiveHint"]}
-    assert destructive == {name for name, _ in LOSING + DESTROYING}
+    assert destructive == {name for name, _ in LOSING + DESTROYING} | BY_ROOT
 
 
 async def test_no_argument_pushes_a_loss_or_a_disclosure_out_of_the_question(client):

@@ -16,7 +16,11 @@ WRITES = {
     "RollbackVmSnapshot": {"snapshot_name": "release-4-3"},
     "BackupVm": {"storage": "nfs-archive"},
     "MigrateVm": {"target_node": "pve02", "online": True},
+    "UpdateVmConfig": {"description": "new"},
+    "ResizeVmDisk": {"disk": "scsi0", "size": "+1G"},
+    "MoveVmDisk": {"disk": "scsi0", "target_storage": "local-zfs"},
     "CloneVm": {"source": str(VMID), "name": "copy"},
+    "UnlockVm": {},
 }
 
 

@@ -22,6 +22,8 @@ WRITES = {
     "MigrateVm": (MOVE, "pve02 has "),
     "BackupVm": ({"vmid": 200, "storage": "nfs-archive"}, "nfs-archive on pve02 has "),
     "CreateVmSnapshot": (examples(EXAMPLES)["CreateVmSnapshot"], "ceph-vm on pve01 has "),
+    "ResizeVmDisk": (examples(EXAMPLES)["ResizeVmDisk"], "ceph-vm on pve01 has "),
+    "MoveVmDisk": (examples(EXAMPLES)["MoveVmDisk"], "local-zfs on pve01 has "),
     "DownloadIso": (examples(EXAMPLES)["DownloadIso"], " on pve01 has "),
 }
 GIB = 1 << 30
@@ -121,3 +123,11 @@ async def test_a_start_says_whether_the_node_has_memory(open_client):
         assert text.startswith("pve01 has ")
         stop = await client("ChangeVmState", **PROD, vmid=105, action="Stop")
         assert "room" not in stop.data
+
+
+async def test_a_thick_storage_without_room_is_refused(tool_client):
+    full = changed("storage", "ceph-vm", disk=95 * GIB, maxdisk=100 * GIB, plugintype="lvm")
+    call = {**PROD, "vmid": 105, "disk": "scsi0", "size": "+10G"}
+    with altered(tool_client["prod"], RESOURCES, full):
+        error = await tool_client.refused("ResizeVmDisk", **call)
+    assert "ceph-vm has 5.0 GiB free, and takes 10.0 GiB more at once" in error

@@ -106,6 +106,7 @@ PLACES = [
         )
     ),
     ("BackupVm", {"vmid": 105}, {"storage": ("pbs-main", "nothing")}),
+    ("MoveVmDisk", {"vmid": 105, "disk": "scsi0"}, {"target_storage": ("local-zfs", "nothing")}),
     ("DownloadIso", examples(PLACE)["DownloadIso"], {"node": ("pve01", "pve77")}),
     ("DownloadIso", examples(PLACE)["DownloadIso"], {"storage": ("nfs-iso", "nothing")}),
     *(
@@ -344,6 +345,84 @@ async def test_a_made_up_task_shows_nothing_of_its_node(demo_client, tool, node)
     upid = f"UPID:{node}:00001000:00001000:6B02AC99:vzdump:105:root@pam:"
     error = await demo_client.scoped(ONE_GUEST).refused(tool, **PROD, upid=upid)
     assert error == f"No task '{upid}' on prod."
+
+
+@pytest.mark.parametrize("tool", ["GetTask", "GetLog"])
+async def test_a_made_up_task_shows_nothing_of_a_node_that_fails(demo_client, tool):
+    upid = "UPID:pve02:00001000:00001000:6B02AC99:vzdump:105:root@pam:"
+    demo_client["prod"].emulated.fault("error", path="/nodes/pve02/", message="stuck")
+    assert "stuck" in await demo_client.refused(tool, **PROD, upid=upid)
+    error = await demo_client.scoped(ONE_GUEST).refused(tool, **PROD, upid=upid)
+    assert error == f"No task '{upid}' on prod."
+
+
+# Tables that may have rows of a visible guest on any node or storage
+ANYWHERE = {
+    ("node", "pve05", "pve77"): ("tasks", "changes", "backups", "storage_content"),
+    ("storage", "nfs-iso", "nowhere"): ("storage_content",),
+    ("storage", "nfs-archive", "nowhere"): ("backups", "storage_content"),
+}
+
+
+@pytest.mark.parametrize("place", ANYWHERE, ids="-".join)
+async def test_a_place_named_in_a_query_is_answered_like_an_absent_one(
+    demo_client, new_token, with_token, place
+):
+    emulated = demo_client["prod"].emulated
+    emulated.fail_storage("nfs-iso", nodes=list(emulated.state.nodes))
+    emulated.fail_storage("nfs-archive", nodes=list(emulated.state.nodes))
+    assert not emulated.state.nodes["pve05"].online
+    poor = await with_token(demo_client, "prod", new_token(emulated, ("/", "PVEAuditor")))
+    field, *names = place
+    for scoped in (demo_client.scoped(ONE_GUEST), poor.scoped(ONE_GUEST)):
+        for table in ANYWHERE[place]:
+            answers = []
+            for name in names:
+                where = {"field": field, "operator": "=", "value": name}
+                query = {"from": table, "select": [field], "where": where}
+                answer = await scoped("ExecuteQuery", **PROD, query=query)
+                answers.append((answer.text, answer.notes.replace(name, "…")))
+            assert answers[0] == answers[1], table
+
+
+@pytest.mark.parametrize("table", ["storage_content", "backup_coverage"])
+async def test_no_note_on_privileges_names_a_hidden_storage(
+    demo_client, new_token, with_token, table
+):
+    token = new_token(demo_client["prod"].emulated, ("/", "PVEAuditor"))
+    poor = await with_token(demo_client, "prod", token)
+    names = demo_client["prod"].emulated.state.storages
+    query = {"from": table, "select": ["COUNT(*) as n"] if table != "backup_coverage" else "*"}
+    notes = (await poor("ExecuteQuery", **PROD, query=query)).notes
+    assert "lists no backups on local, nfs-archive, pbs-main" in notes
+    notes = (await poor.scoped(ONE_GUEST)("ExecuteQuery", **PROD, query=query)).notes
+    assert "lists no backups on some storages" in notes
+    assert not [name for name in names if f" {name}" in notes]
+
+
+async def test_hidden_tasks_change_no_note(demo_client):
+    state = demo_client["prod"].emulated.state
+    scoped = demo_client.scoped(Resources(nodes=frozenset({"pve02"})))
+    call = {**PROD, "vmid": 101, "type": "qmtemplate"}
+    before = await scoped("ListTasks", **call)
+    now = int(state.now)
+    state.add_task("pve01", "qmtemplate", "101", "root@pam", now - 100).finish("OK", now - 50)
+    assert await scoped("ListTasks", **call) == before
+    assert (await demo_client("ListTasks", **call)).data
+
+
+async def test_a_deletion_does_not_name_the_protected_tag_of_a_hidden_guest(demo_client):
+    state = demo_client["prod"].emulated.state
+    volid = "ceph-vm:vm-101-disk-9"
+    state.storages["ceph-vm"].put("pve01", Volume(volid, "images", "raw", 1, 1, 101))
+    state.guests[101].config["tags"] = "crown-jewel"
+    state.guests[101].touch()
+    demo_client.change(protected_tags=["crown-jewel"])
+    place = {**PROD, "node": "pve01", "storage": "ceph-vm", "volid": volid}
+    assert "its tag crown-jewel" in await demo_client.refused("DeleteStorageContent", **place)
+    scoped = demo_client.scoped(Resources(storages=frozenset({"ceph-vm"})))
+    error = await scoped.refused("DeleteStorageContent", **place)
+    assert error == f"{volid} belongs to a protected guest."
 
 
 async def test_a_deletion_shows_nothing_of_a_hidden_owner(demo_client):

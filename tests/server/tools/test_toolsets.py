@@ -1,5 +1,7 @@
 """Toolsets: rare tools that a key lists, and may call, only if it has their set."""
 
+from itertools import chain
+
 import pytest
 
 from pvemcp_server.access.model import ANY, NAMED_ONLY, READS, Caller, Grant, Role, Toolset
@@ -56,12 +58,9 @@ async def test_explain_access_shows_what_a_toolset_would_add():
     client = ToolClient(FakeClusters(), toolsets=frozenset({Toolset.API}))
     access = (await client("ExplainAccess")).data
     missing = {
-        each: [name for name, tool in tools().items() if tool.toolset is each]
-        for each in Toolset
-        if each is not Toolset.API
+        str(toolset): [name for name, tool in tools().items() if tool.toolset is toolset]
+        for toolset in set(Toolset) - {Toolset.API}
     }
     assert access["missing_toolsets"] == missing
     assert access["not_granted"] == []
-    assert {*access["tools"], *(name for names in missing.values() for name in names)} == set(
-        tools()
-    )
+    assert {*access["tools"], *chain(*missing.values())} == set(tools())

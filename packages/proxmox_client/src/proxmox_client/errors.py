@@ -10,6 +10,7 @@
     * NotFound           the object does not exist (usually a 500)
     * BadParameters      400: parameters are rejected; names them
     * Conflict           the object is locked, exists already or is in the wrong state
+      * OutdatedDigest   the configuration is not the one that the write was made for
     * NodeUnreachable    595 to 599: the host could not reach the node
     * MethodMissing      501: this version of Proxmox VE has no such method
     * NoQuorum           the cluster lacks quorum, so nothing can be written
@@ -89,6 +90,10 @@ class BadParameters(ResponseError):
 
 class Conflict(ResponseError):
     """The object is locked, exists already or is in the wrong state."""
+
+
+class OutdatedDigest(Conflict):
+    """The configuration changed since its digest was read; nothing was written."""
 
 
 class NodeUnreachable(ResponseError):

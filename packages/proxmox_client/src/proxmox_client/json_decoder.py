@@ -25,6 +25,11 @@ _IDENTIFYING: Final = (
     *("devpath", "rule", "storage", "node", "backup-id", "store", "ns"),
 )
 _PLACE: Final = re.compile(r"`\$\.(?P<member>[^.`\[]+)")
+_ESCAPED: Final = re.compile(
+    r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    r"|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+"""Escapes of backslashes and surrogate pairs, and halves of pairs, which are no text."""
 _SEPARATORS: Final = re.compile(r"[,;\s]+")
 _left_out: ContextVar[list[str] | None] = ContextVar("proxmox_client_left_out", default=None)
 
@@ -140,7 +145,7 @@ def _json(body: bytes) -> Any:
     """Return the content of a body; raise ValueError that says what is there instead of JSON."""
     try:
         return json.loads(
-            body.decode(errors="replace"),
+            _ESCAPED.sub(_whole_characters, body.decode(errors="replace")),
             parse_constant=_no_value,
             parse_float=_finite,
             parse_int=_bounded,
@@ -148,6 +153,11 @@ def _json(body: bytes) -> Any:
     except ValueError:
         kind = "a web page" if body.lstrip().startswith(b"<") else "no JSON"
         raise ValueError(f"it is {kind}, so it is not Proxmox VE that answered") from None
+
+
+def _whole_characters(escaped: re.Match[str]) -> str:
+    """Return the escape; the replacement character for half of a surrogate pair."""
+    return "\ufffd" if escaped["half"] else escaped[0]
 
 
 def convert(value: object, answer: type[T]) -> T:

@@ -18,6 +18,7 @@ from proxmox_client.errors import (
     NodeUnreachable,
     NoQuorum,
     NotFound,
+    OutdatedDigest,
     ResponseError,
     Unauthenticated,
     UnexpectedAnswer,
@@ -39,10 +40,8 @@ _ERRORS_BY_TEXT: tuple[tuple[re.Pattern[str], type[ResponseError]], ...] = tuple
         (r"does ?n[o']t exist|no such|not found|hostname lookup .* failed", NotFound),
         (r"unable to find|binary not installed|not defined", NotFound),
         (r"is locked|can't lock|got (lock )?timeout|lock request timeout", Conflict),
-        (
-            r"not running|is running|running VM|checksum mismatch|agent configured|is not empty",
-            Conflict,
-        ),
+        (r"checksum mismatch|detected modified configuration", OutdatedDigest),
+        (r"not running|is running|running VM|agent configured|is not empty", Conflict),
         (r"protection mode|refusing to", Conflict),
     )
 )

@@ -13,6 +13,8 @@ from proxmox_client.emulator.routes import logs as emulated_logs
 from proxmox_client.emulator.state.node import LogEntry
 from pvemcp_server.access.model import Resources
 from pvemcp_server.audit.log_secrets import mask_line
+from pvemcp_server.query.turns import has_turn
+from pvemcp_server.tools import api
 from pvemcp_server.tools.nodes import logs
 from pvemcp_server.tools.nodes.logs import SEARCHED, _parse, _zone
 
@@ -256,9 +258,10 @@ async def test_every_version_has_both_kinds_of_log(tool_client, cluster):
         (logs, "GetLog", NODE),
         (logs, "GetLog", {**PROD, "vmid": 101}),
         (logs, "GetLog", {**PROD, "upid": None}),
+        (api, "CallApi", {**PROD, "path": "/cluster/resources"}),
         (cluster_log_module, "ListChanges", PROD),
     ],
-    ids=["node", "guest", "task", "cluster"],
+    ids=["node", "guest", "task", "raw answer", "cluster"],
 )
 async def test_long_lines_do_not_keep_other_calls_waiting(
     tool_client, monkeypatch, module, tool, arguments
@@ -266,13 +269,16 @@ async def test_long_lines_do_not_keep_other_calls_waiting(
     if "upid" in arguments:
         tasks = await tool_client("ListTasks", **PROD, status="error", limit=1)
         arguments = {**arguments, "upid": tasks.data[0]["upid"]}
-    threads = set()
+    threads, turns = set(), set()
 
     def masked(line):
         threads.add(current_thread())
+        turns.add(has_turn("k"))
         return mask_line(line)
 
     monkeypatch.setattr(module, "mask_line", masked)
     await tool_client(tool, **arguments)
     assert threads
     assert main_thread() not in threads
+    # the lines of the cluster's log are few; of all else a key uses one thread at a time
+    assert turns == {module is not cluster_log_module}

@@ -123,6 +123,8 @@ class Question:
     """What the answer says that it does not have."""
     no_tool: tuple[str, ...] = ()
     """Tools that would do it and do not exist yet."""
+    toolsets: frozenset[str] = frozenset()
+    """Those that the key needs for its calls; a new key has none."""
     writes: bool = False
 
 

@@ -26,8 +26,6 @@ def no_tool(id_, words, name, phrase):
 no_tool("B18", "Evacuate pve02", "EvacuateNode", "evacuate nodes")
 no_tool("B38", "Move the disk of db-primary to local-zfs", "MoveVmDisk", "move disks")
 no_tool("B39", "Give 106 4 GB more memory", "UpdateVmConfig", "reconfigure")
-no_tool("B50", "Stop the running task", "StopTask", "stop tasks")
-no_tool("B51", "Unlock VM 118", "UnlockVm", "unlock")
 no_tool("B58", "Open a console on web-03", "OpenConsole", "open consoles")
 
 
@@ -125,6 +123,34 @@ def reboot_a_container(demo, found, done):
     yield found.column("cluster", "vmid"), [("home-lab", guest.vmid)]
     yield done.failed, False
     yield guest.running and guest.uptime(demo.now) < 3600, True
+
+
+@question(
+    "B50",
+    "Stop the running task",
+    query("tasks", "upid", "type", "id", where=[("outcome", "=", "running")], cluster_name="prod"),
+    lambda found: [
+        call("StopTask", cluster_name="prod", upid=upid) for upid in found.column("upid")
+    ],
+    toolsets=frozenset({"tasks"}),
+    writes=True,
+)
+def stop_what_runs(demo, found, *done):
+    yield len(done), len(found.data)
+    yield {u for u in found.column("upid") if demo.prod.tasks[u].running}, set()
+
+
+@question(
+    "B51",
+    "Unlock VM 118",
+    call("UnlockVm", cluster_name="prod", vmid=118),
+    toolsets=frozenset({"tasks"}),
+    calls=1,
+    writes=True,
+)
+def unlock_a_guest(demo, done):
+    yield (done.failed, done.text.endswith("on prod is not locked.")), (True, True)
+    yield demo.prod.guests[118].lock, ""
 
 
 @question(

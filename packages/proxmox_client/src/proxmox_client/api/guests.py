@@ -157,6 +157,17 @@ class Guest(Generic[C]):
         path = self._path("pending")
         return BothConfigs(*(converted(path, options, self._config.of) for options in both))
 
+    async def resize_disk(self, disk: str, size: str, *, digest: str | None = None) -> Task:
+        """PUT …/resize. Needs VM.Config.Disk, and Datastore.AllocateSpace on its storage.
+
+        `size` is absolute, or begins with `+`: `64G`, `+10G`. A disk cannot shrink.
+
+        Source: PVE/API2/Qemu.pm, PVE/API2/LXC.pm.
+        """
+        parameters: Parameters = {"disk": disk, "size": size, "digest": digest}
+        path = self._path("resize")
+        return self._task(await self._transport.put(path, **parameters))
+
     async def _require_no_options(self) -> None:
         """Raise UnexpectedAnswer unless the guest has no options, as after a failed restore.
 

@@ -83,6 +83,23 @@ class Lxc(Guest[LxcConfig]):
         }
         return self._task(await self._transport.post(self._path("migrate"), **parameters))
 
+    async def move_disk(
+        self, disk: str, storage: str, *, delete: bool | None = None, digest: str | None = None
+    ) -> Task:
+        """POST …/move_volume. Needs VM.Config.Disk, and Datastore.AllocateSpace on the storage.
+
+        The container has to be stopped. Without `delete` the old volume becomes unused.
+
+        Source: PVE/API2/LXC.pm.
+        """
+        parameters: Parameters = {
+            "volume": disk,
+            "storage": storage,
+            "delete": delete,
+            "digest": digest,
+        }
+        return self._task(await self._transport.post(self._path("move_volume"), **parameters))
+
     async def interfaces(self) -> list[ContainerInterface]:
         """GET …/interfaces. Needs VM.Audit, and a running container.
 

@@ -104,6 +104,33 @@ class Qemu(Guest[QemuConfig]):
         }
         return self._task(await self._transport.post(self._path("migrate"), **parameters))
 
+    async def move_disk(
+        self, disk: str, storage: str, *, delete: bool | None = None, digest: str | None = None
+    ) -> Task:
+        """POST …/move_disk. Needs VM.Config.Disk, and Datastore.AllocateSpace on the storage.
+
+        Without `delete` the old volume becomes unused.
+
+        Source: PVE/API2/Qemu.pm.
+        """
+        parameters: Parameters = {
+            "disk": disk,
+            "storage": storage,
+            "delete": delete,
+            "digest": digest,
+        }
+        return self._task(await self._transport.post(self._path("move_disk"), **parameters))
+
+    async def unlock(self, *, digest: str | None = None) -> None:
+        """PUT …/config, to remove the lock. Needs VM.Config.Options, as root@pam without a token.
+
+        With `digest`, a configuration that changed since it was read is refused.
+
+        Source: PVE/API2/Qemu.pm.
+        """
+        parameters: Parameters = {"delete": "lock", "skiplock": True, "digest": digest}
+        await self._transport.put(self._path("config"), **parameters)
+
     async def agent_ping(self) -> None:
         """POST …/agent/ping. Needs VM.GuestAgent.Audit (VM.Monitor until 8.4).
 

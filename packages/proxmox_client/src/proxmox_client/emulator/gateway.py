@@ -100,6 +100,8 @@ class Gateway:
                 body=request.body,
                 headers=request.headers,
             )
+            if api_request.get("skiplock") and not principal.is_root:
+                raise api_request.invalid(skiplock="Only root may use this option.")
             return await self._handle(endpoint, api_request)
 
         if node is self._node:

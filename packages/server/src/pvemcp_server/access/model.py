@@ -30,6 +30,7 @@ class Toolset(StrEnum):
         return member
 
     API = "api", "read what no other tool shows, by any GET of Proxmox's API"
+    MAINTENANCE = "maintenance", "grow and move disks, stop tasks, unlock guests"
     CONTENT = "content", "download and delete ISO images, delete other files of storages"
     CREATE = "create", "create VMs and containers without a guest to clone"
 

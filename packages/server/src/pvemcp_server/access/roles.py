@@ -24,6 +24,8 @@ OPERATOR_TOOLS: Final = frozenset(
         "MigrateVm",
         "BackupVm",
         "CloneVm",
+        "StopTask",
+        "UnlockVm",
     }
 )
 
@@ -31,7 +33,7 @@ BUILT_IN: Final = (
     (READ_ONLY, "Reads everything and changes nothing.", Grant(frozenset({READS}))),
     (
         OPERATOR,
-        "Reads all; starts, stops, moves, clones, backs up guests; makes, rolls back snapshots.",
+        "Reads all; runs, moves, clones, backs up, unlocks guests; handles snapshots; stops tasks.",
         Grant(OPERATOR_TOOLS),
     ),
     (ADMINISTRATOR, "Every tool on every cluster.", Grant(frozenset({ANY}))),

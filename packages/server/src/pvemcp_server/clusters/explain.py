@@ -59,6 +59,11 @@ def _refusal(error: pve.ResponseError, account: str, grants: Grants | None) -> s
             )
         case pve.NodeUnreachable():
             return _unreachable_node(error)
+        case pve.OutdatedDigest():
+            return (
+                "The configuration changed between the plan and the write, so nothing was written "
+                f"({reason_of(error)}). Repeat the call: it plans from what is configured by then."
+            )
         case _:
             return f"{reason_of(error)}.{_on_lock(error.message)}"
 

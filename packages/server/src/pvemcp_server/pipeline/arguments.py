@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from pvemcp_server.errors import MOST_WRONG, BadArgument, folded, nearest
 from pvemcp_server.query.json_text import decoded, is_absent
-from pvemcp_server.toolkit.arguments import Absent, AlsoNamed, Clamp, Rule, Words
+from pvemcp_server.toolkit.arguments import Absent, AlsoNamed, Clamp, Rule, Whole, Words
 from pvemcp_server.toolkit.registry import Tool
 
 E = TypeVar("E")
@@ -71,6 +71,7 @@ class _Declared:
     choices: Mapping[str, Any]  # by folded name; empty for free values
     absent: frozenset[str]  # words that stand for no value, folded
     clamp: Clamp | None
+    whole: bool = False  # entries of a list are not split
     also_named: str = ""
 
     def is_absent(self, value: Any) -> bool:
@@ -90,6 +91,8 @@ class _Declared:
             return self._choice(value)
         value = decoded(value)
         entries = value if isinstance(value, list) else [value]
+        if self.whole:
+            return entries
         return [self._choice(part) for entry in entries for part in _parts_of(entry)]
 
     def _choice(self, value: Any) -> Any:
@@ -121,6 +124,7 @@ def _declaration(field: FieldInfo) -> _Declared:
         choices={folded(value): value for value in values} | _words(field),
         absent=frozenset(folded(word) for extra in _all(field, Absent) for word in extra.words),
         clamp=next(_all(field, Clamp), None),
+        whole=any(_all(field, Whole)),
         also_named=next((extra.name for extra in _all(field, AlsoNamed)), ""),
     )
 

@@ -281,7 +281,8 @@ class Pipeline:
     ) -> Document:
         """Preview the plan, or confirm it, record the intent, and only then change anything."""
         if call.dry_run:
-            await note_missing_privileges(plan.cluster, *tool.needs, so="will refuse this")
+            required = tool.needs if plan.needs is None else plan.needs
+            await note_missing_privileges(plan.cluster, *required, so="will refuse this")
             return plan.preview()
         if tool.effect is Effect.DESTROY or plan.needs_consent:
             planned = PlannedCall(

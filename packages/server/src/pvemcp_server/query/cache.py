@@ -1,7 +1,7 @@
 """Cache of databases loaded from the inventory: the next query finds its rows loaded."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 from weakref import ref
@@ -20,28 +20,34 @@ class _Entry:
 
 @dataclass(frozen=True)
 class DatabaseCache:
-    """One slot of the cache: the database of some tables, made of these inventory views.
+    """One slot of the cache: the database of some tables, each made of its inventory views.
 
-    The entry is stored in the `derived` mapping of the first view. A view belongs to one cluster,
-    one Proxmox account and one scope, and so does the entry: another caller never gets it. When an
-    inventory is renewed, its old view is dropped, and the database with it; if only another view
-    was renewed, the identity check in `_entry` rejects the entry. So there is no expiry here.
+    A view belongs to one cluster, one Proxmox account and one scope. A caller may have different
+    scopes for two tables, so the slot names the table and the cluster of each view: two callers
+    whose scopes are the same ones, but for the other table, must not share a database.
+
+    The entry is stored in the `derived` mapping of the first view. When an inventory is renewed,
+    its old view is dropped, and the database with it; if only another view was renewed, the
+    identity check in `_entry` rejects the entry. So there is no expiry here.
     """
 
-    slot: tuple[str, tuple[str, ...], tuple[str, ...]]
+    slot: tuple[str, tuple[tuple[str, str], ...]]  # table and cluster of each view
     views: tuple[InventoryView, ...]
 
     @classmethod
-    async def open(cls, clusters: Sequence[Cluster], tables: Iterable[str]) -> Self | None:
-        """Return the slot for these tables; None when a cluster does not answer."""
+    async def open(cls, clusters: Mapping[str, Mapping[str, Cluster]]) -> Self | None:
+        """Return the slot for these clusters by table; None when one does not answer."""
+        read = {
+            (table, name): c for table, by_name in clusters.items() for name, c in by_name.items()
+        }
+        places = sorted(read)  # whatever the order of the query's tables
         answers = await asyncio.gather(
-            *(outcome_of(each.inventory_view(), f"cluster {each.name}") for each in clusters)
+            *(outcome_of(read[at].inventory_view(), f"cluster {at[1]}") for at in places)
         )
         views = tuple(answer for answer in answers if isinstance(answer, InventoryView))
         if not views or len(views) < len(answers):
             return None
-        slot = ("database", tuple(sorted(tables)), tuple(cluster.name for cluster in clusters))
-        return cls(slot, views)
+        return cls(("database", tuple(places)), views)
 
     def get(self, required: Mapping[str, RequiredColumns]) -> Database | None:
         """Return the cached database if it has all the required columns."""

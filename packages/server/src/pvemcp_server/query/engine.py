@@ -32,6 +32,7 @@ SECONDS: Final = 0.25  # that a query may take
 MAX_PAGES: Final = 65_536  # of 4 KiB in one database
 MAX_HEAP: Final = 512 << 20  # bytes, for all of SQLite in this process
 _CLOCK_INTERVAL: Final = 20_000  # instructions of SQLite's machine, about a millisecond
+_LARGEST_UNSIGNED: Final = 2**64 - 1
 _USUAL_TEXT: Final = 200  # characters; to search a longer one is one slow instruction
 _ROWS_PER_INSERT: Final = 50
 
@@ -232,11 +233,22 @@ def _stored_columns(field: Field, cells: Cells) -> list[Cells]:
             return [stored, list(map(_searchable, cells))]
         case Kind.TIME:
             return [[None if time is None else int(time.timestamp()) for time in cells]]
-        case Kind.INTEGER if max(filter(None, cells), default=0) > LARGEST:
-            # unsigned 64-bit counters of Proxmox, where SQLite has signed ones
-            return [[float(n) if n is not None and abs(n) > LARGEST else n for n in cells]]
+        case Kind.INTEGER:
+            known = [number for number in cells if number is not None]
+            fits = not known or -LARGEST <= min(known) <= max(known) <= LARGEST
+            return [cells if fits else [_storable(number) for number in cells]]
         case _:
             return [cells]
+
+
+def _storable(number: int | None) -> int | float | None:
+    """Return a number that SQLite can hold; None for one that no unsigned 64-bit counter has.
+
+    Those counters of Proxmox are rounded, where SQLite has signed ones.
+    """
+    if number is None or abs(number) <= LARGEST:
+        return number
+    return float(number) if 0 < number <= _LARGEST_UNSIGNED else None
 
 
 def _searchable(entries: Cells | None) -> str | None:

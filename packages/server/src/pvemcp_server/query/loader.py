@@ -121,8 +121,7 @@ class Loader:
 
     async def _cached(self, required: Mapping[str, RequiredColumns]) -> Database:
         """Return the database of these inventory views from the cache, or load it."""
-        views = [view for name in required for view in self._clusters(name).values()]
-        cache = await DatabaseCache.open(views, required)
+        cache = await DatabaseCache.open({name: self._clusters(name) for name in required})
         if cache and (database := cache.get(required)):
             return database
         required = cache.with_cached(required) if cache else required

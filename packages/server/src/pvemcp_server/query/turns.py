@@ -1,6 +1,7 @@
-"""Turns of keys: what takes long in the queries of one key runs in one thread at a time.
+"""Turns of keys: what takes long in the calls of one key runs in one thread at a time.
 
-The threads are those of the whole process: a key with many slow queries must leave them to others.
+Those are queries, and the masking of long logs and raw answers. The threads are those of the whole
+process: a key with many slow calls must leave them to others.
 """
 
 import asyncio

@@ -135,7 +135,7 @@ async def _backups(cluster: Cluster, request: LoadRequest) -> dict[int, list[Vol
         return {}
     everywhere = LoadRequest(vmids=request.vmids, budget=request.budget)
     listed = await listed_volumes(cluster, everywhere, _KINDS)
-    await note_hidden_volumes(cluster, _KINDS, listed)
+    await note_hidden_volumes(cluster, everywhere, _KINDS, listed)
     by_vmid: dict[int, list[Volume]] = defaultdict(list)
     for volume in (volume for some in listed.values() for volume in some):
         if volume.vmid is not None:

@@ -124,6 +124,7 @@ async def guests_of_jobs(
         list(named),
         lambda job_id: _is_visible(reach, named[job_id]),
         lambda view, some: fanout.each(view, some, resolve, request, "backup job"),
+        request,
     )
     return {**named, **resolved}
 

@@ -177,6 +177,7 @@ async def last_runs(
         nodes,
         reach.node,
         lambda view, nodes: fanout.each(view, nodes, list_tasks, request, "backup tasks of node"),
+        request,
     )
     # a task with an API token was started by a user, not by the scheduler
     tasks = {
@@ -253,6 +254,7 @@ async def _origins(
             batch,
             lambda upid: reach.node(tasks[upid].node),
             lambda view, upids: fanout.each(view, upids, read, request, "log of task"),
+            request,
         )
         origins |= {upid: origin for upid, origin in answers.items() if origin}
         unassigned = {upid for upid, origin in answers.items() if origin == StorageFailure("")}

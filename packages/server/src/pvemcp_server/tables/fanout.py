@@ -73,6 +73,7 @@ async def each_masked(
     keys: Sequence[K],
     visible: Callable[[K], bool],
     ask: Callable[[Cluster, Sequence[K]], Awaitable[dict[K, T]]],
+    request: LoadRequest,
 ) -> dict[K, T]:
     """Ask for all keys, also those hidden from the caller, whose failures are noted unnamed.
 
@@ -84,7 +85,7 @@ async def each_masked(
     if hidden:
         quiet = replace(cluster, notes=Notes())
         answers |= await ask(quiet, hidden)
-        if quiet.notes:
+        if quiet.notes and not await names_unknown_places(cluster, request):
             _note_hidden_part(cluster)
     return answers
 
@@ -125,7 +126,7 @@ async def all_nodes(cluster: Cluster, request: LoadRequest) -> list[str]:
     visible = (await cluster.inventory_view()).by_node
     every = await cluster.inventory.view()
     hidden = {name for name in every.by_node if request.wants_node(name) and name not in visible}
-    if hidden & every.offline_nodes:
+    if hidden & every.offline_nodes and not await names_unknown_places(cluster, request):
         _note_hidden_part(cluster)
     return await nodes(cluster, request) + sorted(hidden - every.offline_nodes)
 
@@ -149,6 +150,20 @@ async def storages(
         ):
             chosen.setdefault((storage.storage, "" if storage.shared else storage.node), storage)
     return sorted(chosen.values(), key=lambda storage: (storage.node, storage.storage))
+
+
+async def names_unknown_places(cluster: Cluster, request: LoadRequest) -> bool:
+    """Return whether the request names a node or storage that nothing visible names.
+
+    A note on the places behind such a request would confirm a guessed name.
+    """
+    if not request.nodes and not request.storages:
+        return False
+    view = await cluster.inventory_view()
+    places = (row.node for rows in (view.nodes, view.guests, view.storages) for row in rows)
+    nodes = {name.casefold() for name in places}
+    storages = {row.storage.casefold() for row in view.storages}
+    return not (request.nodes <= nodes and request.storages <= storages)
 
 
 def _note_hidden_part(cluster: Cluster) -> None:

@@ -1,6 +1,6 @@
 """Tasks that nodes ran."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, ClassVar, Final, Literal
@@ -9,7 +9,7 @@ from proxmox_client.api.tasks import TaskRow
 from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
-from pvemcp_server.tables.reach import of_task
+from pvemcp_server.tables.reach import Reach, of_task
 from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, made, table
 from pvemcp_server.tables.rows import Col, Row, Unit, moment, single
 
@@ -129,6 +129,7 @@ async def tasks(cluster: Cluster, request: LoadRequest) -> list[Task]:
         await fanout.all_nodes(cluster, request),
         visible.__contains__,
         lambda view, nodes: fanout.each(view, nodes, list_tasks, request, "tasks of node"),
+        request,
     )
     pairs = ((task, node) for node, answer in answers.items() for task in answer)
     rows = made(cluster, pairs, lambda pair: [task_row(*pair)])
@@ -139,9 +140,17 @@ async def tasks(cluster: Cluster, request: LoadRequest) -> list[Task]:
             f"Only the latest {limit} tasks of each node of {cluster.name} were looked at; "
             "filter by start_time, vmid, type or outcome to reach older ones."
         )
-    if request.since or not rows:
+    if request.since or not await _shows_any(cluster, rows):
         await _note_oldest(cluster, [node for node in answers if node in visible], request)
     return sorted(rows, key=lambda row: (row.start_time is not None, row.start_time), reverse=True)
+
+
+async def _shows_any(cluster: Cluster, rows: Sequence[Task]) -> bool:
+    """Return whether the caller may see any of the rows: hidden ones must change no note."""
+    if cluster.scope.everything:
+        return bool(rows)
+    reach = await Reach.of(cluster)
+    return any(of_task(reach, row) for row in rows)
 
 
 async def _note_oldest(cluster: Cluster, nodes: list[str], request: LoadRequest) -> None:

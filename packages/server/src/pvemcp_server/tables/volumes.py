@@ -178,7 +178,7 @@ async def storage_content(cluster: Cluster, request: LoadRequest) -> list[Conten
     """Volumes on storages: images, backups, ISOs, templates; on a shared storage there once."""
     kinds = KINDS & request.types or KINDS
     volumes = await listed_volumes(cluster, request, kinds)
-    await note_hidden_volumes(cluster, kinds, volumes)
+    await note_hidden_volumes(cluster, request, kinds, volumes)
     pairs = ((place, volume) for place, some in volumes.items() for volume in some)
     return made(cluster, pairs, lambda pair: [_content(*pair)])
 
@@ -200,6 +200,7 @@ async def listed_volumes(
         [(storage.storage, storage.node) for storage in storages],
         lambda place: reach.storage(*place),
         lambda view, some: fanout.each(view, some, list_content, request, "content of storage"),
+        request,
     )
 
 
@@ -230,25 +231,34 @@ def unsupported_content(
 
 async def note_hidden_volumes(
     cluster: Cluster,
+    request: LoadRequest,
     kinds: frozenset[StorageContentKind],
     volumes: Mapping[Place, Sequence[Volume]],
 ) -> None:
     """Note the kinds of volumes that Proxmox leaves out because the account lacks a privilege.
 
     Of each storage, only kinds without any row count: an account may see the disks of some guests.
+    Storages that are hidden from the caller are not named.
     """
     storages = (await cluster.inventory.view()).storages
+    reach = await Reach.of(cluster)
     places = {
         (storage.storage, storage.node): {kind for kind in kinds if storage.may_hold(kind)}
         for storage in storages
     }
+    if await fanout.names_unknown_places(cluster, request):
+        places = {place: accepted for place, accepted in places.items() if reach.storage(*place)}
     empty = {
         hidden: [
             place
             for place, accepted in places.items()
             if place in volumes
             and hidden.kinds & accepted
-            and not any(volume.content in hidden.kinds for volume in volumes[place])
+            and not any(
+                volume.content in hidden.kinds
+                and (reach.storage(*place) or reach.guest(volume.vmid))
+                for volume in volumes[place]
+            )
         ]
         for hidden in (_HIDDEN if storages else ())
     }
@@ -261,11 +271,15 @@ async def note_hidden_volumes(
     if not storages and not any(_holds(held, "/storage", name) for name in _SEES_STORAGES):
         await _note_hidden(cluster, "Datastore.Audit", "/storage", "storages here")
     for hidden, some in empty.items():
-        names = sorted({storage for storage, _ in some if hidden.is_kept_from(held, storage)})
+        kept = [place for place in some if hidden.is_kept_from(held, place[0])]
+        names = sorted({storage for storage, node in kept if reach.storage(storage, node)})
         if names:
             word = f"{hidden.word} on {', '.join(names[:_NAMED])}"
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             await _note_hidden(cluster, hidden.privilege, hidden.path, f"{word}{more}")
+        elif kept:
+            what = f"{hidden.word} on some storages"
+            await _note_hidden(cluster, hidden.privilege, hidden.path, what)
 
 
 async def _note_hidden(cluster: Cluster, privilege: str, path: str, what: str) -> None:

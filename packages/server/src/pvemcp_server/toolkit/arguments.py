@@ -38,6 +38,11 @@ class Clamp:
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """Entries of a list are texts of their own, not several values with commas between them."""
+
+
+@dataclass(frozen=True, slots=True)
 class AlsoNamed:
     """Another name that models use for the argument, as that of the same thing in other tools."""
 

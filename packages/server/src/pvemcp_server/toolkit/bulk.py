@@ -20,6 +20,7 @@ from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.clusters import Cluster, Notes, outcome_of
 from pvemcp_server.errors import CallError, Precondition
 from pvemcp_server.toolkit.call import Call, Conversation, Decision
+from pvemcp_server.toolkit.needs import RequiredPrivilege
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.write_target import writable_cluster
 
@@ -48,6 +49,12 @@ class BulkPlan:
     plans: Mapping[int, Plan]
     refused: Mapping[int, str]
     limits: BulkLimits
+
+    @property
+    def needs(self) -> tuple[RequiredPrivilege, ...] | None:
+        """Privileges for the plans' arguments; None: the tool's."""
+        own = [plan.needs for plan in self.plans.values() if plan.needs is not None]
+        return tuple({need: None for needs in own for need in needs}) if own else None
 
     @property
     def needs_consent(self) -> bool:

@@ -57,7 +57,13 @@ Bridge = Annotated[
     Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=40, description="Bridge"),
     Rule("a bridge is a name like vmbr0"),
 ]
+NetworkDevice = Annotated[
+    str,
+    Field(pattern=r"^net\d{1,2}$", description="Network device"),
+    Rule("a network device is net0, net1 and so on"),
+]
 Vlan = Annotated[int | None, NUMBER, Field(ge=1, le=4094, description="VLAN")]
+VlanOrNone = Annotated[int | None, NUMBER, Field(ge=0, le=4094, description="VLAN; 0: none")]
 CloudInitUser = Annotated[
     str | None,
     Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.@\\-]*$", max_length=64, description="User"),
@@ -90,17 +96,13 @@ _CLOUD_INIT: Final = ("ciuser", "password", "ssh_keys")
 _CLOUD_INIT_OPTIONS: Final = frozenset({"ciuser", "cipassword", "sshkeys"})
 _KEYS: Final = frozenset({"sshkeys", "ssh-public-keys"})
 _PRIVILEGES: Final[Mapping[str, RequiredPrivilege]] = {
-    "cores": needs.CONFIG_CPU,
-    "memory": needs.CONFIG_MEMORY,
-    "net": needs.CONFIG_NETWORK,
-    "scsi": needs.CONFIG_DISK,
-    "rootfs": needs.CONFIG_DISK,
-    "efidisk": needs.CONFIG_DISK,
-    "tpmstate": needs.CONFIG_DISK,
-    "boot": needs.CONFIG_DISK,
+    **dict.fromkeys(("cores", "sockets", "cpu", "cpulimit"), needs.CONFIG_CPU),
+    **dict.fromkeys(("cpuunits", "vcpus", "numa"), needs.CONFIG_CPU),
+    **dict.fromkeys(("memory", "balloon", "shares", "swap"), needs.CONFIG_MEMORY),
+    **dict.fromkeys(("net", "hostname"), needs.CONFIG_NETWORK),
+    **dict.fromkeys(("scsi", "rootfs", "efidisk", "tpmstate", "boot"), needs.CONFIG_DISK),
+    **dict.fromkeys(("scsihw", "machine"), needs.CONFIG_HARDWARE),
     "ide": needs.CONFIG_CD,
-    "scsihw": needs.CONFIG_HARDWARE,
-    "machine": needs.CONFIG_HARDWARE,
 }
 
 
@@ -112,8 +114,11 @@ class GuestOptions:
     memory: int | None = None
     tags: list[str] | None = None
     description: str | None = None
+    network: str = "net0"
     bridge: str | None = None
-    vlan: int | None = None
+    vlan: int | None = None  # 0 removes it
+    firewall: str | None = None
+    rate: str | None = None  # MB/s
     ciuser: str | None = None
     password: SecretStr | None = None
     ssh_keys: list[str] | None = None
@@ -132,7 +137,13 @@ class GuestOptions:
             self._refuse_cloud_init(new=new)
         self._check_memory(current)
         addresses = _addresses(self.ip)
-        network = {"bridge": self.bridge, "tag": self.vlan}
+        network: dict[str, str | int | None] = {
+            "bridge": self.bridge,
+            "tag": "" if self.vlan == 0 else self.vlan,
+            "firewall": self.firewall,
+            "rate": self.rate,
+        }
+        device, number = self.network, self.network.removeprefix("net")
         values: dict[str, str | int | None] = {
             "cores": self.cores,
             "memory": self.memory,
@@ -141,12 +152,14 @@ class GuestOptions:
             **_dns(self.dns),
         }
         if kind == "lxc":
-            values["net0"] = _edited(current.get("net0"), "name", "eth0", network | addresses)
+            own = f"eth{number}"
+            values[device] = _edited(current.get(device), "name", own, network | addresses)
             values["password"] = _revealed(self.password)
             values["ssh-public-keys"] = "\n".join(self.ssh_keys) if self.ssh_keys else None
         else:
-            values["net0"] = _edited(current.get("net0"), "model", "virtio", network)
-            values["ipconfig0"] = _edited(current.get("ipconfig0"), "", "", addresses)
+            address = f"ipconfig{number}"
+            values[device] = _edited(current.get(device), "model", "virtio", network)
+            values[address] = _edited(current.get(address), "", "", addresses)
             values["ciuser"] = self.ciuser
             values["cipassword"] = _revealed(self.password)
             # Proxmox wants the keys percent-encoded inside of the encoded form
@@ -176,8 +189,9 @@ class OptionChange(NamedTuple):
     @property
     def words(self) -> str:
         """The change in a sentence: `cores 2 → 4`; `ciuser → admin` for one that is new."""
-        old = "" if self.old is None else f" {_short(self.old)}"
-        return f"{self.option}{old} → {'not set' if self.new is None else _short(self.new)}"
+        name = self.option
+        old = "" if self.old is None else f" {_short(name, self.old)}"
+        return f"{name}{old} → {'not set' if self.new is None else _short(name, self.new)}"
 
 
 def changes(current: Mapping[str, Any], new: Mapping[str, Any]) -> list[OptionChange]:
@@ -188,7 +202,7 @@ def changes(current: Mapping[str, Any], new: Mapping[str, Any]) -> list[OptionCh
     return [
         OptionChange(name, _shown(name, current.get(name)), _shown(name, value))
         for name, value in new.items()
-        if name in SECRETS or str(current.get(name, "")) != str(value)
+        if name in SECRETS or _text(current.get(name)) != _text(value)
     ]
 
 
@@ -216,6 +230,8 @@ def privileges(kind: GuestType, parameters: Iterable[str]) -> tuple[RequiredPriv
             required.append(needs.CONFIG_NETWORK if kind == "lxc" else needs.CONFIG_CLOUD_INIT)
         else:
             required.append(_PRIVILEGES.get(family, needs.CONFIG_OPTIONS))
+        if name == "startup" and kind == "qemu":  # it changes what the node does
+            required.append(needs.NODE_STARTUP)
     return tuple(dict.fromkeys(required))
 
 
@@ -283,6 +299,12 @@ def _shown(name: str, value: Any) -> str | None:
     return str(value)
 
 
-def _short(text: str) -> str:
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _short(option: str, text: str) -> str:
+    """Return a value on one line; a free text in quotes, as it could pass for the sentence's."""
     line = " ".join(text.split())
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    line = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    return repr(line) if option == "description" else line

@@ -68,6 +68,7 @@ AGENT = RequiredPrivilege(
 POWER = RequiredPrivilege("/vms", ("VM.PowerMgmt",))
 SNAPSHOT = RequiredPrivilege("/vms", ("VM.Snapshot",))
 ROLLBACK = RequiredPrivilege("/vms", ("VM.Snapshot.Rollback", "VM.Snapshot"))
+STOP_TASKS = RequiredPrivilege("/nodes", ("Sys.Modify",))  # not for the account's own tasks
 CLONE = RequiredPrivilege("/vms", ("VM.Clone",))
 ALLOCATE = RequiredPrivilege("/vms", ("VM.Allocate",))
 CONFIG_CPU = RequiredPrivilege("/vms", ("VM.Config.CPU",))
@@ -78,6 +79,8 @@ CONFIG_DISK = RequiredPrivilege("/vms", ("VM.Config.Disk",))
 CONFIG_CD = RequiredPrivilege("/vms", ("VM.Config.CDROM", "VM.Config.Disk"))
 CONFIG_HARDWARE = RequiredPrivilege("/vms", ("VM.Config.HWType",))
 CONFIG_OPTIONS = RequiredPrivilege("/vms", ("VM.Config.Options",))
+NODE_STARTUP = RequiredPrivilege("/", ("Sys.Modify",))
+CONFIG_DISK = RequiredPrivilege("/vms", ("VM.Config.Disk",))
 MIGRATE = RequiredPrivilege("/vms", ("VM.Migrate",))
 BACKUP = RequiredPrivilege("/vms", ("VM.Backup",))
 # of the bridges of its network devices, by VLAN where they have one

@@ -12,14 +12,16 @@ from typing import Any
 from proxmox_client import (
     DeadlineExceeded,
     NodeUnreachable,
+    ProxmoxError,
     Task,
     TlsError,
     UnexpectedAnswer,
     Unreachable,
 )
-from pvemcp_server.clusters import Cluster, explain
+from pvemcp_server.clusters import Cluster, explain, reason_of
 from pvemcp_server.errors import Unanswered
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.needs import RequiredPrivilege
 from pvemcp_server.toolkit.task_wait import follow
 from pvemcp_server.toolkit.write_target import TargetGuest
 
@@ -35,6 +37,9 @@ class Plan:
     loses: str = ""  # a sentence on what cannot be restored; empty when nothing is lost
     discloses: str = ""  # a sentence on what a third party learns; empty when nothing is sent
     warnings: tuple[str, ...] = field(default=())  # facts to know before, no reason to refuse
+    report: Callable[[], Awaitable[Mapping[str, Any]]] | None = None
+    """Reads further fields of the answer after a write without a task."""
+    needs: tuple[RequiredPrivilege, ...] | None = None  # of these arguments; None: the tool's
     room: str = ""  # what the target has free at the moment: for the dry run only
     guest: TargetGuest | None = None  # the one that it is about
     storage: str = ""  # the one that the task fills, where that bounds how many run at once
@@ -85,9 +90,21 @@ class Plan:
             self.cluster.changed()
         answer: dict[str, Any] = {"success": True, **self.ids}
         if task is None:
-            return answer
+            return {**answer, **await self._reported()}
         call.upids.append(task.upid.text)
         try:
             return answer | {"upid": task.upid.text} | await self.finish(call, task)
         finally:
             self.cluster.changed()
+
+    async def _reported(self) -> Mapping[str, Any]:
+        """Return the state after the write, as far as it can be read: the write itself is done."""
+        if self.report is None:
+            return {}
+        try:
+            return await self.report()
+        except ProxmoxError as error:
+            self.cluster.notes.add(
+                f"It is done, and the state after it could not be read: {reason_of(error)}."
+            )
+            return {}

@@ -55,21 +55,26 @@ async def writable_cluster(
 ) -> Cluster:
     """Return the cluster of a write on a guest or node; raise Precondition if it is protected."""
     cluster = await cluster_with(call, name, vmids=vmids, nodes=nodes)
+    refuse_protected(cluster)
+    return cluster
+
+
+def refuse_protected(cluster: Cluster) -> None:
+    """Raise Precondition if the cluster is protected."""
     if cluster.protected:
         raise Precondition(
             f"Cluster {cluster.name} is protected: this server may not change anything on it.",
             hint="An administrator can remove the protection on the Clusters page.",
         )
-    return cluster
 
 
 async def target_guest(
-    call: Call, name: str | None, vmid: int, *, locks: frozenset[str] = frozenset()
+    call: Call, name: str | None, vmid: int, *, locks: frozenset[str] | None = frozenset()
 ) -> TargetGuest:
     """Return the guest of a write.
 
     Raise Precondition if its cluster or one of its tags protects it, its node is offline, or it
-    holds a lock that is not in `locks`.
+    holds a lock that is not in `locks`; with None, every lock is allowed.
     """
     cluster = await writable_cluster(call, name, vmids=[vmid])
     resource = await cluster.guest(vmid)
@@ -77,7 +82,7 @@ async def target_guest(
     guest = TargetGuest(cluster, resource, await api.status(), api)
     tags = resource.tag_list + guest.status.tag_list
     await require_no_protected_tag(call, cluster, tags, guest.label)
-    if guest.status.lock and guest.status.lock not in locks:
+    if guest.status.lock and locks is not None and guest.status.lock not in locks:
         command = "qm" if resource.type == "qemu" else "pct"
         raise Precondition(
             f"{guest.label} is locked ({guest.status.lock}): another operation is in progress.",

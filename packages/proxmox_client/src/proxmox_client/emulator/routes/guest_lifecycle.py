@@ -7,7 +7,7 @@ from proxmox_client.emulator.errors import ApiError, Forbidden, MethodNotImpleme
 from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.routes.power import PREFIX, both
 from proxmox_client.emulator.routes.storage import enabled
-from proxmox_client.emulator.state.guest import Guest, Kind
+from proxmox_client.emulator.state.guest import Guest, Kind, disks_of
 from proxmox_client.emulator.state.sizes import parse_size
 from proxmox_client.emulator.state.storage import Storage
 from proxmox_client.emulator.tasks import config_update, disks, guest_lifecycle
@@ -134,6 +134,8 @@ def unlink(request: ApiRequest) -> None:
 def resize(request: ApiRequest) -> str:
     """PUT …/resize."""
     guest, slot, size = request.guest, request.params["disk"], request.params["size"]
+    if request.get("digest", guest.digest) != guest.digest:
+        raise ApiError(config_update.MISMATCH[guest.kind])
     disk = next((disk for disk in guest.disks() if disk.slot == slot), None)
     old_size = disk.size if disk else 0
     new_size = old_size + parse_size(size[1:]) if size.startswith("+") else parse_size(size)
@@ -142,9 +144,10 @@ def resize(request: ApiRequest) -> str:
     return request.start("resize", request.vmid, disks.resize(guest, slot, new_size))
 
 
-@route("POST", "/nodes/{node}/qemu/{vmid}/move_disk")
+@route("POST", "/nodes/{node}/qemu/{vmid}/move_disk", "/nodes/{node}/lxc/{vmid}/move_volume")
 def move_disk(request: ApiRequest) -> str:
-    """POST /nodes/{node}/qemu/{vmid}/move_disk."""
+    """POST …/move_disk and …/move_volume."""
+    guest, slot = request.guest, request.get("disk") or request.params["volume"]
     given = {"storage", "target-vmid"} & request.params.keys()
     if len(given) != 1:
         problem = "either set 'storage' or 'target-vmid', but not both"
@@ -156,14 +159,29 @@ def move_disk(request: ApiRequest) -> str:
     storage = request.state.storage(request.params["storage"])
     request.rights.require(storage.path, "Datastore.AllocateSpace")
     _require_content(request, enabled(storage, request))
-    disk = next((d for d in request.guest.disks() if d.slot == request.params["disk"]), None)
+    if request.get("digest", guest.digest) != guest.digest:
+        raise ApiError(config_update.MISMATCH[guest.kind])
+    guest.require_unlocked()
+    if guest.kind is Kind.LXC and guest.running:
+        raise ApiError("cannot move volumes of a running container")
+    disk = next((disk for disk in guest.disks() if disk.slot == slot), None)
     if disk is None:
-        raise ApiError(f"disk '{request.params['disk']}' does not exist")
+        raise ApiError(f"disk '{slot}' does not exist")
     if disk.storage == storage.name and not request.get("format"):
         raise ApiError("you can't move to the same storage with same format")
+    if request.get("delete") and disk.volid in _volumes_of_snapshots(guest):
+        word = "disk" if guest.kind is Kind.QEMU else "volume"
+        raise ApiError(f"you can't move a {word} with snapshots and delete the source")
     delete = bool(request.get("delete"))
-    work = disks.move_disk(request.guest, request.params["disk"], storage.name, delete=delete)
-    return request.start("qmmove", request.vmid, work)
+    work = disks.move_disk(guest, slot, storage.name, delete=delete)
+    task = "qmmove" if guest.kind is Kind.QEMU else "move_volume"
+    return request.start(task, request.vmid, work)
+
+
+def _volumes_of_snapshots(guest: Guest) -> set[str]:
+    """Return the volumes that a snapshot of the guest has."""
+    configs = (snapshot.config for snapshot in guest.snapshots.values())
+    return {disk.volid for config in configs for disk in disks_of(config, guest.kind)}
 
 
 @route("POST", *both("/template"))

@@ -7,6 +7,7 @@ from proxmox_client.emulator.errors import ApiError
 from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.serializers.guests import current_status, list_row, monitor_status
 from proxmox_client.emulator.state.guest import Kind
+from proxmox_client.emulator.tasks.config_update import hidden
 
 
 @route("GET", "/nodes/{node}/qemu", "/nodes/{node}/lxc")
@@ -40,22 +41,26 @@ def config(request: ApiRequest) -> dict[str, Any]:
         from_snapshot = guest.snapshots.get(name)
         if from_snapshot is None:
             raise ApiError(f"snapshot '{name}' does not exist")
-        return {**from_snapshot.config, "snaptime": from_snapshot.time, "digest": guest.digest}
+        return {
+            **hidden(from_snapshot.config),
+            "snaptime": from_snapshot.time,
+            "digest": guest.digest,
+        }
     options = dict(guest.config) if request.get("current") else guest.next_config
     if guest.parent:
         options["parent"] = guest.parent
-    return options | {"digest": guest.digest}
+    return hidden(options) | {"digest": guest.digest}
 
 
 @route("GET", "/nodes/{node}/qemu/{vmid}/pending", "/nodes/{node}/lxc/{vmid}/pending")
 def pending(request: ApiRequest) -> list[dict[str, Any]]:
     """GET …/pending."""
     guest = request.guest
-    options = guest.config | {"digest": guest.digest}
+    options = hidden(guest.config) | {"digest": guest.digest}
     if guest.parent:
         options["parent"] = guest.parent
     rows = {key: {"key": key, "value": value} for key, value in options.items()}
-    for key, value in guest.pending.items():
+    for key, value in hidden(guest.pending).items():
         rows.setdefault(key, {"key": key})["pending"] = value
     for key, removal in guest.removals.items():
         rows.setdefault(key, {"key": key})["delete"] = removal

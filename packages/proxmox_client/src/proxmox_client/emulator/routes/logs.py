@@ -3,7 +3,9 @@
 It has the starts and ends of tasks, what services write every ten minutes, and `Node.log`.
 """
 
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ ROUTINE: Final = (
     ("chronyd", 1102, "Selected source 192.0.2.1 (ntp.example)", "chrony"),
 )
 NO_ENTRIES: Final = "-- No entries --"
+_CURSOR: Final = re.compile(r"s=5f1d2a;i=([0-9a-f]{1,8});b=9c0e")
 
 
 @route("GET", "/nodes/{node}/journal")
@@ -26,8 +29,11 @@ def journal(request: ApiRequest) -> list[str]:
     """GET /nodes/{node}/journal: lines between two cursors."""
     since, until = request.get("since", 0), request.get("until", int(request.now))
     entries = [entry for entry in _entries(request) if since <= entry.time <= until]
-    entries = entries[_position(request, "startcursor", 0) :]
-    entries = entries[: _position(request, "endcursor", len(entries))]
+    start = _position(request.get("startcursor"), 0)
+    end = _position(request.get("endcursor"), len(entries))
+    if start is None or end is None:
+        return []  # the reader of the journal finds no such cursor, and prints nothing
+    entries = entries[start:end]
     first = max(0, len(entries) - request.get("lastentries", len(entries)))
     lines = [entry.line(request.node.name) for entry in entries[first:]]
     return [_cursor(first), *lines, _cursor(len(entries))]
@@ -79,10 +85,15 @@ def _cursor(position: int) -> str:
     return f"s=5f1d2a;i={position:x};b=9c0e"
 
 
-def _position(request: ApiRequest, name: str, default: int) -> int:
-    cursor = request.get(name)
-    return default if cursor is None else int(cursor.split(";")[1].removeprefix("i="), 16)
+def _position(cursor: str | None, default: int) -> int | None:
+    """Return the position of a cursor; None for one that the journal does not have."""
+    if cursor is None:
+        return default
+    match = _CURSOR.fullmatch(cursor)
+    return int(match[1], 16) if match else None
 
 
 def _epoch(text: str | None) -> float | None:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() if text else None
+    with suppress(ValueError):  # such as the 31st of February, which journalctl does not take
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() if text else None
+    return None

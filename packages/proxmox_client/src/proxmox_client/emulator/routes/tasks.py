@@ -5,7 +5,7 @@ from typing import Any
 
 from proxmox_client.emulator.router import ApiRequest, Reply, route
 from proxmox_client.emulator.serializers.tasks import task_row, task_status
-from proxmox_client.emulator.state.task import Task, node_of
+from proxmox_client.emulator.state.task import KILLED, Task, node_of
 
 
 @route("GET", "/nodes/{node}/tasks")
@@ -88,4 +88,4 @@ def _state_of(task: Task) -> str:
     """Return the status of a task as in the parameter statusfilter."""
     if task.ok:
         return "ok" if task.outcome == "OK" else "warning"
-    return "unknown" if task.outcome in ("", "unexpected status") else "error"
+    return "unknown" if task.outcome in ("", KILLED) else "error"

@@ -1,6 +1,10 @@
 """Tasks and their UPIDs."""
 
 from dataclasses import dataclass, field
+from typing import Final
+
+KILLED: Final = "unexpected status"
+"""The exit status of a task that was stopped, or whose node failed: its worker wrote none."""
 
 
 @dataclass(slots=True)
@@ -45,10 +49,11 @@ class Task:
         return self.user.partition("!")[2]
 
     def finish(self, outcome: str, when: float) -> None:
-        """Mark it as finished and write the last line of its log."""
+        """Mark it as finished and write the last line of its log; a killed task writes none."""
         self.outcome = outcome
         self.ended = int(when)
-        self.log.append(f"TASK {outcome}" if self.ok else f"TASK ERROR: {outcome}")
+        if outcome != KILLED:
+            self.log.append(f"TASK {outcome}" if self.ok else f"TASK ERROR: {outcome}")
 
 
 def _escaped(text: str) -> str:

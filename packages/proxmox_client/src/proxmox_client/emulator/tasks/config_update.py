@@ -11,21 +11,42 @@ from proxmox_client.emulator.state.guest import REMOVAL, REMOVAL_WITH_VOLUME, Gu
 from proxmox_client.emulator.tasks.disks import SLOTS, allocate
 from proxmox_client.emulator.tasks.guest_lifecycle import with_mac_address
 from proxmox_client.emulator.tasks.pending_changes import remove, replace
+from proxmox_client.emulator.tasks.power import missing_bridge
 from proxmox_client.schema import Endpoint
 
 HOT_OPTIONS: Final = frozenset(
-    {"name", "hostname", "description", "tags", "onboot", "protection", "startup", "hookscript"}
-    | {"shares", "cpuunits", "cpulimit", "balloon", "nameserver", "searchdomain", "agent"}
+    {"name", "description", "tags", "onboot", "protection", "startup", "hookscript", "shares"}
+    | {"vmstatestorage", "cpuunits", "cpulimit", "nameserver", "searchdomain", "ciuser"}
+    | {"cipassword", "sshkeys", "ipconfig", "citype", "cicustom", "ciupgrade", "lock"}
 )
-HOT_CONTAINER_OPTIONS: Final = HOT_OPTIONS | {"memory", "swap", "cores"}
-HOTPLUG: Final = {"scsi": "disk", "virtio": "disk", "net": "network", "usb": "usb"}
-"""The value of a VM's option `hotplug` that allows a device to be plugged while it runs."""
+"""Options of a VM that are applied while it runs; those of cloud-init reach its drive later."""
+HOT_CONTAINER_OPTIONS: Final = frozenset(
+    {"hostname", "description", "tags", "onboot", "protection", "startup", "hookscript", "cores"}
+    | {"memory", "swap", "cpuunits", "cpulimit"}
+)
+LIVE_NETWORK_PARTS: Final = frozenset({"bridge", "tag", "trunks", "firewall", "rate", "link_down"})
+"""Parts of a VM's network device that change while it runs, whatever may be plugged."""
+HOTPLUG: Final = {
+    "scsi": "disk",
+    "virtio": "disk",
+    "net": "network",
+    "usb": "usb",
+    "tablet": "usb",
+    "memory": "memory",
+    "vcpus": "cpu",
+}
+"""The value of a VM's option `hotplug` that allows it to be changed while it runs."""
 HOTPLUG_DEFAULT: Final = "network,disk,usb"
 MISMATCH: Final = {
     Kind.QEMU: "checksum mismatch (file change by other user?)",
     Kind.LXC: "detected modified configuration - file changed by other user? Try again.",
 }
 """The error for an outdated digest."""
+_HOTPLUG_FAILED: Final = {
+    Kind.QEMU: "hotplug problem - VM {0} qmp command 'netdev_add' failed - network script "
+    "/usr/libexec/qemu-server/pve-bridge-hotplug failed with status 512\n",
+    Kind.LXC: "unable to hotplug {1}: bridge '{2}' does not exist\n",
+}
 NOT_OPTIONS: Final = (
     "node",
     "vmid",
@@ -86,12 +107,23 @@ def update_config(
     for name in reverted:
         guest.pending.pop(name, None)
         guest.removals.pop(name, None)
+    failures: dict[str, str] = {}
     for name, value in stored(params).items():
         if name not in NOT_OPTIONS:
-            _set(state, guest, name, value)
+            try:
+                _set(state, guest, name, value)
+            except _HotplugFailed as failure:  # it stays pending, and the rest is applied
+                failures[name] = str(failure)
     for name in deleted:
+        _require_unprotected(guest, name)
         _delete(state, guest, name, force=bool(params.get("force")))
     guest.touch()
+    if failures:
+        raise BadParameters(failures)
+
+
+class _HotplugFailed(Exception):
+    """A running guest cannot take a device."""
 
 
 def logged_options(params: Mapping[str, Any]) -> str:
@@ -99,6 +131,11 @@ def logged_options(params: Mapping[str, Any]) -> str:
     changes = {name: v for name, v in stored(params).items() if name not in CONDITIONS}
     hidden = {"cipassword": "<hidden>"} if "cipassword" in changes else {}
     return " ".join(f"-{name} {value}" for name, value in sorted((changes | hidden).items()))
+
+
+def hidden(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as Proxmox shows them: without the password of cloud-init."""
+    return {name: "**********" if name == "cipassword" else v for name, v in options.items()}
 
 
 def _check(guest: Guest, endpoint: Endpoint, params: Mapping[str, Any]) -> None:
@@ -117,6 +154,12 @@ def _check(guest: Guest, endpoint: Endpoint, params: Mapping[str, Any]) -> None:
         raise BadParameters({"delete": problem})
     if params.keys() <= CONDITIONS:
         raise ApiError("no options specified")
+
+
+def _require_unprotected(guest: Guest, name: str) -> None:
+    """Raise ApiError for a disk of a guest in protection mode."""
+    if guest.config.get("protection") and name.rstrip("0123456789") in SLOTS:
+        raise ApiError(f"can't remove drive '{name}' - protection mode enabled")
 
 
 def unlink(state: ClusterState, guest: Guest, names: str, *, force: bool) -> None:
@@ -146,6 +189,9 @@ def _set(state: ClusterState, guest: Guest, name: str, value: Any) -> None:
         guest.pending[name] = value
         allocate(state, guest, name, guest.pending)
         return
+    if guest.running and name.startswith("net") and (bridge := missing_bridge(str(value))):
+        guest.pending[name] = value
+        raise _HotplugFailed(_HOTPLUG_FAILED[guest.kind].format(guest.vmid, name, bridge))
     replace(guest, name, value)
     allocate(state, guest, name, guest.config)
 
@@ -165,14 +211,26 @@ def _is_applied_at_once(guest: Guest, name: str, value: str) -> bool:
     if guest.kind is Kind.LXC:
         is_new_volume = name.startswith("mp") and name not in guest.config
         return _is_hot_in_container(name) or is_new_volume
-    is_cd = "media=cdrom" in value and "media=cdrom" in str(guest.config.get(name, ""))
+    old = str(guest.config.get(name, ""))
+    if name == "balloon":  # the device itself cannot be added or removed
+        return (old == "0") == (value == "0")
+    if name.startswith("net") and old and _changed_parts(old, value) <= LIVE_NETWORK_PARTS:
+        return True
+    is_cd = "media=cdrom" in value and "media=cdrom" in old
     return is_cd or _is_hot_in_vm(guest, name)
+
+
+def _changed_parts(old: str, new: str) -> set[str]:
+    """Return the names of the parts in which two property strings differ."""
+    return {part.partition("=")[0] for part in {*old.split(",")} ^ {*new.split(",")}}
 
 
 def _is_removed_at_once(guest: Guest, name: str) -> bool:
     """Return whether an option is removed from a running guest at once."""
     if guest.kind is Kind.LXC:
-        return _is_hot_in_container(name)
+        return name != "memory" and _is_hot_in_container(name)
+    if name == "balloon":
+        return str(guest.config.get(name)) != "0"
     return _is_hot_in_vm(guest, name)
 
 
@@ -184,7 +242,7 @@ def _is_hot_in_vm(guest: Guest, name: str) -> bool:
     family = name.rstrip("0123456789")
     hotplug = str(guest.config.get("hotplug", HOTPLUG_DEFAULT))
     features = _names(HOTPLUG_DEFAULT if hotplug == "1" else hotplug)
-    return name in HOT_OPTIONS or family == "unused" or HOTPLUG.get(family) in features
+    return family in HOT_OPTIONS or family == "unused" or HOTPLUG.get(family) in features
 
 
 def normalize_tags(text: str) -> str:

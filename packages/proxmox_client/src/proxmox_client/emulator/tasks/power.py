@@ -56,10 +56,14 @@ def start(state: ClusterState, kind: Kind, node: str, vmid: int) -> TaskFunction
 
 def _require_bridges(guest: Guest) -> None:
     for key, value in guest.config.items():
-        if key.startswith("net") and "bridge=" in str(value):
-            bridge = str(value).partition("bridge=")[2].partition(",")[0]
-            if not bridge.startswith("vmbr"):
-                raise TaskFailed(f"bridge '{bridge}' does not exist")
+        if key.startswith("net") and (bridge := missing_bridge(str(value))):
+            raise TaskFailed(f"bridge '{bridge}' does not exist")
+
+
+def missing_bridge(network: str) -> str:
+    """Return the bridge of a network device if no node has it; those of nodes are vmbr0 etc."""
+    bridge = network.partition("bridge=")[2].partition(",")[0]
+    return "" if bridge.startswith("vmbr") else bridge
 
 
 def stop(guest: Guest) -> TaskFunction:

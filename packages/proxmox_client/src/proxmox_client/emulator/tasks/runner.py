@@ -7,10 +7,9 @@ from typing import Final
 
 from proxmox_client.emulator.errors import ApiError, TaskFailed
 from proxmox_client.emulator.state.cluster import ClusterState
-from proxmox_client.emulator.state.task import Task
+from proxmox_client.emulator.state.task import KILLED, Task
 
 LOG: Final = logging.getLogger(__name__)
-STOPPED: Final = "received interrupt"
 START_DELAY: Final = 0.02
 """Seconds before a task begins its work: a client that polls at once finds it running."""
 
@@ -69,16 +68,17 @@ class TaskRunner:
         return [task for task in self.all() if task.node == node]
 
     def stop(self, task: Task) -> None:
-        """Stop a running task."""
+        """Stop a running task; one that has ended stays as it is."""
         if running := self._running.get(task.upid):
             task.stopping = True
             running.cancel()
+        elif task.running:  # of the scenario: no work to cancel
+            self._finish(task, KILLED)
 
     def kill_on(self, node: str) -> None:
         """Kill all tasks of a node that failed."""
         for task in self.on(node):
             if task.running:
-                task.outcome = "unexpected status"
                 self.stop(task)
 
     async def settle(self) -> None:
@@ -103,7 +103,7 @@ class TaskRunner:
             LOG.exception("%s went wrong", task.upid)
             self._finish(task, f"the emulator made a mistake: {problem!r}")
         except asyncio.CancelledError:
-            self._finish(task, task.outcome or STOPPED)
+            self._finish(task, KILLED)
             if not task.stopping:
                 raise
         else:

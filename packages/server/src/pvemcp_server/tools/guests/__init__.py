@@ -3,8 +3,11 @@
 from pvemcp_server.tools.guests import (
     clone,
     config,
+    config_update,
     creation,
+    disks,
     explanation,
+    locks,
     migration,
     power,
     snapshots,
@@ -15,8 +18,11 @@ from pvemcp_server.tools.guests import (
 __all__ = [
     "clone",
     "config",
+    "config_update",
     "creation",
+    "disks",
     "explanation",
+    "locks",
     "migration",
     "power",
     "snapshots",

@@ -1,10 +1,11 @@
 """GetLog: the journal (system log) of a node, the logs of a guest's tasks or of one task."""
 
 import re
-from asyncio import gather, to_thread
-from collections.abc import Iterable, Sequence
+from asyncio import gather
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from functools import partial
 from typing import Annotated, ClassVar, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -17,6 +18,7 @@ from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.audit.log_secrets import mask_line
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, counted
+from pvemcp_server.query.turns import in_turn
 from pvemcp_server.tables import LoadRequest, fanout, load, tasks
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 from pvemcp_server.tables.tasks import Task
@@ -111,14 +113,14 @@ async def get_log(
         cluster = await cluster_with(call, cluster_name, nodes=[node])
         name = (await cluster.node(node)).node
         await cluster.require_not_offline(name)
-        lines = await _node_lines(cluster.pve.node(name), service, span, most)
+        lines = await _node_lines(call, cluster.pve.node(name), service, span, most)
     elif vmid is not None:
         cluster = await cluster_with(call, cluster_name, vmids=[vmid])
         lines = await _guest_lines(call, cluster, await cluster.guest(vmid), span, most)
     else:
         cluster, task = await visible_task(call, cluster_name, upid or "")
         await cluster.require_not_offline(task.node)
-        lines, columns = await _task_lines(cluster, task, most), ("text",)
+        lines, columns = await _task_lines(call, cluster, task, most), ("text",)
     if len(lines) >= most and vmid is None:
         older = "`until` gives older ones" if upid is None else "a larger `limit` gives more"
         call.notes.add(f"Of the newest {most:,} lines; {older}.")
@@ -143,7 +145,9 @@ def _nothing_fits(node: str, service: str | None) -> str:
     return f"No line of {node} fits: {unknown}its journal may not go back that far."
 
 
-async def _node_lines(node: Node, service: str | None, span: Span, most: int) -> list[LoggedLine]:
+async def _node_lines(
+    call: Call, node: Node, service: str | None, span: Span, most: int
+) -> list[LoggedLine]:
     """Return the newest lines of the node's journal, newest first.
 
     Proxmox's request for the journal cannot select a unit. That for the syslog counts from the
@@ -151,7 +155,7 @@ async def _node_lines(node: Node, service: str | None, span: Span, most: int) ->
     """
     if service is None and span == (None, None):
         clock, lines = await gather(node.time(), node.journal(most))
-        return await to_thread(_parse_all, lines, _zone(clock), None)  # long lines take seconds
+        return await _made(call, partial(_parse_all, lines, _zone(clock), None))
     zone = _zone(await node.time())
     since, until = (
         None if time is None else time.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
@@ -163,7 +167,7 @@ async def _node_lines(node: Node, service: str | None, span: Span, most: int) ->
     log = await node.syslog(
         start=max(0, total - most), limit=most, since=since, until=until, service=service
     )
-    return await to_thread(_parse_all, log.lines, zone, span[1])
+    return await _made(call, partial(_parse_all, log.lines, zone, span[1]))
 
 
 async def _guest_lines(
@@ -216,7 +220,7 @@ async def _guest_lines(
             )
         ]
 
-    return await to_thread(logged)  # a guest may write long lines, which take seconds
+    return await _made(call, logged)
 
 
 def _newest(found: list[Task], until: datetime | None) -> list[Task]:
@@ -239,18 +243,24 @@ def _about(vmid: int, lines: Iterable[str]) -> list[str]:
     return found
 
 
-async def _task_lines(cluster: Cluster, upid: Upid, most: int) -> list[LoggedLine]:
+async def _task_lines(call: Call, cluster: Cluster, upid: Upid, most: int) -> list[LoggedLine]:
     try:
         lines = await cluster.pve.task(upid).tail(most)
     except NotFound:
         raise unknown_task(cluster, upid.text) from None
-    # a guest may write long lines, which take seconds
-    return await to_thread(
-        lambda: [
+
+    def logged() -> list[LoggedLine]:
+        return [
             LoggedLine(time=None, source=upid.type, text=mask_line(line), upid=upid.text)
             for line in reversed(lines)
         ]
-    )
+
+    return await _made(call, logged)
+
+
+async def _made(call: Call, make: Callable[[], list[LoggedLine]]) -> list[LoggedLine]:
+    """Make the lines of an answer in the key's turn: many long ones take seconds."""
+    return await in_turn(call.caller.key_id, make)
 
 
 def _zone(clock: NodeTime) -> tzinfo:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from proxmox_client import DeadlineExceeded, NotFound, TaskFailed, Upid
+from proxmox_client import DeadlineExceeded, NotFound, ProxmoxError, TaskFailed, Upid
 from proxmox_client.api.tasks import TaskStatus
 from proxmox_client.errors import means_no_quorum
 from pvemcp_server.access.model import Area, Effect
@@ -209,6 +209,10 @@ async def visible_task(call: Call, cluster_name: str | None, text: str) -> tuple
     reachable = whole.by_node.keys() - whole.offline_nodes
     if vmid not in view.by_vmid or upid.node not in reachable:
         raise unknown_task(cluster, text)
+    try:
+        await cluster.pve.task(upid).status()
+    except ProxmoxError:  # also of a node that fails
+        raise unknown_task(cluster, text) from None
     return cluster, upid
 
 

@@ -177,7 +177,13 @@ async def _require_unprotected_volume(call: Call, cluster: Cluster, volume: Volu
         guests = (await cluster.inventory.view()).by_vmid
         if guest := guests.get(volume.vmid):
             owner = f"Guest {guest.vmid}, which it belongs to,"
-            await require_no_protected_tag(call, cluster, guest.tag_list, owner)
+            try:
+                await require_no_protected_tag(call, cluster, guest.tag_list, owner)
+            except Precondition:
+                if guest.vmid in (await cluster.inventory_view()).by_vmid:
+                    raise
+                # the tag of a hidden guest is not named
+                raise Precondition(f"{volume.volid} belongs to a protected guest.") from None
 
 
 def _warnings(cluster: Cluster, volid: str, users: VolumeUsers) -> list[str]:

@@ -1,0 +1,466 @@
+"""Changes of a guest's configuration."""
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Final
+from urllib.parse import quote
+
+from pydantic import Field
+
+from proxmox_client import BadParameters, ResponseError
+from proxmox_client.api.guests import BothConfigs
+from proxmox_client.api.resources import GuestType
+from proxmox_client.properties import number, parse
+from proxmox_client.schema import load as load_schema
+from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.clusters.explain import reason_of
+from pvemcp_server.errors import BadArgument, CallError, Precondition
+from pvemcp_server.tables.config_options import pending_changes
+from pvemcp_server.toolkit import guest_options as options_of
+from pvemcp_server.toolkit import hotplug, needs
+from pvemcp_server.toolkit.arguments import ItsCluster, Rule, VmId, Whole
+from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.granting_tags import refuse_granting_tags
+from pvemcp_server.toolkit.guest_options import GuestOptions, OptionChange, Parameters
+from pvemcp_server.toolkit.plan import Plan
+from pvemcp_server.toolkit.registry import tool
+from pvemcp_server.toolkit.write_target import TargetGuest, target_guest
+
+_Option = Annotated[
+    str,
+    Field(pattern=r"^[a-z]+\d*$", max_length=30),
+    Rule("a name of an option has small letters and perhaps a number, like net1"),
+]
+_TagChange = Annotated[
+    str,
+    Field(pattern=r"^[+-]?[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=125),
+    Rule("a tag has letters, digits, and _ - + . after the first character"),
+]
+TagChanges = Annotated[
+    list[_TagChange] | None, Field(max_length=100, description="All, or +added, -removed")
+]
+OtherOptions = Annotated[
+    list[str] | None,
+    Whole(),
+    Field(
+        max_length=50,
+        description="More as name=value: name, sockets, balloon, swap, onboot, agent, boot, "
+        "firewall, ciuser, sshkeys …",
+    ),
+]
+Unset = Annotated[list[_Option] | None, Field(max_length=50, description="To remove: net1")]
+Revert = Annotated[list[_Option] | None, Field(max_length=50, description="Pending ones to drop")]
+
+_COMMON: Final = frozenset(
+    {"cores", "cpulimit", "cpuunits", "memory", "onboot", "startup", "protection", "description"}
+    | {"nameserver", "searchdomain", "net"}
+)
+_SETTABLE: Final[Mapping[GuestType, frozenset[str]]] = {
+    "qemu": _COMMON
+    | {"name", "sockets", "vcpus", "cpu", "numa", "balloon", "shares", "agent", "boot"}
+    | {"hotplug", "ciuser", "ciupgrade", "sshkeys", "ipconfig"},
+    "lxc": _COMMON | {"hostname", "swap"},
+}
+"""Options that `options` sets and `unset` removes, by their names without numbers."""
+_OF_DEVICE: Final = frozenset({"firewall", "rate"})  # parts of the argument `network`
+_ONLY_UNSET: Final = {"tags", "cipassword"}  # arguments of their own set them
+_NAMES: Final[Mapping[GuestType, Mapping[str, str]]] = {
+    "qemu": {"hostname": "name"},
+    "lxc": {"name": "hostname"},
+}
+_BOOLEANS: Final = {"true": "1", "false": "0"}
+_RESTART: Final = (
+    "Pending changes take effect when it is stopped and started, or rebooted by ChangeVmState; a "
+    "reboot inside of it is not enough."
+)
+_HOTPLUG_FAILED: Final = re.compile(r"hotplug problem|unable to hotplug")
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A checked change: what is sent, on the configurations that it was made for."""
+
+    guest: TargetGuest
+    before: BothConfigs[Any]
+    parameters: Parameters
+    unset: tuple[str, ...]
+    revert: tuple[str, ...]
+
+    @property
+    def kind(self) -> GuestType:
+        return self.guest.resource.type
+
+    @property
+    def new(self) -> dict[str, Any]:
+        """The options as they will be configured; None for those that are removed."""
+        running = {name: self.before.current.raw.get(name) for name in self.revert}
+        return running | self.parameters | dict.fromkeys(self.unset)
+
+    @property
+    def changes(self) -> list[OptionChange]:
+        """The changes of what is configured, with what is pending."""
+        return options_of.changes(self.before.pending.raw, self.new)
+
+
+@tool(
+    "UpdateVmConfig",
+    title="Change configuration",
+    area=Area.VMS,
+    effect=Effect.WRITE,
+    may_lose_data=True,
+    needs=(
+        needs.GUESTS,
+        needs.CONFIG_OPTIONS,
+        needs.CONFIG_CPU,
+        needs.CONFIG_MEMORY,
+        needs.CONFIG_NETWORK,
+        needs.CONFIG_CLOUD_INIT,
+    ),
+)
+async def update_vm_config(
+    call: Call,
+    *,
+    cluster_name: ItsCluster = None,
+    vmid: VmId,
+    cores: options_of.Cores = None,
+    memory: options_of.Memory = None,
+    tags: TagChanges = None,
+    description: options_of.GuestText = None,
+    network: options_of.NetworkDevice = "net0",
+    bridge: options_of.Bridge = None,
+    vlan: options_of.VlanOrNone = None,
+    ip: options_of.Address = None,
+    password: options_of.Password = None,
+    options: OtherOptions = None,
+    unset: Unset = None,
+    revert: Revert = None,
+) -> Plan:
+    """Change a guest's configuration; says what waits for a restart."""
+    guest = await target_guest(call, cluster_name, vmid)
+    configs: BothConfigs[Any] = await guest.api.configs()
+    kind, configured = guest.resource.type, configs.pending.raw
+    others = _others(kind, options or ())
+    parts = (vlan, others.get("firewall"), others.get("rate"))
+    _refuse_missing_device(guest, configs, network, bridge, *parts)
+    typed = GuestOptions(
+        cores=cores,
+        memory=memory,
+        tags=None if tags is None else await _tags(call, guest, configs, tags),
+        description=description,
+        network=network,
+        bridge=bridge,
+        vlan=vlan,
+        firewall=others.pop("firewall", None),
+        rate=others.pop("rate", None),
+        password=password,
+        ip=ip,
+    )
+    parameters = typed.parameters(kind, configured)
+    for name, value in others.items():
+        if str(parameters.setdefault(name, value)) != str(value):
+            raise BadArgument("options", f"{name} is set twice.")
+    change = _Change(
+        guest,
+        configs,
+        _changed(parameters, configured),
+        tuple(_unset(kind, unset or (), parameters, configured)),
+        _revert(guest, configs, revert or ()),
+    )
+    await _refuse_wrong_values(change)
+    if "tags" in change.new:
+        refuse_granting_tags(call, guest, _tag_list(configured), _tag_list(change.new))
+    if not change.changes:
+        raise Precondition(
+            f"{guest.label} is configured so already; there is nothing to change.",
+            hint=f"It waits for a restart: {'; '.join(waiting)}."
+            if (waiting := pending_changes(configs))
+            else "",
+        )
+    return Plan(
+        cluster=guest.cluster,
+        would=f"Change {guest.label}: {options_of.in_words(change.changes)}.{_forecast(change)}",
+        loses=_losses(change),
+        ids={"vmid": vmid},
+        act=partial(_write, change),
+        report=partial(_report, call, change),
+        warnings=tuple(await _warnings(change)),
+        needs=(needs.GUESTS, *options_of.privileges(kind, change.new)),
+    )
+
+
+def _refuse_missing_device(
+    guest: TargetGuest, configs: BothConfigs[Any], network: str, bridge: str | None, *parts: Any
+) -> None:
+    """Raise BadArgument for parts of a network device that does not exist, unless it is added."""
+    if bridge is None and network not in configs.pending.raw and any(p is not None for p in parts):
+        raise BadArgument(
+            "network", f"{guest.label} has no {network}.", hint="Give bridge too to add it."
+        )
+
+
+def _tag_list(config: Mapping[str, Any]) -> list[str]:
+    return [tag for tag in re.split(r"[,; ]+", str(config.get("tags") or "")) if tag]
+
+
+async def _tags(
+    call: Call, guest: TargetGuest, configs: BothConfigs[Any], given: Sequence[str]
+) -> list[str]:
+    """Return the tags after the change: those given, or the present ones with changes."""
+    marked = [tag[0] in "+-" for tag in given]
+    if not any(marked):
+        return list(given)
+    if not all(marked):
+        raise BadArgument("tags", "mark all of them with + or -, or none to set them all.")
+    present = _tag_list(configs.pending.raw)
+    removed = {tag[1:].casefold() for tag in given if tag[0] == "-"}
+    missing = removed - {tag.casefold() for tag in present}
+    if missing:
+        call.notes.add(f"{guest.label} has no tag {', '.join(sorted(missing))}.")
+    kept = [tag for tag in present if tag.casefold() not in removed]
+    have = {tag.casefold() for tag in kept}
+    return kept + [tag[1:] for tag in given if tag[0] == "+" and tag[1:].casefold() not in have]
+
+
+def _others(kind: GuestType, pairs: Sequence[str]) -> dict[str, str]:
+    """Return options given as name=value; raise BadArgument for those that it does not set."""
+    values: dict[str, str] = {}
+    for pair in pairs:
+        given, equals, value = pair.partition("=")
+        name = _NAMES[kind].get(given.strip(), given.strip())
+        if not equals or not value:
+            raise BadArgument(
+                "options", f"write {given[:50]!r} as name=value.", hint="unset removes an option."
+            )
+        if name.rstrip("0123456789") not in _SETTABLE[kind] | _OF_DEVICE:
+            raise BadArgument("options", _not_settable(kind, given), hint=_settable(kind))
+        values[name] = _BOOLEANS.get(value.casefold(), value)
+    if "boot" in values and "=" not in values["boot"]:
+        values["boot"] = f"order={';'.join(re.split(r'[,; ]+', values['boot']))}"
+    if " " in values.get("sshkeys", ""):  # Proxmox wants them percent-encoded
+        values["sshkeys"] = quote(values["sshkeys"], safe="")
+    return values
+
+
+def _not_settable(kind: GuestType, name: str) -> str:
+    word = "virtual machines" if kind == "qemu" else "containers"
+    if name in ("tags", "cipassword"):
+        return f"{name} has an argument of its own."
+    return f"it does not set {name[:50]!r} of {word}."
+
+
+def _settable(kind: GuestType) -> str:
+    numbered = {"net": "net0", "ipconfig": "ipconfig0"}
+    names = sorted(numbered.get(name, name) for name in _SETTABLE[kind] | _OF_DEVICE)
+    return f"It sets {', '.join(names)}."
+
+
+def _changed(parameters: Parameters, configured: Mapping[str, Any]) -> Parameters:
+    """Return the parameters that differ from what is configured; no tags are an unset option."""
+    names = {change.option for change in options_of.changes(configured, parameters)}
+    return {name: value for name, value in parameters.items() if name in names and value != ""}
+
+
+def _unset(
+    kind: GuestType, names: Sequence[str], parameters: Parameters, configured: Mapping[str, Any]
+) -> Iterable[str]:
+    """Yield the options to remove, also tags of which none is left; raise BadArgument."""
+    if parameters.get("tags") == "" and "tags" in configured:
+        yield "tags"
+    for given in dict.fromkeys(names):
+        name = _NAMES[kind].get(given, given)
+        if name.rstrip("0123456789") not in _SETTABLE[kind] | _ONLY_UNSET:
+            raise BadArgument("unset", _not_settable(kind, given), hint=_settable(kind))
+        if name in parameters:
+            raise BadArgument("unset", f"{name} is set by the same call.")
+        if name in configured:
+            yield name
+
+
+def _revert(guest: TargetGuest, configs: BothConfigs[Any], names: Sequence[str]) -> tuple[str, ...]:
+    """Return the options whose pending change to drop; raise BadArgument if there is none."""
+    pending = [change.option for change in configs.changes]
+    kind = guest.resource.type
+    given = tuple(dict.fromkeys(_NAMES[kind].get(name, name) for name in names))
+    if unknown := [name for name in given if name not in pending]:
+        raise BadArgument(
+            "revert",
+            f"nothing is pending for {', '.join(unknown)} of {guest.label}.",
+            hint=f"Pending is {', '.join(pending)}." if pending else "",
+        )
+    return given
+
+
+async def _refuse_wrong_values(change: _Change) -> None:
+    """Raise BadArgument for what Proxmox's schema of this version or its rules refuse."""
+    new, before = change.new, change.before.pending.raw
+    if twice := set(change.revert) & {*change.parameters, *change.unset}:
+        raise BadArgument("revert", f"{', '.join(sorted(twice))} is changed by the same call.")
+    release = (await change.guest.cluster.pve.version()).release
+    schema = await asyncio.to_thread(load_schema, release)
+    path = f"/nodes/{change.guest.node}/{change.kind}/{change.guest.vmid}/config"
+    if match := schema.find("PUT", path):
+        endpoint, values = match
+        errors = endpoint.check({**values, **change.parameters})
+        if errors:
+            name, text = next(iter(errors.items()))
+            raise BadArgument(name, f"Proxmox {release} refuses it: {' '.join(text.split())}.")
+    after = {n: v for n, v in (before | new).items() if v is not None}
+    boot = parse(str(new.get("boot") or ""), "legacy").get("order", "")
+    if missing := [name for name in boot.split(";") if name and name not in after]:
+        raise BadArgument("boot", f"it has no {', '.join(missing)} to boot from.")
+    memory = number(parse(str(after.get("memory", 512)), "current").get("current"))
+    balloon = number(str(after.get("balloon", 0)))
+    if {"balloon", "memory"} & new.keys() and balloon and memory and balloon > memory:
+        raise BadArgument("balloon", f"it is above the memory of {memory:g} MiB.")
+
+
+def _forecast(change: _Change) -> str:
+    """Return what takes effect now, later and at the next boot, as sentences."""
+    if change.guest.state == "stopped":
+        return " It is stopped: all of it applies when it starts."
+    running, new = change.before.current.raw, change.new
+    names = [each.option for each in change.changes if each.option not in change.revert]
+    boots = [name for name in names if hotplug.is_for_cloud_init(change.kind, name)]
+    at_once = [
+        name
+        for name in names
+        if name not in boots
+        and hotplug.takes_at_once(
+            change.kind, name, running, None if new[name] is None else str(new[name])
+        )
+    ]
+    waits = [name for name in names if name not in {*at_once, *boots}]
+    sentences = (
+        ("At once", at_once),
+        ("Waiting for a restart", waits),
+        ("When it boots, by cloud-init", boots),
+        ("No longer pending", change.revert),
+    )
+    return "".join(f" {when}: {', '.join(which)}." for when, which in sentences if which)
+
+
+def _losses(change: _Change) -> str:
+    """Return what is lost: connections over a network, the present way to sign in."""
+    before, new = change.before.pending.raw, change.new
+    removed = [n for n in change.unset if n.startswith("net")]
+    moved = [n for n in new if before.get(n) and new[n] is not None and _moves(n, before, new)]
+    sentences = []
+    if removed:
+        sentences.append(f"What is connected through {', '.join(removed)} is cut off.")
+    if moved:
+        sentences.append(
+            f"It may no longer be reachable where it is now: {', '.join(moved)} changes."
+        )
+    if "cipassword" in new and "cipassword" in before:
+        sentences.append("Its present password cannot be read back or restored.")
+    return " ".join(sentences)
+
+
+def _moves(name: str, before: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Return whether the guest is in another network or has another address afterwards."""
+    if name.rstrip("0123456789") not in ("net", "ipconfig"):
+        return False
+    old, then = parse(str(before[name]), "model"), parse(str(new[name]), "model")
+    where = ("bridge", "tag", "ip", "ip6", "gw", "gw6")
+    return any(old.get(part) != then.get(part) for part in where)
+
+
+async def _warnings(change: _Change) -> list[str]:
+    """Return what to know before: pending changes it replaces, and what its node cannot give."""
+    guest, new, warnings = change.guest, change.new, []
+    replaced = [
+        each.option
+        for each in change.before.changes
+        if each.option in new and each.option not in change.revert
+    ]
+    if replaced:
+        warnings.append(f"This replaces what is pending for {', '.join(replaced)}.")
+    boots = [name for name in new if hotplug.is_for_cloud_init(change.kind, name)]
+    if boots and not any(disk.is_cloud_init for disk in change.before.pending.disks):
+        warnings.append(f"It has no cloud-init drive, so it will not see {', '.join(boots)}.")
+    after = change.before.pending.raw | new
+    node = (await guest.cluster.inventory_view()).by_node.get(guest.node)
+    if node is not None and change.kind == "qemu" and {"cores", "sockets"} & new.keys():
+        count = int(after.get("cores") or 1) * int(after.get("sockets") or 1)
+        if node.cpu_count and count > node.cpu_count:
+            warnings.append(
+                f"{guest.node} has {node.cpu_count:g} processors: with {count} it does not start."
+            )
+    if node is not None and "memory" in new and node.memory_max:
+        memory = number(parse(str(after.get("memory") or 512), "current").get("current")) or 0
+        if memory * 2**20 > node.memory_max:
+            warnings.append(f"That is more memory than {guest.node} has.")
+    bridges = {
+        bridge
+        for name, value in change.parameters.items()
+        if name.rstrip("0123456789") == "net" and (bridge := parse(str(value)).get("bridge"))
+    }
+    return warnings + await _missing_bridges(guest, bridges)
+
+
+async def _missing_bridges(guest: TargetGuest, bridges: set[str]) -> list[str]:
+    """Return a warning on bridges that the node lacks: Proxmox accepts them, and starting fails."""
+    if not bridges:
+        return []
+    try:
+        known = {row.iface for row in await guest.cluster.pve.node(guest.node).network()}
+    except ResponseError:  # without Sys.Audit there
+        return []
+    missing = sorted(bridges - known)
+    return [f"{guest.node} has no {', '.join(missing)}, unless it is of SDN."] if missing else []
+
+
+async def _write(change: _Change) -> None:
+    """Send the change; raise CallError if the guest could not take a part of it while it runs."""
+    guest = change.guest
+    digest = change.before.current.digest
+    try:
+        await guest.api.set_config(
+            change.parameters, delete=change.unset, revert=change.revert, digest=digest
+        )
+    except BadParameters as error:
+        failed = [name for name, text in error.errors.items() if _HOTPLUG_FAILED.search(text)]
+        if not failed:
+            raise
+        raise CallError(
+            f"{guest.label} could not take {', '.join(failed)} while it runs ({reason_of(error)}). "
+            "Proxmox kept that as pending, and has applied what else the call changes.",
+            hint=f"GetVmConfig shows both; revert={failed} drops it.",
+        ) from error
+
+
+async def _report(call: Call, change: _Change) -> dict[str, Any]:
+    """Return what is in force and what is pending after the write, and the call that undoes it."""
+    after: BothConfigs[Any] = await change.guest.api.configs()
+    pending = pending_changes(after)
+    if pending:
+        call.notes.add(_RESTART)
+    running = {name: after.current.raw.get(name) for name in change.new}
+    applied = options_of.changes(change.before.current.raw, running)
+    answer: dict[str, Any] = {"in_force": [each.words for each in applied], "pending": pending}
+    undo = _undo(change, after)
+    return answer | ({"undo": {"tool": "UpdateVmConfig", "arguments": undo}} if undo else {})
+
+
+def _undo(change: _Change, after: BothConfigs[Any]) -> dict[str, Any]:
+    """Return the arguments that restore the configuration; secrets cannot be restored."""
+    was, waited = change.before.pending.raw, {each.option for each in change.before.changes}
+    waits = {each.option for each in after.changes}
+    arguments: dict[str, Any] = {}
+    for name in change.new:
+        old, now = was.get(name), after.pending.raw.get(name)
+        if str(old) == str(now) or name in options_of.SECRETS:
+            continue
+        if name in waits and name not in waited:
+            arguments.setdefault("revert", []).append(name)
+        elif old is None:
+            arguments.setdefault("unset", []).append(name)
+        elif name == "tags":
+            arguments["tags"] = _tag_list(was)
+        else:
+            arguments.setdefault("options", []).append(f"{name}={old}")
+    where = {"cluster_name": change.guest.cluster.name, "vmid": change.guest.vmid}
+    return where | arguments if arguments else {}
