@@ -49,6 +49,7 @@ class BulkPlan:
     plans: Mapping[int, Plan]
     refused: Mapping[int, str]
     limits: BulkLimits
+    notes: Mapping[int, Notes]  # of each guest; a report after the write adds to them
 
     @property
     def needs(self) -> tuple[RequiredPrivilege, ...] | None:
@@ -128,6 +129,8 @@ class BulkPlan:
             return {"vmid": vmid, **{k: v for k, v in outcome.items() if k not in known}}
 
         rows = await asyncio.gather(*(row(vmid, plan) for vmid, plan in self.plans.items()))
+        for note in _shared(self.notes):
+            call.notes.add(note)
         if not any(each["success"] for each in rows):
             raise CallError(f"It succeeded on no guest. {by_reason(call.failures)}")
         left_out = [
@@ -183,7 +186,7 @@ async def _plan_all(
         call.notes.add(note)
     if not plans:
         raise Precondition(f"Refused for every guest. {by_reason(refused)}")
-    return BulkPlan(cluster, plans, refused, limits)
+    return BulkPlan(cluster, plans, refused, limits, notes)
 
 
 async def _reason(call: Call, error: Exception) -> str:
@@ -215,7 +218,7 @@ def _actions(cluster: str, plans: Iterable[Plan]) -> list[str]:
             continue
         common = sentence.replace(_SUBJECT, f"each of {len(group)} guests on {cluster}")
         names = _list(plan.guest.short_label for plan in group if plan.guest)
-        sentences.append(f"{common.removesuffix('.')}: {names}.")
+        sentences.append(f"{common} These are {names}.")
     return sentences
 
 
