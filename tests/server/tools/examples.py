@@ -78,7 +78,7 @@ def examples(place: Place) -> dict[str, Arguments]:
             "target_node": place.target_node,
             "online": True,
         },
-        "UpdateVmConfig": {**guest, "description": "New notes", "options": ["onboot=0"]},
+        "UpdateVmConfig": {**guests, "description": "New notes", "options": ["onboot=0"]},
         "ResizeVmDisk": {**guest, "disk": "scsi0", "size": "+1G"},
         "MoveVmDisk": {**guest, "disk": "scsi0", "target_storage": place.disks},
         "CloneVm": {**cluster, "source": str(place.vmid), "name": "copy-1"},

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -28,9 +29,12 @@ CALLS = {
     "DeleteVmSnapshot": {"snapshot_name": "same"},
     "BackupVm": {"storage": "pbs-main", "mode": "stop"},
     "MigrateVm": {"target_node": "pve02", "online": True},
+    "UpdateVmConfig": {"description": "New notes"},
 }
-LOSING = CALLS.keys() - {"CreateVmSnapshot"}
+LOSING = CALLS.keys() - {"CreateVmSnapshot", "UpdateVmConfig"}
+TASKS = CALLS.keys() - {"UpdateVmConfig"}  # the others end without one
 EACH = pytest.mark.parametrize("name", CALLS)
+EACH_TASK = pytest.mark.parametrize("name", sorted(TASKS))
 EACH_LOSING = pytest.mark.parametrize("name", sorted(LOSING))
 PROD = {"cluster_name": "prod"}
 
@@ -86,7 +90,8 @@ async def test_each_guest_has_a_row_and_a_refused_one_stops_no_other(fresh, name
     assert list(rows) == sorted({*vmids})
     assert [vmid for vmid, row in rows.items() if row["success"]] == GUESTS
     assert answer.data["success"] is False
-    assert all(rows[vmid]["exit_status"] == "OK" for vmid in GUESTS)
+    for vmid in GUESTS if name in TASKS else ():
+        assert rows[vmid]["exit_status"] == "OK"
     assert "is offline" in rows[OFFLINE]["error"]
     assert rows[UNKNOWN]["error"].startswith("No guest 99999 on prod.")
     assert len(sent(fresh)) == len(GUESTS)
@@ -99,7 +104,9 @@ async def test_each_guest_has_a_row_and_a_refused_one_stops_no_other(fresh, name
     assert kinds == [*(["decision"] if questions else []), "intent", "outcome"]
     intent, outcome = (event for _, event in fresh.audit.events[-2:])
     assert intent.arguments["vmids"] == vmids
-    assert sorted(outcome.upid.split()) == sorted(rows[vmid]["upid"] for vmid in GUESTS)
+    upids = [row["upid"] for row in rows.values() if "upid" in row]
+    assert sorted(outcome.upid.split()) == sorted(upids)
+    assert len(upids) == (len(GUESTS) if name in TASKS else 0)
     assert outcome.outcome == "error"
     assert outcome.reason.startswith(f"Not done on {OFFLINE}, {UNKNOWN}. {OFFLINE}: Node ")
 
@@ -160,6 +167,41 @@ async def test_guests_of_several_clusters_are_refused(shared, name):
 
 
 @dataclass
+class FakeApprovals:
+    """Stands in for the approvals: one that is asked for is approved, and used once."""
+
+    approved: dict = field(default_factory=dict)  # its plan, by call and plan
+    page: str = "https://pvemcp.example/approvals"
+
+    async def use(self, call):
+        plan = self.approved.pop((call.identity, call.planned), None)
+        return plan and SimpleNamespace(id=1, decided_by="ada")
+
+    async def use_refusal(self, _call):
+        return None
+
+    async def ask(self, call):
+        self.approved[call.identity, call.planned] = call.shown_plan
+        return SimpleNamespace(id=1, expires=datetime.now(UTC)), False
+
+
+@EACH_LOSING
+async def test_an_approval_is_for_the_same_guests_and_is_used_once(fresh, name):
+    approvals, call = FakeApprovals(), CALLS[name]
+    conversation = FakeConversation(decision=Decision.CANNOT_ASK)
+    client = replace(fresh, approvals=approvals, conversation=conversation)
+    assert "waiting for approval" in await client.refused(name, **PROD, vmids=GUESTS, **call)
+    [plan] = approvals.approved.values()
+    assert all(f"{vmid} (" in " ".join(plan) for vmid in GUESTS)
+    assert "waiting for" in await client.refused(name, **PROD, vmids=GUESTS[:-1], **call)
+    assert sent(client) == []
+    done = await client(name, **PROD, vmids=[*GUESTS[::-1], GUESTS[0]], **call, wait=True)
+    assert done.data["success"] is True
+    assert len(sent(client)) == len(GUESTS)
+    assert len(approvals.approved) == 1  # that of the other guests
+
+
+@dataclass
 class Changing(FakeConversation):
     """Agrees after some time, in which `change` is called."""
 
@@ -209,7 +251,7 @@ async def test_a_failure_half_way_stops_no_other_and_nothing_is_sent_twice(fresh
     assert sorted(passed) == sorted({*GUESTS} - {GUESTS[1]})
     outcome = fresh.audit.events[-1][1]
     assert outcome.reason.startswith(f"Not done on {GUESTS[1]}. {GUESTS[1]}: ")
-    assert len(outcome.upid.split()) == len(GUESTS) - 1
+    assert len(outcome.upid.split()) == (len(GUESTS) - 1 if name in TASKS else 0)
 
 
 @pytest.mark.parametrize("name", ["ChangeVmState"])
@@ -219,11 +261,11 @@ async def test_a_call_that_fails_on_every_guest_is_an_error(fresh, name):
 
     watch_writes(fresh, before)
     error = await fresh.refused(name, **PROD, vmids=GUESTS, **CALLS[name])
-    assert error.startswith("Done on no guest. 101, 102, 300, 302: ")
+    assert error.startswith("It succeeded on no guest. 101, 102, 300, 302: ")
     assert fresh.audit.events[-1][1].outcome == "error"
 
 
-@EACH
+@EACH_TASK
 async def test_tasks_that_are_followed_are_bounded_per_node(fresh, name):
     state, peaks, pending = fresh["prod"].emulated.state, {}, set()
     limit, known = tools()[name].bulk.per_node, set(state.tasks)
@@ -263,7 +305,7 @@ async def test_backups_that_are_followed_are_bounded_per_storage(fresh):
     assert max(peaks) == tools()["BackupVm"].bulk.per_storage == 2
 
 
-@EACH
+@EACH_TASK
 async def test_when_the_wait_has_ended_the_rest_is_sent_without_waiting(fresh, name):
     fresh.change(task_wait_max_seconds=0)
     answer = await fresh(name, **PROD, vmids=GUESTS, **CALLS[name], wait=True)
@@ -272,7 +314,7 @@ async def test_when_the_wait_has_ended_the_rest_is_sent_without_waiting(fresh, n
     assert "still running: GetTask" in answer.notes
 
 
-@EACH
+@EACH_TASK
 async def test_the_tasks_that_began_are_in_the_audit_when_the_client_leaves(fresh, name):
     first_sent, others = anyio.Event(), []
 
@@ -337,6 +379,17 @@ def test_the_audit_holds_the_tasks_and_failures_of_as_many_guests_as_a_call_take
     event = Event(tool="ChangeVmState", reason=failures, upid=" ".join([upid] * MOST_GUESTS))
     row = event.row(Kind.OUTCOME, datetime.now(UTC))
     assert (row["reason"], row["upid"]) == (event.reason, event.upid)
+
+
+async def test_the_report_of_a_write_is_in_the_row_of_its_guest_and_in_the_notes(fresh):
+    call = {"vmids": [101, 102], "options": ["sockets=3"]}
+    preview = (await fresh("UpdateVmConfig", **PROD, **call, dry_run=True)).data
+    assert "These are 101 (db-primary), 102 (web-03)." in preview["would"]
+    answer = await fresh("UpdateVmConfig", **PROD, **call)
+    for row in answer.data["results"]:
+        assert "sockets" in row["pending"][0]
+        assert row["undo"]["arguments"]["vmid"] == row["vmid"]
+    assert answer.notes.count("Pending changes take effect when it is stopped") == 1
 
 
 async def test_progress_of_many_is_one_that_only_goes_up(fresh):

@@ -136,8 +136,12 @@ def _in_own_names(
     arguments: Mapping[str, Any], declared: Mapping[str, _Declared]
 ) -> Mapping[str, Any]:
     """Return the arguments with another name that one of them has replaced by its own."""
-    names = {each.also_named: name for name, each in declared.items() if name not in arguments}
-    return {names.get(name, name) if name else name: v for name, v in arguments.items()}
+    names = {
+        each.also_named: name
+        for name, each in declared.items()
+        if each.also_named and name not in arguments
+    }
+    return {names.get(name, name): value for name, value in arguments.items()}
 
 
 def _all(field: FieldInfo, kind: type[E]) -> Iterator[E]:

@@ -28,6 +28,7 @@ _PLANNED_AT_ONCE: Final = 8
 _SHARE_OF_PLANS: Final = 0.9  # of the call's time: a guest that does not answer costs itself only
 _LINE: Final = 500  # characters: a question shows the first 600 of each sentence
 _REASON: Final = 600  # characters of a row's error
+_REASONS: Final = 3_000  # characters of all reasons where they are one text
 _SUBJECT: Final = "\0"  # stands for the guest where sentences are compared
 _STOPPING: Final = "Not sent: the server is shutting down. Repeat the call for this guest."
 
@@ -48,6 +49,7 @@ class BulkPlan:
     plans: Mapping[int, Plan]
     refused: Mapping[int, str]
     limits: BulkLimits
+    notes: Mapping[int, Notes]  # of each guest; a report after the write adds to them
 
     @property
     def needs(self) -> tuple[RequiredPrivilege, ...] | None:
@@ -127,8 +129,10 @@ class BulkPlan:
             return {"vmid": vmid, **{k: v for k, v in outcome.items() if k not in known}}
 
         rows = await asyncio.gather(*(row(vmid, plan) for vmid, plan in self.plans.items()))
+        for note in _shared(self.notes):
+            call.notes.add(note)
         if not any(each["success"] for each in rows):
-            raise CallError(f"Done on no guest. {by_reason(call.failures)}")
+            raise CallError(f"It succeeded on no guest. {by_reason(call.failures)}")
         left_out = [
             {"vmid": vmid, "success": False, "error": reason}
             for vmid, reason in self.refused.items()
@@ -182,7 +186,7 @@ async def _plan_all(
         call.notes.add(note)
     if not plans:
         raise Precondition(f"Refused for every guest. {by_reason(refused)}")
-    return BulkPlan(cluster, plans, refused, limits)
+    return BulkPlan(cluster, plans, refused, limits, notes)
 
 
 async def _reason(call: Call, error: Exception) -> str:
@@ -214,7 +218,7 @@ def _actions(cluster: str, plans: Iterable[Plan]) -> list[str]:
             continue
         common = sentence.replace(_SUBJECT, f"each of {len(group)} guests on {cluster}")
         names = _list(plan.guest.short_label for plan in group if plan.guest)
-        sentences.append(f"{common.removesuffix('.')}: {names}.")
+        sentences.append(f"{common} These are {names}.")
     return sentences
 
 
@@ -235,7 +239,8 @@ def by_reason(reasons: Mapping[int, str]) -> str:
     vmids: dict[str, list[int]] = {}
     for vmid, reason in reasons.items():
         vmids.setdefault(reason, []).append(vmid)
-    return " ".join(f"{_list(about)}: {reason}" for reason, about in vmids.items())
+    most = _REASONS // max(1, len(vmids))  # every guest is named, however long the reasons are
+    return " ".join(f"{_list(about)}: {reason[:most]}" for reason, about in vmids.items())
 
 
 def _list(names: Iterable[object]) -> str:

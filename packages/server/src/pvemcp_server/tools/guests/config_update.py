@@ -22,6 +22,7 @@ from pvemcp_server.tables.config_options import pending_changes
 from pvemcp_server.toolkit import guest_options as options_of
 from pvemcp_server.toolkit import hotplug, needs
 from pvemcp_server.toolkit.arguments import ItsCluster, Rule, VmId, Whole
+from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.granting_tags import refuse_granting_tags
 from pvemcp_server.toolkit.guest_options import GuestOptions, OptionChange, Parameters
@@ -119,6 +120,7 @@ class _Change:
         needs.CONFIG_NETWORK,
         needs.CONFIG_CLOUD_INIT,
     ),
+    bulk=BulkLimits(per_node=4),
 )
 async def update_vm_config(
     call: Call,
@@ -138,7 +140,7 @@ async def update_vm_config(
     unset: Unset = None,
     revert: Revert = None,
 ) -> Plan:
-    """Change a guest's configuration; says what waits for a restart."""
+    """Change guests' configuration; says what waits for a restart."""
     guest = await target_guest(call, cluster_name, vmid)
     configs: BothConfigs[Any] = await guest.api.configs()
     kind, configured = guest.resource.type, configs.pending.raw
@@ -181,6 +183,7 @@ async def update_vm_config(
         )
     return Plan(
         cluster=guest.cluster,
+        guest=guest,
         would=f"Change {guest.label}: {options_of.in_words(change.changes)}.{_forecast(change)}",
         loses=_losses(change),
         ids={"vmid": vmid},
