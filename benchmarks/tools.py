@@ -42,6 +42,7 @@ PACE = 500.0  # how much faster than real time tasks run
 
 LOCAL = {"node": "pve1", "storage": "local"}
 SEVERAL_NODES = {"MigrateVm"}
+LOCKED = 104  # a guest that no other example is about
 
 # Where the cost depends on the arguments: titles that follow or replace the example of the tool
 VARIANTS: Mapping[str, Mapping[str, dict[str, Any]]] = {
@@ -50,6 +51,7 @@ VARIANTS: Mapping[str, Mapping[str, dict[str, Any]]] = {
         "ListVms, Full, 50 a page": {"detail_level": "Full", "limit": 50},
     },
     "ListSnapshots": {"ListSnapshots": {"vmids": [100, 101, 102]}},
+    "UnlockVm": {"UnlockVm": {"vmid": LOCKED}},
     "ListBackups": {"ListBackups": LOCAL},
     "DeleteIso": {
         "DeleteIso, on one node": {**LOCAL, "volid": "local:iso/old.iso"},
@@ -114,7 +116,8 @@ class Bench:
 
 
 def add_missing_parts(state: ClusterState) -> None:
-    """Add what a generated cluster lacks: a pool, a backup job, and volumes to delete."""
+    """Add what a generated cluster lacks: a pool, a backup job, a lock, volumes to delete."""
+    state.guests[LOCKED].config["lock"] = "backup"
     state.pools["office"] = Pool("office", vmids={100})
     far = datetime.fromtimestamp(state.now, UTC) + timedelta(hours=12)  # a run would have a log
     state.backup_jobs["nightly"] = BackupJob(

@@ -123,6 +123,11 @@ MESSAGES: Final = (
         "Start the node, or choose another node or guest.",
     ),
     Message(
+        "No backup of guest {vmid} on {cluster}.",
+        "No storage that answers has a backup of the guest to restore or to look into.",
+        "Look with ListBackups, and name the backup by its volid.",
+    ),
+    Message(
         "{reason} Whether it was carried out is not known. "
         "Look with ListTasks before trying again.",
         "A write was sent and no answer came back.",

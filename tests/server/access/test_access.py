@@ -1,10 +1,9 @@
 """Access control as a whole: opening, housekeeping, closing."""
 
 import pytest
-from sqlalchemy.exc import IntegrityError
 
 from pvemcp_server.access import Access, open_access
-from pvemcp_server.errors import BadArgument
+from pvemcp_server.errors import BadArgument, Conflict
 from pvemcp_server.store import Store
 
 pytestmark = pytest.mark.anyio
@@ -35,8 +34,8 @@ async def test_closing_logs_uses_that_could_not_be_stored(
 
 async def test_a_key_never_refers_to_a_missing_role(access: Access, store: Store):
     key, _ = await access.keys.create("laptop")
-    with pytest.raises(IntegrityError):
+    with pytest.raises(Conflict):
         await store.keys.change(key.id, role_id=999)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(Conflict):
         await store.roles.remove(key.role_id)
     assert (await access.keys.get("laptop")).role_id == key.role_id

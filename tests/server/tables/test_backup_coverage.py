@@ -51,14 +51,15 @@ async def test_every_guest_has_its_jobs_and_its_newest_backups(open_cluster, pve
             assert row.last_backup_age == pytest.approx(age, abs=120)
 
 
-async def test_templates_are_covered_by_nothing(open_cluster):
+async def test_a_guest_that_no_job_covers_is_uncovered_whatever_backups_it_has(open_cluster):
     rows = await load(TABLE, open_cluster())
     uncovered = [row for row in rows if not row.covered]
     assert [(row.vmid, row.is_template, row.backups) for row in uncovered] == [
+        (403, False, 5),
         (9000, True, 0),
         (9001, True, 0),
     ]
-    assert all(row.last_backup is row.last_backup_age is None for row in uncovered)
+    assert all((row.last_backup is None) == (row.backups == 0) for row in uncovered)
 
 
 async def test_a_guest_of_a_disabled_job_is_not_called_uncovered_by_proxmox(open_cluster, pve):
@@ -124,5 +125,5 @@ async def test_only_what_columns_need_is_asked(open_cluster, pve):
         rows = await load(TABLE, cluster, request)
     finally:
         pve["prod"].faults.remove(fault)
-    assert [row.vmid for row in rows if row.not_backed_up] == [9000, 9001]
+    assert [row.vmid for row in rows if row.not_backed_up] == [403, 9000, 9001]
     assert list(cluster.notes) == []

@@ -1,6 +1,7 @@
 """ExplainGuest: what a guest does now against its week, where it runs, and what is left out."""
 
 import re
+from importlib import import_module
 from statistics import fmean
 
 import pytest
@@ -174,3 +175,12 @@ async def test_it_costs_few_calls_and_tokens(tool_client):
     online = sum(node.online for node in tool_client["prod"].emulated.state.nodes.values())
     assert len(tool_client.requests("prod")) <= 8 + online  # tasks take one of each node
     assert len(answer.text) < 1900  # about 700 tokens
+
+
+async def test_neighbours_of_a_large_cluster_are_not_measured(tool_client, monkeypatch):
+    module = import_module("pvemcp_server.tools.guests.explanation")
+    monkeypatch.setattr(module, "_MOST_GUESTS", 10)
+    tool_client.requests("prod")
+    answer = await tool_client("ExplainGuest", **PROD, vmid=BIG)
+    assert "The disk use of neighbours is only read on clusters of up to 10 guests" in answer.notes
+    assert not any("/metrics/export" in request for request in tool_client.requests("prod"))

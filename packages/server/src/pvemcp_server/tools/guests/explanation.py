@@ -35,6 +35,7 @@ _HOUR: Final = "hour"
 _WEEK: Final = "week"
 _TASKS: Final = 5
 _NEIGHBOURS: Final = 3
+_MOST_GUESTS: Final = 1_500  # of a cluster whose measurements are read for neighbours
 _FULL: Final = 90.0  # percent of memory, of a file system, of a storage
 _BUSY: Final = 85.0  # percent of processors
 _WAITED: Final = 10.0  # percent of the time
@@ -177,9 +178,18 @@ class _Reader:
         return await self._rows(guest_metrics, request)
 
     async def now(self) -> Sequence[Any]:
-        """Return the metrics of all guests of the node now: Proxmox has them in one answer."""
-        columns = _columns(_GUEST_METRICS)
-        request = replace(self.place, frames=frozenset({NOW}), columns=columns)
+        """Return the metrics of the node's guests now; on a large cluster of this guest only.
+
+        Proxmox has those of all guests of the cluster in one answer, which grows with them.
+        """
+        place = self.place
+        if len((await self.cluster.inventory.view()).guests) > _MOST_GUESTS:
+            place = self.guest
+            self.cluster.notes.add(
+                f"The disk use of neighbours is only read on clusters of up to {_MOST_GUESTS} "
+                "guests; guest_metrics has it in queries."
+            )
+        request = replace(place, frames=frozenset({NOW}), columns=_columns(_GUEST_METRICS))
         return await self._rows(guest_metrics, request)
 
     async def node_metrics(self, frames: frozenset[str]) -> Sequence[Any]:
