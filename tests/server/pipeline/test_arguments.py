@@ -11,6 +11,7 @@ from tests.server.tools.examples import PROD, examples
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from pvemcp_server.errors import MOST_WRONG, BadArgument
 from pvemcp_server.pipeline.arguments import read_arguments
+from pvemcp_server.toolkit.arguments import Whole
 from pvemcp_server.toolkit.registry import tools
 
 EXAMPLES = examples(PROD)
@@ -29,8 +30,14 @@ def arguments(*, optional=False, lists=False):
         for tool in tools().values()
         for name, field in tool.accepted.model_fields.items()
         if not (optional and field.is_required())
-        if not lists or any(get_origin(hint) is list for hint in hints(field.annotation))
+        if not lists or _is_split(field)
     ]
+
+
+def _is_split(field):
+    """Return whether it is a list whose entries may stand in one text."""
+    whole = any(isinstance(extra, Whole) for extra in field.metadata)
+    return not whole and any(get_origin(hint) is list for hint in hints(field.annotation))
 
 
 def choices(field):
@@ -43,7 +50,10 @@ def choices(field):
 
 def entry_of(tool, name):
     """Return a value that a list argument takes."""
-    items = tool.input_schema["properties"][name]["items"]
+    if name == "ssh_keys":
+        return "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me"
+    schema = tool.input_schema["properties"][name]
+    items = schema.get("items", schema)  # some lists are declared as text, which is shorter
     return 105 if items["type"] == "integer" else items.get("enum", ["pve01"])[-1]
 
 

@@ -34,7 +34,9 @@ def read_arguments(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
     They are read in their declared forms; those that have no value are left out.
     """
     declared = _declared(tool.accepted)
-    arguments = _in_own_names(arguments, declared)
+    own_names = _own_names(tool.accepted)
+    own = {other: name for other, name in own_names.items() if name not in arguments}
+    arguments = {own.get(name, name): value for name, value in arguments.items()}
     in_one_form = {
         name: declared[name].read(value) if name in declared else value
         for name, value in arguments.items()
@@ -48,11 +50,11 @@ def read_arguments(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
         facts = [f"{_name(error)}: {_fact(error, names, tool)}" for error in errors]
         if rest := invalid.error_count() - len(errors):
             facts.append(f"{rest} more are wrong.")
-        first, *others = dict.fromkeys(facts)
-        name, _, fact = first.partition(": ")
+        first, *further = dict.fromkeys(facts)
+        wrong, _, fact = first.partition(": ")
         unknown = any(error["type"] == "extra_forbidden" for error in errors)
         hint = f"Accepted are {', '.join(names)}.{_by_query(errors, tool)}" if unknown else ""
-        raise BadArgument(name, " ".join([fact, *others]), hint=hint) from None
+        raise BadArgument(wrong, " ".join([fact, *further]), hint=hint) from None
 
 
 def _by_query(errors: Iterable[ErrorDetails], tool: Tool) -> str:
@@ -132,16 +134,10 @@ def _declaration(field: FieldInfo) -> _Declared:
     )
 
 
-def _in_own_names(
-    arguments: Mapping[str, Any], declared: Mapping[str, _Declared]
-) -> Mapping[str, Any]:
-    """Return the arguments with another name that one of them has replaced by its own."""
-    names = {
-        each.also_named: name
-        for name, each in declared.items()
-        if each.also_named and name not in arguments
-    }
-    return {names.get(name, name): value for name, value in arguments.items()}
+@lru_cache(256)
+def _own_names(model: type[BaseModel]) -> Mapping[str, str]:
+    """Return the names of arguments by the other names under which they are given."""
+    return {each.also_named: name for name, each in _declared(model).items() if each.also_named}
 
 
 def _all(field: FieldInfo, kind: type[E]) -> Iterator[E]:

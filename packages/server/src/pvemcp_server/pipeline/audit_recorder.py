@@ -47,7 +47,7 @@ class Recorder:
         """Record the success; raise Unrecorded for a read, which has no intent to show it."""
         self._ended = True
         size = len(written.data.encode()) + len(written.notes.encode())
-        reason = self._failures()
+        reason = self._failures() if self._intent else ""
         outcome = Outcome.ERROR if reason else Outcome.OK
         event = self._event(outcome, rows=written.rows, bytes=size, reason=reason or None)
         if self._intent is None:
