@@ -21,7 +21,7 @@ from proxmox_client import (
 )
 from proxmox_client.response_errors import response_error
 
-OF_TEXT = {ResponseError, NotFound, Conflict, NoQuorum, AgentRefused}
+OF_TEXT = {ResponseError, NotFound, Conflict, OutdatedDigest, NoQuorum, AgentRefused}
 KINDS = {
     400: {BadParameters, NotFound},
     401: {Unauthenticated},

@@ -133,6 +133,7 @@ def places(lab: EmulatedCluster, vmid: int, storage: str) -> Arguments:
         "vmid": vmid,
         "vmids": [vmid],
         "source": str(vmid),
+        "backup": str(vmid),
         "node": node,
         "path": f"/nodes/{node}/qemu/{vmid}/config",
         "nodes": [node],
@@ -151,17 +152,29 @@ OTHERS: Arguments = {
     "url": "https://151.101.2.132/image.iso",
     "filename": "image.iso",
     "name": "copy-1",
+    "disk": "scsi0",
+    "target_storage": "local-zfs",
+    "size": "+1G",
     "template": "local:vztmpl/debian-13-standard_13.1-2_amd64.tar.zst",
 }
 # Writes of the wide account that would fail with the values above
 VALID: dict[str, Arguments] = {
     "CreateVmSnapshot": {"snapshot_name": "new"},
     "MigrateVm": {"online": True},
+    "UpdateVmConfig": {"description": "new"},
     "CloneVm": {"storage": None},
+    "RestoreBackup": {"storage": "ceph-vm", "vmid": None},
     "CreateVm": {"storage": "ceph-vm"},
     "CreateContainer": {"storage": "ceph-vm"},
     "DownloadIso": {"storage": "nfs-iso"},
     "DeleteIso": {"storage": "nfs-iso", "volid": "nfs-iso:iso/alpine-virt-3.22.1-x86_64.iso"},
+}
+
+
+NOT_PLANNED = {
+    "UnlockVm",  # the guest is not locked
+    "StopTask",  # the task does not exist
+    "DeleteVm",  # the guest runs, and its name is not that one
 }
 
 
@@ -219,7 +232,7 @@ async def test_the_wide_account_sees_everything_after_the_narrow_one(clients, la
 @pytest.mark.parametrize("dry_run", [True, False], ids=["dry run", "for real"])
 async def test_a_hidden_guest_is_answered_like_an_absent_one(clients, lab, dry_run):
     """Check reads and writes, dry runs and real ones."""
-    for tool in writes():
+    for tool in set(writes()) - NOT_PLANNED:
         wide = arguments_of(tool, places(lab, HIDDEN, ARCHIVE)) | VALID.get(tool, {})
         assert "would" in await clients.call(clients.wide, tool, {**wide, "dry_run": True}), tool
     before = len(lab.state.tasks)

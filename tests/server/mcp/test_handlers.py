@@ -1,6 +1,7 @@
 """Prompts, resources and completion, on the demo clusters."""
 
 import json
+import re
 
 import pytest
 from mcp import MCPError
@@ -28,7 +29,7 @@ def test_there_are_seventeen_questions_and_four_playbooks():
 def test_a_prompt_declares_the_tools_in_its_text(prompt):
     assert set(prompt.tools) <= set(tools())
     assert [name for name in prompt.tools if name not in prompt.text] == []
-    mentioned = {name for name in tools() if name in prompt.text}
+    mentioned = {name for name in tools() if re.search(rf"\b{name}\b", prompt.text)}
     assert mentioned == set(prompt.tools)
 
 

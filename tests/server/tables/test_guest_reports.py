@@ -49,7 +49,7 @@ async def test_every_running_guest_has_its_addresses_or_the_problem(open_cluster
         if guest.kind is Kind.QEMU and (problem := problem_of(guest)):
             assert (row.problem, row.address, row.interface) == (problem, None, None)
         else:
-            assert (row.problem, row.address) == (None, guest.agent.addresses[0])
+            assert (row.problem, row.address) == (None, guest.addresses[0])
             assert (row.interface, row.prefix, row.family) == ("eth0", 24, "ipv4")
             assert row.mac in guest.config["net0"].lower()
     problems = [row for row in answered if row.problem]

@@ -17,7 +17,7 @@ PROD = {"cluster_name": "prod", "dry_run": True}
 MOVE = {"vmid": 105, "target_node": "pve02", "online": True}
 # each write that takes room, and what its dry run speaks of
 WRITES = {
-    "CreateVm": (examples(EXAMPLES)["CreateVm"], "ceph-vm on pve01 has "),
+    "CreateVm": (examples(EXAMPLES)["CreateVm"], "local-zfs on pve01 has "),
     "CloneVm": ({"source": "105", "name": "copy"}, "ceph-vm on pve01 has "),
     "MigrateVm": (MOVE, "pve02 has "),
     "BackupVm": ({"vmid": 200, "storage": "nfs-archive"}, "nfs-archive on pve02 has "),

@@ -47,7 +47,7 @@ async def plan(client, upid):
             "vzdump",
             "105",
             ["INFO:  45% (14.4 GiB of 32.0 GiB) in 2m"],
-            ["Stop the backup (vzdump) of qemu 105 (web-frontend) on pve01 of prod, begun ",
+            ["Stop the backup (vzdump) of qemu 105 on pve01 of prod, begun ",
              f" by {OWNER}, now at 45 %.", "a lock (backup) or part of a file may stay."],
         ),
         ("vzdump", "", [], ["Stop the backup (vzdump) on pve01 of prod", "those after it"]),

@@ -24,8 +24,6 @@ def no_tool(id_, words, name, phrase):
 
 
 no_tool("B18", "Evacuate pve02", "EvacuateNode", "evacuate nodes")
-no_tool("B38", "Move the disk of db-primary to local-zfs", "MoveVmDisk", "move disks")
-no_tool("B39", "Give 106 4 GB more memory", "UpdateVmConfig", "reconfigure")
 no_tool("B58", "Open a console on web-03", "OpenConsole", "open consoles")
 
 
@@ -123,6 +121,56 @@ def reboot_a_container(demo, found, done):
     yield found.column("cluster", "vmid"), [("home-lab", guest.vmid)]
     yield done.failed, False
     yield guest.running and guest.uptime(demo.now) < 3600, True
+
+
+@question(
+    "B38",
+    "Move the disk of db-primary to local-zfs",
+    query(
+        "disks",
+        "vmid",
+        "id",
+        "storage",
+        where=[("guest.name", "=", "db-primary"), ("media", "=", "disk")],
+        cluster_name="prod",
+    ),
+    lambda found: [
+        call(
+            "MoveVmDisk",
+            cluster_name="prod",
+            vmid=vmid,
+            disk=disk,
+            target_storage="local-zfs",
+            wait=True,
+        )
+        for vmid, disk in found.column("vmid", "id")[:1]
+    ],
+    toolsets=frozenset({"maintenance"}),
+    writes=True,
+)
+def move_a_disk(demo, found, done):
+    guest = demo.guest("db-primary")
+    vmid, disk = found.column("vmid", "id")[0]
+    yield (done.failed, vmid), (False, guest.vmid)
+    yield guest.config[disk].partition(":")[0], "local-zfs"
+
+
+@question(
+    "B39",
+    "Give 106 4 GB more memory",
+    query("guests", "vmid", "memory_max", where=[("vmid", "=", 106)], cluster_name="prod"),
+    lambda found: call(
+        "UpdateVmConfig",
+        cluster_name="prod",
+        vmids=[106],
+        memory=found.column("memory_max")[0] // 2**20 + 4096,
+    ),
+    writes=True,
+)
+def more_memory(demo, found, done):
+    guest = demo.prod.guests[106]
+    yield done.failed, False
+    yield int(guest.pending["memory"]), int(guest.config["memory"]) + 4096
 
 
 @question(

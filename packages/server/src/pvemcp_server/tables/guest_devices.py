@@ -90,7 +90,7 @@ def _disks(guest: GuestResource, both: BothConfigs[Any]) -> list[Disk]:
 
 @config_table("networks")
 async def networks(cluster: Cluster, request: LoadRequest) -> list[Network]:
-    """Network devices of guests."""
+    """Network devices of guests; addresses has live IPs."""
     pairs = await configs(cluster, request, rows=_ROWS)
     return made(cluster, pairs, lambda pair: _networks(*pair))
 

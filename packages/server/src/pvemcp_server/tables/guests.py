@@ -107,7 +107,15 @@ class Guest(Row, kw_only=True):
             gap=_OF_CONTAINERS,
         ),
     ]
-    disk_max: Annotated[int | None, Col("Size of the root disk", Unit.BYTES, ("disk_total",))]
+    disk_max: Annotated[
+        int | None,
+        Col(
+            "Size of the root disk",
+            Unit.BYTES,
+            ("disk_total",),
+            caveat=Caveat("disk_max is the root disk only: SUM(size) of disks has all of a guest."),
+        ),
+    ]
     disk_usage_percentage: Annotated[
         float | None, Col("Root disk in use (lxc)", Unit.PERCENT, gap=_OF_CONTAINERS)
     ]

@@ -64,7 +64,7 @@ OneCluster = Annotated[
 ItsCluster = Annotated[str | None, NO_FILTER, Field(description="Cluster, if several have it")]
 INTEGER: Final = WithJsonSchema({"type": "integer"})  # bounds cost tokens; errors name them
 VmId = Annotated[int, INTEGER, Field(ge=100, le=999_999_999, description="VMID")]
-AnyVm = Annotated[VmId | None, NO_FILTER]
+AnyVm = Annotated[VmId | None, NO_FILTER, Field(description="VMID")]
 VmIds = Annotated[
     list[int], NO_FILTER, Field(max_length=1000, description="VMIDs; empty means all")
 ]

@@ -66,8 +66,8 @@ _QUERY = {
     "properties": {
         "from": {
             "type": "string",
-            "description": "Table: guests, nodes, storages, snapshots, backups, tasks …; "
-            "GetQuerySchema lists all",
+            "description": "Table: guests, nodes, disks, addresses, acl, backups, tasks …; "
+            "GetQuerySchema has all",
         },
         "select": {
             "type": "array",

@@ -465,5 +465,5 @@ def _undo(change: _Change, after: BothConfigs[Any]) -> dict[str, Any]:
             arguments["tags"] = _tag_list(was)
         else:
             arguments.setdefault("options", []).append(f"{name}={old}")
-    where = {"cluster_name": change.guest.cluster.name, "vmid": change.guest.vmid}
+    where = {"cluster_name": change.guest.cluster.name, "vmids": [change.guest.vmid]}
     return where | arguments if arguments else {}

@@ -47,7 +47,7 @@ Service = Annotated[
     Field(pattern=r"^[A-Za-z0-9@_.:\\][A-Za-z0-9@_.:\\-]*$", max_length=128, description="Unit"),
     Rule("a unit is a name as systemd has it: pveproxy, corosync, ssh"),
 ]
-Contains = Annotated[str | None, Field(max_length=200, description="Text that a line contains")]
+Contains = Annotated[str | None, Field(max_length=200, description="Plain text, not severity")]
 Since = Annotated[str | None, Field(max_length=40, description="ISO 8601, or -2h, yesterday")]
 PageLines = Annotated[int, Clamp(SEARCHED), Field(ge=1, le=SEARCHED, description="Lines per page")]
 Until = Annotated[str | None, Field(max_length=40, description="As since")]
@@ -128,7 +128,7 @@ async def get_log(
     text = (contains or "").casefold()
     matching = [line for line in lines if text in line.text.casefold()]
     if node is not None and not matching:
-        call.notes.add(_nothing_fits(node, service))
+        call.notes.add(_nothing_fits(node, service, searched=bool(lines)))
     return Rows(matching, tuple(columns))
 
 
@@ -139,8 +139,10 @@ def _span(since: str | None, until: str | None) -> Span:
     return start, end
 
 
-def _nothing_fits(node: str, service: str | None) -> str:
+def _nothing_fits(node: str, service: str | None, *, searched: bool) -> str:
     """Return what else an empty log may mean: Proxmox answers alike for each of it."""
+    if searched:
+        return f"No line of {node} has the text of contains, which is plain text, not a severity."
     unknown = f"no unit {service!r} may exist (names are exact), or " if service else ""
     return f"No line of {node} fits: {unknown}its journal may not go back that far."
 

@@ -141,9 +141,9 @@ async def _require_running(cluster: Cluster, task: Task) -> None:
 
 
 def _subject(upid: Upid, guest: GuestResource | None) -> str:
-    """Return what the task is about, after its work: ` of qemu 101 (web)`."""
+    """Return what the task is about, after its work: ` of qemu 101`; its name may be unknown."""
     if guest is not None:
-        return f" of {guest.type} {guest.vmid} ({guest.name or 'no name'})"
+        return f" of {guest.type} {guest.vmid}"
     return f" of {upid.id}" if upid.id else ""
 
 
