@@ -281,6 +281,20 @@ async def test_a_role_for_a_pool_clones_into_it(client):
     assert guest_of(client, answer).vmid in client["prod"].emulated.state.pools["office"].vmids
 
 
+@pytest.mark.parametrize(("tags", "is_inside"), [("team", True), ("production;web", False)])
+async def test_the_tags_of_the_snapshot_decide_about_its_clone(client, tags, is_inside):
+    guest = client["prod"].emulated.state.guests[105]
+    [name, *_] = guest.snapshots
+    snapshot = guest.snapshots[name]
+    before, snapshot.config = snapshot.config, {**snapshot.config, "tags": tags}
+    role = replace(GRANT, vmids=frozenset({105}), pools=frozenset(), tags=frozenset({"team"}))
+    everywhere = replace(role, target_storages=frozenset({"*"}), target_nodes=frozenset({"*"}))
+    call = {**TEMPLATE, "source": "105", "snapshot_name": name}
+    answer = await client.scoped(everywhere)("CloneVm", **call, dry_run=True)
+    snapshot.config = before
+    assert (answer.failed, "outside of what the role" in answer.text) == (not is_inside,) * 2
+
+
 async def test_a_privilege_that_a_later_step_lacks_refuses_the_clone(client, new_token, with_token):
     token = new_token(client["prod"].emulated, ("/", "PVETemplateUser"), ("/", "PVEAuditor"))
     narrow = await with_token(client, "prod", token)

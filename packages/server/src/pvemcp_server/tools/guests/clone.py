@@ -90,14 +90,14 @@ async def clone_vm(
     node = (await write_target.granted_node(cluster, target_node or original.node)).node
     if pool is not None:
         await write_target.granted_pool(cluster, pool)
+    config = await _config(original, snapshot_name)
     await write_target.require_inside_grant(
         cluster,
         vmid=new_vmid,
         node=node,
         pool=pool,
-        tags=original.resource.tag_list if tags is None else tags,
+        tags=config.tag_list if tags is None else tags,
     )
-    config = await _config(original, snapshot_name)
     disks = [d for d in config.disks if d.media != "cdrom" and d.bus != "unused" and d.storage]
     is_full = await _is_full(original, disks, storage, snapshot_name, full)
     await _require_places(original, disks, node, storage)
