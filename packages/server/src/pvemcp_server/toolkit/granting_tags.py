@@ -8,11 +8,16 @@ from pvemcp_server.toolkit.write_target import TargetGuest
 
 
 def refuse_granting_tags(
-    call: Call, guest: TargetGuest, before: Iterable[str], after: Iterable[str]
+    call: Call,
+    guest: TargetGuest,
+    before: Iterable[str],
+    after: Iterable[str],
+    source: str = "This call",
 ) -> None:
     """Raise Precondition for a change of tags by which a caller changes its own rights.
 
-    Case does not count, as on most clusters: a tag that differs in case only may be the same.
+    `source` is what has the tags `after`, such as a backup, for the message. Case does not count,
+    as on most clusters: a tag that differs in case only may be the same.
     """
     changed = {tag.casefold() for tag in before} ^ {tag.casefold() for tag in after}
     deciding = {*call.settings.protected_tags}
@@ -21,7 +26,7 @@ def refuse_granting_tags(
     refused = sorted(tag for tag in deciding if tag.casefold() in changed)
     if refused:
         raise Precondition(
-            f"The tag {', '.join(refused)} decides what this key may do with {guest.label}, so it "
-            "cannot add or remove it.",
-            hint="An administrator changes it in Proxmox.",
+            f"{source} would add or remove the tag {', '.join(refused)} of {guest.label}, which "
+            "decides what this key may do with it.",
+            hint="An administrator can do that in Proxmox.",
         )

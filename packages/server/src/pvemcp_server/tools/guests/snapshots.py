@@ -23,6 +23,7 @@ from pvemcp_server.toolkit.arguments import (
 )
 from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.granting_tags import refuse_granting_tags
 from pvemcp_server.toolkit.lists import detail_columns, listed
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Rows, tool
@@ -160,7 +161,10 @@ async def rollback_vm_snapshot(
     existing = await guest.api.snapshots()
     snapshot = _named(guest, snapshot_name, existing)
     _require_complete(guest, snapshot)
-    await _require_newest_on_zfs(guest, snapshot, existing)
+    config = await guest.api.config(snapshot=snapshot.name)
+    await _require_newest_on_zfs(guest, snapshot, existing, config)
+    # the snapshot has tags of its own, and they come back with it
+    refuse_granting_tags(call, guest, guest.status.tag_list, config.tag_list, "The snapshot")
     stops = guest.state != "stopped" and not snapshot.with_memory
     warning = "It is running and is stopped by this; the snapshot holds no RAM."
     return Plan(
@@ -227,7 +231,10 @@ def _require_complete(guest: TargetGuest, snapshot: ProxmoxSnapshot) -> None:
 
 
 async def _require_newest_on_zfs(
-    guest: TargetGuest, snapshot: ProxmoxSnapshot, existing: list[ProxmoxSnapshot]
+    guest: TargetGuest,
+    snapshot: ProxmoxSnapshot,
+    existing: list[ProxmoxSnapshot],
+    config: GuestConfig,
 ) -> None:
     """Raise Precondition for an older snapshot on ZFS, which only rolls back to the newest one."""
     newer = [other.name for other in existing if (other.created or 0) > (snapshot.created or 0)]
@@ -236,7 +243,6 @@ async def _require_newest_on_zfs(
     storages = await all_storages(guest.cluster, guest.node)
     zfs = {storage.storage for storage in storages if storage.plugin_type in _ZFS}
     # the snapshot's own configuration decides, not disks attached or detached since
-    config = await guest.api.config(snapshot=snapshot.name)
     if on_zfs := [disk.id for disk in config.disks if disk.storage in zfs]:
         raise Precondition(
             f"{', '.join(on_zfs)} of {guest.label} is on ZFS, which only rolls back to the newest "

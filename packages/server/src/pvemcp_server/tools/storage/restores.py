@@ -18,6 +18,7 @@ from pvemcp_server.tables import Backup
 from pvemcp_server.toolkit import needs, write_target
 from pvemcp_server.toolkit.arguments import AnyNode, ItsCluster, StorageName
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.granting_tags import refuse_granting_tags
 from pvemcp_server.toolkit.guest_options import GuestName, NewVmId, PoolName
 from pvemcp_server.toolkit.missing_privileges import require_privileges
 from pvemcp_server.toolkit.new_guest import NewGuest
@@ -106,6 +107,7 @@ async def restore_backup(
     else:
         number = old.vmid
         _require_same_kind(archive, old)
+        refuse_granting_tags(call, old, old.status.tag_list, config.tag_list, "The backup")
     macs = (old is None and row.vmid != vmid) if unique is None else unique
     new = NewGuest(
         cluster=cluster,
