@@ -135,6 +135,25 @@ async def test_what_loses_access_is_asked_about(client, arguments, loss):
     assert len(client.conversation.questions) == (loss is not None)
 
 
+@pytest.mark.parametrize("vmid", [VM, CONTAINER])
+@pytest.mark.parametrize("arguments", [{"options": ["protection=0"]}, {"unset": ["protection"]}])
+async def test_the_end_of_protection_from_deletion_is_asked_about(client, vmid, arguments):
+    await change(client, vmid, options=["protection=1"])
+    assert client.conversation.questions == []
+    await change(client, vmid, **arguments)
+    [question] = client.conversation.questions
+    assert "Proxmox then no longer protects it from deletion." in question
+
+
+@pytest.mark.parametrize("pending", [{"hostpci0": "0000:01:00"}, {"hookscript": "local:x.pl"}])
+async def test_no_undo_is_offered_that_would_be_refused(client, vm, pending):
+    vm.pending = {**pending, "cores": 2}
+    answer = await change(client, revert=[*pending, "cores"])
+    assert answer.data["undo"]["arguments"]["options"] == ["cores=2"]
+    vm.pending = dict(pending)
+    assert "undo" not in (await change(client, revert=[*pending])).data
+
+
 async def test_a_password_is_nowhere_but_in_the_request(client, vm):
     secret = "hunter2-hunter2"
     vm.config["cipassword"] = "old"

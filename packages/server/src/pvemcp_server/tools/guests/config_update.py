@@ -13,7 +13,7 @@ from pydantic import Field
 from proxmox_client import BadParameters, ResponseError
 from proxmox_client.api.guests import BothConfigs
 from proxmox_client.api.resources import GuestType
-from proxmox_client.properties import number, parse
+from proxmox_client.properties import flag, number, parse
 from proxmox_client.schema import load as load_schema
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters.explain import reason_of
@@ -237,7 +237,7 @@ def _others(kind: GuestType, pairs: Sequence[str]) -> dict[str, str]:
             raise BadArgument(
                 "options", f"write {given[:50]!r} as name=value.", hint="unset removes an option."
             )
-        if name.rstrip("0123456789") not in _SETTABLE[kind] | _OF_DEVICE:
+        if not _is_settable(kind, name) and name not in _OF_DEVICE:
             raise BadArgument("options", _not_settable(kind, given), hint=_settable(kind))
         values[name] = _BOOLEANS.get(value.casefold(), value)
     if "boot" in values and "=" not in values["boot"]:
@@ -247,9 +247,13 @@ def _others(kind: GuestType, pairs: Sequence[str]) -> dict[str, str]:
     return values
 
 
+def _is_settable(kind: GuestType, name: str) -> bool:
+    return name.rstrip("0123456789") in _SETTABLE[kind]
+
+
 def _not_settable(kind: GuestType, name: str) -> str:
     word = "virtual machines" if kind == "qemu" else "containers"
-    if name in ("tags", "cipassword"):
+    if name in _ONLY_UNSET:
         return f"{name} has an argument of its own."
     return f"it does not set {name[:50]!r} of {word}."
 
@@ -274,7 +278,7 @@ def _unset(
         yield "tags"
     for given in dict.fromkeys(names):
         name = _NAMES[kind].get(given, given)
-        if name.rstrip("0123456789") not in _SETTABLE[kind] | _ONLY_UNSET:
+        if not _is_settable(kind, name) and name not in _ONLY_UNSET:
             raise BadArgument("unset", _not_settable(kind, given), hint=_settable(kind))
         if name in parameters:
             raise BadArgument("unset", f"{name} is set by the same call.")
@@ -346,7 +350,7 @@ def _forecast(change: _Change) -> str:
 
 
 def _losses(change: _Change) -> str:
-    """Return what is lost: connections over a network, the present way to sign in."""
+    """Return what is lost: connections over a network, a way to sign in, protection."""
     before, new = change.before.pending.raw, change.new
     removed = [n for n in change.unset if n.startswith("net")]
     moved = [n for n in new if before.get(n) and new[n] is not None and _moves(n, before, new)]
@@ -359,6 +363,8 @@ def _losses(change: _Change) -> str:
         )
     if "cipassword" in new and "cipassword" in before:
         sentences.append("Its present password cannot be read back or restored.")
+    if change.before.pending.protection and not flag(str(new.get("protection", 1))):
+        sentences.append("Proxmox then no longer protects it from deletion.")
     return " ".join(sentences)
 
 
@@ -457,6 +463,8 @@ def _undo(change: _Change, after: BothConfigs[Any]) -> dict[str, Any]:
         old, now = was.get(name), after.pending.raw.get(name)
         if str(old) == str(now) or name in options_of.SECRETS:
             continue
+        if name != "tags" and not _is_settable(change.kind, name):
+            continue  # a pending change of it can be dropped, but not made again
         if name in waits and name not in waited:
             arguments.setdefault("revert", []).append(name)
         elif old is None:
