@@ -31,6 +31,7 @@ from pvemcp_server.toolkit.guest_addresses import addresses_of
 from pvemcp_server.toolkit.guest_options import GuestOptions
 from pvemcp_server.toolkit.registry import tools
 from pvemcp_server.toolkit.task_wait import follow, outcome_fields, watch
+from pvemcp_server.toolkit.write_target import free_vmid
 
 T = TypeVar("T")
 
@@ -161,7 +162,7 @@ class NewGuest:
             return False
         self._tried += 1
         # a guest that is being made may be missing in Proxmox's answer for a moment
-        self.vmid = max(await self.cluster.pve.cluster.nextid(), self.vmid + 1)
+        self.vmid = await free_vmid(self.cluster, None, least=self.vmid + 1)
         return True
 
     async def _made(self, call: Call, task: Task) -> dict[str, Any]:

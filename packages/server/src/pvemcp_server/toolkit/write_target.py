@@ -1,15 +1,18 @@
 """Checks on the target of a write, before anything is changed: protected, reachable, unlocked."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 
 from proxmox_client import BadParameters, Lxc, ProxmoxError, Qemu
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from proxmox_client.api.status import GuestStatus
+from proxmox_client.api.storage import StorageContentKind
 from proxmox_client.properties import flag
-from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import Precondition, UnknownName
-from pvemcp_server.tables.volumes import unsupported_content
+from pvemcp_server.tables.registry import LoadRequest
+from pvemcp_server.tables.volumes import listed_volumes, unsupported_content
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import cluster_with
 
@@ -157,20 +160,49 @@ async def require_inside_grant(
     )
 
 
-async def free_vmid(cluster: Cluster, vmid: int | None) -> int:
-    """Return the VMID, or the next free one; raise Precondition if a guest has it.
+async def free_vmid(
+    cluster: Cluster, vmid: int | None, *, least: int = 0, former: int | None = None
+) -> int:
+    """Return the VMID, or the next free one from `least` on; raise Precondition if it is in use.
 
-    It is not reserved. Whose it is stays unsaid: the guest may be hidden.
+    It is not reserved. Whose it is stays unsaid: the guest may be hidden. Backups and disks that a
+    deleted guest left belong to the next guest with its VMID, so a role for a part of the cluster
+    gets no such VMID; but that of the `former` guest which is restored.
     """
+    scope = cluster.scope
+    if vmid is None:
+        vmid = max(await cluster.pve.cluster.nextid(), least)
+        if scope.everything:
+            return vmid
+        guests = (await cluster.inventory.view()).by_vmid
+        used = guests.keys() | await _owners_of_volumes(cluster, frozenset())
+        vmid = next(number for number in count(vmid) if number not in used)
+    elif not (scope.covers_guest(vmid) or vmid == former) and (
+        await _owners_of_volumes(cluster, frozenset({vmid}))
+    ):
+        raise _unusable(cluster, vmid, "a deleted guest left backups or disks with it")
     try:
         return await cluster.pve.cluster.nextid(vmid)
     except BadParameters as error:
         if "vmid" not in error.errors:
             raise
-        raise Precondition(
-            f"VMID {vmid} on {cluster.name} cannot be used: {error.errors['vmid']}.",
-            hint="Leave it out for the next free one.",
-        ) from error
+        raise _unusable(cluster, vmid, error.errors["vmid"]) from error
+
+
+def _unusable(cluster: Cluster, vmid: int, reason: str) -> Precondition:
+    return Precondition(
+        f"VMID {vmid} on {cluster.name} cannot be used: {reason}.",
+        hint="Leave it out for the next free one.",
+    )
+
+
+async def _owners_of_volumes(cluster: Cluster, vmids: frozenset[int]) -> set[int]:
+    """Return the VMIDs, of these or of all, that volumes have; storages may be hidden."""
+    quiet = replace(cluster, notes=Notes())  # notes would be about storages that the call lacks
+    kinds = frozenset[StorageContentKind]({"backup", "images", "rootdir"})
+    places = await listed_volumes(quiet, LoadRequest(vmids=vmids), kinds)
+    volumes = (volume for some in places.values() for volume in some)
+    return {v.vmid for v in volumes if v.vmid is not None and (not vmids or v.vmid in vmids)}
 
 
 async def writable_storage(cluster: Cluster, name: str, node: str) -> StorageResource:

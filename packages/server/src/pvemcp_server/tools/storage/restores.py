@@ -230,7 +230,7 @@ async def _new_vmid(archive: _Archive, vmid: int | None, pool: str | None) -> in
     await write_target.require_inside_grant(
         cluster, vmid=vmid, node=archive.node, pool=pool, tags=archive.config.tag_list
     )
-    return await write_target.free_vmid(cluster, vmid)
+    return await write_target.free_vmid(cluster, vmid, former=archive.backup.vmid)
 
 
 def _would(
