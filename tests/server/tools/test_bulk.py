@@ -17,7 +17,7 @@ from pvemcp_server.pipeline.confirmation import Agreed
 from pvemcp_server.toolkit.arguments import MOST_GUESTS
 from pvemcp_server.toolkit.registry import tools
 
-from .tool_client import FakeConversation
+from .tool_client import FakeConversation, offered
 
 pytestmark = pytest.mark.anyio
 
@@ -388,7 +388,7 @@ async def test_the_report_of_a_write_is_in_the_row_of_its_guest_and_in_the_notes
     answer = await fresh("UpdateVmConfig", **PROD, **call)
     for row in answer.data["results"]:
         assert "sockets" in row["pending"][0]
-        assert row["undo"]["arguments"]["vmids"] == [row["vmid"]]
+        assert offered(row["undo"])[1]["vmids"] == [row["vmid"]]
     assert answer.notes.count("Pending changes take effect when it is stopped") == 1
 
 

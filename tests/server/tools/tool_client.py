@@ -132,6 +132,12 @@ class Answer:
         return [row[name] for row in self.data]
 
 
+def offered(call: str) -> tuple[str, dict[str, Any]]:
+    """Return tool and arguments of a call that an answer offers."""
+    tool, _, arguments = call.partition(" ")
+    return tool, json.loads(arguments)
+
+
 @dataclass
 class ToolClient:
     """Calls tools as an MCP client would, with a key that is granted `tools` on `resources`.

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from tests.server.tools.tool_client import offered
 
 from proxmox_client.emulator import FaultKind, demo
 from proxmox_client.emulator.state.guest import Kind
@@ -76,7 +77,10 @@ async def test_a_template_becomes_a_reachable_guest_in_one_call(client):
     }
     assert {name: guest.config[name] for name in expected} == expected
     assert guest.vmid in client["prod"].emulated.state.pools["production"].vmids
-    assert answer.data["undo"] == f"DeleteVm with vmid {guest.vmid} and name {guest.name!r}"
+    assert offered(answer.data["undo"]) == (
+        "DeleteVm",
+        {**PROD, "vmid": guest.vmid, "name": guest.name},
+    )
     assert len([one for one in sent(client) if one.endswith("/clone")]) == 1
     assert SECRET not in repr((answer, client.audit.events, client.conversation))
     outcome = client.audit.events[-1][1]
@@ -200,7 +204,7 @@ async def test_a_step_that_fails_names_the_new_guest(client, fault, says, reques
         client["prod"].emulated.faults.remove(injected)
     made = list(client["prod"].emulated.state.guests)[-1]
     assert error.startswith(f"qemu {made} (web-21) on prod was cloned, but {says}")
-    assert f"undo it: DeleteVm with vmid {made} and name " in error
+    assert f'undo it: DeleteVm {{"cluster_name":"prod","vmid":{made},"name":' in error
     assert [one.rpartition("/")[2] for one in sent(client)] == requests
     kind, event = client.audit.events[-1]
     assert (kind, event.outcome, event.reason) == ("outcome", "error", error)

@@ -1,6 +1,7 @@
 """UpdateVmConfig: plans, what waits, undo, and what is refused."""
 
 import pytest
+from tests.server.tools.tool_client import offered
 
 from proxmox_client.api.guests import Guest
 from proxmox_client.emulator import ManualClock, demo
@@ -95,9 +96,9 @@ async def test_the_undo_restores_the_configuration(client, vmid, arguments):
     before = (dict(guest.config), dict(guest.pending))
     answer = await change(client, vmid, **arguments)
     assert (guest.config, guest.pending) != before
-    undo = answer.data["undo"]
-    assert undo["tool"] == "UpdateVmConfig"
-    undone = await client("UpdateVmConfig", **undo["arguments"])
+    tool, undo = offered(answer.data["undo"])
+    assert tool == "UpdateVmConfig"
+    undone = await client(tool, **undo)
     assert not undone.failed, undone.text
     assert (guest.config, guest.pending) == before
 
@@ -116,7 +117,7 @@ async def test_a_pending_change_is_dropped_by_name(client, vm):
     client.requests("prod")
     assert (vm.pending.keys(), answer.data["pending"]) == ({"memory"}, ["memory: 8192 → 4096"])
     assert "Pending is memory." in await refused(client, revert=["cores"])
-    assert answer.data["undo"]["arguments"]["options"] == ["cores=8"]
+    assert offered(answer.data["undo"])[1]["options"] == ["cores=8"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ async def test_the_end_of_protection_from_deletion_is_asked_about(client, vmid, 
 async def test_no_undo_is_offered_that_would_be_refused(client, vm, pending):
     vm.pending = {**pending, "cores": 2}
     answer = await change(client, revert=[*pending, "cores"])
-    assert answer.data["undo"]["arguments"]["options"] == ["cores=2"]
+    assert offered(answer.data["undo"])[1]["options"] == ["cores=2"]
     vm.pending = dict(pending)
     assert "undo" not in (await change(client, revert=[*pending])).data
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from tests.server.tools.tool_client import offered
 
 from proxmox_client.emulator import demo
 from proxmox_client.emulator.state.storage import Volume
@@ -98,7 +99,10 @@ async def test_a_container_is_created_and_started(client):
     assert guest.config["rootfs"].endswith("size=8G")
     assert answer.data["ip_addresses"] == list(guest.addresses)
     assert SECRET not in repr((answer, client.audit.events, guest.config))
-    assert answer.data["undo"] == f"DeleteVm with vmid {guest.vmid} and name 'new-ct'"
+    assert offered(answer.data["undo"]) == (
+        "DeleteVm",
+        {"cluster_name": "prod", "vmid": guest.vmid, "name": "new-ct"},
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
 """DeleteVm."""
 
-import json
-
 import pytest
+from tests.server.tools.tool_client import offered
 
 from proxmox_client.emulator.state.guest import Snapshot
 from proxmox_client.emulator.state.jobs import HaResource, Replication
@@ -45,8 +44,7 @@ async def test_a_guest_goes_with_its_disks_and_its_backups_stay(demo_client):
     assert question.startswith("Delete qemu 140 (search-02) on prod from pve01. Lost: 1 disk (")
     left = (await demo_client("ListBackups", **PROD, vmid=VMID)).data
     assert answer.data["backups_left"] == len(left)
-    tool, arguments = answer.data["restore"].split(" ", 1)
-    assert (tool, json.loads(arguments)) == (
+    assert offered(answer.data["restore"]) == (
         "RestoreBackup",
         {**PROD, "backup": left[0]["volid"], "vmid": VMID},
     )

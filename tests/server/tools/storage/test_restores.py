@@ -1,6 +1,7 @@
 """RestoreBackup."""
 
 import pytest
+from tests.server.tools.tool_client import offered
 
 from proxmox_client.emulator.state.guest import Guest
 from proxmox_client.emulator.state.storage import Volume
@@ -43,7 +44,10 @@ async def test_a_backup_becomes_a_new_guest_with_other_mac_addresses(demo_client
     assert new.vmid != vmid
     assert (new.name, new.kind, new.status) == (old.name, old.kind, "stopped")
     assert new.config["net0"] != old.config["net0"]
-    assert answer.data["undo"] == f"DeleteVm with vmid {new.vmid} and name {new.name!r}"
+    assert offered(answer.data["undo"]) == (
+        "DeleteVm",
+        {**PROD, "vmid": new.vmid, "name": new.name},
+    )
 
 
 async def test_name_pool_storage_and_start_are_taken(demo_client):
@@ -219,7 +223,7 @@ async def test_a_failed_restore_names_the_guest_that_it_leaves(demo_client):
     left = max(vmid for vmid, guest in state.guests.items() if not guest.config)
     assert "storage 'local-zfs' does not exist" in error
     assert f"qemu {left} (a) on prod is incomplete, and its VMID is taken." in error
-    assert f"DeleteVm with vmid {left} and name 'VM {left}'" in error
+    assert f'DeleteVm {{"cluster_name":"prod","vmid":{left},"name":"VM {left}"}}' in error
 
 
 READER = {"storages": frozenset({"pbs-main", "ceph-vm"}), "nodes": frozenset({"pve01"})}

@@ -29,7 +29,7 @@ from pvemcp_server.errors import CallError, PartlyDone
 from pvemcp_server.toolkit.call import Call, Conversation, Decision
 from pvemcp_server.toolkit.guest_addresses import addresses_of
 from pvemcp_server.toolkit.guest_options import GuestOptions
-from pvemcp_server.toolkit.registry import tools
+from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.task_wait import follow, outcome_fields, watch
 from pvemcp_server.toolkit.write_target import free_vmid
 
@@ -93,11 +93,13 @@ class NewGuest:
 
     @property
     def undo(self) -> str:
-        """What removes it again."""
-        if "DeleteVm" in tools():
-            return f"DeleteVm with vmid {self.vmid} and name {self.name!r}"
-        command = "qm" if self.kind == "qemu" else "pct"
-        return f"An administrator removes it on {self.node}: `{command} destroy {self.vmid}`"
+        """The call that removes it again."""
+        return self.removal(self.name)
+
+    def removal(self, name: str) -> str:
+        """Return the call that removes it, under the name that it has."""
+        arguments = {"cluster_name": self.cluster.name, "vmid": self.vmid, "name": name}
+        return NextCall("DeleteVm", arguments).text
 
     async def act(self) -> Task:
         """Send it; send it with the next free VMID if Proxmox refuses this one as taken."""

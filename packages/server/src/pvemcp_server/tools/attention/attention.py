@@ -15,6 +15,7 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ClusterName
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import with_budget
+from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.registry import Rows, tool, tools
 from pvemcp_server.tools.attention import (  # noqa: F401 - declares checks
     backup_server_checks,
@@ -27,7 +28,6 @@ from pvemcp_server.tools.attention.model import (
     Check,
     Evidence,
     Item,
-    NextCall,
     Severity,
     Topic,
     checks,

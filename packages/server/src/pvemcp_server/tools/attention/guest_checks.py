@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from pvemcp_server import tables
 from pvemcp_server.settings import Values
+from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.room import capacity_without
 from pvemcp_server.tools.attention import reads
 from pvemcp_server.tools.attention.model import (
     Evidence,
     Item,
-    NextCall,
     Severity,
     Topic,
     about_one,

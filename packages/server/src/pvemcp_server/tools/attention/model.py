@@ -1,6 +1,5 @@
 """What a check is: the tables that it reads, how it finds things in their rows, the next call."""
 
-import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -11,8 +10,8 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.settings import Values
 from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.registry import ALL, LoadRequest, Table
+from pvemcp_server.toolkit.next_call import Arguments, NextCall
 
-Arguments = Mapping[str, Any]
 Condition = Mapping[str, Any]
 
 
@@ -103,20 +102,6 @@ class Item:
     partly_seen: bool = False  # filled in where rows that could not be read might disprove it
     cluster: str = ""  # filled in where there are several
     arguments: Arguments = field(default_factory=dict)  # of a call about it alone
-
-
-@dataclass(frozen=True)
-class NextCall:
-    """A call that shows the things of a finding."""
-
-    tool: str
-    arguments: Arguments = field(default_factory=dict)
-
-    @property
-    def text(self) -> str:
-        return (
-            f"{self.tool} {json.dumps(self.arguments, ensure_ascii=False, separators=(',', ':'))}"
-        )
 
 
 Find = Callable[[Evidence], Iterable[Item]]

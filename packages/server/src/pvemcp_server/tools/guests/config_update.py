@@ -26,6 +26,7 @@ from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.granting_tags import refuse_granting_tags
 from pvemcp_server.toolkit.guest_options import GuestOptions, OptionChange, Parameters
+from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.write_target import TargetGuest, target_guest
@@ -451,7 +452,7 @@ async def _report(call: Call, change: _Change) -> dict[str, Any]:
     applied = options_of.changes(change.before.current.raw, running)
     answer: dict[str, Any] = {"in_force": [each.words for each in applied], "pending": pending}
     undo = _undo(change, after)
-    return answer | ({"undo": {"tool": "UpdateVmConfig", "arguments": undo}} if undo else {})
+    return answer | ({"undo": NextCall("UpdateVmConfig", undo).text} if undo else {})
 
 
 def _undo(change: _Change, after: BothConfigs[Any]) -> dict[str, Any]:

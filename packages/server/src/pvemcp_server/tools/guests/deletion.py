@@ -1,6 +1,5 @@
 """Deletion of guests."""
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from pvemcp_server.tables import BackupJob, LoadRequest, backup_jobs
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.write_target import TargetGuest, target_guest
@@ -145,5 +145,5 @@ def _way_back(losses: GuestLosses, guest: TargetGuest) -> dict[str, Any]:
             "backup": losses.backups[0].volid,
             "vmid": guest.vmid,
         }
-        left["restore"] = f"RestoreBackup {json.dumps(arguments, separators=(',', ':'))}"
+        left["restore"] = NextCall("RestoreBackup", arguments).text
     return left

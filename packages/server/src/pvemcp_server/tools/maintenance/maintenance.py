@@ -9,8 +9,8 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, NodeName
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import cluster_with
+from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.registry import Document, document, tool, tools
-from pvemcp_server.tools.attention.model import NextCall
 from pvemcp_server.tools.maintenance.facts import Facts, read_facts
 from pvemcp_server.tools.maintenance.findings import VERDICTS, findings, verdict
 from pvemcp_server.tools.maintenance.placement import Placement, placements

@@ -313,10 +313,10 @@ async def _finish(new: NewGuest, old: TargetGuest | None, call: Call, task: Task
         left = await _left(new)
         if left is None:
             raise
-        remove = f"DeleteVm with vmid {new.vmid} and name {left!r}"
         reason = await new.cluster.explain(error)
         state = "may have lost its disks" if old else "is incomplete, and its VMID is taken"
-        raise PartlyDone(f"{reason} {new.label} {state}.", again if old else remove) from error
+        undo = again if old else new.removal(left)
+        raise PartlyDone(f"{reason} {new.label} {state}.", undo) from error
     if fields.get("task_status") == "running":
         call.notes.add(_INCOMPLETE)
     return {name: value for name, value in fields.items() if not (old and name == "undo")}
