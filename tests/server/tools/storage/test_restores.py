@@ -129,6 +129,13 @@ async def test_a_guest_is_overwritten_only_with_consent(demo_client):
     assert of(demo_client).guests[VMID].config["cores"] == before["cores"]
 
 
+async def test_a_backup_of_another_guest_is_named_before_it_replaces_one(demo_client):
+    other = "The backup is of guest 101, another one than it replaces."
+    for vmid, is_named in ((101, True), (VMID, False)):
+        volid = put(demo_client, f"name: a\n{DISK}", vmid=vmid)
+        assert (other in await would(demo_client, **{**OVER, "backup": volid})) == is_named
+
+
 def running(client):
     of(client).guests[VMID].status = "running"
 

@@ -264,6 +264,8 @@ async def _warnings(
     original = (await archive.cluster.inventory_view()).by_vmid.get(archive.backup.vmid or 0)
 
     def sentences() -> Iterator[str]:
+        if old is not None and archive.backup.vmid not in (None, old.vmid):
+            yield f"The backup is of guest {archive.backup.vmid}, another one than it replaces."
         if archive.backup.verified is False:
             yield "The last verification of the backup failed."
         if original and original.vmid != new.vmid and not unique:
