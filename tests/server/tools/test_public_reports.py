@@ -87,6 +87,7 @@ async def test_the_lock_of_an_aborted_task_has_a_way_out(demo_client):
         guests[vmid].touch()
         error = await demo_client.refused("BackupVm", **PROD, vmid=vmid, storage="pbs-main")
         assert "locked (snapshot-delete)" in error
+        assert f"left the lock: UnlockVm, or an administrator on {guests[vmid].node}" in error
         assert command in error
 
 

@@ -90,8 +90,8 @@ async def target_guest(
         raise Precondition(
             f"{guest.label} is locked ({guest.status.lock}): another operation is in progress.",
             hint="ListTasks with this vmid shows which; try again when it has ended. If none is "
-            f"running, one that was aborted left the lock: an administrator removes it on "
-            f"{guest.node} with `{command} unlock {vmid}`.",
+            f"running, one that was aborted left the lock: UnlockVm, or an administrator on "
+            f"{guest.node} with `{command} unlock {vmid}`, removes it.",
         )
     return guest
 
