@@ -81,6 +81,7 @@ _SshKey = Annotated[
 SshKeys = Annotated[list[_SshKey] | None, _TEXT, Field(max_length=50, description="Public keys")]
 Address = Annotated[str | None, Field(max_length=100, description="dhcp or CIDR,gateway")]
 Dns = Annotated[str | None, Field(max_length=400, description="Servers, search domain")]
+Start = Annotated[bool, Field(description="Start it")]
 
 SECRETS: Final = frozenset({"cipassword", "password"})
 HIDDEN: Final = "***"

@@ -26,6 +26,7 @@ from pvemcp_server.toolkit.guest_options import (
     Password,
     PoolName,
     SshKeys,
+    Start,
     Tags,
 )
 from pvemcp_server.toolkit.missing_privileges import require_privileges
@@ -37,7 +38,6 @@ from pvemcp_server.toolkit.write_target import TargetGuest, target_guest
 
 Source = Annotated[str, Field(max_length=100, description="VMID or name")]
 Full = Annotated[bool | None, Field(description="Not linked to the template")]
-Start = Annotated[bool | None, Field(description="Start it")]
 
 # storages whose volumes cannot be the base of others; files cannot for containers
 _NEVER_LINKED: Final = frozenset({"lvm", "iscsi", "iscsidirect"})
@@ -72,7 +72,7 @@ async def clone_vm(
     ssh_keys: SshKeys = None,
     ip: Address = None,
     dns: Dns = None,
-    start: Start = None,
+    start: Start = False,
 ) -> Plan:
     """Clone a template, VM or container; with start and wait, answer with its address."""
     options = GuestOptions(
@@ -129,7 +129,7 @@ async def clone_vm(
         ),
         made="cloned",
         options=options,
-        start=bool(start),
+        start=start,
     )
     places = [(storage or d.storage or "", d.size if is_full else None) for d in disks]
     room = await room_on_storages(cluster, node, places)

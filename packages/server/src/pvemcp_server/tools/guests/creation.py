@@ -32,6 +32,7 @@ from pvemcp_server.toolkit.guest_options import (
     Password,
     PoolName,
     SshKeys,
+    Start,
     Tags,
     Vlan,
 )
@@ -50,10 +51,9 @@ OsType = Annotated[
     Literal["l26", "win11", "win10", "other"],
     Field(description="l26 is Linux"),
 ]
-Uefi = Annotated[bool | None, Field(description="UEFI; with a TPM for win11")]
+Uefi = Annotated[bool, Field(description="UEFI; with a TPM for win11")]
 Template = Annotated[str, Field(max_length=255, description="Template volid (vztmpl)")]
 Unprivileged = Annotated[bool, Field(description="Its root is none of the node")]
-Start = Annotated[bool | None, Field(description="Start it")]
 
 _CORES, _MEMORY, _DISK = 2, 2048, {"qemu": 32, "lxc": 8}  # MiB, GiB
 
@@ -92,7 +92,7 @@ async def create_vm(
     image: Image = None,
     disk_size: DiskSize = None,
     os_type: OsType = "l26",
-    uefi: Uefi = None,
+    uefi: Uefi = False,
     cores: Cores = None,
     memory: Memory = None,
     bridge: Bridge = None,
@@ -105,7 +105,7 @@ async def create_vm(
     ssh_keys: SshKeys = None,
     ip: Address = None,
     dns: Dns = None,
-    start: Start = None,
+    start: Start = False,
 ) -> Plan:
     """Create a VM with one disk and one network device, from an ISO, a disk image or empty."""
     place = await _place(
@@ -161,7 +161,7 @@ async def create_vm(
         if os_type == "win11":
             hardware["tpmstate0"] = f"{storage}:1,version=v2.0"
     source = f" from {iso or image}" if iso or image else ""
-    return await _plan(place, hardware | options, size, source, start=bool(start))
+    return await _plan(place, hardware | options, size, source, start=start)
 
 
 @tool(
@@ -193,7 +193,7 @@ async def create_container(
     pool: PoolName = None,
     tags: Tags = None,
     description: GuestText = None,
-    start: Start = None,
+    start: Start = False,
 ) -> Plan:
     """Create a container from a template; its network is DHCP unless ip is given."""
     place = await _place(
@@ -233,7 +233,7 @@ async def create_container(
         size << 30,
         f" from {template}",
         *warnings,
-        start=bool(start),
+        start=start,
     )
 
 

@@ -19,7 +19,7 @@ from pvemcp_server.toolkit import needs, write_target
 from pvemcp_server.toolkit.arguments import AnyNode, ItsCluster, StorageName
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.granting_tags import refuse_granting_tags
-from pvemcp_server.toolkit.guest_options import GuestName, NewVmId, PoolName
+from pvemcp_server.toolkit.guest_options import GuestName, NewVmId, PoolName, Start
 from pvemcp_server.toolkit.missing_privileges import require_privileges
 from pvemcp_server.toolkit.new_guest import NewGuest
 from pvemcp_server.toolkit.plan import Plan
@@ -37,7 +37,6 @@ from pvemcp_server.tools.storage.backup_lookup import NamedBackup, backup_named
 Overwrite = Annotated[bool, Field(description="Replace the guest with this vmid")]
 DiskStorage = Annotated[StorageName | None, Field(description="For its disks; as in the backup")]
 NewMacs = Annotated[bool | None, Field(description="New MAC addresses; default for a copy")]
-Start = Annotated[bool, Field(description="Start it")]
 _INCOMPLETE = "If it fails, an incomplete guest with this VMID may be left: DeleteVm removes it."
 
 
