@@ -8,6 +8,7 @@ from tests.server.tools.tool_client import offered
 from proxmox_client.emulator import demo
 from proxmox_client.emulator.state.storage import Volume
 from pvemcp_server.access.model import Resources
+from pvemcp_server.toolkit.plan import Plan
 
 pytestmark = pytest.mark.anyio
 
@@ -162,3 +163,20 @@ async def test_a_role_for_a_pool_creates_only_into_what_it_names(client, tool):
     bridge = await scoped.refused(tool, **call, pool="office", bridge="vmbr9")
     assert bridge == "No bridge 'vmbr9' on pve01."
     assert (await scoped(tool, **call, pool="office", wait=True)).data["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("CreateVm", {**VM, "image": IMAGE}),
+        ("CreateContainer", CT),
+        ("CloneVm", {"cluster_name": "prod", "source": "9000", "name": "copy"}),
+        ("UpdateVmConfig", {"cluster_name": "prod", "vmid": 105}),
+    ],
+)
+async def test_a_plan_that_is_logged_has_no_password(client, monkeypatch, tool, arguments):
+    plans = []
+    monkeypatch.setattr(Plan, "preview", lambda plan: plans.append(plan) or {})
+    await client(tool, **arguments, password=SECRET, dry_run=True)
+    [plan] = plans
+    assert SECRET not in repr(plan)

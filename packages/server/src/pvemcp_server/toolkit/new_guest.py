@@ -77,7 +77,7 @@ class NewGuest:
     node: str
     vmid: int
     is_vmid_fixed: bool  # the caller named it
-    send: Callable[[int], Awaitable[Task]]
+    send: Callable[[int], Awaitable[Task]] = field(repr=False)  # with the password
     made: str
     options: GuestOptions = field(default_factory=GuestOptions)
     start: bool = False

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -87,7 +87,7 @@ class _Change:
 
     guest: TargetGuest
     before: BothConfigs[Any]
-    parameters: Parameters
+    parameters: Parameters = field(repr=False)  # with the password
     unset: tuple[str, ...]
     revert: tuple[str, ...]
 
