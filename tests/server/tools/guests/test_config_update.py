@@ -169,6 +169,23 @@ async def test_a_password_is_nowhere_but_in_the_request(client, vm):
     assert "password" not in str(answer.data["undo"])
 
 
+@pytest.mark.parametrize(
+    ("vmid", "pending"),
+    [
+        (VM, {"args": "-object secret,id=s,data=hunter2-hunter2"}),
+        (VM, {"cipassword": "hunter2-hunter2"}),
+        (CONTAINER, {"env": "TOKEN=hunter2-hunter2\0PASSWORD=hunter2-hunter2"}),
+    ],
+)
+async def test_secrets_of_what_is_reverted_stay_hidden(client, vmid, pending):
+    client["prod"].emulated.state.guests[vmid].pending = dict(pending)
+    call = {"vmid": vmid, "revert": [*pending]}
+    preview = await change(client, **call, dry_run=True)
+    answer = await change(client, **call)
+    assert next(iter(pending)) in preview.data["would"]
+    assert "hunter2" not in repr((preview, answer, client.audit.events[-2:]))
+
+
 @pytest.mark.parametrize("vmid", [VM, CONTAINER])
 async def test_a_change_in_between_is_refused_with_the_next_step(client, vmid, monkeypatch):
     guest, send = client["prod"].emulated.state.guests[vmid], Guest.set_config

@@ -31,6 +31,12 @@ def shown(name: str, value: Any) -> Any:
     return value
 
 
+def shown_text(name: str, value: Any) -> str:
+    """Return the value of an option as one text, without secrets."""
+    value = shown(name, value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def pending_changes(configs: BothConfigs[Any]) -> list[str]:
     """Return what changes with the guest's next start: `memory: 2048 → 4096`."""
     return [
@@ -61,10 +67,7 @@ def _device(config: GuestConfig, name: str) -> str:
 
 
 def _side(name: str, value: Any, absent: str) -> str:
-    if value is None:
-        return absent
-    value = shown(name, value)
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return absent if value is None else shown_text(name, value)
 
 
 def _variable(text: str) -> str:

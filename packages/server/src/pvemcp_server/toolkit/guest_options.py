@@ -17,6 +17,7 @@ from proxmox_client.api.resources import GuestType
 from proxmox_client.json_decoder import split_list
 from proxmox_client.properties import parse
 from pvemcp_server.errors import BadArgument, counted
+from pvemcp_server.tables.config_options import shown_text
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import INTEGER, Rule
 from pvemcp_server.toolkit.needs import RequiredPrivilege
@@ -295,7 +296,7 @@ def _shown(name: str, value: Any) -> str | None:
         return HIDDEN
     if name in _KEYS:
         return counted(len(unquote(str(value)).strip().splitlines()), "key")
-    return str(value)
+    return shown_text(name, value)
 
 
 def _text(value: Any) -> str | None:
