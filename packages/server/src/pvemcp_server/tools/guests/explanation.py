@@ -38,6 +38,7 @@ _NEIGHBOURS: Final = 3
 _MOST_GUESTS: Final = 1_500  # of a cluster whose measurements are read for neighbours
 _FULL: Final = 90.0  # percent of memory, of a file system, of a storage
 _BUSY: Final = 85.0  # percent of processors
+_BUSY_NODE: Final = 70.0  # of a node: half of them may be hyper-threads, so guests wait earlier
 _WAITED: Final = 10.0  # percent of the time
 _UNUSUAL: Final = 1.2  # times the 95th percentile of the week
 _MIB: Final = 1 << 20
@@ -136,7 +137,7 @@ async def explain_guest(call: Call, *, cluster_name: ItsCluster = None, vmid: Vm
         *_use_findings(use, f"of its {status.cpu_count or 1:g} cores"),
         *_space_findings(disk_rows, filesystem_rows),
         *_node_findings(guest.node, node_use),
-        *_neighbour_findings(guest.node, neighbours),
+        *_neighbour_findings(guest.node, neighbours, node_use),
     ]
     return document(
         GuestExplanation(
@@ -322,6 +323,7 @@ def _use_findings(metrics: Sequence[Cells], of_cores: str) -> Iterator[str]:
         yield f"It uses {values['cpu']['now']:g} % {of_cores}."
     if "memory" in values and values["memory"]["now"] >= _FULL:
         yield f"{values['memory']['now']:g} % of its memory is in use."
+    yield from _peak_findings(values, "it", of_cores)
     yield from _wait_findings(values, "In it, something")
     for name, (least, write) in _COMPARED.items():
         row = values.get(name, {"now": 0, "week_p95": None})
@@ -331,6 +333,15 @@ def _use_findings(metrics: Sequence[Cells], of_cores: str) -> Iterator[str]:
                 f"Its {name} is {write(row['now'])}; for 95 % of its week it was at most "
                 f"{write(p95)}."
             )
+
+
+def _peak_findings(values: Mapping[str, Cells], subject: str, of_cores: str) -> Iterator[str]:
+    """Yield the resources that were exhausted in the busiest hours of the week, and are not now."""
+    for name, limit, of_resource in (("cpu", _BUSY, of_cores), ("memory", _FULL, "of its memory")):
+        row = values.get(name, {"now": 0, "week_p95": None})
+        p95 = row["week_p95"]
+        if p95 is not None and row["now"] < limit <= p95:
+            yield f"For 5 % of the week, {subject} used {p95:g} % {of_resource} or more."
 
 
 def _wait_findings(values: Mapping[str, Cells], subject: str) -> Iterator[str]:
@@ -353,17 +364,28 @@ def _space_findings(disk_rows: Sequence[Cells], filesystem_rows: Sequence[Cells]
 
 def _node_findings(node: str, metrics: Sequence[Cells]) -> Iterator[str]:
     values = {row["metric"]: row for row in metrics if row["now"] is not None}
-    if "cpu" in values and values["cpu"]["now"] >= _BUSY:
+    if _is_busy(metrics):
         yield f"{node} uses {values['cpu']['now']:g} % of its processors."
     if "memory" in values and values["memory"]["now"] >= _FULL:
         yield f"{values['memory']['now']:g} % of the memory of {node} is in use."
     if "iowait" in values and values["iowait"]["now"] >= _WAITED:
         yield f"{node} waits for disks {values['iowait']['now']:g} % of its time."
+    yield from _peak_findings(values, node, "of its processors")
     yield from _wait_findings(values, f"On {node}, something")
 
 
-def _neighbour_findings(node: str, neighbours: Sequence[Cells]) -> Iterator[str]:
-    """Yield the neighbour that uses the disks most, if that is much."""
+def _is_busy(node_metrics: Sequence[Cells]) -> bool:
+    """Return whether guests of the node wait for processors, by their use in its last hour."""
+    return any(row["metric"] == "cpu" and (row["now"] or 0) >= _BUSY_NODE for row in node_metrics)
+
+
+def _neighbour_findings(
+    node: str, neighbours: Sequence[Cells], node_metrics: Sequence[Cells]
+) -> Iterator[str]:
+    """Yield the neighbour with the most processor time on a busy node, and that with much I/O."""
+    if neighbours and _is_busy(node_metrics):
+        top = max(neighbours, key=lambda cell: cell["cores_used"])
+        yield f"On {node}, {top['vmid']} {top['name']} uses {top['cores_used']:g} cores."
     busiest = max(neighbours, key=lambda cell: cell["disk_rate"] or 0, default=None)
     if busiest and (busiest["disk_rate"] or 0) >= _MUCH_DISK:
         rate = f"{busiest['disk_rate'] / _MIB:.0f} MiB/s"
