@@ -203,11 +203,49 @@ async def test_an_account_without_privileges_learns_the_command(client, with_tok
     blind = await with_token(client, SERVER, token)
     answer = await blind("ExecuteQuery", **asking("pbs_datastores"))
     assert answer.data == []
-    command = "proxmox-backup-manager acl update / Audit --auth-id"
+    command = "proxmox-backup-manager acl update / DatastoreAudit --auth-id"
     assert f"{command} blind@pbs && {command} 'blind@pbs!t'" in answer.notes
     access = (await blind("ExplainAccess", cluster_name=SERVER)).data["clusters"][0]
     assert [lack["privilege"] for lack in access["lacks"]] == ["Datastore.Audit", "Remote.Audit"]
     assert (await client("ExplainAccess", cluster_name=SERVER)).data["clusters"][0]["lacks"] == []
+
+
+DATASTORES = frozenset({"Datastore.Audit"})
+BACKUPS = frozenset({"Datastore.Backup"})
+LACKS = "acl update / {} --auth-id"
+# Privileges by path of an account that sees a part; tables, and what is said of the rest
+PARTIAL = {
+    "no remote": ({"/datastore": DATASTORES}, {"pbs_jobs": LACKS.format("RemoteAudit")}),
+    "own backups": (
+        {"/datastore": BACKUPS},
+        dict.fromkeys(COUNTS, LACKS.format("DatastoreAudit")),
+    ),
+    "one datastore": (
+        {"/datastore/main": DATASTORES},
+        dict.fromkeys(COUNTS, "has Datastore.Audit on /datastore/main of backup only"),
+    ),
+    "but one": (
+        {"/": DATASTORES, "/datastore/offsite": BACKUPS},
+        dict.fromkeys(COUNTS, "lacks Datastore.Audit on /datastore/offsite of backup"),
+    ),
+}
+
+
+async def test_what_an_account_does_not_see_is_noted_and_no_path_to_a_narrow_role(
+    client, with_token
+):
+    narrow_scope = Resources(storages=frozenset({"none"}))
+    for case, (privileges, notes) in PARTIAL.items():
+        token = client[SERVER].emulated.add_account(f"part@pbs!{case.replace(' ', '')}", privileges)
+        account = await with_token(client, SERVER, token)
+        for table in COUNTS:
+            answer = await account("ExecuteQuery", **asking(table, "COUNT(*) as n"))
+            assert notes.get(table, "") in answer.notes, (case, table, answer.notes)
+            assert ("Audit" in answer.notes) is (table in notes), (case, table, answer.notes)
+            hidden = (await account.scoped(narrow_scope)("ExecuteQuery", **asking(table))).notes
+            assert "/datastore/" not in hidden
+    for table in COUNTS:
+        assert "Audit" not in (await client("ExecuteQuery", **asking(table))).notes
 
 
 async def test_a_datastore_that_cannot_be_read_is_named(client):

@@ -3,15 +3,17 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Annotated, ClassVar, Final, Protocol, TypeVar
 
 from msgspec.structs import replace
 
+from proxmox_client import ProxmoxError
 from proxmox_client.api.backup_server import BackupSnapshot, DatastoreUsage, ServerJob
 from pvemcp_server.clusters import Cluster, offload
-from pvemcp_server.clusters.backup_server import grant_lines
+from pvemcp_server.clusters.backup_server import hidden_parts
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import Reach
 from pvemcp_server.tables.registry import (
@@ -287,6 +289,7 @@ async def pbs_jobs(cluster: Cluster, request: LoadRequest) -> list[PbsJob]:
     """Jobs of Proxmox Backup Servers: verify, prune, sync and garbage collection, last runs."""
     pbs = cluster.pbs
     await _datastores(cluster, request)  # notes what the account does not see
+    await _note_hidden(cluster, "Remote.Audit")
     reads = {
         "verify": pbs.verify_jobs,
         "prune": pbs.prune_jobs,
@@ -308,15 +311,9 @@ async def pbs_jobs(cluster: Cluster, request: LoadRequest) -> list[PbsJob]:
 
 
 async def _datastores(cluster: Cluster, request: LoadRequest) -> Sequence[DatastoreUsage]:
-    """Return the requested visible datastores; note those that cannot be read."""
+    """Return the requested visible datastores; note those that cannot be read, or are hidden."""
     visible = (await cluster.inventory_view()).datastores
-    if not visible and cluster.scope.everything:
-        lines = " && ".join(grant_lines(cluster.account, ["Datastore.Audit"]))
-        cluster.notes.add(
-            f"{cluster.account} sees no datastore of {cluster.name}. If it lacks Datastore.Audit: "
-            f"run `{lines}`.",
-            advice=True,
-        )
+    await _note_hidden(cluster, "Datastore.Audit")
     stores = [store for store in visible if request.wants_storage(store.store)]
     for store in stores:
         if store.error:
@@ -324,6 +321,22 @@ async def _datastores(cluster: Cluster, request: LoadRequest) -> Sequence[Datast
                 f"Datastore {store.store} of {cluster.name} cannot be read: {store.error!r}."
             )
     return stores
+
+
+async def _note_hidden(cluster: Cluster, privilege: str) -> None:
+    """Note what the account does not see; its privileges are read once for each inventory."""
+    cache = (await cluster.inventory.view()).derived
+    with suppress(ProxmoxError):  # the rows stand without the note
+        if "permissions" not in cache:
+            cache["permissions"] = await cluster.pbs.permissions()
+        for sentence in hidden_parts(
+            cluster.account,
+            cluster.name,
+            cache["permissions"],
+            privilege,
+            names_paths=cluster.scope.everything,
+        ):
+            cluster.notes.add(sentence, advice=True)
 
 
 def is_ok(status: str | None) -> bool | None:
