@@ -388,6 +388,14 @@ async def test_ceph_decides_with_its_health_and_its_daemons(tool_client, monkeyp
     assert answer.data["verdict"] != "unsafe"
 
 
+async def test_storages_on_the_ceph_of_other_machines_leave_nothing_unknown(demo_client):
+    words = "binary not installed: /usr/bin/ceph-mon"  # what a node without Ceph answers
+    demo_client["prod"].emulated.fault("error", path=".*/ceph/.*", message=words)
+    answer = await check(demo_client, cluster_name="prod", node="pve04")
+    assert "Ceph is not installed here: its storages are elsewhere." in answer.data["findings"]
+    assert (answer.data["verdict"], "OSD" in answer.text) == ("prepare", False)
+
+
 async def test_the_demo_s_answer_is_short(tool_client):
     tool_client.change(output_format="Toon")
     for node in ("pve01", "pve03", "pve05"):
