@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from time import monotonic
 
 import pytest
 
@@ -10,10 +11,12 @@ from proxmox_client.emulator import ManualClock, Scenario, demo
 from proxmox_client.emulator.http.malformations import MALFORMATIONS
 from pvemcp_server.access.model import Resources
 from pvemcp_server.store.records import ClusterKind
+from pvemcp_server.tables import backup_server
 from pvemcp_server.tables.registry import tables
 from pvemcp_server.toolkit.registry import tools
 from pvemcp_server.tools.attention.model import Topic, checks
 
+from .altered import altered, rows_changed
 from .examples import PROD, examples
 from .tool_client import ToolClient, open_tool_client
 
@@ -328,6 +331,26 @@ async def test_a_storage_of_two_clusters_or_of_another_server_joins_nothing(clie
     assert [row.get("guest_cluster") for row in shared] == [None]
     assert [row.get("guest_cluster") for row in elsewhere] == [None]
     assert {row["guest_cluster"] for row in by_host} == {"prod", None}
+
+
+async def test_a_cluster_that_hangs_or_lists_bad_storages_costs_its_own_part(client, monkeypatch):
+    monkeypatch.setattr(backup_server, "_STORAGES_SECONDS", 0.3)
+    prod = client["prod"].emulated
+    query = asking("pbs_snapshots", "guest_cluster", "COUNT(*) as n", groupBy=["guest_cluster"])
+    rows = (await client("ExecuteQuery", **query)).data
+    usual = {row["guest_cluster"]: row["n"] for row in rows}
+    fault = prod.fault("hang", path="/storage")
+    started = monotonic()
+    answer = await client("ExecuteQuery", **query)
+    prod.faults.remove(fault)
+    assert monotonic() - started < 3
+    assert answer.data == [{"n": sum(usual.values())}]
+    assert "Which backups of backup are of guests of prod is not known" in answer.notes
+    bad = rows_changed(lambda row: row if row["type"] == "pbs" else {"type": row["type"]})
+    with altered(client["prod"], "/storage", bad):
+        answer = await client("ExecuteQuery", **query)
+    assert {row.get("guest_cluster"): row["n"] for row in answer.data} == usual
+    assert "Malformed on prod" in answer.notes
 
 
 async def test_a_caller_that_reads_no_storage_learns_no_cluster_from_backups(client):

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Final, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from proxmox_client import ProxmoxError
+from proxmox_client import ProxmoxError, deadline, tolerate_malformed
 from proxmox_client.api.backup_server import BackupSnapshot, DatastoreUsage, ServerJob
 from pvemcp_server.clusters import Cluster, offload
 from pvemcp_server.clusters.backup_server import hidden_parts
@@ -30,6 +30,7 @@ from pvemcp_server.tables.rows import Col, Row, Unit, moment, seconds_since, sha
 from pvemcp_server.tables.series import Forecast, Point, forecast
 
 ROOT: Final = ""  # the namespace of that name
+_STORAGES_SECONDS: Final = 5.0  # for those of another cluster, which only say whose backups are
 _GC: Final = ("gc_last_run", "gc_status", "gc_ok", "gc_next_run")
 _PUSHDOWN: Final = {"vmid": "vmids", "datastore": "storages"}
 TO_GUEST: Final = Relation(
@@ -240,7 +241,10 @@ async def _fill_guest_cluster(
 
     async def read(cluster: Cluster) -> None:
         failure = f"Which backups of {server.name} are of guests of {cluster.name} is not known"
-        storages = await cluster.optional(cluster.pve.storages(), failure)
+        with deadline(_STORAGES_SECONDS), tolerate_malformed() as left_out:
+            storages = await cluster.optional(cluster.pve.storages(), failure)
+        if left_out:
+            cluster.note_malformed(left_out)
         for storage in storages or ():
             if server.pbs.is_target_of(storage):
                 found[storage.datastore or "", storage.namespace or ROOT].add(cluster.name)
