@@ -5,6 +5,7 @@ from importlib import import_module
 from statistics import fmean
 
 import pytest
+from tests.server.tools.altered import RESOURCES, altered, without_statistics
 
 from proxmox_client.emulator import rrd
 from proxmox_client.emulator.state import metrics
@@ -165,6 +166,15 @@ async def test_use_unlike_its_week_is_found(demo_client, monkeypatch):
     answer = await demo_client("ExplainGuest", **PROD, vmid=WEB)
     found = " ".join(answer.data["findings"])
     assert "Its cpu is 60 %; for 95 % of its week it was at most 1" in found
+
+
+async def test_a_node_without_statistics_is_noted_and_makes_no_storage_suspect(demo_client):
+    node = guest_of(demo_client, WEB).node
+    with altered(demo_client["prod"], RESOURCES, without_statistics(node)):
+        answer = await demo_client("ExplainGuest", **PROD, vmid=WEB)
+    assert answer.data["neighbours"] == []
+    assert f"Proxmox has no current statistics of {node} on prod" in answer.notes
+    assert answer.data["findings"] == ["Nothing unusual in what is shown here."]
 
 
 async def test_states_in_which_nothing_runs_are_found(demo_client):

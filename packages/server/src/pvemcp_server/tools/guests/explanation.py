@@ -132,10 +132,13 @@ async def explain_guest(call: Call, *, cluster_name: ItsCluster = None, vmid: Vm
         call.notes.add(
             f"The use of {guest.node} is unknown, and what else runs there may be missing."
         )
+    is_blind = guest.node in (await cluster.inventory.view()).nodes_without_statistics
+    if is_blind:
+        cluster.note_without_statistics({guest.node})
     findings = [
         *_state_findings(status, task_rows),
         *_use_findings(use, f"of its {status.cpu_count or 1:g} cores"),
-        *_space_findings(disk_rows, filesystem_rows),
+        *_space_findings(disk_rows, filesystem_rows, is_blind=is_blind),
         *_node_findings(guest.node, node_use),
         *_neighbour_findings(guest.node, neighbours, node_use),
     ]
@@ -350,7 +353,10 @@ def _wait_findings(values: Mapping[str, Cells], subject: str) -> Iterator[str]:
             yield f"{subject} waits for {resource} {values[name]['now']:g} % of the time (PSI)."
 
 
-def _space_findings(disk_rows: Sequence[Cells], filesystem_rows: Sequence[Cells]) -> Iterator[str]:
+def _space_findings(
+    disk_rows: Sequence[Cells], filesystem_rows: Sequence[Cells], *, is_blind: bool
+) -> Iterator[str]:
+    """Yield what is full or not available; `is_blind` is whether the node lacks statistics."""
     for row in filesystem_rows:
         if (row["usage_percentage"] or 0) >= _FULL:
             yield f"The file system {row['mount_point']} is {row['usage_percentage']:g} % full."
@@ -358,7 +364,7 @@ def _space_findings(disk_rows: Sequence[Cells], filesystem_rows: Sequence[Cells]
         place = next(row for row in disk_rows if row["storage"] == name)
         if (place["storage_usage_percentage"] or 0) >= _FULL:
             yield f"The storage {name} is {place['storage_usage_percentage']:g} % full."
-        if place["storage_status"] not in (None, "available"):
+        if place["storage_status"] not in (None, "available") and not is_blind:
             yield f"The state of the storage {name} is {place['storage_status']}."
 
 

@@ -151,7 +151,9 @@ def _of_guests(facts: Facts, placed: Sequence[Placement] | None) -> Iterator[Fin
     rows = [row for row in facts.guests if not row.is_template]
     running = sum(row.status == "running" for row in rows)
     if unknown := sum(row.status == "unknown" for row in rows):
-        yield Finding(Weight.UNKNOWN, f"The state of {counted(unknown, 'guest')} is unknown.")
+        asks = "" if facts.is_offline else "; GetVmStatus asks the node"
+        text = f"The state of {counted(unknown, 'guest')} is unknown{asks}."
+        yield Finding(Weight.UNKNOWN, text)
     if facts.is_offline or not running:
         return
     if facts.is_alone:
