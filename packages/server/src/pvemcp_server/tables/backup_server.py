@@ -94,7 +94,7 @@ class PbsDatastore(Row):
     deduplication_factor: Annotated[
         float | None,
         Col(
-            "Size of its backups by what they take, as the last garbage collection counted",
+            "Size of its backups, divided by the space they take; of the last garbage collection",
             aliases=("dedup", "deduplication"),
         ),
     ]
@@ -115,9 +115,9 @@ class PbsDatastore(Row):
     ]
     gc_last_run: Annotated[datetime | None, Col("Start of its last garbage collection", Unit.TIME)]
     gc_status: Annotated[
-        str | None, Col("How that ended: OK, WARNINGS: n, running, or what went wrong")
+        str | None, Col("How its last one ended: OK, WARNINGS: n, running, or the error")
     ]
-    gc_ok: Annotated[bool | None, Col("Whether that went well")]
+    gc_ok: Annotated[bool | None, Col("Whether its last garbage collection went well")]
     gc_next_run: Annotated[datetime | None, Col("Its next garbage collection", Unit.TIME)]
     pending_bytes: Annotated[
         int | None, Col("Space of unused chunks that are too young to remove", Unit.BYTES)
@@ -213,7 +213,7 @@ class PbsJob(Row):
     last_run: Annotated[datetime | None, Col("Start of its last run", Unit.TIME)]
     last_run_end: Annotated[datetime | None, Col("End of it", Unit.TIME)]
     last_run_status: Annotated[
-        str | None, Col("OK, WARNINGS: n, running, or what went wrong", aliases=("state", "status"))
+        str | None, Col("OK, WARNINGS: n, running, or the error", aliases=("state", "status"))
     ]
     last_run_ok: Annotated[bool | None, Col("Whether the last run went well")]
     remote: Annotated[str | None, Col("Remote that a sync job copies from, or to")]
