@@ -58,7 +58,7 @@ def test_perl_types_are_converted(body, thing):
     ("body", "what"), [(b"<!DOCTYPE html><p>Hi", "a web page"), (b"", "no JSON"), (b"{", "no JSON")]
 )
 def test_a_body_that_is_not_of_proxmox_is_named_as_what_it_is(body, what):
-    with pytest.raises(ValueError, match=f"it is {what}, so it is not Proxmox VE that answered"):
+    with pytest.raises(ValueError, match=f"it is {what}, so it is not Proxmox that answered"):
         decode(body, Thing)
 
 

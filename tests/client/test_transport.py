@@ -175,7 +175,7 @@ async def test_a_success_of_another_shape_is_an_unexpected_answer(client, pve):
 
 async def test_a_web_page_is_no_answer_of_proxmox(client, pve):
     pve.respond("GET /version", 200, "OK", b"<html>a proxy's page</html>")
-    with pytest.raises(Unreachable, match="a web page answers, not Proxmox VE"):
+    with pytest.raises(Unreachable, match=r"a web page answers, not Proxmox \(status 200\)"):
         await client.version()
 
 

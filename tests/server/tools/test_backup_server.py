@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from time import monotonic
 
 import pytest
 
@@ -10,10 +11,12 @@ from proxmox_client.emulator import ManualClock, Scenario, demo
 from proxmox_client.emulator.http.malformations import MALFORMATIONS
 from pvemcp_server.access.model import Resources
 from pvemcp_server.store.records import ClusterKind
+from pvemcp_server.tables import backup_server
 from pvemcp_server.tables.registry import tables
 from pvemcp_server.toolkit.registry import tools
 from pvemcp_server.tools.attention.model import Topic, checks
 
+from .altered import altered, rows_changed
 from .examples import PROD, examples
 from .tool_client import ToolClient, open_tool_client
 
@@ -203,11 +206,49 @@ async def test_an_account_without_privileges_learns_the_command(client, with_tok
     blind = await with_token(client, SERVER, token)
     answer = await blind("ExecuteQuery", **asking("pbs_datastores"))
     assert answer.data == []
-    command = "proxmox-backup-manager acl update / Audit --auth-id"
+    command = "proxmox-backup-manager acl update / DatastoreAudit --auth-id"
     assert f"{command} blind@pbs && {command} 'blind@pbs!t'" in answer.notes
     access = (await blind("ExplainAccess", cluster_name=SERVER)).data["clusters"][0]
     assert [lack["privilege"] for lack in access["lacks"]] == ["Datastore.Audit", "Remote.Audit"]
     assert (await client("ExplainAccess", cluster_name=SERVER)).data["clusters"][0]["lacks"] == []
+
+
+DATASTORES = frozenset({"Datastore.Audit"})
+BACKUPS = frozenset({"Datastore.Backup"})
+LACKS = "acl update / {} --auth-id"
+# Privileges by path of an account that sees a part; tables, and what is said of the rest
+PARTIAL = {
+    "no remote": ({"/datastore": DATASTORES}, {"pbs_jobs": LACKS.format("RemoteAudit")}),
+    "own backups": (
+        {"/datastore": BACKUPS},
+        dict.fromkeys(COUNTS, LACKS.format("DatastoreAudit")),
+    ),
+    "one datastore": (
+        {"/datastore/main": DATASTORES},
+        dict.fromkeys(COUNTS, "has Datastore.Audit on /datastore/main of backup only"),
+    ),
+    "but one": (
+        {"/": DATASTORES, "/datastore/offsite": BACKUPS},
+        dict.fromkeys(COUNTS, "lacks Datastore.Audit on /datastore/offsite of backup"),
+    ),
+}
+
+
+async def test_what_an_account_does_not_see_is_noted_and_no_path_to_a_narrow_role(
+    client, with_token
+):
+    narrow_scope = Resources(storages=frozenset({"none"}))
+    for case, (privileges, notes) in PARTIAL.items():
+        token = client[SERVER].emulated.add_account(f"part@pbs!{case.replace(' ', '')}", privileges)
+        account = await with_token(client, SERVER, token)
+        for table in COUNTS:
+            answer = await account("ExecuteQuery", **asking(table, "COUNT(*) as n"))
+            assert notes.get(table, "") in answer.notes, (case, table, answer.notes)
+            assert ("Audit" in answer.notes) is (table in notes), (case, table, answer.notes)
+            hidden = (await account.scoped(narrow_scope)("ExecuteQuery", **asking(table))).notes
+            assert "/datastore/" not in hidden
+    for table in COUNTS:
+        assert "Audit" not in (await client("ExecuteQuery", **asking(table))).notes
 
 
 async def test_a_datastore_that_cannot_be_read_is_named(client):
@@ -290,6 +331,26 @@ async def test_a_storage_of_two_clusters_or_of_another_server_joins_nothing(clie
     assert [row.get("guest_cluster") for row in shared] == [None]
     assert [row.get("guest_cluster") for row in elsewhere] == [None]
     assert {row["guest_cluster"] for row in by_host} == {"prod", None}
+
+
+async def test_a_cluster_that_hangs_or_lists_bad_storages_costs_its_own_part(client, monkeypatch):
+    monkeypatch.setattr(backup_server, "_STORAGES_SECONDS", 0.3)
+    prod = client["prod"].emulated
+    query = asking("pbs_snapshots", "guest_cluster", "COUNT(*) as n", groupBy=["guest_cluster"])
+    rows = (await client("ExecuteQuery", **query)).data
+    usual = {row["guest_cluster"]: row["n"] for row in rows}
+    fault = prod.fault("hang", path="/storage")
+    started = monotonic()
+    answer = await client("ExecuteQuery", **query)
+    prod.faults.remove(fault)
+    assert monotonic() - started < 3
+    assert answer.data == [{"n": sum(usual.values())}]
+    assert "Which backups of backup are of guests of prod is not known" in answer.notes
+    bad = rows_changed(lambda row: row if row["type"] == "pbs" else {"type": row["type"]})
+    with altered(client["prod"], "/storage", bad):
+        answer = await client("ExecuteQuery", **query)
+    assert {row.get("guest_cluster"): row["n"] for row in answer.data} == usual
+    assert "Malformed on prod" in answer.notes
 
 
 async def test_a_caller_that_reads_no_storage_learns_no_cluster_from_backups(client):

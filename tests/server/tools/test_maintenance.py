@@ -278,6 +278,7 @@ async def test_unknown_figures_make_the_verdict_unknown(client, nodes, unknown):
     with altered(client["lab"], RESOURCES, without_statistics(*nodes)):
         answer = await check(client)
     assert answer.data["verdict"] == "unknown"
+    assert answer.data["running"] == (None if "pve1" in nodes else 1)
     for beginning in unknown:
         assert any(text.startswith(beginning) for text in answer.data["findings"])
 
@@ -386,6 +387,14 @@ async def test_ceph_decides_with_its_health_and_its_daemons(tool_client, monkeyp
     answer = await check(tool_client, **place)
     assert "OSDs of Ceph there: 4; noout is set." in answer.data["findings"]
     assert answer.data["verdict"] != "unsafe"
+
+
+async def test_storages_on_the_ceph_of_other_machines_leave_nothing_unknown(demo_client):
+    words = "binary not installed: /usr/bin/ceph-mon"  # what a node without Ceph answers
+    demo_client["prod"].emulated.fault("error", path=".*/ceph/.*", message=words)
+    answer = await check(demo_client, cluster_name="prod", node="pve04")
+    assert "Ceph is not installed here: its storages are elsewhere." in answer.data["findings"]
+    assert (answer.data["verdict"], "OSD" in answer.text) == ("prepare", False)
 
 
 async def test_the_demo_s_answer_is_short(tool_client):

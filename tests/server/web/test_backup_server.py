@@ -66,7 +66,14 @@ async def test_a_host_without_a_port_gets_that_of_backup_servers(front):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"kind": "pve"}, ["token is wrong", "pveum user token list", "Its kind says so"]),
+        (
+            {"kind": "pve"},
+            [
+                "token is wrong",
+                "pveum user token list",
+                "If the host is no Proxmox VE, choose another kind.",
+            ],
+        ),
         ({"token_secret": "wrong"}, ["token is wrong", "proxmox-backup-manager user list-tokens"]),
         ({"fingerprints": [":".join(["AB"] * 32)]}, ["proxmox-backup-manager cert info"]),
         ({"hosts": ["127.0.0.1:1"]}, ["8007 by default"]),

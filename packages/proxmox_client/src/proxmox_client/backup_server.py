@@ -12,15 +12,15 @@ from proxmox_client.api.backup_server import (
 )
 from proxmox_client.api.storage import StorageConfig
 from proxmox_client.auth import ApiToken, BackupServerToken, Password
+from proxmox_client.base_client import BaseClient
 from proxmox_client.errors import BadParameters
 from proxmox_client.hosts import BACKUP_SERVER_PORT
 from proxmox_client.paths import join
-from proxmox_client.server import Server
 from proxmox_client.tls import normalize_fingerprint
 from proxmox_client.transport import Transport
 
 
-class BackupServer(Server):
+class BackupServer(BaseClient):
     """An asynchronous client of one Proxmox Backup Server, with one API token.
 
     Its arguments and errors are those of `Client`; the default port is 8007. All calls are reads.

@@ -13,14 +13,14 @@ from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.storage import Storage, StorageConfig
 from proxmox_client.api.tasks import Task
 from proxmox_client.auth import ApiToken, Password
+from proxmox_client.base_client import BaseClient
 from proxmox_client.errors import BadParameters, NotFound
 from proxmox_client.paths import join
-from proxmox_client.server import Server
 from proxmox_client.transport import Parameter
 from proxmox_client.upid import Upid
 
 
-class Client(Server):
+class Client(BaseClient):
     """An asynchronous client of one Proxmox VE cluster, with one account.
 
     It can be shared between tasks. It opens connections on first use and keeps a few of them, so

@@ -152,7 +152,7 @@ def _json(body: bytes) -> Any:
         )
     except ValueError:
         kind = "a web page" if body.lstrip().startswith(b"<") else "no JSON"
-        raise ValueError(f"it is {kind}, so it is not Proxmox VE that answered") from None
+        raise ValueError(f"it is {kind}, so it is not Proxmox that answered") from None
 
 
 def _whole_characters(escaped: re.Match[str]) -> str:

@@ -47,7 +47,7 @@ def outage_of(response: Response) -> Outage | None:
         return Outage(f"its cluster file system is down: {reason}", certain=True)
     trimmed = body.strip()
     if trimmed[:1] == b"<":
-        return Outage(f"a web page answers, not Proxmox VE (status {status})", certain=True)
+        return Outage(f"a web page answers, not Proxmox (status {status})", certain=True)
     if status in _GATEWAY:
         return Outage(f"status {status} {reason}".strip(), certain=True)
     # every answer is a JSON object

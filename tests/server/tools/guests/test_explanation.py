@@ -5,8 +5,10 @@ from importlib import import_module
 from statistics import fmean
 
 import pytest
+from tests.server.tools.altered import RESOURCES, altered, without_statistics
 
 from proxmox_client.emulator import rrd
+from proxmox_client.emulator.state import metrics
 from proxmox_client.emulator.state.load import Load
 from pvemcp_server.access.model import Resources
 from pvemcp_server.toolkit.registry import tools
@@ -103,6 +105,54 @@ async def test_what_is_exhausted_is_found(demo_client):
     assert "waits for" in findings
 
 
+# Use of a node's processors in its last hour, and before; what is said of it
+NODE_USE = {
+    "busy": (0.776, 0.5, ["{node} uses 77.6 % of its processors."]),
+    "at times": (
+        0.4,
+        0.969,
+        ["For 5 % of the week, {node} used 96.9 % of its processors or more."],
+    ),
+    "idle": (0.4, 0.5, []),
+}
+
+
+async def test_a_busy_node_and_who_uses_it_are_found_for_an_idle_guest(demo_client, monkeypatch):
+    state = demo_client["prod"].emulated.state
+    node = state.nodes[guest_of(demo_client, WEB).node]
+    started, usual, load_of_node = guest_now(demo_client), Load.usage_at, Load()
+    monkeypatch.setattr(metrics, "node_load", lambda _node, _state: load_of_node)
+    for last_hour, before, expected in NODE_USE.values():
+
+        def use(load, when, last_hour=last_hour, before=before):
+            cpu, memory = usual(load, when)
+            own = last_hour if when > started - 4500 else before
+            return (own if load is load_of_node else cpu), memory
+
+        monkeypatch.setattr(Load, "usage_at", use)
+        answer = await demo_client("ExplainGuest", **PROD, vmid=WEB)
+        found = [text for text in answer.data["findings"] if "core" in text or "processor" in text]
+        top = answer.data["neighbours"][0]
+        user = f"On {node.name}, {top['vmid']} {top['name']} uses {top['cores_used']:g} cores."
+        busy = [user] if last_hour > 0.7 else []
+        assert found == [text.format(node=node.name) for text in expected] + busy
+        assert ("Nothing unusual" in answer.data["findings"][0]) is not bool(expected)
+
+
+async def test_a_guest_that_is_exhausted_at_times_is_found(demo_client, monkeypatch):
+    guest, started = guest_of(demo_client, WEB), guest_now(demo_client)
+    usual = Load.usage_at
+
+    def use(load, when):
+        quiet = when > started - 86_400
+        return ((0.3, 0.4) if quiet else (0.96, 0.95)) if load is guest.load else usual(load, when)
+
+    monkeypatch.setattr(Load, "usage_at", use)
+    findings = (await demo_client("ExplainGuest", **PROD, vmid=WEB)).data["findings"]
+    assert "For 5 % of the week, it used 96 % of its 2 cores or more." in findings
+    assert "For 5 % of the week, it used 95 % of its memory or more." in findings
+
+
 async def test_use_unlike_its_week_is_found(demo_client, monkeypatch):
     guest = guest_of(demo_client, WEB)
     started = guest_now(demo_client)
@@ -116,6 +166,15 @@ async def test_use_unlike_its_week_is_found(demo_client, monkeypatch):
     answer = await demo_client("ExplainGuest", **PROD, vmid=WEB)
     found = " ".join(answer.data["findings"])
     assert "Its cpu is 60 %; for 95 % of its week it was at most 1" in found
+
+
+async def test_a_node_without_statistics_is_noted_and_makes_no_storage_suspect(demo_client):
+    node = guest_of(demo_client, WEB).node
+    with altered(demo_client["prod"], RESOURCES, without_statistics(node)):
+        answer = await demo_client("ExplainGuest", **PROD, vmid=WEB)
+    assert answer.data["neighbours"] == []
+    assert f"Proxmox has no current statistics of {node} on prod" in answer.notes
+    assert answer.data["findings"] == ["Nothing unusual in what is shown here."]
 
 
 async def test_states_in_which_nothing_runs_are_found(demo_client):

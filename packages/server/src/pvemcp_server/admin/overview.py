@@ -14,7 +14,7 @@ from pvemcp_server.clusters import InventoryView, explain, outcome_of
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.store.columns import HIGHEST_ID
 from pvemcp_server.store.records import ClusterKind, ClusterRecord, Notice
-from pvemcp_server.tables.clusters import fill
+from pvemcp_server.tables.clusters import datastore_use
 
 HEALTH_SECONDS: Final = 5
 
@@ -115,5 +115,5 @@ async def _health(context: AdminContext, record: ClusterRecord) -> Health:
         guests_total=len(view.guests),
         protected=record.protected,
         kind=record.kind,
-        datastores=tuple(fill(store) for store in view.datastores),
+        datastores=tuple(datastore_use(store) for store in view.datastores),
     )

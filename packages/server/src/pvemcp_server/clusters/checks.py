@@ -127,7 +127,7 @@ def _hint(error: pve.ProxmoxError, kind: ClusterKind) -> str:
         case pve.Unauthenticated():
             return (
                 f"Check token id and secret; `{TOKEN_COMMANDS[kind]} USER` shows which exist. "
-                f"Is it {kind.product} at all? Its kind says so."
+                f"If the host is no {kind.product}, choose another kind."
             )
         case pve.Unreachable():
             port = CLIENTS[kind].default_port

@@ -276,10 +276,11 @@ class Loader:
         if across is None or across.column not in need.columns or known_by is None:
             return rows
         clusters = {cluster.name: cluster for cluster in self.sources.clusters}
-        return {
-            name: await across.fill(some, clusters[name], self.sources.readable(known_by))
-            for name, some in rows.items()
-        }
+        known = self.sources.readable(known_by)
+        filled = await asyncio.gather(
+            *(across.fill(some, clusters[name], known) for name, some in rows.items())
+        )
+        return dict(zip(rows, filled, strict=True))
 
     def _request(
         self, table: Table, need: RequiredColumns, reduced: LoadRequest | None

@@ -3,15 +3,17 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Annotated, ClassVar, Final, Protocol, TypeVar
 
 from msgspec.structs import replace
 
+from proxmox_client import ProxmoxError, deadline, tolerate_malformed
 from proxmox_client.api.backup_server import BackupSnapshot, DatastoreUsage, ServerJob
 from pvemcp_server.clusters import Cluster, offload
-from pvemcp_server.clusters.backup_server import grant_lines
+from pvemcp_server.clusters.backup_server import hidden_parts
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import Reach
 from pvemcp_server.tables.registry import (
@@ -28,6 +30,7 @@ from pvemcp_server.tables.rows import Col, Row, Unit, moment, seconds_since, sha
 from pvemcp_server.tables.series import Forecast, Point, forecast
 
 ROOT: Final = ""  # the namespace of that name
+_STORAGES_SECONDS: Final = 5.0  # for those of another cluster, which only say whose backups are
 _GC: Final = ("gc_last_run", "gc_status", "gc_ok", "gc_next_run")
 _PUSHDOWN: Final = {"vmid": "vmids", "datastore": "storages"}
 TO_GUEST: Final = Relation(
@@ -91,7 +94,7 @@ class PbsDatastore(Row):
     deduplication_factor: Annotated[
         float | None,
         Col(
-            "Size of its backups by what they take, as the last garbage collection counted",
+            "Size of its backups, divided by the space they take; of the last garbage collection",
             aliases=("dedup", "deduplication"),
         ),
     ]
@@ -112,9 +115,9 @@ class PbsDatastore(Row):
     ]
     gc_last_run: Annotated[datetime | None, Col("Start of its last garbage collection", Unit.TIME)]
     gc_status: Annotated[
-        str | None, Col("How that ended: OK, WARNINGS: n, running, or what went wrong")
+        str | None, Col("How its last one ended: OK, WARNINGS: n, running, or the error")
     ]
-    gc_ok: Annotated[bool | None, Col("Whether that went well")]
+    gc_ok: Annotated[bool | None, Col("Whether its last garbage collection went well")]
     gc_next_run: Annotated[datetime | None, Col("Its next garbage collection", Unit.TIME)]
     pending_bytes: Annotated[
         int | None, Col("Space of unused chunks that are too young to remove", Unit.BYTES)
@@ -210,7 +213,7 @@ class PbsJob(Row):
     last_run: Annotated[datetime | None, Col("Start of its last run", Unit.TIME)]
     last_run_end: Annotated[datetime | None, Col("End of it", Unit.TIME)]
     last_run_status: Annotated[
-        str | None, Col("OK, WARNINGS: n, running, or what went wrong", aliases=("state", "status"))
+        str | None, Col("OK, WARNINGS: n, running, or the error", aliases=("state", "status"))
     ]
     last_run_ok: Annotated[bool | None, Col("Whether the last run went well")]
     remote: Annotated[str | None, Col("Remote that a sync job copies from, or to")]
@@ -238,7 +241,10 @@ async def _fill_guest_cluster(
 
     async def read(cluster: Cluster) -> None:
         failure = f"Which backups of {server.name} are of guests of {cluster.name} is not known"
-        storages = await cluster.optional(cluster.pve.storages(), failure)
+        with deadline(_STORAGES_SECONDS), tolerate_malformed() as left_out:
+            storages = await cluster.optional(cluster.pve.storages(), failure)
+        if left_out:
+            cluster.note_malformed(left_out)
         for storage in storages or ():
             if server.pbs.is_target_of(storage):
                 found[storage.datastore or "", storage.namespace or ROOT].add(cluster.name)
@@ -287,6 +293,7 @@ async def pbs_jobs(cluster: Cluster, request: LoadRequest) -> list[PbsJob]:
     """Jobs of Proxmox Backup Servers: verify, prune, sync and garbage collection, last runs."""
     pbs = cluster.pbs
     await _datastores(cluster, request)  # notes what the account does not see
+    await _note_hidden(cluster, "Remote.Audit")
     reads = {
         "verify": pbs.verify_jobs,
         "prune": pbs.prune_jobs,
@@ -308,15 +315,9 @@ async def pbs_jobs(cluster: Cluster, request: LoadRequest) -> list[PbsJob]:
 
 
 async def _datastores(cluster: Cluster, request: LoadRequest) -> Sequence[DatastoreUsage]:
-    """Return the requested visible datastores; note those that cannot be read."""
+    """Return the requested visible datastores; note those that cannot be read, or are hidden."""
     visible = (await cluster.inventory_view()).datastores
-    if not visible and cluster.scope.everything:
-        lines = " && ".join(grant_lines(cluster.account, ["Datastore.Audit"]))
-        cluster.notes.add(
-            f"{cluster.account} sees no datastore of {cluster.name}. If it lacks Datastore.Audit: "
-            f"run `{lines}`.",
-            advice=True,
-        )
+    await _note_hidden(cluster, "Datastore.Audit")
     stores = [store for store in visible if request.wants_storage(store.store)]
     for store in stores:
         if store.error:
@@ -324,6 +325,22 @@ async def _datastores(cluster: Cluster, request: LoadRequest) -> Sequence[Datast
                 f"Datastore {store.store} of {cluster.name} cannot be read: {store.error!r}."
             )
     return stores
+
+
+async def _note_hidden(cluster: Cluster, privilege: str) -> None:
+    """Note what the account does not see; its privileges are read once for each inventory."""
+    cache = (await cluster.inventory.view()).derived
+    with suppress(ProxmoxError):  # the rows stand without the note
+        if "permissions" not in cache:
+            cache["permissions"] = await cluster.pbs.permissions()
+        for sentence in hidden_parts(
+            cluster.account,
+            cluster.name,
+            cache["permissions"],
+            privilege,
+            names_paths=cluster.scope.everything,
+        ):
+            cluster.notes.add(sentence, advice=True)
 
 
 def is_ok(status: str | None) -> bool | None:

@@ -55,7 +55,7 @@ class ClusterRow(Row):
     last_seen: Annotated[datetime | None, Col("When it last answered", Unit.TIME)]
 
 
-def fill(store: DatastoreUsage) -> str:
+def datastore_use(store: DatastoreUsage) -> str:
     """Return a datastore with the space in use: `main 74%`."""
     used = share(store.used, store.total)
     if used is None:
@@ -79,7 +79,7 @@ async def clusters(cluster: Cluster, request: LoadRequest) -> list[ClusterRow]:
         if request.wants_column("reachable", "nodes", "datastores", "last_seen"):
             view = await cluster.inventory_view()
             nodes = len(view.nodes) if is_pve else None
-            datastores = [fill(store) for store in view.datastores]
+            datastores = [datastore_use(store) for store in view.datastores]
         if is_pve and request.wants_column("quorate"):
             membership = await cluster.membership(f"Quorum of {cluster.name} is not known")
             quorate = membership.quorate if membership else None

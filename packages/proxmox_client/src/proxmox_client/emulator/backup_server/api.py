@@ -40,6 +40,7 @@ class Call:
     """An authenticated request."""
 
     state: BackupServerState
+    token_id: str
     account: Account
     values: Mapping[str, str]
 
@@ -52,6 +53,10 @@ class Call:
         if store.failure:
             raise ApiError(store.failure, status=400)
         return store
+
+    def owns(self, snapshot: Snapshot) -> bool:
+        """Return whether the account made a snapshot: it sees that without Datastore.Audit."""
+        return snapshot.owner == self.token_id
 
     def may(self, store: str, namespace: str, *privileges: str) -> bool:
         """Return whether the account has one of these privileges on a namespace."""
@@ -77,12 +82,14 @@ def answer(state: BackupServerState, request: Request) -> Response:
     """Return the answer to a request; raise Unauthorized or ApiError."""
     path = unquote(request.path).removeprefix(ROOT_PATH)
     found = [(match, h) for p, h in _HANDLERS.items() if (match := p.fullmatch(path))]
-    account = _authenticate(state, request)
+    token_id, account = _authenticate(state, request)
     if not found or request.method != "GET":
         raise ApiError(f"Path '{path}' not found.", status=404)
     [(match, handler)] = found
     values = {**dict(parse_qsl(request.query)), **match.groupdict()}
-    return Response(body=msgspec.json.encode({"data": handler(Call(state, account, values))}))
+    return Response(
+        body=msgspec.json.encode({"data": handler(Call(state, token_id, account, values))})
+    )
 
 
 def error(problem: ApiError) -> Response:
@@ -90,14 +97,14 @@ def error(problem: ApiError) -> Response:
     return Response(problem.status, body=problem.message.encode())
 
 
-def _authenticate(state: BackupServerState, request: Request) -> Account:
+def _authenticate(state: BackupServerState, request: Request) -> tuple[str, Account]:
     match = _TOKEN.fullmatch(request.headers.get("authorization", "").strip())
     account = state.accounts.get(match["token"]) if match else None
     if match is None or account is None:
         raise Unauthorized("authentication failed - no authentication credentials provided.")
     if not hmac.compare_digest(account.secret.encode(), match["secret"].encode()):
         raise Unauthorized("authentication failed - invalid API token secret.")
-    return account
+    return match["token"], account
 
 
 @_path("/version")
@@ -187,10 +194,11 @@ def snapshots(call: Call) -> list[Row]:
     if namespace not in store.namespaces:
         raise ApiError(f"namespace '{namespace}' does not exist", status=404)
     backup_id = call.values.get("backup-id")
+    sees_all = call.may(store.name, namespace, "Datastore.Audit")
     return [
         _snapshot(store, snapshot)
         for snapshot in store.namespaces[namespace]
-        if backup_id in (None, snapshot.id)
+        if backup_id in (None, snapshot.id) and (sees_all or call.owns(snapshot))
     ]
 
 
@@ -256,6 +264,7 @@ def _jobs(call: Call, kind: str, *privileges: str) -> list[Row]:
         _job(call.state, job)
         for job in call.state.jobs
         if job.kind == kind and call.may(job.store, job.namespace, *privileges)
+        if not job.remote or "Remote.Audit" in call.account.on(f"/remote/{job.remote}")
     ]
 
 

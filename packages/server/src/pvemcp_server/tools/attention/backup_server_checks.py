@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Final
 
 from pvemcp_server import tables
@@ -16,6 +15,7 @@ from pvemcp_server.tools.attention.model import (
     check,
     where,
 )
+from pvemcp_server.tools.attention.space import full_soon, nearly_full
 
 _DAY: Final = 86_400
 _FAILED: Final = "failed"
@@ -32,13 +32,8 @@ _FAILED: Final = "failed"
     ),
 )
 def full_datastores(evidence: Evidence) -> Iterator[Item]:
-    limits = evidence.limits
     for row in evidence[reads.DATASTORES]:
-        use = row.disk_usage_percentage
-        if use is not None and use >= limits.attention_storage_percent:
-            critical = use >= limits.attention_storage_critical_percent
-            severity = Severity.CRITICAL if critical else Severity.WARNING
-            yield Item(severity, row.datastore, use, f"{use:g}%")
+        yield from nearly_full(evidence, row.datastore, row.disk_usage_percentage)
 
 
 @check(
@@ -52,12 +47,8 @@ def full_datastores(evidence: Evidence) -> Iterator[Item]:
     ),
 )
 def filling_datastores(evidence: Evidence) -> Iterator[Item]:
-    end = evidence.now + timedelta(days=evidence.limits.attention_storage_days)
     for row in evidence[reads.DATASTORES]:
-        if row.full_on is not None and row.full_on <= end:
-            figure = (end - row.full_on).total_seconds()
-            detail = f"full on {row.full_on:%Y-%m-%d}"
-            yield Item(Severity.WARNING, row.datastore, figure, detail)
+        yield from full_soon(evidence, row.datastore, row.full_on)
 
 
 @check(

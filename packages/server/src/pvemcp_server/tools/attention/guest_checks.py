@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from typing import Any, Final
 
 from pvemcp_server import tables
@@ -21,6 +20,7 @@ from pvemcp_server.tools.attention.model import (
     check,
     where,
 )
+from pvemcp_server.tools.attention.space import full_soon, nearly_full
 
 _DAY: Final = 86_400
 _GIB: Final = 2**30
@@ -54,13 +54,9 @@ def unavailable_storages(evidence: Evidence) -> Iterator[Item]:
     ),
 )
 def full_storages(evidence: Evidence) -> Iterator[Item]:
-    limits = evidence.limits
     for row in evidence[reads.STORAGES]:
-        use = row.disk_usage_percentage
-        if row.is_primary and use is not None and use >= limits.attention_storage_percent:
-            critical = use >= limits.attention_storage_critical_percent
-            severity = Severity.CRITICAL if critical else Severity.WARNING
-            yield Item(severity, _place(row), use, f"{use:g}%")
+        if row.is_primary:
+            yield from nearly_full(evidence, _place(row), row.disk_usage_percentage)
 
 
 @check(
@@ -74,11 +70,8 @@ def full_storages(evidence: Evidence) -> Iterator[Item]:
     ),
 )
 def filling_storages(evidence: Evidence) -> Iterator[Item]:
-    end = evidence.now + timedelta(days=evidence.limits.attention_storage_days)
     for row in evidence[reads.GROWTH]:
-        if row.full_on is not None and row.full_on <= end:
-            figure = (end - row.full_on).total_seconds()
-            yield Item(Severity.WARNING, _place(row), figure, f"full on {row.full_on:%Y-%m-%d}")
+        yield from full_soon(evidence, _place(row), row.full_on)
 
 
 def _place(row: Any) -> str:

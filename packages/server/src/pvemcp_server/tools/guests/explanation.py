@@ -38,6 +38,7 @@ _NEIGHBOURS: Final = 3
 _MOST_GUESTS: Final = 1_500  # of a cluster whose measurements are read for neighbours
 _FULL: Final = 90.0  # percent of memory, of a file system, of a storage
 _BUSY: Final = 85.0  # percent of processors
+_BUSY_NODE: Final = 70.0  # of a node: half of them may be hyper-threads, so guests wait earlier
 _WAITED: Final = 10.0  # percent of the time
 _UNUSUAL: Final = 1.2  # times the 95th percentile of the week
 _MIB: Final = 1 << 20
@@ -131,12 +132,15 @@ async def explain_guest(call: Call, *, cluster_name: ItsCluster = None, vmid: Vm
         call.notes.add(
             f"The use of {guest.node} is unknown, and what else runs there may be missing."
         )
+    is_blind = guest.node in (await cluster.inventory.view()).nodes_without_statistics
+    if is_blind:
+        cluster.note_without_statistics({guest.node})
     findings = [
         *_state_findings(status, task_rows),
         *_use_findings(use, f"of its {status.cpu_count or 1:g} cores"),
-        *_space_findings(disk_rows, filesystem_rows),
+        *_space_findings(disk_rows, filesystem_rows, is_blind=is_blind),
         *_node_findings(guest.node, node_use),
-        *_neighbour_findings(guest.node, neighbours),
+        *_neighbour_findings(guest.node, neighbours, node_use),
     ]
     return document(
         GuestExplanation(
@@ -322,6 +326,7 @@ def _use_findings(metrics: Sequence[Cells], of_cores: str) -> Iterator[str]:
         yield f"It uses {values['cpu']['now']:g} % {of_cores}."
     if "memory" in values and values["memory"]["now"] >= _FULL:
         yield f"{values['memory']['now']:g} % of its memory is in use."
+    yield from _peak_findings(values, "it", of_cores)
     yield from _wait_findings(values, "In it, something")
     for name, (least, write) in _COMPARED.items():
         row = values.get(name, {"now": 0, "week_p95": None})
@@ -333,13 +338,25 @@ def _use_findings(metrics: Sequence[Cells], of_cores: str) -> Iterator[str]:
             )
 
 
+def _peak_findings(values: Mapping[str, Cells], subject: str, of_cores: str) -> Iterator[str]:
+    """Yield the resources that were exhausted in the busiest hours of the week, and are not now."""
+    for name, limit, of_resource in (("cpu", _BUSY, of_cores), ("memory", _FULL, "of its memory")):
+        row = values.get(name, {"now": 0, "week_p95": None})
+        p95 = row["week_p95"]
+        if p95 is not None and row["now"] < limit <= p95:
+            yield f"For 5 % of the week, {subject} used {p95:g} % {of_resource} or more."
+
+
 def _wait_findings(values: Mapping[str, Cells], subject: str) -> Iterator[str]:
     for name, resource in _WAITS.items():
         if name in values and values[name]["now"] >= _WAITED:
             yield f"{subject} waits for {resource} {values[name]['now']:g} % of the time (PSI)."
 
 
-def _space_findings(disk_rows: Sequence[Cells], filesystem_rows: Sequence[Cells]) -> Iterator[str]:
+def _space_findings(
+    disk_rows: Sequence[Cells], filesystem_rows: Sequence[Cells], *, is_blind: bool
+) -> Iterator[str]:
+    """Yield what is full or not available; `is_blind` is whether the node lacks statistics."""
     for row in filesystem_rows:
         if (row["usage_percentage"] or 0) >= _FULL:
             yield f"The file system {row['mount_point']} is {row['usage_percentage']:g} % full."
@@ -347,23 +364,34 @@ def _space_findings(disk_rows: Sequence[Cells], filesystem_rows: Sequence[Cells]
         place = next(row for row in disk_rows if row["storage"] == name)
         if (place["storage_usage_percentage"] or 0) >= _FULL:
             yield f"The storage {name} is {place['storage_usage_percentage']:g} % full."
-        if place["storage_status"] not in (None, "available"):
+        if place["storage_status"] not in (None, "available") and not is_blind:
             yield f"The state of the storage {name} is {place['storage_status']}."
 
 
 def _node_findings(node: str, metrics: Sequence[Cells]) -> Iterator[str]:
     values = {row["metric"]: row for row in metrics if row["now"] is not None}
-    if "cpu" in values and values["cpu"]["now"] >= _BUSY:
+    if _is_busy(metrics):
         yield f"{node} uses {values['cpu']['now']:g} % of its processors."
     if "memory" in values and values["memory"]["now"] >= _FULL:
         yield f"{values['memory']['now']:g} % of the memory of {node} is in use."
     if "iowait" in values and values["iowait"]["now"] >= _WAITED:
         yield f"{node} waits for disks {values['iowait']['now']:g} % of its time."
+    yield from _peak_findings(values, node, "of its processors")
     yield from _wait_findings(values, f"On {node}, something")
 
 
-def _neighbour_findings(node: str, neighbours: Sequence[Cells]) -> Iterator[str]:
-    """Yield the neighbour that uses the disks most, if that is much."""
+def _is_busy(node_metrics: Sequence[Cells]) -> bool:
+    """Return whether guests of the node wait for processors, by their use in its last hour."""
+    return any(row["metric"] == "cpu" and (row["now"] or 0) >= _BUSY_NODE for row in node_metrics)
+
+
+def _neighbour_findings(
+    node: str, neighbours: Sequence[Cells], node_metrics: Sequence[Cells]
+) -> Iterator[str]:
+    """Yield the neighbour with the most processor time on a busy node, and that with much I/O."""
+    if neighbours and _is_busy(node_metrics):
+        top = max(neighbours, key=lambda cell: cell["cores_used"])
+        yield f"On {node}, {top['vmid']} {top['name']} uses {top['cores_used']:g} cores."
     busiest = max(neighbours, key=lambda cell: cell["disk_rate"] or 0, default=None)
     if busiest and (busiest["disk_rate"] or 0) >= _MUCH_DISK:
         rate = f"{busiest['disk_rate'] / _MIB:.0f} MiB/s"

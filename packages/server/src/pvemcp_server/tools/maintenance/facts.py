@@ -67,9 +67,9 @@ class HighAvailability:
 
 @dataclass(frozen=True)
 class Ceph:
-    """Ceph's health and its daemons on the node."""
+    """Ceph's health and its daemons on the node; no health if Ceph is on other machines."""
 
-    health: tables.CephHealth
+    health: tables.CephHealth | None
     osds: int | None  # of the node
 
 
@@ -265,8 +265,10 @@ class _Reader:
 
     async def _ceph(self) -> Ceph | None:
         rows = await self._rows(tables.ceph_health, ALL)
-        if not rows:
+        if rows is None:
             return None
+        if not rows:  # not installed on the cluster, though a storage is on Ceph
+            return Ceph(None, 0)
         api = self.cluster.pve.cluster
         metadata = await self._ask(_STATUS, "place of Ceph's daemons", api.ceph_metadata)
         if metadata is None:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from pvemcp_server.errors import counted
 from pvemcp_server.tables import CephHealth
 from pvemcp_server.toolkit.room import capacity_without, readable
-from pvemcp_server.tools.maintenance.facts import Ceph, Facts, HighAvailability
+from pvemcp_server.tools.maintenance.facts import Facts, HighAvailability
 from pvemcp_server.tools.maintenance.placement import Placement
 
 _NAMED: Final = 3  # things that a finding names
@@ -104,9 +104,13 @@ def _of_ceph(facts: Facts) -> Iterator[Finding]:
     if facts.ceph is None:
         yield Finding(Weight.UNKNOWN, "Whether Ceph can do without it is not known.")
         return
-    yield from _of_ceph_health(facts.ceph.health, facts.node)
+    health = facts.ceph.health
+    if health is None:
+        yield Finding(Weight.FACT, "Ceph is not installed here: its storages are elsewhere.")
+        return
+    yield from _of_ceph_health(health, facts.node)
     if not facts.is_offline:
-        yield from _of_osds(facts.ceph)
+        yield from _of_osds(health, facts.ceph.osds)
 
 
 def _of_ceph_health(health: CephHealth, node: str) -> Iterator[Finding]:
@@ -118,12 +122,12 @@ def _of_ceph_health(health: CephHealth, node: str) -> Iterator[Finding]:
         yield Finding(Weight.UNSAFE, text)
 
 
-def _of_osds(ceph: Ceph) -> Iterator[Finding]:
-    if ceph.osds is None:
+def _of_osds(health: CephHealth, osds: int | None) -> Iterator[Finding]:
+    if osds is None:
         yield Finding(Weight.UNKNOWN, "Which OSDs of Ceph are there is not known.")
-    elif ceph.osds:
-        there = f"OSDs of Ceph there: {ceph.osds}"
-        if any("noout" in check for check in (*ceph.health.checks, *ceph.health.muted)):
+    elif osds:
+        there = f"OSDs of Ceph there: {osds}"
+        if any("noout" in check for check in (*health.checks, *health.muted)):
             yield Finding(Weight.FACT, f"{there}; noout is set.")
         else:
             yield Finding(Weight.PREPARE, f"{there}; run `ceph osd set noout` first.")
@@ -147,7 +151,9 @@ def _of_guests(facts: Facts, placed: Sequence[Placement] | None) -> Iterator[Fin
     rows = [row for row in facts.guests if not row.is_template]
     running = sum(row.status == "running" for row in rows)
     if unknown := sum(row.status == "unknown" for row in rows):
-        yield Finding(Weight.UNKNOWN, f"The state of {counted(unknown, 'guest')} is unknown.")
+        asks = "" if facts.is_offline else "; GetVmStatus asks the node"
+        text = f"The state of {counted(unknown, 'guest')} is unknown{asks}."
+        yield Finding(Weight.UNKNOWN, text)
     if facts.is_offline or not running:
         return
     if facts.is_alone:

@@ -32,7 +32,9 @@ class MaintenanceCheck(Row):
         ),
     ]
     findings: Annotated[list[str], Col("Reasons, the most severe first")]
-    running: Annotated[int | None, Col("Running guests", Unit.COUNT)]
+    running: Annotated[
+        int | None, Col("Running guests; null: the state of some is unknown", Unit.COUNT)
+    ]
     ha: Annotated[list[str], Col("Running guests that HA can move, and where to")]
     movable: Annotated[list[int], Col("Running guests without HA that MigrateVm can move")]
     stuck: Annotated[list[str], Col("Running guests that cannot move, and why")]
@@ -55,7 +57,6 @@ async def check_maintenance(
     facts = await read_facts(call, cluster, name)
     placed = placements(facts)
     found = findings(facts, placed)
-    running = None if facts.guests is None else [r for r in facts.guests if r.status == "running"]
     ha = [each for each in placed or () if each.by_ha and not each.obstacle]
     movable = [each for each in placed or () if not each.by_ha and not each.obstacle]
     stuck = [each for each in placed or () if each.obstacle]
@@ -67,13 +68,21 @@ async def check_maintenance(
             node=name,
             verdict=verdict(found),
             findings=[finding.text for finding in found],
-            running=None if running is None or facts.is_offline else len(running),
+            running=_running(facts),
             ha=[f"{each.label} → {_first(each.targets)}" for each in ha[:_MOST]],
             movable=[each.vmid for each in movable[:_MOST]],
             stuck=[f"{each.label}: {each.obstacle}" for each in stuck[:_MOST]],
             next=list(_next_calls(call, facts, movable, stuck)),
         )
     )
+
+
+def _running(facts: Facts) -> int | None:
+    """Return how many guests run there; None if the state of one is not known."""
+    states = None if facts.guests is None else [row.status for row in facts.guests]
+    if states is None or facts.is_offline or "unknown" in states:
+        return None
+    return states.count("running")
 
 
 def _next_calls(

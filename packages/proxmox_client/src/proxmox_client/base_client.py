@@ -1,4 +1,4 @@
-"""The base of both clients: connections to one installation of Proxmox, shared by accounts."""
+"""The base of the clients of Proxmox VE and Backup Server: connections that accounts share."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -15,8 +15,8 @@ _DEFAULT_TLS = Tls()
 _DEFAULT_LIMITS = Limits()
 
 
-class Server:
-    """Connections to one installation, and the account that uses them.
+class BaseClient:
+    """A client of one installation of Proxmox: its connections, and the account that uses them.
 
     `hosts` are where it is reached, `fingerprints` those of its pinned certificates.
     """
