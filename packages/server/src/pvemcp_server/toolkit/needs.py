@@ -80,7 +80,6 @@ CONFIG_CD = RequiredPrivilege("/vms", ("VM.Config.CDROM", "VM.Config.Disk"))
 CONFIG_HARDWARE = RequiredPrivilege("/vms", ("VM.Config.HWType",))
 CONFIG_OPTIONS = RequiredPrivilege("/vms", ("VM.Config.Options",))
 NODE_STARTUP = RequiredPrivilege("/", ("Sys.Modify",))
-CONFIG_DISK = RequiredPrivilege("/vms", ("VM.Config.Disk",))
 MIGRATE = RequiredPrivilege("/vms", ("VM.Migrate",))
 BACKUP = RequiredPrivilege("/vms", ("VM.Backup",))
 # of the bridges of its network devices, by VLAN where they have one
