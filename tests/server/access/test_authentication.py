@@ -8,6 +8,7 @@ from pvemcp_server.access import Access, Grant, Resources, open_access
 from pvemcp_server.access.authentication import KeyAuthenticator
 from pvemcp_server.errors import AccessDenied, StateUnavailable
 from pvemcp_server.store import Store
+from pvemcp_server.store.database import DatabaseFailed
 from pvemcp_server.store.key_format import new_secret
 from pvemcp_server.store.watch import POLL_SECONDS
 
@@ -287,6 +288,20 @@ async def test_every_key_is_refused_while_the_database_does_not_answer(
 
     monkeypatch.setattr(store.database, "reading", unreachable)
     clock.seconds += POLL_SECONDS
+    with pytest.raises(StateUnavailable):
+        await authenticator.authenticate(secret, HERE)
+
+
+async def test_a_key_that_cannot_be_read_since_the_poll_is_refused_as_unavailable(
+    authenticator: KeyAuthenticator, access: Access, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    _, secret = await access.keys.create("laptop")
+    await store.watch.poll()
+
+    def failed():
+        raise DatabaseFailed("the connection was closed")
+
+    monkeypatch.setattr(store.database, "reading", failed)
     with pytest.raises(StateUnavailable):
         await authenticator.authenticate(secret, HERE)
 

@@ -218,8 +218,9 @@ async def test_a_name_that_resolves_to_a_metadata_address_later_gets_nothing(
     assert receiver.requests == []
 
 
+@pytest.mark.parametrize("silent", [False, True], ids=["refuses", "silent"])
 async def test_a_message_is_sent_to_an_address_that_was_checked(
-    served, webhook, receiver, monkeypatch
+    served, webhook, receiver, monkeypatch, silent
 ):
     port = int(re.findall(r":(\d+)/", receiver.url)[0])
     await webhook.configure(receiver.url.replace("127.0.0.1", "localhost"))
@@ -230,7 +231,16 @@ async def test_a_message_is_sent_to_an_address_that_was_checked(
         # nothing listens on the first one
         return [(2, 1, 6, "", (address, port)) for address in ("127.255.255.254", "127.0.0.1")]
 
+    connect = anyio.connect_tcp
+
+    async def connect_tcp(remote_host, **options):
+        if silent and remote_host == "127.255.255.254":
+            await anyio.sleep_forever()
+        return await connect(remote_host, **options)
+
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    monkeypatch.setattr(anyio, "connect_tcp", connect_tcp)
+    monkeypatch.setattr(webhook_module, "CONNECT_SECONDS", 0.05)
     await webhook.post(await webhook.configured(), MESSAGE)
     assert resolved == ["localhost"]
     [(headers, _)] = receiver.requests

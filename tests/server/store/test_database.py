@@ -15,7 +15,7 @@ from pvemcp_server.errors import BadArgument, ConfigError, StateUnavailable
 from pvemcp_server.store import Store, Topic, open_store, watch
 from pvemcp_server.store.background import housekeeping
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.database import Database
+from pvemcp_server.store.database import Database, DatabaseFailed
 
 pytestmark = pytest.mark.anyio
 
@@ -34,6 +34,14 @@ async def test_an_unreachable_database_is_named_without_its_password(url: str, t
         async with open_store(Config(state_dir=tmp_path, database_url=url)):
             pass
     assert "planted" not in str(refused.value)
+
+
+@pytest.mark.parametrize("connect", [Database.reading, Database.writing, Database.snapshot])
+async def test_a_server_that_refuses_connections_is_a_failed_database(connect):
+    database = Database(Config(database_url="postgresql://ada@127.0.0.1:1/state").database)
+    with pytest.raises(DatabaseFailed, match="Connect call failed"):
+        async with connect(database):
+            pass
 
 
 async def test_no_text_is_stored_that_one_database_refuses(store: Store):

@@ -13,6 +13,7 @@
     * UnknownName         no such cluster, node, guest … is visible to the caller
     * ToolsetMissing      the role grants the tool, and the key lacks its toolset
     * BadArgument         an argument is wrong; the text names it
+    * Conflict            another change was made at the same time
     * Precondition        Proxmox would refuse, or it would do harm
     * ConfirmationNeeded  a destructive call that was not confirmed
       * ApprovalNeeded    it waits for an administrator's approval
@@ -31,12 +32,15 @@ Proxmox's own errors are `proxmox_client.ProxmoxError`; the endpoint turns both 
 
 from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
+from heapq import nlargest
+from itertools import pairwise
 from string import ascii_lowercase, ascii_uppercase
 from typing import Final
 
 _UNCOUNTABLE: Final = {"traffic", "content"}
 _FOLD: Final = str.maketrans(ascii_uppercase, ascii_lowercase, "_- ")
 _COMPARED: Final = 100  # characters of a name: comparing takes quadratic time
+_MOST_COMPARED: Final = 100  # names: thousands would take seconds, in which nothing else runs
 MOST_WRONG: Final = 10  # names that one error explains, however many are wrong: each takes time
 
 
@@ -279,12 +283,21 @@ def folded(name: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """Return the known names that resemble `name`, the most similar first."""
+    """Return the known names that resemble `name`, the most similar first.
+
+    Of many names, those that share most pairs of letters with it are compared.
+    """
     by_folded: dict[str, list[str]] = {}
     for candidate in known:
-        by_folded.setdefault(folded(candidate), []).append(candidate)
+        by_folded.setdefault(folded(candidate[:_COMPARED]), []).append(candidate)
     folded_name = folded(name[:_COMPARED])
-    similar = get_close_matches(folded_name, by_folded, most, cutoff=0.5)
+    compared = list(by_folded)
+    if len(compared) > _MOST_COMPARED:
+        pairs = set(pairwise(folded_name))
+        compared = nlargest(
+            _MOST_COMPARED, compared, lambda other: len(pairs & set(pairwise(other)))
+        )
+    similar = get_close_matches(folded_name, compared, most, cutoff=0.5)
     likeness = [SequenceMatcher(None, match, folded_name).ratio() for match in similar]
     # drop names that are much less similar than the best match
     close = [m for m, ratio in zip(similar, likeness, strict=True) if ratio > likeness[0] - 0.2]

@@ -11,9 +11,9 @@ import pytest
 from proxmox_client.api.nodes import NodeTime
 from proxmox_client.emulator.routes import logs as emulated_logs
 from proxmox_client.emulator.state.node import LogEntry
+from pvemcp_server.access.key_threads import has_key_thread
 from pvemcp_server.access.model import Resources
 from pvemcp_server.audit.log_secrets import mask_line
-from pvemcp_server.query.turns import has_turn
 from pvemcp_server.tools import api
 from pvemcp_server.tools.nodes import logs
 from pvemcp_server.tools.nodes.logs import SEARCHED, _parse, _zone
@@ -269,11 +269,11 @@ async def test_long_lines_do_not_keep_other_calls_waiting(
     if "upid" in arguments:
         tasks = await tool_client("ListTasks", **PROD, status="error", limit=1)
         arguments = {**arguments, "upid": tasks.data[0]["upid"]}
-    threads, turns = set(), set()
+    threads, busy = set(), set()
 
     def masked(line):
         threads.add(current_thread())
-        turns.add(has_turn("k"))
+        busy.add(has_key_thread("k"))
         return mask_line(line)
 
     monkeypatch.setattr(module, "mask_line", masked)
@@ -281,4 +281,4 @@ async def test_long_lines_do_not_keep_other_calls_waiting(
     assert threads
     assert main_thread() not in threads
     # the lines of the cluster's log are few; of all else a key uses one thread at a time
-    assert turns == {module is not cluster_log_module}
+    assert busy == {module is not cluster_log_module}

@@ -12,9 +12,10 @@ from pvemcp_server.access.grants import grants_to_json
 from pvemcp_server.access.limits import network_of
 from pvemcp_server.access.model import Caller, Role
 from pvemcp_server.access.roles import role_of
-from pvemcp_server.errors import AccessDenied, UnknownName
+from pvemcp_server.errors import AccessDenied, StateUnavailable, UnknownName
 from pvemcp_server.store import Store, Topic
 from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.database import DatabaseFailed
 from pvemcp_server.store.key_format import ID, id_of
 from pvemcp_server.store.records import KeyRecord
 from pvemcp_server.store.watch import VersionedCache
@@ -88,7 +89,10 @@ class KeyAuthenticator:
         loaded = self._loaded.get(secret[ID])  # unchecked: the digest is compared below
         if loaded is None:
             key_id = id_of(secret)
-            loaded = await self._load(key_id) if key_id else None
+            try:
+                loaded = await self._load(key_id) if key_id else None
+            except DatabaseFailed as failed:  # since the poll
+                raise StateUnavailable("The key cannot be read from the database.") from failed
         now = self._clock()
         if not secret:
             reason = "no key"

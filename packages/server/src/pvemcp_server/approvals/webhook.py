@@ -23,6 +23,7 @@ TIMESTAMP: Final = "X-Pvemcp-Timestamp"
 SIGNATURE: Final = "X-Pvemcp-Signature"
 PAUSES: Final = (1.0, 5.0, 25.0, 60.0)  # seconds between the attempts
 TIMEOUT_SECONDS: Final = 10.0
+CONNECT_SECONDS: Final = 3.0  # to one address: the next one may answer
 WAITING_MESSAGES: Final = 100
 WORKERS: Final = 4
 URL_CHARACTERS: Final = 2_000
@@ -143,15 +144,16 @@ async def _post(
         verify=ssl.create_default_context(),
         follow_redirects=False,
         headers={**headers, "Host": url.netloc.decode()},
+        timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
     ) as http:
-        failure = httpx.ConnectError("the host has no address")
+        failure: httpx.RequestError = httpx.ConnectError("the host has no address")
         for address in addresses:
             target = url.copy_with(host=address)
             name = {"sni_hostname": url.raw_host.decode()}
             try:
                 async with http.stream("POST", target, content=body, extensions=name) as response:
                     return response.status_code  # the body is not read
-            except httpx.ConnectError as error:
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 failure = error
         raise failure
 

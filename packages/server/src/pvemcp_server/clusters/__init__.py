@@ -4,7 +4,7 @@ from pvemcp_server.clusters.checks import Check, check
 from pvemcp_server.clusters.cluster import (
     Cluster,
     Notes,
-    is_backup_server,
+    backup_server_hint,
     offload,
     outcome_of,
 )
@@ -19,9 +19,9 @@ __all__ = [
     "Inventory",
     "InventoryView",
     "Notes",
+    "backup_server_hint",
     "check",
     "explain",
-    "is_backup_server",
     "offload",
     "outcome_of",
     "reason_of",

@@ -39,8 +39,8 @@ _VISIBILITY = {"guest": ("/vms", "VM.Audit"), "storage": ("/storage", "Datastore
 log = logging.getLogger(__name__)
 
 
-def is_backup_server(name: str) -> str:
-    """Return the answer of everything that reads Proxmox VE only."""
+def backup_server_hint(name: str) -> str:
+    """Return what a tool that reads Proxmox VE only answers about a backup server."""
     return (
         f"{name} is a Proxmox Backup Server: ExecuteQuery reads it by the tables pbs_datastores, "
         "pbs_snapshots and pbs_jobs."
@@ -118,7 +118,7 @@ class Cluster:
     def pve(self) -> Client:
         """The client of a Proxmox VE cluster; raise CallError for a backup server."""
         if isinstance(self.client, BackupServer):
-            raise CallError(is_backup_server(self.name))
+            raise CallError(backup_server_hint(self.name))
         return self.client
 
     @property

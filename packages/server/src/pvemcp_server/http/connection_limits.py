@@ -1,4 +1,4 @@
-"""Limits of connections: how many are open, and whose bytes are parsed before tasks continue."""
+"""Limits of connections: how many are open, and in which order their bytes are parsed."""
 
 import asyncio
 import logging
@@ -152,11 +152,10 @@ class Turns:
         self._is_due = False
 
     def knows(self, sent: bytes, address: str) -> bool:
-        """Return whether what a connection has sent contains a key that is in use.
+        """Return whether what a connection has sent contains a key that is in use at its address.
 
-        The address is the connection's: behind a proxy, the client's is known only to the gate.
-
-        It decides only how soon that is parsed; the gate checks the key of each request.
+        Behind a proxy that is the proxy's address, so a key with an allow-list waits among
+        strangers there. It decides only how soon the bytes are parsed: the gate checks the key.
         """
         match = KEY_LIKE.search(sent.decode("latin-1"))
         return match is not None and self._knows_key(match[0], address)

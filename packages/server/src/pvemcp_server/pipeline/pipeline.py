@@ -104,7 +104,7 @@ def granted_tools(tools: Mapping[str, Tool], caller: Caller) -> list[str]:
     return [tool.name for tool in tools.values() if caller.may_call(tool)]
 
 
-def toolset_missing(tool: Tool, caller: Caller) -> ToolsetMissing:
+def _toolset_error(tool: Tool, caller: Caller) -> ToolsetMissing:
     """Return the error for a tool that the role grants in a toolset that the key lacks."""
     toolset = str(tool.toolset)
     options = " ".join(f"--toolset {each}" for each in sorted({*caller.toolsets, toolset}))
@@ -158,7 +158,7 @@ class Pipeline:
             raise UnknownTool(name, granted_tools(self.tools, caller))
         if tool.toolset and tool.toolset not in caller.toolsets:
             await recorder.refused("toolset not in the key")
-            missing = toolset_missing(tool, caller)
+            missing = _toolset_error(tool, caller)
             return Result((str(missing),), missing)
         with CancelScope() as scope:
             self.running[scope] = caller

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from pvemcp_server.access.key_threads import has_key_thread, in_key_thread
 from pvemcp_server.errors import OverBudget
 from pvemcp_server.query.binder import bind
 from pvemcp_server.query.catalog import Catalog, Column
@@ -19,7 +20,6 @@ from pvemcp_server.query.loader import Loader
 from pvemcp_server.query.parser import parse
 from pvemcp_server.query.plan import Output, QueryPlan
 from pvemcp_server.query.sources import Sources
-from pvemcp_server.query.turns import has_turn, in_turn
 from pvemcp_server.query.values import LARGEST
 from pvemcp_server.tables.registry import Budget
 from pvemcp_server.tables.rows import Kind
@@ -133,10 +133,10 @@ async def _run(
     a database that is in use, and tries no statement of a key that has a slow one.
     """
     is_small = database.rows <= _FEW_ROWS and database.longest_text <= _SHORT_TEXT
-    if is_small and not has_turn(key_id):
+    if is_small and not has_key_thread(key_id):
         with suppress(OverBudget):
             return database.execute(statement, _LOOP_SECONDS, wait=False)
-    return await in_turn(key_id, partial(database.execute, statement, seconds))
+    return await in_key_thread(key_id, partial(database.execute, statement, seconds))
 
 
 def _rounded_columns(plan: QueryPlan, cells: Sequence[Sequence[Any]]) -> list[str]:

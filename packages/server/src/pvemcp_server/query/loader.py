@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any
 
+from pvemcp_server.access.key_threads import in_key_thread
 from pvemcp_server.clusters import Cluster, Notes, outcome_of
 from pvemcp_server.query import pushdown
 from pvemcp_server.query.cache import DatabaseCache
@@ -17,7 +18,6 @@ from pvemcp_server.query.names import abbreviated
 from pvemcp_server.query.plan import Existence, QueryPlan, existences, scopes
 from pvemcp_server.query.pushdown import Reduction, RequiredColumns
 from pvemcp_server.query.sources import Sources
-from pvemcp_server.query.turns import in_turn
 from pvemcp_server.tables.registry import (
     ALL,
     Budget,
@@ -143,7 +143,7 @@ class Loader:
                 need.columns |= required[name].columns - self.catalog.tables[name].extra
             rows = await self._read(before, {})
             reduced = partial(self._reduced, first, before, rows)
-            requests = await in_turn(self.sources.caller.key_id, reduced)
+            requests = await in_key_thread(self.sources.caller.key_id, reduced)
         rest = {
             n: need
             for n, need in required.items()
@@ -156,7 +156,7 @@ class Loader:
         self, required: Mapping[str, RequiredColumns], rows: Mapping[str, RowsByCluster]
     ) -> Database:
         build = partial(build_database, self.catalog, required, rows)
-        return await in_turn(self.sources.caller.key_id, build)
+        return await in_key_thread(self.sources.caller.key_id, build)
 
     def _reduced(
         self,

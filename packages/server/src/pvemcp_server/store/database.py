@@ -1,8 +1,8 @@
 """The connection to one database, SQLite or PostgreSQL."""
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +62,19 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """Connect without a transaction: each statement sees what is committed by then."""
-        async with self._engine.connect() as connection:
-            if self.is_sqlite:
-                yield await connection.execution_options(begin=None)
-            else:
-                yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+        with _driver_errors():
+            async with self._engine.connect() as connection:
+                if self.is_sqlite:
+                    yield await connection.execution_options(begin=None)
+                else:
+                    yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
         """Connect with a read transaction: all statements see the same state."""
-        async with self._engine.connect() as connection:
+        async with AsyncExitStack() as stack:
+            with _driver_errors():  # not for the rest, which may write a file
+                connection = await stack.enter_async_context(self._engine.connect())
             if not self.is_sqlite:
                 connection = await connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
@@ -80,8 +83,9 @@ class Database:
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """Open a transaction, committed at the end and rolled back on an error."""
         if not self.is_sqlite:
-            async with self._engine.begin() as connection:
-                yield connection
+            with _driver_errors():
+                async with self._engine.begin() as connection:
+                    yield connection
             return
         # SQLite has one writer: this lock is fairer and cheaper than its busy handler
         async with self._writer, self._engine.connect() as connection:
@@ -105,6 +109,18 @@ class Database:
             "max_overflow": 8,
             "connect_args": timeouts,
         }
+
+
+@contextmanager
+def _driver_errors() -> Iterator[None]:
+    """Raise DatabaseFailed for an OSError, which the driver of PostgreSQL raises as it is.
+
+    It does so for a refused or lost connection, and for an answer that does not come in time.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DatabaseFailed(str(error) or type(error).__name__) from error
 
 
 def reason_of(error: Exception) -> str:

@@ -14,8 +14,8 @@ from pvemcp_server.clusters import (
     Clusters,
     InventoryView,
     Notes,
+    backup_server_hint,
     explain,
-    is_backup_server,
     outcome_of,
 )
 from pvemcp_server.errors import BadArgument, CallError, UnknownName
@@ -120,14 +120,14 @@ class Call:
             if len(names) == 1:
                 return await self._open(names[0])
             if others and not names:
-                raise BadArgument("cluster_name", is_backup_server(others[0]))
+                raise BadArgument("cluster_name", backup_server_hint(others[0]))
             raise BadArgument(
                 "cluster_name", f"say which cluster; you reach {', '.join(names) or 'none'}."
             )
         match = next((n for n in names if n.casefold() == name.casefold()), None)
         if match is None:
             if other := next((n for n in others if n.casefold() == name.casefold()), None):
-                raise BadArgument("cluster_name", is_backup_server(other))
+                raise BadArgument("cluster_name", backup_server_hint(other))
             raise UnknownName("cluster", name, names)
         return await self._open(match)
 
@@ -152,7 +152,7 @@ class Call:
         if errors and not clusters:
             raise errors[0]
         if not clusters:
-            self.notes.add(is_backup_server(others[0]) if others else NO_CLUSTER)
+            self.notes.add(backup_server_hint(others[0]) if others else NO_CLUSTER)
         return clusters
 
     async def explain(self, error: BaseException) -> str:

@@ -13,7 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema
 JsonSchema = dict[str, Any]
 
 # Checked when a call comes in; where a model has to know them, the description says so in words.
-_NOISE = {"title", "pattern", "maxLength", "minLength", "minItems", "maxItems"} | {"writeOnly"}
+_NOISE = {"title", "pattern", "maxLength", "minLength", "minItems", "maxItems", "writeOnly"}
 
 
 def input_schema(model: type[BaseModel], first: Sequence[str] = ()) -> JsonSchema:

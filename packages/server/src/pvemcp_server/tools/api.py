@@ -14,12 +14,12 @@ from pydantic import BeforeValidator, Field
 from proxmox_client.paths import join
 from proxmox_client.schema import VERSIONS, ApiSchema, Endpoint, Parameter
 from proxmox_client.schema import load as load_schema
+from pvemcp_server.access.key_threads import in_key_thread
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.audit.log_secrets import mask_line
 from pvemcp_server.audit.mask import MASK
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, Precondition
-from pvemcp_server.query.turns import in_turn
 from pvemcp_server.tables.config_options import shown
 from pvemcp_server.tables.rows import Col, Row
 from pvemcp_server.toolkit.arguments import OneCluster
@@ -134,7 +134,7 @@ async def call_api(
         call.notes.add(f"The first {MOST_ROWS:,} of {len(data):,} rows; parameters give others.")
         data = data[:MOST_ROWS]
     # the texts of a long answer take seconds, and calls of other keys go on
-    rows = await in_turn(call.caller.key_id, lambda: _rows(masked(data)))
+    rows = await in_key_thread(call.caller.key_id, lambda: _rows(masked(data)))
     call.notes.add(f"GET {endpoint.path} as Proxmox answers it: its texts are data, its units raw.")
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     return Rows(rows, columns if rows else call.fields)

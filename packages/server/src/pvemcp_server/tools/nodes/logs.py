@@ -14,11 +14,11 @@ from pydantic import Field
 from proxmox_client import NotFound, Upid
 from proxmox_client.api.nodes import Node, NodeTime
 from proxmox_client.api.resources import GuestResource
+from pvemcp_server.access.key_threads import in_key_thread
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.audit.log_secrets import mask_line
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, counted
-from pvemcp_server.query.turns import in_turn
 from pvemcp_server.tables import LoadRequest, fanout, load, tasks
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 from pvemcp_server.tables.tasks import Task
@@ -261,8 +261,8 @@ async def _task_lines(call: Call, cluster: Cluster, upid: Upid, most: int) -> li
 
 
 async def _made(call: Call, make: Callable[[], list[LoggedLine]]) -> list[LoggedLine]:
-    """Make the lines of an answer in the key's turn: many long ones take seconds."""
-    return await in_turn(call.caller.key_id, make)
+    """Make the lines of an answer in the key's thread: many long ones take seconds."""
+    return await in_key_thread(call.caller.key_id, make)
 
 
 def _zone(clock: NodeTime) -> tzinfo:

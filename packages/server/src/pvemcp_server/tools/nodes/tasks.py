@@ -9,12 +9,12 @@ from pydantic import Field
 from proxmox_client import DeadlineExceeded, NotFound, ProxmoxError, TaskFailed, Upid
 from proxmox_client.api.tasks import TaskStatus
 from proxmox_client.errors import means_no_quorum
+from pvemcp_server.access.key_threads import in_key_thread
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.audit.log_secrets import mask_line
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.clusters.explain import LACKS_QUORUM
 from pvemcp_server.errors import BadArgument, UnknownName
-from pvemcp_server.query.turns import in_turn
 from pvemcp_server.query.values import time_of
 from pvemcp_server.tables import LoadRequest, Task, tasks
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
@@ -188,7 +188,7 @@ async def get_task(
     except NotFound:
         raise unknown_task(cluster, upid) from None
     lines = await task.tail(log_lines)
-    log = await in_turn(call.caller.key_id, lambda: list(map(mask_line, lines)))
+    log = await in_key_thread(call.caller.key_id, lambda: list(map(mask_line, lines)))
     state = await _state(cluster, parsed, status, log)
     if state.ok is False and any(map(means_no_quorum, [state.exit_status or "", *state.log])):
         call.notes.add(f"{LACKS_QUORUM}: this is why the task failed.")

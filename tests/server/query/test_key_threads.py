@@ -5,11 +5,11 @@ import threading
 
 import pytest
 
+from pvemcp_server.access.key_threads import has_key_thread, in_key_thread
 from pvemcp_server.errors import OverBudget
 from pvemcp_server.query import execute
 from pvemcp_server.query.compiler import Statement
 from pvemcp_server.query.engine import Database
-from pvemcp_server.query.turns import has_turn, in_turn
 from pvemcp_server.tables.rows import Field, Kind
 
 pytestmark = pytest.mark.anyio
@@ -96,14 +96,14 @@ async def test_work_of_one_key_runs_one_piece_at_a_time():
         released.wait()
         return "slow"
 
-    first = asyncio.create_task(in_turn("mallory", slow))
+    first = asyncio.create_task(in_key_thread("mallory", slow))
     await asyncio.to_thread(started.wait)
-    second = asyncio.create_task(in_turn("mallory", lambda: "second"))
+    second = asyncio.create_task(in_key_thread("mallory", lambda: "second"))
     quick = RecordingDatabase()
     third = asyncio.create_task(execute._run(quick, search_for("a"), "mallory"))
-    assert await in_turn("alice", lambda: "alice") == "alice"
-    assert has_turn("mallory")
-    assert not has_turn("alice")
+    assert await in_key_thread("alice", lambda: "alice") == "alice"
+    assert has_key_thread("mallory")
+    assert not has_key_thread("alice")
     assert not second.done()
     assert not third.done()
     assert not quick.threads  # its statements are not tried on the event loop either
@@ -119,13 +119,13 @@ async def test_a_cancelled_call_keeps_its_turn_until_its_thread_has_ended():
         released.wait()
         raise OverBudget("too slow")
 
-    first = asyncio.create_task(in_turn("mallory", slow))
+    first = asyncio.create_task(in_key_thread("mallory", slow))
     await asyncio.to_thread(started.wait)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    assert has_turn("mallory")
-    second = asyncio.create_task(in_turn("mallory", lambda: "second"))
+    assert has_key_thread("mallory")
+    second = asyncio.create_task(in_key_thread("mallory", lambda: "second"))
     released.set()
     assert await second == "second"
-    assert not has_turn("mallory")
+    assert not has_key_thread("mallory")

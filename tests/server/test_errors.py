@@ -1,0 +1,42 @@
+"""Suggestions of errors: the known names that resemble a wrong one."""
+
+import pytest
+
+from pvemcp_server import errors
+from pvemcp_server.errors import UnknownName, nearest
+
+MANY = 5_000
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        [f"web-{number}.prod.example.com" for number in range(MANY)],
+        ["a" * 60 + str(number) for number in range(MANY)],
+        [f"local:iso/{number}-" + "x" * 4_000 for number in range(MANY)],
+    ],
+    ids=["alike", "one-letter", "long"],
+)
+def test_an_unknown_name_is_compared_with_few_short_names(monkeypatch, known):
+    compared = []
+
+    def record(name, names, *_, **__):
+        compared.append([name, *names])
+        return []
+
+    monkeypatch.setattr(errors, "get_close_matches", record)
+    nearest("a" * 10_000, known)
+    [names] = compared
+    assert len(names) <= 101
+    assert max(map(len, names)) <= 100
+
+
+@pytest.mark.parametrize(
+    "wrong", ["web-4711.prod.exampel.com", "WEB_4711.prod.example", "wbe-4711"]
+)
+def test_a_misspelled_name_among_thousands_is_suggested(wrong):
+    known = [
+        f"{kind}-{number}.prod.example.com" for number in range(2_000) for kind in ("db", "mail")
+    ]
+    error = UnknownName("guest", wrong, [*known, "web-4711.prod.example.com", "web-4711"])
+    assert "web-4711" in error.hint
