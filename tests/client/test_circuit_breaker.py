@@ -152,6 +152,30 @@ async def test_other_parts_of_a_hanging_node_get_the_probe_timeout(reads):
     assert await reads.is_blocked(OTHER)
 
 
+@pytest.mark.parametrize("error", [None, NodeUnreachable(595, "", "No route to host", node="pve2")])
+async def test_two_parts_that_fail_block_the_whole_node(reads, error):
+    await reads.fail(error=error)
+    await reads.fail(PROBE_TIMEOUT, error, path=OTHER)
+    for path in (PATH, OTHER, "/nodes/pve2/status", "/nodes/pve2/disks/list"):
+        with pytest.raises(NodeSilent, match=r"pve2: .*; retry in 5 s"):
+            await reads.succeed(path)
+
+
+async def test_an_answer_between_the_failures_of_two_parts_keeps_the_node_open(reads):
+    await reads.fail()
+    await reads.succeed("/nodes/pve2/status")
+    await reads.fail(path=OTHER)
+    assert not await reads.is_blocked("/nodes/pve2/status")
+
+
+async def test_an_open_circuit_does_not_name_the_requests_that_failed(reads):
+    # another caller made them, for a guest that this one may not see
+    for _ in range(2):
+        await reads.fail(error=DeadlineExceeded(f"GET {PATH} took longer than 3.00 s"))
+    with pytest.raises(Unreachable, match=r"pve2/qemu: no answer within 3 s; retry in 5 s"):
+        await reads.succeed("/nodes/pve2/qemu/101/config")
+
+
 async def test_an_answer_of_another_part_closes_the_circuit_of_the_node(reads):
     await reads.fail()
     await reads.succeed(OTHER)
@@ -282,6 +306,15 @@ async def test_only_the_first_reads_of_a_hanging_node_wait():
     assert sum(isinstance(result, Unreachable) for result in results) == 20
     assert cluster.requests["pve1"] == 20
     assert cluster.requests["pve2"] <= 2 * LIMITS.per_node
+
+
+async def test_a_hanging_node_costs_a_read_of_many_parts_one_wait():
+    cluster = HangingNode()
+    client = client_of(cluster)
+    parts = ["time", "status", "services", "disks/list", "tasks", "apt/update", "subscription"]
+    reads = [client.transport.get(f"/nodes/pve2/{part}", object) for part in parts]
+    await asyncio.gather(*reads, return_exceptions=True)
+    assert cluster.requests["pve2"] <= LIMITS.per_node
 
 
 async def test_writes_bypass_the_circuit_breaker():

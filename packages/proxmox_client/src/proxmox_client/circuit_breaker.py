@@ -16,9 +16,10 @@ the node as unreachable. Any other response, an error included, closes the circu
 RESET_AFTER counts from the last failure after a full timeout. Failed probes don't extend it, so a
 domain that is slow rather than dead gets its full timeout again once a minute.
 
-The circuit of a node shortens reads of its other parts; it blocks them only after the node was
-seen to answer nothing at all (NodeSilent). That of the cluster shortens reads of all nodes, and
-any response closes it. The failure of a storage, of Ceph, or of a backup server's datastore affects
+The circuit of a node shortens reads of its other parts. It blocks them after NodeSilent, or once
+two parts failed without an answer of the node between them: a node with many parts would
+otherwise cost a probe for each. The circuit of the cluster shortens reads of all nodes, and any
+response closes it. The failure of a storage, of Ceph, or of a backup server's datastore affects
 nothing else. Writes bypass the circuit breaker: a write is worth the full wait.
 """
 
@@ -32,7 +33,6 @@ from typing import Final, NamedTuple
 from proxmox_client.errors import (
     NodeSilent,
     NodeUnreachable,
-    ProxmoxError,
     ResponseError,
     Unreachable,
 )
@@ -83,6 +83,7 @@ class _Circuit:
 
     reason: str
     resets_at: float
+    part: str  # that failed first
     blocked_until: float = 0.0
     is_silent: bool = False  # of a node that answers nothing: all of its parts are blocked
 
@@ -138,15 +139,15 @@ class CircuitBreaker:
         except NodeSilent as error:
             now = self._clock()
             self._circuits[domain.node] = _Circuit(
-                error.message, now + RESET_AFTER, now + COOLDOWN, is_silent=True
+                error.message, now + RESET_AFTER, domain.part, now + COOLDOWN, is_silent=True
             )
             raise
-        except BaseException as error:
+        except BaseException:
             # A cancelled read counts too if it had waited for its whole timeout. A read that was
             # cancelled earlier proves nothing about the domain, so the circuit stays unchanged.
             if self._clock() - started >= limit:
-                reason = str(error) if isinstance(error, ProxmoxError) else "no answer"
-                self._record_failure(domain, reason, probing=probing)
+                # the request stays unnamed: callers who get this reason may not know of its guest
+                self._record_failure(domain, f"no answer within {limit:g} s", probing=probing)
             raise
         self._close(domain)
 
@@ -164,9 +165,10 @@ class CircuitBreaker:
         for name in names:
             circuit = self._circuit(name, now)
             if circuit is None:
-                self._circuits[name] = _Circuit(reason, now + RESET_AFTER)
+                self._circuits[name] = _Circuit(reason, now + RESET_AFTER, domain.part)
                 continue
             circuit.reason = reason
+            circuit.is_silent |= circuit.part != domain.part
             circuit.blocked_until = now + COOLDOWN
             if not probing:
                 circuit.resets_at = now + RESET_AFTER
