@@ -230,7 +230,7 @@ def _stable(message: str) -> str:
         (r"cursor=\S+", "cursor=…"),
         (r"\b\d+(\.\d+)? s\b", "9 s"),
         (  # the circuit of a cluster that hangs opens after some of the calls
-            r"Proxmox does not answer \(the cluster: GET /cluster/resources took longer [^)]*\)",
+            r"Proxmox does not answer \(the cluster: no answer within [^)]*\)",
             "Proxmox did not answer in time (home-lab did not answer within 9 s)",
         ),
         (r"Left out because empty in every row: [^.]*\.", ""),
