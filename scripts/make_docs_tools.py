@@ -52,12 +52,13 @@ def page() -> str:
 def _options() -> Iterator[str]:
     yield "## Options of every tool\n"
     kinds = {"every tool": Options, "lists": ListOptions, "writes": WriteOptions}
+    of_lists = input_schema(ListOptions)["properties"]  # these name all formats
     seen: set[str] = set()
     for whose, model in kinds.items():
         schema = input_schema(model)["properties"]
         for name, one in schema.items():
             if name not in seen:
-                yield f"- `{name}` ({whose}): {description_of(one)}."
+                yield f"- `{name}` ({whose}): {description_of(of_lists.get(name, one))}."
         seen |= schema.keys()
     yield ""
 

@@ -70,10 +70,9 @@ def visible_tools(tools: Mapping[str, Tool], caller: Caller) -> list[types.Tool]
 
 
 def describe(tool: Tool) -> types.Tool:
-    """Return the tool as clients see it."""
+    """Return the tool as clients see it; its title is among the annotations, for all revisions."""
     return types.Tool(
         name=tool.name,
-        title=tool.title,
         description=tool.description,
         input_schema=tool.input_schema,
         annotations=types.ToolAnnotations.model_validate(tool.annotations, by_name=False),

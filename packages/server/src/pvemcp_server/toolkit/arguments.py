@@ -96,13 +96,14 @@ SnapshotName = Annotated[
 ]
 DetailLevel = Annotated[Literal["Minimal", "Full"], Field(description="Full: all fields")]
 
-# every tool has it, so its schema is as short as it can be
+# every tool has it, so its schema is as short as it can be; lists, which it matters for, name all
 OutputFormat = Annotated[
     Format | None,
     Words({Format.JSON_NORMAL: "json"}),
     WithJsonSchema({"type": "string"}),
-    Field(description=f"{', '.join(Format)}"),
+    Field(description="Answer format"),
 ]
+ListFormat = Annotated[OutputFormat, Field(description=", ".join(Format))]
 
 
 class Arguments(BaseModel):
@@ -122,6 +123,7 @@ class Options(Arguments):
 class ListOptions(Options):
     """Options of list tools: columns and paging."""
 
+    format: ListFormat = None
     fields: Annotated[list[str] | None, Field(description="Columns")] = None
     limit: Annotated[int | None, Clamp(), Field(ge=1, description="Page size")] = None
     cursor: Annotated[str | None, Field(description="From a note")] = None
