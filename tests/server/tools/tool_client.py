@@ -20,8 +20,10 @@ from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
 from pvemcp_server.mcp.elicitation import Decision
 from pvemcp_server.pipeline.pipeline import Pipeline
+from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.settings import Values
-from pvemcp_server.store.records import ClusterKind
+from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.records import ClusterKind, UndoRecord
 from pvemcp_server.toolkit.registry import tools
 
 from .in_process import InProcess
@@ -96,6 +98,24 @@ class FakeAudit:
 
 
 @dataclass
+class FakeUndos:
+    """Stands in for the repository of writes that can be undone; values are kept as JSON."""
+
+    kept: list[UndoRecord] = field(default_factory=list)
+
+    async def keep(self, key_id: str, *, undo: Any, **values: Any) -> None:
+        number, undo = len(self.kept) + 1, json.loads(json.dumps(undo))
+        record = UndoRecord(id=number, key_id=key_id, undo=undo, created=utc_now(), **values)
+        self.kept.append(record)
+
+    async def of_key(self, key_id: str) -> list[UndoRecord]:
+        return [each for each in reversed(self.kept) if each.key_id == key_id]
+
+    async def remove(self, key: int) -> None:
+        self.kept[:] = [each for each in self.kept if each.id != key]
+
+
+@dataclass
 class FakeConversation:
     """Stands in for the MCP client: records progress and questions, and answers with `decision`."""
 
@@ -150,6 +170,7 @@ class ToolClient:
     audit: FakeAudit = field(default_factory=FakeAudit)
     conversation: FakeConversation = field(default_factory=FakeConversation)
     approvals: Approvals | None = None  # needed where the client cannot ask
+    undos: FakeUndos = field(default_factory=FakeUndos)
     resources: Resources = EVERYTHING
     tools: frozenset[str] = frozenset({ANY})
     toolsets: frozenset[str] = frozenset(Toolset)
@@ -188,6 +209,7 @@ class ToolClient:
             self,  # type: ignore[arg-type]
             self.audit,  # type: ignore[arg-type]
             self.approvals,  # type: ignore[arg-type]
+            StoredUndos(self.undos),  # type: ignore[arg-type]
             closing=self.closing,
         )
         result = await pipeline.call(caller, tool, arguments, self.conversation)

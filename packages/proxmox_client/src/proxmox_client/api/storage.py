@@ -34,6 +34,7 @@ class StorageConfig(Answer, frozen=True):
     fingerprint: str | None = None
     pool: str | None = None
     prune_backups: str | None = field(name="prune-backups", default=None)
+    snapshot_as_volume_chain: bool = field(name="snapshot-as-volume-chain", default=False)
 
 
 class StorageStatus(Answer, frozen=True):

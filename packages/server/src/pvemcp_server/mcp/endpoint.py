@@ -29,6 +29,7 @@ from pvemcp_server.mcp.subscriptions import Subscriptions
 from pvemcp_server.mcp.tasks import McpTasks
 from pvemcp_server.mcp.tools import ToolHandlers
 from pvemcp_server.pipeline.pipeline import Pipeline
+from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.services import Services
 from pvemcp_server.store import Topic
 from pvemcp_server.store.columns import utc_now
@@ -82,6 +83,7 @@ class Endpoint:
             services.settings,
             services.audit,
             services.approvals,
+            StoredUndos(services.store.undos),
             services.access.limits,
             has_same_rights=self._has_same_rights,
         )

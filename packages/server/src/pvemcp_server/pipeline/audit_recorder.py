@@ -13,6 +13,7 @@ from pvemcp_server.audit import Audit, Event, Outcome
 from pvemcp_server.pipeline.answers import Written
 from pvemcp_server.toolkit.bulk import by_reason
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.undo import KeptUndo
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class Recorder:
     name: str
     client: str
     arguments: Mapping[str, Any]  # with secrets masked
+    undoing: KeptUndo | None = None  # the write that the call reverses
     call: Call | None = None
     _started: float = field(default_factory=monotonic)
     _intent: str | None = None

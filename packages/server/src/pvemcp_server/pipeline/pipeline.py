@@ -43,11 +43,14 @@ from pvemcp_server.pipeline.confirmation import (
 )
 from pvemcp_server.pipeline.pagination import page_of
 from pvemcp_server.settings import Settings
+from pvemcp_server.store.database import DatabaseFailed
+from pvemcp_server.toolkit.arguments import WriteOptions
 from pvemcp_server.toolkit.bulk import BulkPlan
 from pvemcp_server.toolkit.call import Call, Conversation
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Answer, Document, Rows, Tool
+from pvemcp_server.toolkit.undo import KeptUndo, Undo, UndoLog, merged
 
 ERROR_CHARACTERS = 4_000
 CLIENT_CHARACTERS = 200
@@ -67,6 +70,14 @@ class UnknownTool(Exception):
             "this key. "
             f"{hint}"
         )
+
+
+class _Undoing(Exception):
+    """The call is answered by the one that undoes a write."""
+
+    def __init__(self, kept: KeptUndo) -> None:
+        super().__init__(kept.undo.call.text)
+        self.kept = kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +141,7 @@ class Pipeline:
     settings: Settings
     audit: Audit
     approvals: Approvals
+    undo_log: UndoLog
     limits: CallLimits = field(default_factory=CallLimits)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     has_same_rights: Callable[[Caller], Awaitable[bool]] = _has_fixed_rights
@@ -142,9 +154,14 @@ class Pipeline:
                 scope.cancel()
 
     async def call(
-        self, caller: Caller, name: str, arguments: Mapping[str, Any], conversation: Conversation
+        self,
+        caller: Caller,
+        name: str,
+        arguments: Mapping[str, Any],
+        conversation: Conversation,
+        undoing: KeptUndo | None = None,
     ) -> Result:
-        """Return the result of a call.
+        """Return the result of a call; `undoing` is the write that it reverses for Undo.
 
         Raise UnknownTool, or InputRequired if the user has to decide first. Every failure becomes
         a text with the next step. Every outcome is recorded: an unexpected error with an incident
@@ -152,7 +169,8 @@ class Pipeline:
         """
         tool = self.tools.get(name)
         masked = mask(arguments, secret_fields_of(tool.accepted) if tool else ())
-        recorder = Recorder(self.audit, caller, name, conversation.client, masked)
+        masked |= {"undoes": mask_text(undoing.done)} if undoing else {}
+        recorder = Recorder(self.audit, caller, name, conversation.client, masked, undoing)
         if tool is None or not caller.is_granted(tool):
             await recorder.refused("unknown tool" if tool is None else "tool not granted")
             raise UnknownTool(name, granted_tools(self.tools, caller))
@@ -203,6 +221,8 @@ class Pipeline:
             except Unrecorded as error:
                 return Result((str(error),), error)
             raise
+        except _Undoing as other:
+            return await self._undo(other.kept, accepted, caller, conversation)
         except (CallError, ProxmoxError, TimeoutError) as error:
             opened = recorder.call
             text = explain(error) if opened is None else await opened.explain(error)
@@ -218,6 +238,19 @@ class Pipeline:
             return Result((str(error),), error)
         blocks = (written.data, written.notes) if written.notes else (written.data,)
         return Result(blocks, started=started)
+
+    async def _undo(
+        self, kept: KeptUndo, accepted: BaseModel, caller: Caller, conversation: Conversation
+    ) -> Result:
+        """Return the result of the call that undoes a write: its own role, consent and audit."""
+        options = accepted.model_dump(include={*WriteOptions.model_fields}, exclude_none=True)
+        call = kept.undo.call
+        result = await self.call(
+            caller, call.tool, {**call.arguments, **options}, conversation, undoing=kept
+        )
+        if result.cause is None and not options["dry_run"]:
+            await self.undo_log.remove(kept)
+        return result
 
     async def open(
         self,
@@ -238,6 +271,7 @@ class Pipeline:
             source=self.clusters,
             settings=settings,
             conversation=conversation,
+            undo_log=self.undo_log,
             kinds=tool.kinds,
             closing=self.closing,
             deadline=monotonic() + settings.call_deadline_seconds,
@@ -257,6 +291,8 @@ class Pipeline:
         arguments = {name: getattr(accepted, name) for name in tool.arguments.model_fields}
         async with asyncio.timeout(call.seconds_left):
             answer: Answer = await tool.run(call, **arguments)
+        if isinstance(answer, KeptUndo):
+            raise _Undoing(answer)
         preferred = vars(accepted).get("format") or call.caller.output_format
         output_format, started = Format(preferred or call.settings.output_format), None
         if isinstance(answer, Plan | BulkPlan):
@@ -306,7 +342,21 @@ class Pipeline:
                 approve,
             )
         await recorder.intent()
-        return await plan.carry_out(call)
+        answer = await plan.carry_out(call)
+        undos = merged(call.undos)
+        if not recorder.undoing:
+            await self._keep(call.caller, plan, undos)
+        text = "; ".join(undo.call.text for undo in undos)
+        return {**answer, "undo": text} if text else answer
+
+    async def _keep(self, caller: Caller, plan: Plan | BulkPlan, undos: list[Undo]) -> None:
+        """Keep how the write is undone; without that its answer still names the calls."""
+        done = clean_line(mask_text(plan.sentences[0]), PLAN_CHARACTERS)
+        try:
+            for undo in undos:
+                await self.undo_log.add(caller.key_id, plan.cluster.name, done, undo)
+        except DatabaseFailed:
+            log.exception("How a write is undone could not be stored, so Undo does not know it")
 
     async def _failed(self, recorder: Recorder, cause: Exception, text: str) -> Result:
         waits = isinstance(cause, ApprovalNeeded)

@@ -336,6 +336,18 @@ class ApprovalRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class UndoRecord:
+    """A write that can be undone: the call that reverses it, and what it left of its guests."""
+
+    id: Id
+    key_id: Annotated[str, ColumnArgs(type=String(64), index=True)]
+    cluster: Annotated[str, ColumnArgs(type=String(64))]
+    done: str  # the sentence of its plan
+    undo: dict[str, Any]
+    created: Annotated[datetime, ColumnArgs(index=True)]
+
+
+@dataclass(frozen=True, slots=True)
 class WebhookRecord:
     """The receiver that is notified of waiting approvals; URL and secret stay in the store."""
 
@@ -430,6 +442,7 @@ saved_queries = record_table("saved_queries", metadata, SavedQuery)
 mcp_tasks = record_table("mcp_tasks", metadata, McpTask)
 answered_questions = record_table("answered_questions", metadata, AnsweredQuestion)
 approvals = record_table("approvals", metadata, ApprovalRecord)
+undos = record_table("undos", metadata, UndoRecord)
 webhooks = record_table(
     "webhooks", metadata, WebhookRecord, Column("sealed", LargeBinary, nullable=False)
 )

@@ -38,6 +38,7 @@ from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.store.records import McpTask, SavedQuery, ServiceTokenRecord
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.setting_repository import SettingRepository
+from pvemcp_server.store.undo_repository import UndoRepository
 from pvemcp_server.store.vault import Vault
 from pvemcp_server.store.watch import Topic, Watch
 
@@ -68,6 +69,7 @@ class Store:
         self.mcp_tasks = Repository(database, records.mcp_tasks, McpTask)
         self.answered_questions = QuestionRepository(database)
         self.approvals = ApprovalRepository(database)
+        self.undos = UndoRepository(database)
         self.webhooks = WebhookRepository(database, vault)
         self.notices = NoticeRepository(database)
         self.history = HistoryRepository(database)

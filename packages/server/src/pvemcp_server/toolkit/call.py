@@ -21,6 +21,7 @@ from pvemcp_server.clusters import (
 from pvemcp_server.errors import BadArgument, CallError, UnknownName
 from pvemcp_server.settings import Values
 from pvemcp_server.store.records import ClusterKind
+from pvemcp_server.toolkit.undo import Undo, UndoLog
 
 T = TypeVar("T")
 
@@ -71,6 +72,7 @@ class Call:
     source: Clusters
     settings: Values  # as of the start of the call
     conversation: Conversation
+    undo_log: UndoLog
     deadline: float  # on the monotonic clock
     kinds: frozenset[ClusterKind] = frozenset(ClusterKind)  # those that the tool reads
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
@@ -81,6 +83,7 @@ class Call:
     page: slice = field(default_factory=lambda: slice(None))  # rows of a list that are shown
     notes: Notes = field(default_factory=Notes)
     upids: list[str] = field(default_factory=list)  # tasks started: for the audit
+    undos: list[Undo] = field(default_factory=list)  # of the writes that were sent
     failures: dict[int, str] = field(
         default_factory=dict
     )  # by VMID, of a bulk write: for the audit

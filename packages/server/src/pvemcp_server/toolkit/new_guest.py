@@ -31,6 +31,7 @@ from pvemcp_server.toolkit.guest_addresses import addresses_of
 from pvemcp_server.toolkit.guest_options import GuestOptions
 from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.task_wait import follow, outcome_fields, watch
+from pvemcp_server.toolkit.undo import Undo
 from pvemcp_server.toolkit.write_target import free_vmid
 
 T = TypeVar("T")
@@ -91,15 +92,10 @@ class NewGuest:
         """The guest in a sentence: `qemu 501 (web-1) on lab`."""
         return f"{self.kind} {self.vmid} ({self.name}) on {self.cluster.name}"
 
-    @property
-    def undo(self) -> str:
-        """The call that removes it again."""
-        return self.removal(self.name)
-
-    def removal(self, name: str) -> str:
-        """Return the call that removes it, under the name that it has."""
-        arguments = {"cluster_name": self.cluster.name, "vmid": self.vmid, "name": name}
-        return NextCall("DeleteVm", arguments).text
+    def removal(self, name: str | None = None) -> NextCall:
+        """Return the call that removes it, under another name if it has another."""
+        arguments = {"cluster_name": self.cluster.name, "vmid": self.vmid}
+        return NextCall("DeleteVm", arguments | {"name": name or self.name})
 
     async def act(self) -> Task:
         """Send it; send it with the next free VMID if Proxmox refuses this one as taken."""
@@ -111,14 +107,23 @@ class NewGuest:
                     raise
 
     async def finish(self, call: Call, task: Task) -> dict[str, Any]:
+        """Set it up, and return the fields of the answer: it can be removed again."""
+        fields = await self.set_up(call, task)
+        call.undos.append(Undo(self.removal()))
+        return fields
+
+    async def set_up(self, call: Call, task: Task) -> dict[str, Any]:
         """Return the fields of the answer; follow the task, and take the steps after it.
 
         Steps need its end, so a call that has any waits for it, whether or not it has `wait`.
         """
+        fields = await self._set_up(call, task)
+        return {"vmid": self.vmid} | fields  # which may be another one than planned
+
+    async def _set_up(self, call: Call, task: Task) -> dict[str, Any]:
         waits = call.wait or call.conversation.wants_progress
-        made = {"vmid": self.vmid, "undo": self.undo}
         if not (waits or self.start or self._has_options):
-            return made | await follow(call, task)
+            return await follow(call, task)
         self._ends = monotonic() + call.settings.task_wait_max_seconds
         try:
             fields = await self._made(call, task)
@@ -128,21 +133,20 @@ class NewGuest:
             )
             if rest := self._steps():
                 call.notes.add(f"Left to do then: {', '.join(rest)}.")
-            return made | {"task_status": "running"}
-        made = {"vmid": self.vmid, "undo": self.undo, **fields}
+            return {"task_status": "running"}
         api = self._api
         if self._has_options:
             await self._step("its options were not set", self._set_options(api), self.start)
         if not self.start:
-            return made | {"guest_status": "stopped"}
+            return fields | {"guest_status": "stopped"}
         started: Task = await self._step("it was not started", api.power("start"))
         call.upids.append(started.upid.text)
         if not waits or not await self._step("its start failed", self._ended(call, started)):
             call.notes.add("It is starting: GetVmStatus shows its state and its address.")
-            return made | {"guest_status": "starting", "start_upid": started.upid.text}
+            return fields | {"guest_status": "starting", "start_upid": started.upid.text}
         self.cluster.changed()
         addresses = await self._addresses(call, api)
-        return made | {"guest_status": "running", "ip_addresses": addresses}
+        return fields | {"guest_status": "running", "ip_addresses": addresses}
 
     @property
     def _api(self) -> Qemu | Lxc:
@@ -207,7 +211,7 @@ class NewGuest:
             also = ", nor was it started" if is_start_left else ""
             reason = await self.cluster.explain(error)
             message = f"{self.label} was {self.made}, but {fact}{also}: {reason}"
-            raise PartlyDone(message, self.undo) from error
+            raise PartlyDone(message, self.removal().text) from error
 
     async def _addresses(self, call: Call, api: Qemu | Lxc) -> list[str]:
         """Wait for its addresses; note why they are not known."""

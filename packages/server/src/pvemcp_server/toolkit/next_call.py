@@ -16,6 +16,12 @@ class NextCall:
     arguments: Arguments = field(default_factory=dict)
 
     @property
+    def vmids(self) -> list[int]:
+        """The guests that it names."""
+        one = self.arguments.get("vmid")
+        return [*self.arguments.get("vmids", ()), *([] if one is None else [one])]
+
+    @property
     def text(self) -> str:
         return (
             f"{self.tool} {json.dumps(self.arguments, ensure_ascii=False, separators=(',', ':'))}"

@@ -23,6 +23,7 @@ from pvemcp_server.errors import Unanswered
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.needs import RequiredPrivilege
 from pvemcp_server.toolkit.task_wait import follow
+from pvemcp_server.toolkit.undo import Undo
 from pvemcp_server.toolkit.write_target import TargetGuest
 
 
@@ -43,6 +44,7 @@ class Plan:
     room: str = ""  # what the target has free at the moment: for the dry run only
     guest: TargetGuest | None = None  # the one that it is about
     storage: str = ""  # the one that the task fills, where that bounds how many run at once
+    undo: Undo | None = None  # where it is known before
     # the outcome as fields of the answer: of the task, and of steps after it
     finish: Callable[[Call, Task], Awaitable[dict[str, Any]]] = follow
 
@@ -64,7 +66,8 @@ class Plan:
     def preview(self) -> dict[str, Any]:
         """Return the answer of a dry run; nothing was changed."""
         room = {"room": self.room} if self.room else {}
-        return {"dry_run": True, **self.ids, "would": self.sentence, **room}
+        undo = {"undo": self.undo.call.text} if self.undo else {}
+        return {"dry_run": True, **self.ids, "would": self.sentence, **room, **undo}
 
     async def carry_out(self, call: Call) -> dict[str, Any]:
         """Send the write and return the answer, with the outcome if the caller waits for it."""
@@ -90,12 +93,16 @@ class Plan:
             self.cluster.changed()
         answer: dict[str, Any] = {"success": True, **self.ids}
         if task is None:
-            return {**answer, **await self._reported()}
-        call.upids.append(task.upid.text)
-        try:
-            return answer | {"upid": task.upid.text} | await self.finish(call, task)
-        finally:
-            self.cluster.changed()
+            answer |= await self._reported()
+        else:
+            call.upids.append(task.upid.text)
+            try:
+                answer |= {"upid": task.upid.text} | await self.finish(call, task)
+            finally:
+                self.cluster.changed()
+        if self.undo:
+            call.undos.append(self.undo)
+        return answer
 
     async def _reported(self) -> Mapping[str, Any]:
         """Return the state after the write, as far as it can be read: the write itself is done."""

@@ -30,6 +30,7 @@ from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.needs import RequiredPrivilege
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.schema import input_schema
+from pvemcp_server.toolkit.undo import KeptUndo
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,11 @@ class Rows:
 Document = Mapping[str, Any]
 """A single answer."""
 
-Answer = Rows | Document | Plan | BulkPlan
+Answer = Rows | Document | Plan | BulkPlan | KeptUndo
 """Reads answer with Rows or a Document. A write answers with a Plan: nothing has changed yet.
 The pipeline answers a dry run with `plan.preview()`; for Effect.DESTROY, and for a plan that loses
 or discloses something, it asks the user to confirm `plan.sentence`; it records the intent in the
-audit and then calls `plan.carry_out(call)`."""
+audit and then calls `plan.carry_out(call)`. For a KeptUndo it makes the call in it instead."""
 
 Run = Callable[..., Awaitable[Answer]]
 

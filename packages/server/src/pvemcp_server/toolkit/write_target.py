@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any
 
 from proxmox_client import BadParameters, Lxc, ProxmoxError, Qemu
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
@@ -15,6 +16,8 @@ from pvemcp_server.tables.registry import LoadRequest
 from pvemcp_server.tables.volumes import listed_volumes, unsupported_content
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import cluster_with
+from pvemcp_server.toolkit.next_call import NextCall
+from pvemcp_server.toolkit.undo import LeftState, Undo
 
 _NO_TARGET = "Writes may use the nodes and storages that a role names, also as targets."
 
@@ -51,6 +54,11 @@ class TargetGuest:
     def label(self) -> str:
         """The guest in a sentence: `qemu 101 (web) on lab`."""
         return f"{self.resource.type} {self.short_label} on {self.cluster.name}"
+
+    def undo(self, tool: str, left: LeftState | None = None, **arguments: Any) -> Undo:
+        """Return how a write on it is undone, by a tool that takes `vmids`."""
+        guest = {"cluster_name": self.cluster.name, "vmids": [self.vmid]}
+        return Undo(NextCall(tool, guest | arguments), {self.vmid: left} if left else {})
 
 
 async def writable_cluster(

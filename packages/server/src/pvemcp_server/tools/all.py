@@ -11,6 +11,7 @@ from pvemcp_server.tools import (
     nodes,
     query,
     storage,
+    undo,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "nodes",
     "query",
     "storage",
+    "undo",
 ]

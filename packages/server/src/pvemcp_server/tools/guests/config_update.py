@@ -26,9 +26,9 @@ from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.granting_tags import refuse_granting_tags
 from pvemcp_server.toolkit.guest_options import GuestOptions, OptionChange, Parameters
-from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
+from pvemcp_server.toolkit.undo import LeftState
 from pvemcp_server.toolkit.write_target import TargetGuest, target_guest
 
 _Option = Annotated[
@@ -451,8 +451,12 @@ async def _report(call: Call, change: _Change) -> dict[str, Any]:
     running = {name: after.current.raw.get(name) for name in change.new}
     applied = options_of.changes(change.before.current.raw, running)
     answer: dict[str, Any] = {"in_force": [each.words for each in applied], "pending": pending}
-    undo = _undo(change, after)
-    return answer | ({"undo": NextCall("UpdateVmConfig", undo).text} if undo else {})
+    if undo := _undo(change, after):
+        now = {name: after.pending.raw.get(name) for name in change.new}
+        options = {name: None if value is None else str(value) for name, value in now.items()}
+        left = LeftState(options={k: v for k, v in options.items() if k not in options_of.SECRETS})
+        call.undos.append(change.guest.undo("UpdateVmConfig", left, **undo))
+    return answer
 
 
 def _undo(change: _Change, after: BothConfigs[Any]) -> dict[str, Any]:
@@ -474,5 +478,4 @@ def _undo(change: _Change, after: BothConfigs[Any]) -> dict[str, Any]:
             arguments["tags"] = _tag_list(was)
         else:
             arguments.setdefault("options", []).append(f"{name}={old}")
-    where = {"cluster_name": change.guest.cluster.name, "vmids": [change.guest.vmid]}
-    return where | arguments if arguments else {}
+    return arguments

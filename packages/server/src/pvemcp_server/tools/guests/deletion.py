@@ -17,6 +17,7 @@ from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
+from pvemcp_server.toolkit.undo import Undo
 from pvemcp_server.toolkit.write_target import TargetGuest, target_guest
 from pvemcp_server.tools.granted_rows import granted_rows
 from pvemcp_server.tools.guest_losses import GuestLosses, guest_losses, refuse_protection
@@ -67,8 +68,9 @@ async def delete_vm(
             *_references(guest, replications, rules or ()),
             *_in_jobs(covering or (), vmid, purge=purge),
         ),
-        ids={"vmid": vmid, "name": name, "purge": purge, **_way_back(losses, guest)},
+        ids={"vmid": vmid, "name": name, "purge": purge, **_left(losses)},
         act=partial(guest.api.destroy, purge=purge or None),
+        undo=_undo(losses, guest),
     )
 
 
@@ -134,16 +136,17 @@ def _in_jobs(jobs: Sequence[BackupJob], vmid: int, *, purge: bool) -> Iterator[s
         yield f"Backup job {ids} names it and will fail on it: purge=true removes it there too."
 
 
-def _way_back(losses: GuestLosses, guest: TargetGuest) -> dict[str, Any]:
-    """Return the fields on what is left after it, with the call that restores it."""
-    if losses.backups is None:
-        return {}
-    left: dict[str, Any] = {"backups_left": len(losses.backups)}
-    if losses.backups:
-        arguments = {
-            "cluster_name": guest.cluster.name,
-            "backup": losses.backups[0].volid,
-            "vmid": guest.vmid,
-        }
-        left["restore"] = NextCall("RestoreBackup", arguments).text
-    return left
+def _left(losses: GuestLosses) -> dict[str, Any]:
+    return {} if losses.backups is None else {"backups_left": len(losses.backups)}
+
+
+def _undo(losses: GuestLosses, guest: TargetGuest) -> Undo | None:
+    """Return the call that restores its last backup."""
+    if not losses.backups:
+        return None
+    arguments = {
+        "cluster_name": guest.cluster.name,
+        "backup": losses.backups[0].volid,
+        "vmid": guest.vmid,
+    }
+    return Undo(NextCall("RestoreBackup", arguments))

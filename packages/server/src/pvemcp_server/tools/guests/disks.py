@@ -14,10 +14,12 @@ from pvemcp_server.errors import BadArgument, Precondition, counted
 from pvemcp_server.toolkit import needs, write_target
 from pvemcp_server.toolkit.arguments import ItsCluster, Rule, StorageName, VmId
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.node_bound import clone_base
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import readable, room_on_storages
+from pvemcp_server.toolkit.undo import LeftState, Undo
 from pvemcp_server.toolkit.write_target import TargetGuest, refuse_template, target_guest
 
 DiskName = Annotated[
@@ -130,7 +132,15 @@ async def move_vm_disk(
         ),
         warnings=tuple(_move_warnings(guest, drive, snapshots)),
         room=room,
+        undo=_move_back(guest, drive, target_storage),
     )
+
+
+def _move_back(guest: TargetGuest, drive: GuestDisk, target_storage: str) -> Undo:
+    arguments = {"disk": drive.id, "target_storage": drive.storage}
+    where = {"cluster_name": guest.cluster.name, "vmid": guest.vmid}
+    left = LeftState(storages={drive.id: target_storage})
+    return Undo(NextCall("MoveVmDisk", where | arguments), {guest.vmid: left})
 
 
 def _disk(guest: TargetGuest, configs: BothConfigs[Any], name: str) -> GuestDisk:

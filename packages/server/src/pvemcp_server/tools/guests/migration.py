@@ -23,6 +23,7 @@ from pvemcp_server.toolkit.node_bound import bound_devices, bound_drive, clone_b
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import room_on_node, room_on_storages
+from pvemcp_server.toolkit.undo import LeftState, Undo
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
     all_storages,
@@ -92,7 +93,28 @@ async def migrate_vm(
         act=partial(_move, guest, target_node, live, target_storage, bool(local)),
         warnings=tuple(_warnings(guest, local, target_storage, target_node, replicated)),
         room=await _room(guest, target_node, target_storage, local),
+        undo=_undo(guest, target_node, target_storage, local, online=live),
     )
+
+
+def _undo(
+    guest: TargetGuest,
+    node: str,
+    target_storage: str | None,
+    local: Sequence[GuestDisk],
+    *,
+    online: bool,
+) -> Undo | None:
+    """Return the call that moves it back; None if its disks then got another place than before."""
+    arguments: dict[str, Any] = {"target_node": guest.node}
+    if online:
+        arguments["online"] = True
+    sources = {disk.storage for disk in local}
+    if target_storage is not None and sources - {target_storage}:
+        if len(sources) > 1:
+            return None
+        arguments["target_storage"] = sources.pop()
+    return guest.undo("MigrateVm", LeftState(node=node), **arguments)
 
 
 async def _refuse_maintenance(guest: TargetGuest, node: str) -> None:

@@ -1,8 +1,9 @@
 """Power state of guests: start, stop, shutdown, reset, reboot, suspend, resume."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal, cast
+from typing import Annotated, Final, Literal, cast
 
 from pydantic import Field
 
@@ -18,6 +19,7 @@ from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import room_on_node
+from pvemcp_server.toolkit.undo import Undo
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
     refuse_ha_error,
@@ -50,6 +52,13 @@ _RULES = {
     "Reboot": _Rule(("running",)),
     "Suspend": _Rule(("running",)),
     "Resume": _Rule(("paused",)),
+}
+_REVERSED: Final[Mapping[str, Action]] = {
+    "Start": "Shutdown",
+    "Stop": "Start",
+    "Shutdown": "Start",
+    "Suspend": "Resume",
+    "Resume": "Suspend",
 }
 _WORDS = {"Shutdown": "Shut down"}  # where the action's name is no verb
 _BY_HA = frozenset({"Start", "Stop", "Shutdown"})  # Proxmox itself carries out the others
@@ -84,7 +93,15 @@ async def change_vm_state(
         act=partial(_send, guest, action),
         warnings=(warning,) if by_manager else (),
         room=await room_on_node(guest, guest.node) if action == "Start" else "",
+        undo=_undo(guest, action),
     )
+
+
+def _undo(guest: TargetGuest, action: str) -> Undo | None:
+    """Return the call that brings its state back; a VM that was paused is not paused by a start."""
+    if action not in _REVERSED or (action == "Stop" and guest.state == "paused"):
+        return None
+    return guest.undo("ChangeVmState", action=_REVERSED[action])
 
 
 def _require_possible(guest: TargetGuest, action: str) -> None:

@@ -1,4 +1,4 @@
-"""Snapshots of guests: list, create, delete, roll back."""
+"""Snapshots of guests: list, create, delete."""
 
 from functools import partial
 from typing import Annotated
@@ -23,11 +23,10 @@ from pvemcp_server.toolkit.arguments import (
 )
 from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.granting_tags import refuse_granting_tags
 from pvemcp_server.toolkit.lists import detail_columns, listed
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Rows, tool
-from pvemcp_server.toolkit.room import room_on_node, room_on_storages
+from pvemcp_server.toolkit.room import room_on_storages
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
     all_storages,
@@ -42,7 +41,6 @@ VmState = Annotated[bool, Field(description="Save the RAM too (running VMs)")]
 # Storages whose snapshots need qcow2 files, and storages without any; the others have their own.
 _BY_FILE = {"dir", "nfs", "cifs", "glusterfs", "lvm"}
 _NEVER = {"iscsi", "iscsidirect"}
-_ZFS = {"zfspool", "zfs"}
 
 
 @tool("ListSnapshots", area=Area.VMS, effect=Effect.READ, answer=Snapshot, needs=(needs.GUESTS,))
@@ -95,7 +93,7 @@ async def create_vm_snapshot(
             f"{guest.label} already has a snapshot {snapshot_name!r}.", hint="Choose another name."
         )
     configs = await guest.api.configs()
-    await _require_freezable_disks(guest, configs.current)
+    await require_freezable_disks(guest, configs.current)
     if include_vm_state and guest.resource.type != "qemu":
         raise BadArgument(
             "include_vm_state", f"{guest.label} is a container; its RAM cannot be saved."
@@ -118,6 +116,7 @@ async def create_vm_snapshot(
         act=partial(_create, guest, snapshot_name, description, with_ram),
         warnings=tuple(warnings),
         room=await room_on_storages(guest.cluster, guest.node, _places(configs.current)),
+        undo=guest.undo("DeleteVmSnapshot", snapshot_name=snapshot_name),
     )
 
 
@@ -134,47 +133,14 @@ async def delete_vm_snapshot(
 ) -> Plan:
     """Delete a snapshot of VMs or containers."""
     guest = await target_guest(call, cluster_name, vmid)
-    snapshot = _named(guest, snapshot_name, await guest.api.snapshots())
+    snapshot = named_snapshot(guest, snapshot_name, await guest.api.snapshots())
     return Plan(
         cluster=guest.cluster,
         guest=guest,
         would=f"Delete snapshot {snapshot.name!r} of {guest.label}.",
-        loses=f"The state of {_time(snapshot)} can never be restored.",
+        loses=f"The state of {time_of(snapshot)} can never be restored.",
         ids={"vmid": vmid, "snapshot_name": snapshot.name},
         act=partial(guest.api.delete_snapshot, snapshot.name),
-    )
-
-
-@tool(
-    "RollbackVmSnapshot",
-    title="Roll back to snapshot",
-    area=Area.VMS,
-    effect=Effect.DESTROY,
-    needs=(needs.GUESTS, needs.ROLLBACK),
-)
-async def rollback_vm_snapshot(
-    call: Call, *, cluster_name: ItsCluster = None, vmid: VmId, snapshot_name: SnapshotName
-) -> Plan:
-    """Roll a VM or container back to a snapshot; all later changes are lost."""
-    guest = await target_guest(call, cluster_name, vmid)
-    refuse_template(guest, "be rolled back")
-    existing = await guest.api.snapshots()
-    snapshot = _named(guest, snapshot_name, existing)
-    _require_complete(guest, snapshot)
-    config = await guest.api.config(snapshot=snapshot.name)
-    await _require_newest_on_zfs(guest, snapshot, existing, config)
-    # the snapshot has tags of its own, and they come back with it
-    refuse_granting_tags(call, guest, guest.status.tag_list, config.tag_list, "The snapshot")
-    stops = guest.state != "stopped" and not snapshot.with_memory
-    warning = "It is running and is stopped by this; the snapshot holds no RAM."
-    return Plan(
-        cluster=guest.cluster,
-        would=f"Roll {guest.label} back to snapshot {snapshot.name!r}.",
-        loses=f"All that was written to its disks since {_time(snapshot)} is lost.",
-        ids={"vmid": vmid, "snapshot_name": snapshot.name},
-        act=partial(guest.api.rollback, snapshot.name),
-        warnings=(warning,) if stops else (),
-        room=await _room_to_resume(guest) if snapshot.with_memory else "",
     )
 
 
@@ -193,7 +159,7 @@ async def _require_known_guests(call: Call, cluster_name: str | None, vmids: lis
             raise UnknownName("guest", vmid, near, more=len(known) - len(near))
 
 
-async def _require_freezable_disks(guest: TargetGuest, config: GuestConfig) -> None:
+async def require_freezable_disks(guest: TargetGuest, config: GuestConfig) -> None:
     """Raise Precondition if an attached disk cannot have snapshots.
 
     The running configuration decides, as in Proxmox: a disk counts until its removal is done.
@@ -221,37 +187,9 @@ def _has_snapshots(disk: GuestDisk, plugin: str) -> bool:
     return plugin not in _BY_FILE or disk.volume.endswith(".qcow2")
 
 
-def _require_complete(guest: TargetGuest, snapshot: ProxmoxSnapshot) -> None:
-    """Raise Precondition for a snapshot that a failed task left over: Proxmox cannot restore it."""
-    if snapshot.state:
-        raise Precondition(
-            f"Snapshot {snapshot.name!r} of {guest.label} is incomplete ({snapshot.state}).",
-            hint="Only deleting it is possible.",
-        )
-
-
-async def _require_newest_on_zfs(
-    guest: TargetGuest,
-    snapshot: ProxmoxSnapshot,
-    existing: list[ProxmoxSnapshot],
-    config: GuestConfig,
-) -> None:
-    """Raise Precondition for an older snapshot on ZFS, which only rolls back to the newest one."""
-    newer = [other.name for other in existing if (other.created or 0) > (snapshot.created or 0)]
-    if not newer:
-        return
-    storages = await all_storages(guest.cluster, guest.node)
-    zfs = {storage.storage for storage in storages if storage.plugin_type in _ZFS}
-    # the snapshot's own configuration decides, not disks attached or detached since
-    if on_zfs := [disk.id for disk in config.disks if disk.storage in zfs]:
-        raise Precondition(
-            f"{', '.join(on_zfs)} of {guest.label} is on ZFS, which only rolls back to the newest "
-            f"snapshot; newer ones are {', '.join(newer)}.",
-            hint="Delete those first, if they are not needed.",
-        )
-
-
-def _named(guest: TargetGuest, name: str, existing: list[ProxmoxSnapshot]) -> ProxmoxSnapshot:
+def named_snapshot(
+    guest: TargetGuest, name: str, existing: list[ProxmoxSnapshot]
+) -> ProxmoxSnapshot:
     """Return the snapshot of that name; raise UnknownName with suggestions if there is none."""
     by_name = {snapshot.name: snapshot for snapshot in existing}
     if name not in by_name:
@@ -259,7 +197,7 @@ def _named(guest: TargetGuest, name: str, existing: list[ProxmoxSnapshot]) -> Pr
     return by_name[name]
 
 
-def _time(snapshot: ProxmoxSnapshot) -> str:
+def time_of(snapshot: ProxmoxSnapshot) -> str:
     time = moment(snapshot.created)
     return f"{time:%Y-%m-%d %H:%M} UTC" if time else "then"
 
@@ -268,11 +206,6 @@ def _places(config: GuestConfig) -> list[tuple[str, int | None]]:
     """Return the storages that a snapshot fills as its disks change, by an unknown size."""
     disks = [disk for disk in config.disks if disk.media != "cdrom" and disk.bus != "unused"]
     return [(disk.storage, None) for disk in disks if disk.storage]
-
-
-async def _room_to_resume(guest: TargetGuest) -> str:
-    """Return the room for a guest that the rollback starts; one that runs has its memory."""
-    return await room_on_node(guest, guest.node) if guest.state == "stopped" else ""
 
 
 async def _create(guest: TargetGuest, name: str, description: str | None, with_ram: bool) -> Task:

@@ -12,9 +12,11 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, Rule, StorageName
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.download_urls import DownloadRules, check_download
+from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import room_on_storages
+from pvemcp_server.toolkit.undo import Undo
 from pvemcp_server.toolkit.write_target import require_content, writable_cluster, writable_storage
 
 Url = Annotated[str, Field(max_length=2048, description="https:// address of the image")]
@@ -105,6 +107,12 @@ async def download_iso(
             verify_certificates=verify_certificates,
         ),
         warnings=tuple(warnings),
+        undo=Undo(
+            NextCall(
+                "DeleteIso",
+                {"cluster_name": cluster.name, "node": node, "storage": storage, "volid": volid},
+            )
+        ),
         # the size of the image is not known: a dry run asks no host for it
         room=await room_on_storages(cluster, node, [(storage, None)]),
     )

@@ -309,18 +309,18 @@ async def _finish(new: NewGuest, old: TargetGuest | None, call: Call, task: Task
     """Return the fields of the answer; raise PartlyDone if a failed restore left a guest."""
     again = f"RestoreBackup over vmid {new.vmid} again, or from another backup"
     try:
-        fields = await new.finish(call, task)
+        fields = await (new.set_up(call, task) if old else new.finish(call, task))
     except TaskFailed as error:
         left = await _left(new)
         if left is None:
             raise
         reason = await new.cluster.explain(error)
         state = "may have lost its disks" if old else "is incomplete, and its VMID is taken"
-        undo = again if old else new.removal(left)
+        undo = again if old else new.removal(left).text
         raise PartlyDone(f"{reason} {new.label} {state}.", undo) from error
     if fields.get("task_status") == "running":
         call.notes.add(_INCOMPLETE)
-    return {name: value for name, value in fields.items() if not (old and name == "undo")}
+    return fields
 
 
 async def _left(new: NewGuest) -> str | None:

@@ -1,0 +1,71 @@
+"""How writes are undone: the call that reverses one, and what must still hold for it.
+
+A write that can be reversed appends an Undo to `call.undos` once it was sent. Its answer names the
+call, and the pipeline keeps it for the tool Undo, which makes it for the same API key.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pvemcp_server.toolkit.next_call import NextCall
+
+
+@dataclass(frozen=True, slots=True)
+class LeftState:
+    """What a write left of a guest: where that has changed since, undoing would change more."""
+
+    node: str | None = None
+    options: Mapping[str, str | None] = field(default_factory=dict)
+    """Options of the configuration, as after the next restart; None is an option that is unset."""
+    storages: Mapping[str, str] = field(default_factory=dict)  # of its disks, by their names
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """The call that reverses a write, and what the write left, by VMID."""
+
+    call: NextCall
+    left: Mapping[int, LeftState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptUndo:
+    """An Undo as it is kept: `done` is the sentence on the write that it reverses."""
+
+    id: int
+    cluster: str
+    done: str
+    undo: Undo
+
+
+class UndoLog(Protocol):
+    """The last writes of each API key that can be undone."""
+
+    async def add(self, key_id: str, cluster: str, done: str, undo: Undo) -> None:
+        """Keep how a write is undone."""
+
+    async def last(self, key_id: str, cluster: str | None, vmid: int | None) -> KeptUndo | None:
+        """Return the last one of the key, of a cluster or guest if one is named."""
+
+    async def remove(self, kept: KeptUndo) -> None:
+        """Drop one that was carried out."""
+
+
+def merged(undos: Iterable[Undo]) -> list[Undo]:
+    """Return the calls, those that differ in their `vmids` only as one."""
+    groups: dict[str, list[Undo]] = {}
+    for undo in undos:
+        others = {k: v for k, v in undo.call.arguments.items() if k != "vmids"}
+        groups.setdefault(NextCall(undo.call.tool, others).text, []).append(undo)
+    return [_merge(group) for group in groups.values()]
+
+
+def _merge(undos: list[Undo]) -> Undo:
+    first = undos[0]
+    if len(undos) == 1:
+        return first
+    vmids = sorted({vmid for each in undos for vmid in each.call.arguments["vmids"]})
+    arguments: dict[str, Any] = {**first.call.arguments, "vmids": vmids}
+    left = {vmid: state for each in undos for vmid, state in each.left.items()}
+    return Undo(NextCall(first.call.tool, arguments), left)
