@@ -30,6 +30,7 @@ from pvemcp_server.pipeline.pipeline import Pipeline, Result
 from pvemcp_server.settings import Values
 from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.toolkit.registry import tools
+from pvemcp_server.toolkit.undo import KeptUndo, Undo
 from support.in_docs import renew_or_check
 
 REPOSITORY = Path(__file__).parents[1]
@@ -77,6 +78,7 @@ class Bench:
     inventory: Inventory
     requests: list[str] = field(default_factory=list)
     wants_progress: bool = False
+    kept: KeptUndo | None = None
     client: str = "benchmark"
 
     async def kinds(self) -> dict[str, ClusterKind]:
@@ -105,9 +107,15 @@ class Bench:
     async def refused(self, event: Event) -> None:
         raise RuntimeError(f"refused: {event.reason}")
 
+    async def add(self, _key_id: str, cluster: str, done: str, undo: Undo) -> None:
+        self.kept = KeptUndo(1, cluster, done, undo)
+
+    async def last(self, *_of: object) -> KeptUndo | None:
+        return self.kept
+
     async def run(self, tool: str, arguments: Mapping[str, Any]) -> Result:
         role = Role(1, "bench", "", (Grant(frozenset({ANY}), resources=EVERYTHING),))
-        pipeline = Pipeline(tools(), self, self, self, self)  # type: ignore[arg-type]
+        pipeline = Pipeline(tools(), self, self, self, self, self)  # type: ignore[arg-type]
         caller = Caller("k", "bench", role, toolsets=frozenset(Toolset))
         result = await pipeline.call(caller, tool, arguments, self)  # type: ignore[arg-type]
         if result.cause:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.server.tools.few_guests import few_guests
+from tests.server.tools.tool_client import FakeUndos
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from proxmox_client.emulator import Emulator, ManualClock
@@ -18,6 +19,7 @@ from pvemcp_server.mcp.completion import TOOLS as COMPLETED
 from pvemcp_server.mcp.completion import complete
 from pvemcp_server.mcp.resources import FAMILIES
 from pvemcp_server.pipeline.pipeline import Pipeline
+from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.settings import Values
 from pvemcp_server.tables import tables
 from pvemcp_server.toolkit.call import Decision
@@ -97,7 +99,7 @@ async def clients(clusters, access, lab, new_token) -> Clients:
     bound = (await access.clusters.identity("lab", "narrow")).id
     sets = frozenset(Toolset)
     return Clients(
-        Pipeline(tools(), clusters, Settings(), AuditRecorder(), None, None),
+        Pipeline(tools(), clusters, Settings(), AuditRecorder(), None, StoredUndos(FakeUndos())),
         Caller("wide", "wide", ROLE, toolsets=sets, version="w"),
         Caller("narrow", "narrow", ROLE, identities={"lab": bound}, toolsets=sets, version="n"),
     )
@@ -173,6 +175,7 @@ VALID: dict[str, Arguments] = {
 
 NOT_PLANNED = {
     "UnlockVm",  # the guest is not locked
+    "Undo",  # no write was made
     "StopTask",  # the task does not exist
     "DeleteVm",  # the guest runs, and its name is not that one
 }

@@ -50,6 +50,7 @@ def examples(place: Place) -> dict[str, Arguments]:
 
     Deletions are about the volumes of `add_old_volumes`, StopTask about the task of
     `running_task`, where it was added. The task of GetTask does not exist; no guest is locked.
+    Undo needs the write before it.
     """
     cluster = {"cluster_name": place.cluster}
     guest = {**cluster, "vmid": place.vmid}
@@ -70,6 +71,7 @@ def examples(place: Place) -> dict[str, Arguments]:
         "ListVmRrdData": {**cluster, "vmids": [place.other_vmid, place.vmid]},
         "ChangeVmState": {**guests, "action": "Reset"},
         "CreateVmSnapshot": {**guests, "snapshot_name": "new-one"},
+        "Undo": cluster,
         "RollbackVmSnapshot": {**guest, "snapshot_name": place.snapshot},
         "DeleteVmSnapshot": {**guests, "snapshot_name": place.snapshot},
         "MigrateVm": {

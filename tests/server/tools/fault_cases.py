@@ -17,7 +17,7 @@ from .examples import HOME_LAB, PROD, Arguments, add_old_volumes, examples
 from .tool_client import Answer, ToolClient, open_tool_client
 
 RECORDED: Final = Path(__file__).with_name("fault_answers.txt")
-WITHOUT_REQUESTS: Final = {"GetQuerySchema"}
+WITHOUT_REQUESTS: Final = {"GetQuerySchema", "Undo"}  # Undo has no write to undo
 
 LAB: Final = {
     name: arguments

@@ -388,7 +388,7 @@ async def test_the_report_of_a_write_is_in_the_row_of_its_guest_and_in_the_notes
     answer = await fresh("UpdateVmConfig", **PROD, **call)
     for row in answer.data["results"]:
         assert "sockets" in row["pending"][0]
-        assert offered(row["undo"])[1]["vmids"] == [row["vmid"]]
+    assert offered(answer.data["undo"])[1]["vmids"] == [101, 102]
     assert answer.notes.count("Pending changes take effect when it is stopped") == 1
 
 

@@ -44,7 +44,7 @@ async def test_a_guest_goes_with_its_disks_and_its_backups_stay(demo_client):
     assert question.startswith("Delete qemu 140 (search-02) on prod from pve01. Lost: 1 disk (")
     left = (await demo_client("ListBackups", **PROD, vmid=VMID)).data
     assert answer.data["backups_left"] == len(left)
-    assert offered(answer.data["restore"]) == (
+    assert offered(answer.data["undo"]) == (
         "RestoreBackup",
         {**PROD, "backup": left[0]["volid"], "vmid": VMID},
     )
@@ -157,7 +157,7 @@ async def test_a_guest_without_backup_is_said_to_have_none(demo_client):
     answer = await demo_client("DeleteVm", **GUEST, dry_run=True)
     assert "no backup that this key sees: BackupVm first keeps it." in answer.data["would"]
     assert answer.data["backups_left"] == 0
-    assert "restore" not in answer.data
+    assert "undo" not in answer.data
 
 
 async def test_a_key_for_one_guest_learns_no_other_names(demo_client):

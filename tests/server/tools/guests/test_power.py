@@ -113,6 +113,7 @@ async def test_a_dry_run_describes_the_write_and_changes_nothing(demo_client):
         "action": "Stop",
         "would": "Stop qemu 101 (db-primary) on prod, which is running. "
         "What the guest has not written to its disks is lost.",
+        "undo": 'ChangeVmState {"cluster_name":"prod","vmids":[101],"action":"Start"}',
     }
     assert not any(request.startswith("POST") for request in demo_client.requests("prod"))
     assert [kind for kind, _ in demo_client.audit.events] == ["call"]

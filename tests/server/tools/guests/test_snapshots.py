@@ -1,9 +1,12 @@
 """CreateVmSnapshot, DeleteVmSnapshot and RollbackVmSnapshot."""
 
 import pytest
+from tests.server.tools.tool_client import offered
 
 from proxmox_client import Qemu
+from proxmox_client.api.access import Access
 from proxmox_client.api.guests import Snapshot as ListedSnapshot
+from proxmox_client.emulator import FaultKind
 from proxmox_client.emulator.state.guest import Snapshot
 from pvemcp_server.mcp.elicitation import Decision
 
@@ -147,6 +150,99 @@ async def test_a_rollback_restores_the_guest_and_names_the_loss(demo_client):
     (question,) = demo_client.conversation.questions
     assert "All that was written to its disks since" in question
     assert "It is running and is stopped by this" in question
+    assert "A snapshot that is taken first keeps the present state, but not its RAM." in question
+    kept = offered(answer.data["undo"])[1]["snapshot_name"]
+    assert guest.snapshots[kept].config["cores"] == 32
+    _, outcome = demo_client.audit.events[-1]
+    assert ("qmsnapshot" in outcome.upid, "qmrollback" in outcome.upid) == (True, True)
+
+
+async def test_without_the_present_state_a_rollback_is_one_request(demo_client):
+    call = {"vmid": 105, "snapshot_name": "release-4-2", "keep_present": False}
+    answer = await demo_client("RollbackVmSnapshot", **PROD, **call, wait=True)
+    (question,) = demo_client.conversation.questions
+    assert "No snapshot of the present state is taken first: keep_present is false." in question
+    assert "undo" not in answer.data
+    posts = [each for each in demo_client.requests("prod") if each.startswith("POST")]
+    assert len(posts) == 1
+
+
+OBSTACLES = {
+    "ZFS": "scsi0 could then no longer roll back to an older one",
+    "chain": "scsi0 could then no longer roll back to an older one",
+    "unknown": "scsi0 might then no longer roll back to an older one",
+    "new disk": "cannot have snapshots: scsi5 on local-raw does not support them",
+    "privilege": "lacks VM.Snapshot on /vms/105",
+}
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+async def test_why_the_present_state_cannot_be_kept_is_said(demo_client, obstacle, monkeypatch):
+    state = demo_client["prod"].emulated.state
+    guest = state.guests[105]
+    snapshot = guest.snapshots["release-4-3"]
+    if obstacle == "ZFS":
+        snapshot.config["scsi0"] = "local-zfs:vm-105-disk-0,size=10G"
+    if obstacle in ("chain", "unknown"):
+        snapshot.config["scsi0"] = "nfs-archive:105/vm-105-disk-0.qcow2,size=10G"
+        options = state.storages["nfs-archive"].options
+        options["snapshot-as-volume-chain"] = 1
+    if obstacle == "unknown":
+        demo_client["prod"].emulated.fault(FaultKind.FORBIDDEN, path="/storage$", message="no")
+    if obstacle == "new disk":
+        guest.config["scsi5"] = "local:105/vm-105-disk-5.raw,size=10G"
+    if obstacle == "privilege":
+        monkeypatch.setattr(Access, "permissions", no_snapshots)
+    call = {"vmid": 105, "snapshot_name": "release-4-3", "dry_run": True}
+    answer = await demo_client("RollbackVmSnapshot", **PROD, **call)
+    text = OBSTACLES[obstacle].replace("local-raw", "local")
+    assert "No snapshot of the present state is taken first: " in answer.data["would"]
+    assert text in answer.data["would"]
+
+
+async def no_snapshots(self, path=None, userid=None):
+    return {"/vms/105": {"VM.Audit": True, "VM.Snapshot.Rollback": True}}
+
+
+FAILURES = {
+    "the snapshot": (FaultKind.ERROR, "/snapshot$", "was not rolled back", None),
+    "the rollback": (FaultKind.ERROR, "/rollback$", "rollback of", "DeleteVmSnapshot"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_a_rollback_that_fails_half_way_says_what_is_left(demo_client, failure):
+    kind, path, text, tool = FAILURES[failure]
+    guest = demo_client["prod"].emulated.state.guests[105]
+    before = {*guest.snapshots}
+    emulated = demo_client["prod"].emulated
+    emulated.fault(kind, method="POST", path=f".*{path}", message="no room")
+    call = {"vmid": 105, "snapshot_name": "release-4-2", "wait": True}
+    error = await demo_client.refused("RollbackVmSnapshot", **PROD, **call)
+    assert text in error
+    left = {*guest.snapshots} - before
+    assert all(name in error for name in left)
+    assert len(left) == (1 if tool else 0)
+    if tool:
+        assert f'undo it: {tool} {{"cluster_name":"prod","vmid":105,"snapshot_name":' in error
+
+
+async def test_a_rollback_whose_task_fails_names_the_snapshot_to_go_back_to(
+    demo_client, monkeypatch
+):
+    guest = demo_client["prod"].emulated.state.guests[105]
+    send = Qemu.rollback
+
+    async def roll_back(self, name, **options):
+        guest.snapshots[name].state = "delete"  # another client begins to delete it
+        return await send(self, name, **options)
+
+    monkeypatch.setattr(Qemu, "rollback", roll_back)
+    call = {"vmid": 105, "snapshot_name": "release-4-2", "wait": True}
+    error = await demo_client.refused("RollbackVmSnapshot", **PROD, **call)
+    [kept] = [name for name in guest.snapshots if name.startswith("before-rollback")]
+    assert f"Its state before is snapshot {kept!r}." in error
+    assert "undo it: RollbackVmSnapshot" in error
 
 
 @pytest.mark.parametrize("tool", ["DeleteVmSnapshot", "RollbackVmSnapshot"])
@@ -186,7 +282,7 @@ async def test_on_zfs_only_the_newest_snapshot_can_be_restored(demo_client):
     guest.snapshots["newer"] = newest
     call = {**PROD, "vmid": guest.vmid, "snapshot_name": first, "dry_run": True}
     error = await demo_client.refused("RollbackVmSnapshot", **call)
-    assert "is on ZFS" in error
+    assert "only rolls back to the newest snapshot" in error
     assert "newer ones are newer" in error
     assert (await demo_client("RollbackVmSnapshot", **{**call, "snapshot_name": "newer"})).data[
         "dry_run"

@@ -24,6 +24,7 @@ OPERATOR_TOOLS: Final = frozenset(
         "MigrateVm",
         "BackupVm",
         "CloneVm",
+        "Undo",
         "StopTask",
         "UnlockVm",
     }

@@ -5,6 +5,7 @@ from typing import Any
 from proxmox_client.api.guests import BothConfigs
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
+from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import AnyVm, ItsCluster
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.registry import tool
@@ -12,7 +13,14 @@ from pvemcp_server.toolkit.undo import KeptUndo, LeftState
 from pvemcp_server.toolkit.write_target import TargetGuest, target_guest
 
 
-@tool("Undo", title="Undo last write", area=Area.VMS, effect=Effect.WRITE, may_lose_data=True)
+@tool(
+    "Undo",
+    title="Undo last write",
+    area=Area.VMS,
+    effect=Effect.WRITE,
+    may_lose_data=True,
+    needs=(needs.GUESTS,),
+)
 async def undo_last_write(
     call: Call, *, cluster_name: ItsCluster = None, vmid: AnyVm = None
 ) -> KeptUndo:

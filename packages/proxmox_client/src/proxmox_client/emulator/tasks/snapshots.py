@@ -2,7 +2,7 @@
 
 from proxmox_client.emulator.errors import TaskFailed
 from proxmox_client.emulator.state.cluster import ClusterState
-from proxmox_client.emulator.state.guest import Guest, Kind, Snapshot
+from proxmox_client.emulator.state.guest import Guest, Kind, Snapshot, disks_of
 from proxmox_client.emulator.state.sizes import GIB, MIB, human
 from proxmox_client.emulator.state.storage import Storage, Volume
 from proxmox_client.emulator.state.volume_names import state_name
@@ -128,6 +128,7 @@ def roll_back(guest: Guest, name: str, *, start: bool) -> TaskFunction:
         if snapshot.state:
             incomplete = f"incomplete snapshot (snapstate = {snapshot.state})"
             raise TaskFailed(f"unable to rollback to {incomplete}")
+        _require_newest_on_zfs(guest, snapshot, context.state)
         async with locked(guest, "rollback"):
             await context.spend(3)
         set_stopped(guest, context.state)
@@ -141,3 +142,13 @@ def roll_back(guest: Guest, name: str, *, start: bool) -> TaskFunction:
             set_running(guest, context.state)
 
     return run
+
+
+def _require_newest_on_zfs(guest: Guest, snapshot: Snapshot, state: ClusterState) -> None:
+    """Raise TaskFailed if a later snapshot exists: ZFS rolls back to the newest one only."""
+    later = any(other.time > snapshot.time for other in guest.snapshots.values())
+    for disk in disks_of(snapshot.config, guest.kind) if later else ():
+        if state.storage(disk.storage).type == "zfspool":
+            raise TaskFailed(
+                f"can't rollback, '{snapshot.name}' is not most recent snapshot on '{disk.volid}'"
+            )

@@ -81,7 +81,8 @@ async def rollback_vm_snapshot(
             f"All that was written to its disks since {time} leaves them. A snapshot that is taken "
             f"first keeps the present state{memory}."
         )
-    rollback = _Rollback(guest, snapshot.name, call, keeps_present=not obstacle)
+    taken = {each.name for each in existing}
+    rollback = _Rollback(guest, snapshot.name, call, taken, keeps_present=not obstacle)
     return Plan(
         cluster=guest.cluster,
         would=f"Roll {guest.label} back to snapshot {snapshot.name!r}.",
@@ -178,6 +179,7 @@ class _Rollback:
     guest: TargetGuest
     name: str
     call: Call
+    taken: set[str]  # names of the snapshots that exist
     keeps_present: bool
     kept: str = ""
 
@@ -205,6 +207,8 @@ class _Rollback:
     async def _keep_present(self) -> None:
         """Take the snapshot; raise Precondition if that fails: then nothing is rolled back."""
         guest, name = self.guest, f"before-rollback-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        while name in self.taken:
+            name += "x"
         about = f"Before the rollback to {self.name}."
         try:
             task = await guest.api.create_snapshot(name, description=about)

@@ -1,0 +1,158 @@
+"""Undo: the call that reverses a write is in its answer, and Undo makes it for the same key."""
+
+from dataclasses import replace
+
+import pytest
+
+from proxmox_client.emulator import FaultKind
+from pvemcp_server.access.model import Resources
+
+from .tool_client import offered
+
+pytestmark = pytest.mark.anyio
+
+PROD = {"cluster_name": "prod"}
+ROLLED_BACK = 105  # a rollback stops it
+WRITES = {
+    "power": ("ChangeVmState", {"vmids": [101], "action": "Shutdown"}),
+    "power of several": ("ChangeVmState", {"vmids": [101, 105], "action": "Suspend"}),
+    "snapshots": ("CreateVmSnapshot", {"vmids": [101, 105], "snapshot_name": "patching"}),
+    "configuration": ("UpdateVmConfig", {"vmids": [101], "options": ["onboot=0"], "memory": 4096}),
+    "migration": ("MigrateVm", {"vmids": [101], "target_node": "pve02", "online": True}),
+    "disk": ("MoveVmDisk", {"vmid": 101, "disk": "scsi0", "target_storage": "local-zfs"}),
+    "clone": ("CloneVm", {"source": "105", "name": "copy"}),
+    "deletion": ("DeleteVm", {"vmid": 140, "name": "search-02"}),
+    "rollback": ("RollbackVmSnapshot", {"vmid": ROLLED_BACK, "snapshot_name": "release-4-2"}),
+}
+
+
+def state_of(client):
+    """Return what the writes change of guests: place, power, configuration, snapshots."""
+    return {
+        vmid: (
+            guest.node,
+            (guest.status, guest.paused) if vmid != ROLLED_BACK else None,
+            {k: v for k, v in guest.next_config.items() if not k.startswith(("scsi0", "unused"))},
+            next(disk.storage for disk in guest.disks() if disk.slot in ("scsi0", "rootfs")),
+            {name for name in guest.snapshots if not name.startswith("before-rollback")},
+        )
+        for vmid, guest in client["prod"].emulated.state.guests.items()
+        if vmid in (101, 105, 140) or guest.name == "copy"
+    }
+
+
+@pytest.mark.parametrize("write", WRITES)
+async def test_undo_brings_back_what_a_write_changed(demo_client, write):
+    tool, arguments = WRITES[write]
+    demo_client["prod"].emulated.state.guests[ROLLED_BACK].config["cores"] = 12
+    before = state_of(demo_client)
+    answer = await demo_client(tool, **PROD, **arguments, wait=True)
+    assert not answer.failed, answer.text
+    changed = state_of(demo_client)
+    assert changed != before
+    preview = await demo_client("Undo", dry_run=True)
+    assert (preview.failed, state_of(demo_client)) == (False, changed), preview.text
+    undone = await demo_client("Undo", wait=True)
+    assert not undone.failed, undone.text
+    assert state_of(demo_client) == before | (  # what a backup holds is of an earlier time
+        {140: state_of(demo_client)[140]} if write == "deletion" else {}
+    )
+    # the offered call is the one that was made
+    made = demo_client.audit.events[-1][1]
+    assert made.tool == offered(answer.data["undo"])[0]
+    assert made.arguments["undoes"] == preview_of(demo_client, tool)
+    assert "No write of this key" in await demo_client.refused("Undo")
+
+
+def preview_of(client, tool):
+    """Return the sentence on the write, as the audit's questions or the kept record had it."""
+    [sentence] = {
+        event.arguments["undoes"]
+        for _, event in client.audit.events
+        if "undoes" in (event.arguments or {})
+    }
+    assert sentence.endswith("."), tool
+    return sentence
+
+
+async def test_the_last_write_is_undone_first_then_the_one_before(demo_client):
+    guests = demo_client["prod"].emulated.state.guests
+    await demo_client("ChangeVmState", **PROD, vmid=101, action="Suspend", wait=True)
+    await demo_client("ChangeVmState", **PROD, vmid=105, action="Suspend", wait=True)
+    await demo_client("Undo", wait=True)
+    assert (guests[101].paused, guests[105].paused) == (True, False)
+    await demo_client("Undo", wait=True)
+    assert (guests[101].paused, guests[105].paused) == (False, False)
+    assert "No write of this key" in await demo_client.refused("Undo")
+
+
+async def test_undo_can_name_the_cluster_or_the_guest(demo_client):
+    guests = demo_client["prod"].emulated.state.guests
+    for vmid in (101, 105):
+        await demo_client("ChangeVmState", **PROD, vmid=vmid, action="Suspend", wait=True)
+    assert "No write of this key" in await demo_client.refused("Undo", cluster_name="home-lab")
+    assert "No write of this key" in await demo_client.refused("Undo", vmid=102)
+    answer = await demo_client("Undo", **PROD, vmid=101, wait=True)
+    assert answer.data["vmid"] == 101
+    assert (guests[101].paused, guests[105].paused) == (False, True)
+
+
+CHANGES = {
+    "configuration": lambda guest: guest.config.update(memory="16384"),
+    "migration": lambda guest: setattr(guest, "node", "pve03"),
+    "disk": lambda guest: guest.config.update(scsi0="ceph-vm:vm-101-disk-9,size=10G"),
+}
+
+
+@pytest.mark.parametrize("write", CHANGES)
+async def test_a_guest_that_was_changed_since_is_not_touched(demo_client, write):
+    tool, arguments = WRITES[write]
+    answer = await demo_client(tool, **PROD, **arguments, wait=True)
+    guest = demo_client["prod"].emulated.state.guests[101]
+    CHANGES[write](guest)
+    guest.pending.clear()
+    guest.touch()
+    demo_client.refresh()
+    changed = state_of(demo_client)
+    error = await demo_client.refused("Undo", wait=True)
+    assert "since then qemu 101 (db-primary) on prod was changed" in error
+    assert error.endswith(f"If it is still right, call {answer.data['undo']}")
+    assert state_of(demo_client) == changed
+
+
+async def test_a_write_that_failed_or_was_tried_dry_is_not_undone(demo_client):
+    await demo_client("ChangeVmState", **PROD, vmid=101, action="Suspend", dry_run=True)
+    await demo_client.refused("ChangeVmState", **PROD, vmid=101, action="Resume")
+    demo_client["prod"].emulated.fault(FaultKind.DROP, path=".*/qemu/101/status/suspend")
+    await demo_client.refused("ChangeVmState", **PROD, vmid=101, action="Suspend")
+    assert "No write of this key" in await demo_client.refused("Undo")
+
+
+async def test_undo_has_the_rights_of_the_call_that_it_makes(demo_client):
+    await demo_client("ChangeVmState", **PROD, vmid=101, action="Suspend", wait=True)
+    only_undo = replace(demo_client, tools=frozenset({"Undo"}))
+    with pytest.raises(Exception, match="Unknown tool: ChangeVmState"):
+        await only_undo("Undo")
+    elsewhere = demo_client.scoped(Resources(vmids=frozenset({105})))
+    assert "No guest 101" in await elsewhere.refused("Undo")
+    assert demo_client["prod"].emulated.state.guests[101].paused
+
+
+async def test_undo_asks_where_the_call_asks(demo_client):
+    await demo_client("CreateVmSnapshot", **PROD, vmid=105, snapshot_name="patching", wait=True)
+    assert demo_client.conversation.questions == []
+    await demo_client("Undo", wait=True)
+    [question] = demo_client.conversation.questions
+    assert question.startswith("Delete snapshot 'patching' of qemu 105")
+
+
+async def test_the_undo_of_many_guests_is_one_call(demo_client):
+    vmids = [101, 105]
+    call = {**PROD, "vmids": vmids, "snapshot_name": "patching"}
+    answer = await demo_client("CreateVmSnapshot", **call, wait=True)
+    assert offered(answer.data["undo"]) == ("DeleteVmSnapshot", call)
+    preview = await demo_client("ChangeVmState", **PROD, vmids=vmids, action="Stop", dry_run=True)
+    assert offered(preview.data["undo"]) == (
+        "ChangeVmState",
+        {**PROD, "vmids": vmids, "action": "Start"},
+    )
