@@ -79,6 +79,16 @@ class Bench:
     wants_progress: bool = False
     client: str = "benchmark"
 
+    @property
+    def freezes(self) -> "Bench":
+        return self
+
+    async def of(self, _cluster: str) -> None:
+        """Return that nothing is frozen."""
+
+    async def refuse(self, _cluster: str) -> None:
+        """Allow the write."""
+
     async def kinds(self) -> dict[str, ClusterKind]:
         return {"lab": ClusterKind.PVE}
 

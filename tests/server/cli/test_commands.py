@@ -70,6 +70,20 @@ def test_a_key_is_created_changed_regenerated_and_removed(run, run_json):
     assert tools[0] == "admin.keys.remove"
 
 
+def test_writes_are_frozen_listed_and_allowed_again(run, run_json):
+    frozen = run("clusters", "freeze-all", "--reason", "fire").stdout
+    assert frozen.startswith("Writes are frozen on all clusters since 20")
+    assert frozen.endswith(": fire.\n")
+    assert "all clusters" in run("clusters", "freezes").stdout
+    assert [row["reason"] for row in run_json("clusters", "freezes")] == ["fire"]
+    unknown = run("clusters", "freeze", "prod", fails=True)
+    assert unknown.stderr.startswith("No cluster 'prod'")
+    assert run("clusters", "unfreeze-all").stdout.startswith("Ended the freeze of all clusters, ")
+    assert run("clusters", "unfreeze-all", fails=True).stderr.startswith("No freeze of all.")
+    tools = [row["tool"] for row in run_json("audit", "list")]
+    assert tools[:2] == ["admin.freezes.end_all", "admin.freezes.start_all"]
+
+
 def test_an_error_is_one_line_with_exit_code_one(run):
     wrong = run("keys", "create", "x", "--role", "Operatr", fails=True)
     assert wrong.stderr == "No role 'Operatr'. Did you mean Operator?\n"

@@ -9,6 +9,7 @@ import pytest
 
 from proxmox_client import Unreachable
 from proxmox_client.emulator.state.guest import Snapshot
+from pvemcp_server.access.freezes import Freeze
 from pvemcp_server.access.model import Resources
 from pvemcp_server.audit import Event
 from pvemcp_server.audit.reader import Kind
@@ -252,6 +253,26 @@ async def test_a_failure_half_way_stops_no_other_and_nothing_is_sent_twice(fresh
     outcome = fresh.audit.events[-1][1]
     assert outcome.reason.startswith(f"Not done on {GUESTS[1]}. {GUESTS[1]}: ")
     assert len(outcome.upid.split()) == (len(GUESTS) - 1 if name in TASKS else 0)
+
+
+@EACH
+async def test_a_freeze_half_way_stops_before_the_next_guest(fresh, name):
+    freezes = fresh.clusters.freezes
+    freeze = Freeze(None, datetime(2027, 1, 31, tzinfo=UTC), "ada", "restore")
+
+    async def freeze_after_one_write():
+        await freezes.refuse("prod")
+        freezes.freeze = freeze
+
+    fresh["prod"].pve._pool.before_write = freeze_after_one_write
+    answer = await fresh(name, **PROD, vmids=GUESTS, **CALLS[name])
+    rows = {row["vmid"]: row for row in answer.data["results"]}
+    sent = [vmid for vmid in GUESTS if rows[vmid]["success"]]
+    assert len(sent) == 1
+    for vmid in {*GUESTS} - {*sent}:
+        assert rows[vmid]["error"].startswith(f"{freeze.fact} This was not sent.")
+    missing = ", ".join(str(vmid) for vmid in GUESTS if vmid not in sent)
+    assert fresh.audit.events[-1][1].reason.startswith(f"Not done on {missing}. {missing}: Writes ")
 
 
 @pytest.mark.parametrize("name", ["ChangeVmState"])

@@ -14,6 +14,7 @@ from proxmox_client import ApiToken, BackupServer, Client, Tls
 from proxmox_client.emulator import Clock, EmulatedBackupServer, Emulator, Scenario
 from proxmox_client.emulator import EmulatedCluster as Emulated
 from proxmox_client.outages import Response
+from pvemcp_server.access.freezes import Freeze
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role, Toolset
 from pvemcp_server.approvals import Approvals
 from pvemcp_server.audit import Event
@@ -44,9 +45,24 @@ class ConnectedCluster:
 
 
 @dataclass
+class FakeFreezes:
+    """Stands in for `Freezes`, without a store."""
+
+    freeze: Freeze | None = None
+
+    async def of(self, _cluster: str) -> Freeze | None:
+        return self.freeze
+
+    async def refuse(self, cluster: str) -> None:
+        if freeze := await self.of(cluster):
+            raise freeze.error
+
+
+@dataclass
 class FakeClusters:
     """Stands in for `Clusters` in the pipeline, without a store."""
 
+    freezes: FakeFreezes = field(default_factory=FakeFreezes, kw_only=True)
     connected: dict[str, ConnectedCluster] = field(default_factory=dict)
 
     async def kinds(self) -> dict[str, ClusterKind]:
@@ -68,6 +84,7 @@ class FakeClusters:
             scope=scope,
             notes=notes,
             protected=connected.protected,
+            freeze=self.freezes.freeze,
             tls="ca",
         )
 

@@ -280,10 +280,15 @@ class Pipeline:
         recorder: Recorder,
     ) -> Document:
         """Preview the plan, or confirm it, record the intent, and only then change anything."""
+        freeze = await self.clusters.freezes.of(plan.cluster.name)
         if call.dry_run:
             required = tool.needs if plan.needs is None else plan.needs
             await note_missing_privileges(plan.cluster, *required, so="will refuse this")
+            if freeze:
+                call.notes.add(f"{freeze.fact} Until that ends, this would be refused.")
             return plan.preview()
+        if freeze:  # before anyone is asked for consent
+            raise freeze.error
         if tool.effect is Effect.DESTROY or plan.needs_consent:
             planned = PlannedCall(
                 caller=call.caller,
@@ -306,7 +311,14 @@ class Pipeline:
                 approve,
             )
         await recorder.intent()
-        return await plan.carry_out(call)
+        return await plan.checked(self._check_write).carry_out(call)
+
+    async def _check_write(self, plan: Plan) -> None:
+        """Raise Frozen if nothing may be written by now: consent may have taken long.
+
+        The client checks again before each request that it sends for the plan.
+        """
+        await self.clusters.freezes.refuse(plan.cluster.name)
 
     async def _failed(self, recorder: Recorder, cause: Exception, text: str) -> Result:
         waits = isinstance(cause, ApprovalNeeded)

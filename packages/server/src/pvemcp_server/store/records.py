@@ -141,6 +141,19 @@ class ClusterRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class FreezeRecord:
+    """A freeze: nothing is written to the cluster, or to any one if `cluster_id` is None."""
+
+    id: Id
+    cluster_id: Annotated[
+        int | None, ColumnArgs(ForeignKey("clusters.id", ondelete="CASCADE"), unique=True)
+    ]
+    reason: str
+    by: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class IdentityRecord:
     """A Proxmox API token of a cluster; only `IdentityRepository.secret` reads its secret."""
 
@@ -401,6 +414,7 @@ class SettingRecord:
 roles = record_table("roles", metadata, RoleRecord)
 keys = record_table("keys", metadata, KeyRecord)
 clusters = record_table("clusters", metadata, ClusterRecord)
+freezes = record_table("freezes", metadata, FreezeRecord)
 identities = record_table(
     "identities",
     metadata,

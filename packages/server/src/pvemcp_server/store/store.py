@@ -26,6 +26,7 @@ from pvemcp_server.store.audit_target_repository import AuditTargetRepository
 from pvemcp_server.store.cluster_repositories import (
     BindingRepository,
     ClusterRepository,
+    FreezeRepository,
     IdentityRepository,
 )
 from pvemcp_server.store.database import Database, reason_of
@@ -54,6 +55,7 @@ class Store:
         self.roles = RoleRepository(database)
         self.keys = KeyRepository(database)
         self.clusters = ClusterRepository(database)
+        self.freezes = FreezeRepository(database)
         self.identities = IdentityRepository(database, vault)
         self.bindings = BindingRepository(database)
         self.admins = AdminRepository(database)

@@ -101,6 +101,10 @@ class BulkPlan:
             **({"refused": refused} if refused else {}),
         }
 
+    def checked(self, check: Callable[[Plan], Awaitable[None]]) -> "BulkPlan":
+        """Return the same plans, each of which awaits `check` right before it is sent."""
+        return replace(self, plans={v: plan.checked(check) for v, plan in self.plans.items()})
+
     async def carry_out(self, call: Call) -> dict[str, Any]:
         """Send each write once and return a row per guest; raise CallError if none was done.
 

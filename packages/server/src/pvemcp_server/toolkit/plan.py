@@ -6,8 +6,8 @@ is a BulkPlan (`toolkit/bulk.py`).
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from proxmox_client import (
     DeadlineExceeded,
@@ -65,6 +65,15 @@ class Plan:
         """Return the answer of a dry run; nothing was changed."""
         room = {"room": self.room} if self.room else {}
         return {"dry_run": True, **self.ids, "would": self.sentence, **room}
+
+    def checked(self, check: Callable[[Self], Awaitable[None]]) -> Self:
+        """Return the same plan, which awaits `check` right before it is sent."""
+
+        async def act() -> Task | None:
+            await check(self)
+            return await self.act()
+
+        return replace(self, act=act)
 
     async def carry_out(self, call: Call) -> dict[str, Any]:
         """Send the write and return the answer, with the outcome if the caller waits for it."""
