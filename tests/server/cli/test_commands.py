@@ -70,6 +70,15 @@ def test_a_key_is_created_changed_regenerated_and_removed(run, run_json):
     assert tools[0] == "admin.keys.remove"
 
 
+def test_a_key_has_a_budget_of_its_own_or_that_of_the_setting(run, run_json):
+    run("keys", "create", "laptop", "--destructive-per-day", "7")
+    assert run("keys", "budget", "laptop").stdout.startswith("0 of 7 sent today; renews at 20")
+    run("keys", "change", "laptop", "--destructive-per-day", "default")
+    assert run_json("keys", "budget", "laptop")["limit"] == 100
+    wrong = run("keys", "change", "laptop", "--destructive-per-day", "many", fails=True)
+    assert wrong.stderr.startswith("destructive_per_day: ")
+
+
 def test_writes_are_frozen_listed_and_allowed_again(run, run_json):
     frozen = run("clusters", "freeze-all", "--reason", "fire").stdout
     assert frozen.startswith("Writes are frozen on all clusters since 20")

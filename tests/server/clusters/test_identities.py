@@ -97,7 +97,7 @@ async def clients(clusters, access, lab, new_token) -> Clients:
     bound = (await access.clusters.identity("lab", "narrow")).id
     sets = frozenset(Toolset)
     return Clients(
-        Pipeline(tools(), clusters, Settings(), AuditRecorder(), None),
+        Pipeline(tools(), clusters, Settings(), AuditRecorder(), None, None),
         Caller("wide", "wide", ROLE, toolsets=sets, version="w"),
         Caller("narrow", "narrow", ROLE, identities={"lab": bound}, toolsets=sets, version="n"),
     )

@@ -47,7 +47,12 @@ def pipeline_of(context: AdminContext) -> Pipeline:
     """Return the pipeline that runs every tool call, here without an HTTP server."""
     services = context.services
     return Pipeline(
-        tools(), services.clusters, services.settings, services.audit, services.approvals
+        tools(),
+        services.clusters,
+        services.settings,
+        services.audit,
+        services.approvals,
+        services.access.budgets,
     )
 
 

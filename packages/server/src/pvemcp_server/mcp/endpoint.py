@@ -82,6 +82,7 @@ class Endpoint:
             services.settings,
             services.audit,
             services.approvals,
+            services.access.budgets,
             services.access.limits,
             has_same_rights=self._has_same_rights,
         )

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from proxmox_client import ProxmoxError
 from pvemcp_formats import Format
+from pvemcp_server.access.budgets import DestructiveBudgets
 from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.approvals import Approvals, PlannedCall
@@ -112,6 +113,10 @@ def _toolset_error(tool: Tool, caller: Caller) -> ToolsetMissing:
     return ToolsetMissing(tool.name, toolset, add)
 
 
+def _loses_data(tool: Tool, plan: Plan) -> bool:
+    return tool.effect is Effect.DESTROY or bool(plan.loses)
+
+
 async def _has_fixed_rights(_caller: Caller) -> bool:
     return True
 
@@ -130,6 +135,7 @@ class Pipeline:
     settings: Settings
     audit: Audit
     approvals: Approvals
+    budgets: DestructiveBudgets
     limits: CallLimits = field(default_factory=CallLimits)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     has_same_rights: Callable[[Caller], Awaitable[bool]] = _has_fixed_rights
@@ -280,15 +286,12 @@ class Pipeline:
         recorder: Recorder,
     ) -> Document:
         """Preview the plan, or confirm it, record the intent, and only then change anything."""
-        freeze = await self.clusters.freezes.of(plan.cluster.name)
         if call.dry_run:
             required = tool.needs if plan.needs is None else plan.needs
             await note_missing_privileges(plan.cluster, *required, so="will refuse this")
-            if freeze:
-                call.notes.add(f"{freeze.fact} Until that ends, this would be refused.")
+        await self._check_limits(tool, call, plan)
+        if call.dry_run:
             return plan.preview()
-        if freeze:  # before anyone is asked for consent
-            raise freeze.error
         if tool.effect is Effect.DESTROY or plan.needs_consent:
             planned = PlannedCall(
                 caller=call.caller,
@@ -311,14 +314,33 @@ class Pipeline:
                 approve,
             )
         await recorder.intent()
-        return await plan.checked(self._check_write).carry_out(call)
+        return await plan.checked(partial(self._check_write, tool, call)).carry_out(call)
 
-    async def _check_write(self, plan: Plan) -> None:
-        """Raise Frozen if nothing may be written by now: consent may have taken long.
+    async def _check_limits(self, tool: Tool, call: Call, plan: Plan | BulkPlan) -> None:
+        """Raise Frozen or OverBudget before anyone is asked for consent; a dry run notes it."""
+        if freeze := await self.clusters.freezes.of(plan.cluster.name):
+            if not call.dry_run:
+                raise freeze.error
+            call.notes.add(f"{freeze.fact} Until that ends, this would be refused.")
+        destructive = sum(_loses_data(tool, part) for part in plan.parts)
+        if destructive and call.caller.key_id:
+            most = call.settings.destructive_calls_per_day_per_key
+            budget = await self.budgets.of(call.caller.key_id, most)
+            if destructive > budget.left:
+                if not call.dry_run:
+                    raise self.budgets.error(budget, destructive)
+                call.notes.add(f"{budget.fact(destructive)} It would be refused today.")
 
-        The client checks again before each request that it sends for the plan.
+    async def _check_write(self, tool: Tool, call: Call, plan: Plan) -> None:
+        """Raise Frozen or OverBudget right before a write is sent: consent may have taken long.
+
+        The freeze comes first, as what is not sent costs nothing; the client checks it again before
+        each request of the plan.
         """
         await self.clusters.freezes.refuse(plan.cluster.name)
+        if call.caller.key_id and _loses_data(tool, plan):
+            most = call.settings.destructive_calls_per_day_per_key
+            await self.budgets.spend(call.caller.key_id, most)
 
     async def _failed(self, recorder: Recorder, cause: Exception, text: str) -> Result:
         waits = isinstance(cause, ApprovalNeeded)

@@ -52,6 +52,11 @@ class BulkPlan:
     notes: Mapping[int, Notes]  # of each guest; a report after the write adds to them
 
     @property
+    def parts(self) -> tuple[Plan, ...]:
+        """The single writes: one for each guest."""
+        return tuple(self.plans.values())
+
+    @property
     def needs(self) -> tuple[RequiredPrivilege, ...] | None:
         """Privileges for the plans' arguments; None: the tool's."""
         own = [plan.needs for plan in self.plans.values() if plan.needs is not None]

@@ -47,6 +47,11 @@ class Plan:
     finish: Callable[[Call, Task], Awaitable[dict[str, Any]]] = follow
 
     @property
+    def parts(self) -> "tuple[Plan, ...]":
+        """The single writes: itself."""
+        return (self,)
+
+    @property
     def needs_consent(self) -> bool:
         """Whether the user has to agree before it is carried out, whatever its tool's effect."""
         return bool(self.loses or self.discloses)

@@ -102,6 +102,7 @@ async def rights(request: Request, session: SignedIn, context: Reading, key: str
         session,
         key=await keys.get_key(context, key),
         rights=await keys.effective_rights(context, key),
+        budget=await keys.budget(context, key),
     )
 
 
