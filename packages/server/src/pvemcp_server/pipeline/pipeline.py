@@ -47,6 +47,7 @@ from pvemcp_server.settings import Settings
 from pvemcp_server.toolkit.bulk import BulkPlan
 from pvemcp_server.toolkit.call import Call, Conversation
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
+from pvemcp_server.toolkit.past_tasks import time_taken
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Answer, Document, Rows, Tool
 
@@ -291,7 +292,9 @@ class Pipeline:
             await note_missing_privileges(plan.cluster, *required, so="will refuse this")
         await self._check_limits(tool, call, plan)
         if call.dry_run:
-            return plan.preview()
+            past = [part.past for part in plan.parts if part.past]
+            takes = await time_taken(plan.cluster, past) if past else ""
+            return {**plan.preview(), **({"takes": takes} if takes else {})}
         if tool.effect is Effect.DESTROY or plan.needs_consent:
             planned = PlannedCall(
                 caller=call.caller,

@@ -22,6 +22,7 @@ from pvemcp_server.clusters import Cluster, explain, reason_of
 from pvemcp_server.errors import Unanswered
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.needs import RequiredPrivilege
+from pvemcp_server.toolkit.past_tasks import PastTasks
 from pvemcp_server.toolkit.task_wait import follow
 from pvemcp_server.toolkit.write_target import TargetGuest
 
@@ -42,6 +43,7 @@ class Plan:
     needs: tuple[RequiredPrivilege, ...] | None = None  # of these arguments; None: the tool's
     room: str = ""  # what the target has free at the moment: for the dry run only
     guest: TargetGuest | None = None  # the one that it is about
+    past: PastTasks | None = None  # say how long it takes: for the dry run only
     storage: str = ""  # the one that the task fills, where that bounds how many run at once
     # the outcome as fields of the answer: of the task, and of steps after it
     finish: Callable[[Call, Task], Awaitable[dict[str, Any]]] = follow
