@@ -76,12 +76,18 @@ class NoFreezes:
     async def of(self, _cluster: str) -> None:
         """Return that nothing is frozen."""
 
+    async def refuse(self, _cluster: str) -> None:
+        """Allow the write."""
+
 
 class Unlimited:
     """Stands in for the budgets of keys, without a store."""
 
     async def of(self, _key_id: str, default: int) -> Budget:
         return Budget(default, 0, datetime.now(UTC))
+
+    async def spend(self, _key_id: str, _default: int) -> None:
+        """Allow the write."""
 
 
 @dataclass
