@@ -23,6 +23,7 @@ from proxmox_client import ApiToken, Client, Tls
 from proxmox_client.emulator import Clock, Emulator, Scenario
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.jobs import BackupJob, Pool
+from pvemcp_server.access.budgets import Budget
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role, Toolset
 from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
@@ -70,6 +71,26 @@ CALLS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+class NoFreezes:
+    """Stands in for the freeze switch, without a store."""
+
+    async def of(self, _cluster: str) -> None:
+        """Return that nothing is frozen."""
+
+    async def refuse(self, _cluster: str) -> None:
+        """Allow the write."""
+
+
+class Unlimited:
+    """Stands in for the budgets of keys, without a store."""
+
+    async def of(self, _key_id: str, default: int) -> Budget:
+        return Budget(default, 0, datetime.now(UTC))
+
+    async def spend(self, _key_id: str, _default: int) -> None:
+        """Allow the write."""
+
+
 @dataclass
 class Bench:
     """One emulated cluster behind the pipeline, and the requests that it received."""
@@ -80,6 +101,7 @@ class Bench:
     wants_progress: bool = False
     kept: KeptUndo | None = None
     client: str = "benchmark"
+    freezes: NoFreezes = field(default_factory=NoFreezes)
 
     async def kinds(self) -> dict[str, ClusterKind]:
         return {"lab": ClusterKind.PVE}
@@ -115,7 +137,7 @@ class Bench:
 
     async def run(self, tool: str, arguments: Mapping[str, Any]) -> Result:
         role = Role(1, "bench", "", (Grant(frozenset({ANY}), resources=EVERYTHING),))
-        pipeline = Pipeline(tools(), self, self, self, self, self)  # type: ignore[arg-type]
+        pipeline = Pipeline(tools(), self, self, self, self, self, Unlimited())  # type: ignore[arg-type]
         caller = Caller("k", "bench", role, toolsets=frozenset(Toolset))
         result = await pipeline.call(caller, tool, arguments, self)  # type: ignore[arg-type]
         if result.cause:

@@ -23,6 +23,22 @@ from proxmox_client import ApiToken, Client, Limits, Password, Tls
 TOKEN = ApiToken("mcp@pve!full", "0f0e0d0c-secret")
 
 
+@pytest.fixture
+async def fast_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
+    """Return the clock of the event loop, which jumps to the next timer instead of waiting."""
+    loop: Any = asyncio.get_running_loop()
+    now, select = loop.time(), loop._selector.select
+
+    def jump(timeout: float | None = None) -> Any:
+        nonlocal now
+        now += timeout or 0.0
+        return select(0)
+
+    monkeypatch.setattr(loop, "time", lambda: now)
+    monkeypatch.setattr(loop._selector, "select", jump)
+    return loop.time
+
+
 @dataclass
 class FakePve:
     """Prepared answers by request line; any other request gets 501, like an unknown path."""

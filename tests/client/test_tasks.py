@@ -1,13 +1,13 @@
 """Tasks: identifiers, outcome, log and progress."""
 
-from itertools import islice
-
+import httpx2 as httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxmox_client import (
     BadParameters,
+    Client,
     DeadlineExceeded,
     NodeUnreachable,
     NotFound,
@@ -19,29 +19,35 @@ from proxmox_client import (
 from proxmox_client.api import tasks
 from proxmox_client.api.tasks import TaskRow, percent_of
 
+from .conftest import TOKEN
+
 pytestmark = pytest.mark.anyio
 
 UPID = "UPID:pve1:000002CD:000E132A:6B02ABF1:vzdump:100:mcp@pve!full:"
-POLL_INTERVALS = tasks._poll_intervals
+POLL_STEPS = tasks._poll_steps
 PATH = "/nodes/pve1/tasks/" + UPID.replace(":", "%3A").replace("@", "%40").replace("!", "%21")
 
 
 @pytest.fixture(autouse=True)
-def no_poll_intervals(monkeypatch):
+def no_poll_steps(monkeypatch):
     """Poll without waiting."""
-    monkeypatch.setattr(tasks, "_poll_intervals", lambda: iter(lambda: 0.0, None))
+    monkeypatch.setattr(tasks, "_poll_steps", lambda: iter(lambda: 0.0, None))
 
 
 @pytest.fixture
 def task(pve, client):
     """Create a task that logs one line per poll and ends with the last line."""
 
-    def make(exit_status: str, *lines: str):
+    def make(exit_status: str, *lines: str, followed: bool = False):
         running = {"upid": UPID, "status": "running"}
         stopped = {"upid": UPID, "status": "stopped", "exitstatus": exit_status}
         for number, line in enumerate(lines, 1):
             pve.answer(f"GET {PATH}/status", running if number < len(lines) else stopped)
-            pve.answer(f"GET {PATH}/log", [{"n": number, "t": line}], total=number)
+            if followed:
+                pve.answer(f"GET {PATH}/log", [{"n": number, "t": line}], total=number)
+        if not followed:
+            log = [{"n": number, "t": line} for number, line in enumerate(lines, 1)]
+            pve.answer(f"GET {PATH}/log", log, total=len(lines))
         return client.task(UPID)
 
     return make
@@ -76,7 +82,8 @@ async def test_an_unknown_exit_status_is_not_a_success(task):
 
 async def test_progress_has_new_lines_and_the_last_percentage(task):
     reports = []
-    await task("OK", "INFO: starting", "INFO:  37% (1.2 GiB of 3.2 GiB)", "TASK OK").wait(
+    lines = ("INFO: starting", "INFO:  37% (1.2 GiB of 3.2 GiB)", "TASK OK")
+    await task("OK", *lines, followed=True).wait(
         lambda now: reports.append((now.lines, now.percent, now.succeeded))
     )
     assert reports == [
@@ -88,7 +95,8 @@ async def test_progress_has_new_lines_and_the_last_percentage(task):
 
 async def test_a_failed_task_has_not_succeeded_at_any_percentage(task):
     reports = []
-    failing = task("download failed", "100%", "TASK ERROR: checksum mismatch")
+    lines = ("100%", "TASK ERROR: checksum mismatch")
+    failing = task("download failed", *lines, followed=True)
     await failing.outcome(lambda now: reports.append((now.percent, now.succeeded)))
     assert reports[-1] == (100.0, False)
 
@@ -108,16 +116,18 @@ async def test_a_poll_without_an_answer_does_not_end_the_wait(
         pve.respond(f"GET {PATH}/{request_line}", status, reason)
     pve.answer(f"GET {PATH}/status", {"upid": UPID, "status": "stopped", "exitstatus": "OK"})
     pve.answer(f"GET {PATH}/log", [{"n": 2, "t": "TASK OK"}], total=2)
-    outcome = await client.task(UPID).wait()
+    outcome = await client.task(UPID).wait(lambda _: None)
     assert (outcome.ok, outcome.log_tail[-1]) == (True, "TASK OK")
 
 
-async def test_a_node_that_stays_away_ends_the_wait(client, pve, monkeypatch):
+async def test_a_node_that_stays_away_ends_the_wait(client, pve, monkeypatch, fast_clock):
     monkeypatch.setattr(circuit_breaker, "COOLDOWN", 0.0)
+    monkeypatch.setattr(tasks, "_poll_steps", POLL_STEPS)
     pve.respond(f"GET {PATH}/status", 595, "No route to host")
+    began = fast_clock()
     with pytest.raises(NodeUnreachable):
         await client.task(UPID).wait()
-    assert len(pve.lines) >= tasks._MOST_FAILURES
+    assert tasks._LONGEST_OUTAGE <= fast_clock() - began < tasks._LONGEST_OUTAGE + 10
 
 
 async def test_lost_quorum_is_known_from_the_log_of_a_failed_task(task):
@@ -131,7 +141,7 @@ async def test_lost_quorum_is_known_from_the_log_of_a_failed_task(task):
 
 async def test_follow_reads_each_log_line_once(task, pve):
     # Quirk 40: limit=0 means all lines; the default is 50.
-    lines = [line async for line in task("OK", "a", "b", "TASK OK").follow()]
+    lines = [line async for line in task("OK", "a", "b", "TASK OK", followed=True).follow()]
     assert lines == ["a", "b", "TASK OK"]
     requests = [line.partition("/log ")[2] for line in pve.lines if "/log" in line]
     assert requests == ["start=0&limit=0", "start=1&limit=0", "start=2&limit=0"]
@@ -279,11 +289,30 @@ def test_percentages_are_extracted_from_logs(line, percent):
     assert percent_of(line) == percent
 
 
-def test_poll_intervals_grow():
-    intervals = list(islice(POLL_INTERVALS(), 20))
-    assert intervals == sorted(intervals)
-    assert 0 < intervals[0] <= 0.2
-    assert 1 <= intervals[-1] <= 2
+@pytest.mark.parametrize(("seconds", "most"), [(3, 8), (60, 20), (600, 128)])
+@pytest.mark.parametrize("followed", [False, True])
+async def test_a_wait_asks_by_growing_steps(monkeypatch, fast_clock, seconds, most, followed):
+    began, requests = fast_clock(), []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request.url.path)
+        running = fast_clock() - began < seconds
+        state = {"upid": UPID, "status": "running" if running else "stopped", "exitstatus": "OK"}
+        data = state if request.url.path.endswith("/status") else [{"n": 1, "t": "TASK OK"}]
+        return httpx.Response(200, json={"data": data, "total": 1})
+
+    monkeypatch.setattr(tasks, "_poll_steps", POLL_STEPS)
+    client = Client(["pve1"], TOKEN, http_transport=httpx.MockTransport(answer))
+    progress = (lambda _: None) if followed else None
+    await client.task(UPID).wait(progress)
+    late = fast_clock() - began - seconds
+    assert 0 <= late <= min(seconds, tasks._LONGEST_STEP)
+    assert len(requests) <= (2 * most if followed else most)
+
+    began = fast_clock()
+    with pytest.raises(DeadlineExceeded):
+        await client.task(UPID).wait(progress, timeout=seconds / 2)
+    assert fast_clock() - began == pytest.approx(seconds / 2)
 
 
 async def test_str_and_repr_of_a_task_show_its_upid(client):

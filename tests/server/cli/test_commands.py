@@ -70,6 +70,29 @@ def test_a_key_is_created_changed_regenerated_and_removed(run, run_json):
     assert tools[0] == "admin.keys.remove"
 
 
+def test_a_key_has_a_budget_of_its_own_or_that_of_the_setting(run, run_json):
+    run("keys", "create", "laptop", "--destructive-per-day", "7")
+    assert run("keys", "budget", "laptop").stdout.startswith("0 of 7 sent today; renews at 20")
+    run("keys", "change", "laptop", "--destructive-per-day", "default")
+    assert run_json("keys", "budget", "laptop")["limit"] == 100
+    wrong = run("keys", "change", "laptop", "--destructive-per-day", "many", fails=True)
+    assert wrong.stderr.startswith("destructive_per_day: ")
+
+
+def test_writes_are_frozen_listed_and_allowed_again(run, run_json):
+    frozen = run("clusters", "freeze-all", "--reason", "fire").stdout
+    assert frozen.startswith("Writes are frozen on all clusters since 20")
+    assert frozen.endswith(": fire.\n")
+    assert "all clusters" in run("clusters", "freezes").stdout
+    assert [row["reason"] for row in run_json("clusters", "freezes")] == ["fire"]
+    unknown = run("clusters", "freeze", "prod", fails=True)
+    assert unknown.stderr.startswith("No cluster 'prod'")
+    assert run("clusters", "unfreeze-all").stdout.startswith("Ended the freeze of all clusters, ")
+    assert run("clusters", "unfreeze-all", fails=True).stderr.startswith("No freeze of all.")
+    tools = [row["tool"] for row in run_json("audit", "list")]
+    assert tools[:2] == ["admin.freezes.end_all", "admin.freezes.start_all"]
+
+
 def test_an_error_is_one_line_with_exit_code_one(run):
     wrong = run("keys", "create", "x", "--role", "Operatr", fails=True)
     assert wrong.stderr == "No role 'Operatr'. Did you mean Operator?\n"

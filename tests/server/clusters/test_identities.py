@@ -99,7 +99,9 @@ async def clients(clusters, access, lab, new_token) -> Clients:
     bound = (await access.clusters.identity("lab", "narrow")).id
     sets = frozenset(Toolset)
     return Clients(
-        Pipeline(tools(), clusters, Settings(), AuditRecorder(), None, StoredUndos(FakeUndos())),
+        Pipeline(
+            tools(), clusters, Settings(), AuditRecorder(), None, StoredUndos(FakeUndos()), None
+        ),
         Caller("wide", "wide", ROLE, toolsets=sets, version="w"),
         Caller("narrow", "narrow", ROLE, identities={"lab": bound}, toolsets=sets, version="n"),
     )

@@ -9,6 +9,8 @@ import pytest
 
 from proxmox_client import Unreachable
 from proxmox_client.emulator.state.guest import Snapshot
+from pvemcp_server.access.budgets import Budget
+from pvemcp_server.access.freezes import Freeze
 from pvemcp_server.access.model import Resources
 from pvemcp_server.audit import Event
 from pvemcp_server.audit.reader import Kind
@@ -17,7 +19,7 @@ from pvemcp_server.pipeline.confirmation import Agreed
 from pvemcp_server.toolkit.arguments import MOST_GUESTS
 from pvemcp_server.toolkit.registry import tools
 
-from .tool_client import FakeConversation, offered
+from .tool_client import FakeBudgets, FakeConversation, offered
 
 pytestmark = pytest.mark.anyio
 
@@ -32,6 +34,7 @@ CALLS = {
     "UpdateVmConfig": {"description": "New notes"},
 }
 LOSING = CALLS.keys() - {"CreateVmSnapshot", "UpdateVmConfig"}
+LOSSES = {name: len(GUESTS) for name in LOSING} | {"MigrateVm": 2}  # guests that lose something
 TASKS = CALLS.keys() - {"UpdateVmConfig"}  # the others end without one
 EACH = pytest.mark.parametrize("name", CALLS)
 EACH_TASK = pytest.mark.parametrize("name", sorted(TASKS))
@@ -252,6 +255,63 @@ async def test_a_failure_half_way_stops_no_other_and_nothing_is_sent_twice(fresh
     outcome = fresh.audit.events[-1][1]
     assert outcome.reason.startswith(f"Not done on {GUESTS[1]}. {GUESTS[1]}: ")
     assert len(outcome.upid.split()) == (len(GUESTS) - 1 if name in TASKS else 0)
+
+
+@EACH
+async def test_a_freeze_half_way_stops_before_the_next_guest(fresh, name):
+    freezes = fresh.clusters.freezes
+    freeze = Freeze(None, datetime(2027, 1, 31, tzinfo=UTC), "ada", "restore")
+
+    async def freeze_after_one_write():
+        await freezes.refuse("prod")
+        freezes.freeze = freeze
+
+    fresh["prod"].pve._pool.before_write = freeze_after_one_write
+    answer = await fresh(name, **PROD, vmids=GUESTS, **CALLS[name])
+    rows = {row["vmid"]: row for row in answer.data["results"]}
+    sent = [vmid for vmid in GUESTS if rows[vmid]["success"]]
+    assert len(sent) == 1
+    for vmid in {*GUESTS} - {*sent}:
+        assert rows[vmid]["error"].startswith(f"{freeze.fact} This was not sent.")
+    missing = ", ".join(str(vmid) for vmid in GUESTS if vmid not in sent)
+    assert fresh.audit.events[-1][1].reason.startswith(f"Not done on {missing}. {missing}: Writes ")
+
+
+@EACH
+async def test_each_guest_of_a_loss_counts_against_the_budget(fresh, name):
+    limited = replace(fresh, budgets=FakeBudgets(limit=LOSSES.get(name, 0)))
+    before = await limited(name, **PROD, vmids=GUESTS, **CALLS[name], dry_run=True)
+    assert "would be refused" not in before.notes
+    answer = await limited(name, **PROD, vmids=GUESTS, **CALLS[name])
+    assert answer.data["success"]
+    assert limited.budgets.used == LOSSES.get(name, 0)
+
+
+@EACH_LOSING
+async def test_a_loss_beyond_the_budget_is_refused_before_anything_is_asked_or_sent(shared, name):
+    limited = replace(shared, budgets=FakeBudgets(limit=LOSSES[name] - 1))
+    error = await limited.refused(name, **PROD, vmids=GUESTS, **CALLS[name])
+    assert error == (
+        f"This key may send {LOSSES[name] - 1} writes that lose data a day, each guest counted; 0 "
+        f"were sent today, and this needs {LOSSES[name]}."
+    )
+    dry_run = await limited(name, **PROD, vmids=GUESTS, **CALLS[name], dry_run=True)
+    assert f"{error} It would be refused today." in dry_run.notes
+    assert (sent(limited), limited.conversation.questions, limited.budgets.used) == ([], [], 0)
+
+
+@EACH_LOSING
+async def test_a_budget_that_another_call_uses_up_half_way_is_kept(fresh, name):
+    async def spend_elsewhere(_key_id, _default):
+        return Budget(len(GUESTS), 0, datetime(2027, 2, 1, tzinfo=UTC))
+
+    limited = replace(fresh, budgets=FakeBudgets(limit=1))
+    limited.budgets.of = spend_elsewhere  # the state before the other call
+    answer = await limited(name, **PROD, vmids=GUESTS, **CALLS[name])
+    failed = [row["error"] for row in answer.data["results"] if not row["success"]]
+    assert len(failed) == LOSSES[name] - 1
+    assert all(error.startswith("This key may send ") for error in failed)
+    assert (len(sent(limited)), limited.budgets.used) == (len(GUESTS) - len(failed), 1)
 
 
 @pytest.mark.parametrize("name", ["ChangeVmState"])

@@ -124,3 +124,32 @@ async def test_no_argument_pushes_a_loss_or_a_disclosure_out_of_the_question(cli
     assert would.endswith(rest.partition(" more characters) ")[2])
     assert "certificate is not checked" in rest
     assert len(question) < 1_500
+
+
+def status_names(value):
+    """Return the names of all fields of an answer, at any depth, that end with `status`."""
+    if isinstance(value, list):
+        return {name for each in value for name in status_names(each)}
+    if not isinstance(value, dict):
+        return set()
+    own = {name for name in value if name.casefold().endswith("status")}
+    return own.union(*map(status_names, value.values()))
+
+
+async def test_no_write_answers_with_a_bare_status(client):
+    # `status` of a task beside a guest reads as the guest's: Start answered "status":"stopped"
+    client["prod"].emulated.state.guests[140].config["lock"] = "backup"
+    calls = {**EXAMPLES, "UnlockVm": {**CLUSTER, "vmid": 140}}
+    walked = [(name, calls[name], True) for name in calls if name in WRITES]
+    walked.append(("CloneVm", {**EXAMPLES["CloneVm"], "name": "copy-2", "start": True}, True))
+    for wait in (True, False):
+        many = {**CLUSTER, "vmids": [105, 300], "action": "Reboot"}
+        walked.append(("ChangeVmState", many, wait))
+    names = set()
+    for name, arguments, wait in walked:
+        waits = {"wait": wait} if "wait" in tools()[name].input_schema["properties"] else {}
+        answer = await client(name, **arguments, **waits)
+        assert not answer.failed, answer.text
+        names |= status_names(answer.data)
+    assert {name for name, _, _ in walked} == WRITES.keys()
+    assert names == {"task_status", "exit_status", "guest_status"}

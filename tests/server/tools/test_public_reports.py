@@ -222,7 +222,7 @@ async def test_a_poll_that_fails_does_not_end_the_wait(demo_client, fault):
     ids=str,
 )
 async def test_a_wait_that_fails_keeps_the_upid_of_the_write(demo_client, monkeypatch, fault):
-    monkeypatch.setattr(tasks, "_MOST_FAILURES", 1)
+    monkeypatch.setattr(tasks, "_LONGEST_OUTAGE", 0.0)
     demo_client["prod"].emulated.fault(path="/nodes/[^/]+/tasks/", method="GET", **fault)
     answer = await demo_client("BackupVm", **PROD, vmid=200, wait=True)
     assert (answer.data["success"], answer.data["task_status"]) == (True, "unknown")

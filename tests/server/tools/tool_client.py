@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -14,10 +15,13 @@ from proxmox_client import ApiToken, BackupServer, Client, Tls
 from proxmox_client.emulator import Clock, EmulatedBackupServer, Emulator, Scenario
 from proxmox_client.emulator import EmulatedCluster as Emulated
 from proxmox_client.outages import Response
+from pvemcp_server.access.budgets import Budget
+from pvemcp_server.access.freezes import Freeze
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role, Toolset
 from pvemcp_server.approvals import Approvals
 from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
+from pvemcp_server.errors import OverBudget
 from pvemcp_server.mcp.elicitation import Decision
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.pipeline.undo_log import StoredUndos
@@ -46,9 +50,43 @@ class ConnectedCluster:
 
 
 @dataclass
+class FakeFreezes:
+    """Stands in for `Freezes`, without a store."""
+
+    freeze: Freeze | None = None
+
+    async def of(self, _cluster: str) -> Freeze | None:
+        return self.freeze
+
+    async def refuse(self, cluster: str) -> None:
+        if freeze := await self.of(cluster):
+            raise freeze.error
+
+
+@dataclass
+class FakeBudgets:
+    """Stands in for `DestructiveBudgets`, without a store: counts what is sent, and limits it."""
+
+    limit: int = 1_000_000
+    used: int = 0
+
+    async def of(self, _key_id: str, _default: int) -> Budget:
+        return Budget(self.limit, self.used, datetime(2027, 2, 1, tzinfo=UTC))
+
+    async def spend(self, key_id: str, default: int) -> None:
+        if self.used >= self.limit:
+            raise self.error(await self.of(key_id, default), 1)
+        self.used += 1
+
+    def error(self, budget: Budget, needed: int) -> OverBudget:
+        return OverBudget(budget.fact(needed))
+
+
+@dataclass
 class FakeClusters:
     """Stands in for `Clusters` in the pipeline, without a store."""
 
+    freezes: FakeFreezes = field(default_factory=FakeFreezes, kw_only=True)
     connected: dict[str, ConnectedCluster] = field(default_factory=dict)
 
     async def kinds(self) -> dict[str, ClusterKind]:
@@ -70,6 +108,7 @@ class FakeClusters:
             scope=scope,
             notes=notes,
             protected=connected.protected,
+            freeze=self.freezes.freeze,
             tls="ca",
         )
 
@@ -171,6 +210,7 @@ class ToolClient:
     conversation: FakeConversation = field(default_factory=FakeConversation)
     approvals: Approvals | None = None  # needed where the client cannot ask
     undos: FakeUndos = field(default_factory=FakeUndos)
+    budgets: FakeBudgets = field(default_factory=FakeBudgets)
     resources: Resources = EVERYTHING
     tools: frozenset[str] = frozenset({ANY})
     toolsets: frozenset[str] = frozenset(Toolset)
@@ -210,6 +250,7 @@ class ToolClient:
             self.audit,  # type: ignore[arg-type]
             self.approvals,  # type: ignore[arg-type]
             StoredUndos(self.undos),  # type: ignore[arg-type]
+            self.budgets,  # type: ignore[arg-type]
             closing=self.closing,
         )
         result = await pipeline.call(caller, tool, arguments, self.conversation)

@@ -151,6 +151,57 @@ async def test_a_key_issuer_makes_keys_and_sees_roles_and_clusters_by_name(equip
     assert [answer.status_code for answer in everything] == [403, 403, 403]
 
 
+async def test_a_key_issuer_freezes_and_an_owner_unfreezes_after_a_recent_sign_in(equipped):
+    await equipped.become(AdminRole.KEY_ISSUER)
+    await equipped.forget_proof()
+    assert "Freeze all writes" in (await equipped.get("/admin/keys")).text
+    await equipped.post("/admin/clusters/freeze", reason="<b>fire</b>")
+    await equipped.post("/admin/clusters/prod/freeze")
+    shown = (await equipped.get("/admin/keys")).text
+    assert "All writes are frozen" in shown
+    assert "&lt;b&gt;fire&lt;/b&gt;" in shown
+    assert "Unfreeze" not in shown
+    (everywhere, own) = (await equipped.api("GET", "/freezes")).json()
+    assert (everywhere["cluster"], everywhere["by"]) == (None, "ada")
+    assert own["cluster"] == "prod"
+
+    await equipped.become(AdminRole.OWNER)
+    page = (await equipped.get("/admin/clusters")).text
+    assert page.count('<span class="badge bad">frozen</span>') == 2
+    assert "Unfreeze all clusters" in page
+    assert "Freeze all writes" not in page
+    asked = await equipped.post("/admin/clusters/unfreeze")
+    assert "Confirm it's you" in asked.text.replace("&#39;", "'")
+    assert len((await equipped.api("GET", "/freezes")).json()) == 2
+    await equipped.sign_in()
+    await equipped.post("/admin/clusters/unfreeze")
+    page = (await equipped.get("/admin/clusters")).text
+    assert page.count('<span class="badge bad">frozen</span>') == 1
+    await equipped.post("/admin/clusters/prod/unfreeze")
+    assert (await equipped.api("GET", "/freezes")).json() == []
+
+
+async def test_only_who_may_change_the_setting_gives_a_key_more_destructive_calls(front):
+    key, _ = await front.services.access.keys.create("laptop", role="Operator")
+    path, most = f"/keys/{key.id}", {"destructive_per_day": 101}
+    await front.become(AdminRole.KEY_ISSUER)
+    for method, where, body in (("PATCH", path, most), ("POST", "/keys", {"name": "x", **most})):
+        answer = await front.api(method, where, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (403, "not_permitted")
+    fewer = await front.api("PATCH", path, json={"destructive_per_day": 3})
+    assert fewer.json()["destructive_per_day"] == 3
+    rights = await front.get(f"/admin{path}/rights")
+    assert "Calls that lose data: 0 of 3 sent today." in rights.text
+    await front.forget_proof()
+    answer = await front.api("PATCH", path, json={"destructive_per_day": 4})
+    assert answer.json()["code"] == "recent_sign_in_needed"
+    await front.become(AdminRole.OWNER)
+    await front.sign_in()
+    assert (await front.api("PATCH", path, json=most)).json()["destructive_per_day"] == 101
+    await front.post(f"/admin{path}/change", name="laptop", role="Operator")
+    assert (await front.api("GET", path)).json()["destructive_per_day"] is None
+
+
 async def test_only_who_may_change_the_setting_lets_calls_of_a_key_run_unasked(front):
     access = front.services.access
     for name in ("asks", "runs", "spare"):

@@ -1,6 +1,6 @@
 """The base of the clients of Proxmox VE and Backup Server: connections that accounts share."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from types import TracebackType
 from typing import ClassVar, Self
@@ -32,8 +32,10 @@ class BaseClient:
         limits: Limits = _DEFAULT_LIMITS,
         name: str = "",
         http_transport: HttpTransport | None = None,
+        before_write: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._pool = HostPool(hosts, tls, limits, http_transport, default_port=self.default_port)
+        self._pool.before_write = before_write
         self.hosts = [Host.parse(host, self.default_port) for host in hosts]
         self.fingerprints = frozenset(tls.fingerprints)
         self.name = name or hosts[0]

@@ -49,6 +49,8 @@ class Client(BaseClient):
     * `limits`: concurrent requests, and timeouts in seconds.
     * `name`: a name for `repr` and logs; by default the first host.
     * `http_transport`: replaces the network in tests, e.g. `httpx2.MockTransport(handler)`.
+    * `before_write`: awaited right before each request that is no GET, of every account; what it
+      raises is raised in place of the request, which is not sent.
 
     Attributes: `cluster` has the calls about the cluster as a whole, `access` those about accounts
     and permissions.

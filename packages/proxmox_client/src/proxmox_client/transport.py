@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -77,6 +77,7 @@ class HostPool:
         self._hosts = [str(Host.parse(host, default_port)) for host in hosts]
         self._current = 0
         self.is_split = False  # whether a host was seen in a partition without quorum
+        self.before_write: Callable[[], Awaitable[None]] | None = None  # may raise: nothing is sent
         self.limits = limits
         self.clock = clock
         self.limiter = ConcurrencyLimiter(limits)
@@ -364,6 +365,8 @@ class Transport:
             self._watch_node(domain.node) if method == "GET" and domain.node else nullcontext(),
         ):
             safe = method == "GET"
+            if pool.before_write and not safe:  # after the wait for a slot, so that it is current
+                await pool.before_write()
             headers = await self._session.headers(method) if self._session else self._token
             response = await pool.send(method, path, form, headers, safe=safe)
             if response.status == 401 and self._session:

@@ -15,6 +15,7 @@
     * BadArgument         an argument is wrong; the text names it
     * Conflict            another change was made at the same time
     * Precondition        Proxmox would refuse, or it would do harm
+    * Frozen              an administrator stops all writes for now; the write was not sent
     * ConfirmationNeeded  a destructive call that was not confirmed
       * ApprovalNeeded    it waits for an administrator's approval
     * NotPermitted        the administrator's role or the service token does not permit it
@@ -164,6 +165,10 @@ class Conflict(CallError):
 
 class Precondition(CallError):
     """Proxmox would refuse, or the call would do harm; nothing was changed."""
+
+
+class Frozen(CallError):
+    """An administrator stops all writes for now; the write was not sent."""
 
 
 class ConfirmationNeeded(CallError):

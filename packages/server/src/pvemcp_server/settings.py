@@ -15,7 +15,7 @@ from proxmox_client.tls import normalize_fingerprint
 from pvemcp_formats import Format
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.store import Store, Topic
-from pvemcp_server.store.records import Unconfirmed
+from pvemcp_server.store.records import MOST_PER_DAY, Unconfirmed
 
 log = logging.getLogger(__name__)
 Listener = Callable[["Values", "Values"], Awaitable[None]]
@@ -139,6 +139,16 @@ class Values(BaseModel):
         title="Destructive calls without confirmation",
         description="Whether such a call waits for an administrator's approval, is refused or runs "
         "at once when the client cannot ask the user.",
+        json_schema_extra=SAFETY,
+    )
+    destructive_calls_per_day_per_key: int = Field(
+        default=100,
+        ge=0,
+        le=MOST_PER_DAY,
+        title="Destructive calls a day, per key",
+        description="How many calls that lose data are sent for a key in a day (UTC), each guest "
+        "of a call counted; further ones are refused. A key may have a limit of its own. 0 refuses "
+        "them all.",
         json_schema_extra=SAFETY,
     )
     longest_key_life_days: int = Field(

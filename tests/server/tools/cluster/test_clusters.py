@@ -1,12 +1,14 @@
 """Clusters: their list, their health, their options."""
 
 from collections import Counter
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
 
 from proxmox_client.api.cluster import ClusterApi
 from proxmox_client.emulator import FaultKind
+from pvemcp_server.access.freezes import Freeze
 from pvemcp_server.access.model import EVERYTHING, Resources
 from pvemcp_server.clusters.acl import question
 
@@ -23,6 +25,15 @@ async def test_list_clusters_has_version_nodes_and_tls(tool_client):
     assert rows["prod"]["version"] == "9.2.11"
     assert [row["nodes"] for row in rows.values()] == [1, 5]
     assert all(row["reachable"] and row["tls"] == "verified" for row in rows.values())
+
+
+async def test_list_clusters_has_a_column_more_only_when_frozen(tool_client, monkeypatch):
+    assert "frozen" not in (await tool_client("ListClusters")).text
+    freeze = Freeze(None, datetime(2027, 1, 31, tzinfo=UTC), "ada", "restore")
+    monkeypatch.setattr(tool_client.clusters.freezes, "freeze", freeze)
+    assert (await tool_client("ListClusters")).column("frozen") == [
+        "since 2027-01-31T00:00:00Z by ada: restore"
+    ] * 2
 
 
 async def test_list_clusters_shows_a_dead_cluster_as_not_reachable(demo_client):

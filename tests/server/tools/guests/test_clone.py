@@ -2,12 +2,14 @@
 
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
-from tests.server.tools.tool_client import offered
+from tests.server.tools.tool_client import FakeFreezes, offered
 
 from proxmox_client.emulator import FaultKind, demo
 from proxmox_client.emulator.state.guest import Kind
+from pvemcp_server.access.freezes import Freeze
 from pvemcp_server.access.model import Resources
 
 pytestmark = pytest.mark.anyio
@@ -209,6 +211,20 @@ async def test_a_step_that_fails_names_the_new_guest(client, fault, says, reques
     kind, event = client.audit.events[-1]
     assert (kind, event.outcome, event.reason) == ("outcome", "error", error)
     assert ":qmclone:9000:" in event.upid
+
+
+async def test_a_freeze_between_two_steps_names_the_new_guest(client, monkeypatch):
+    freezes = FakeFreezes()
+
+    async def freeze_after_one_write():
+        await freezes.refuse("prod")
+        freezes.freeze = Freeze(None, datetime(2027, 1, 31, tzinfo=UTC), "ada", "restore")
+
+    monkeypatch.setattr(client["prod"].pve._pool, "before_write", freeze_after_one_write)
+    error = await client.refused("CloneVm", **TEMPLATE, cores=4, start=True)
+    says = "was cloned, but its options were not set, nor was it started: Writes are frozen on all"
+    assert says in error
+    assert "undo it: DeleteVm" in error
 
 
 async def test_an_address_that_is_not_known_yet_is_said(client):

@@ -4,7 +4,6 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from itertools import repeat
 from typing import Any, Literal, Self
 
 import msgspec
@@ -29,7 +28,8 @@ TaskSource = Literal["archive", "active", "all"]
 Progress = Callable[["TaskProgress"], None]
 
 _TAIL_LINES = 20
-_MOST_FAILURES = 20  # polls in a row that fail, half a minute
+_FIRST_STEP, _LONGEST_STEP = 0.1, 5.0  # seconds between polls, which double
+_LONGEST_OUTAGE = 30.0  # seconds in which no poll succeeds
 _LASTING = (BadParameters, Forbidden, NotFound, Unauthenticated)
 _PERCENT = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d+)?) ?%", re.ASCII)
 _AMOUNT = r"(\d{1,9}(?:\.\d+)?) ([KMGT]?)i?B"
@@ -176,16 +176,17 @@ class Task:
         return await self._log(start, limit)
 
     async def tail(self, lines: int = 20) -> list[str]:
-        """Return the last lines of the log. Sends GET …/log twice."""
-        total = (await self._log(0, 1)).total
-        if lines <= 0 or total == 0:
+        """Return the last lines of the log. Sends GET …/log, twice for a log with more lines."""
+        if lines <= 0:
             return []
-        page = await self._log(max(total - lines, 0), lines)
+        page = await self._log(0, lines)
+        if page.total > lines:
+            page = await self._log(page.total - lines, lines)
         return [line.text for line in page.lines]
 
     async def follow(self) -> AsyncIterator[str]:
         """Yield the log line by line, until the task has ended."""
-        async for _, lines in self._poll():
+        async for _, lines in self._poll(follows_log=True):
             for line in lines:
                 yield line
 
@@ -218,13 +219,14 @@ class Task:
     ) -> TaskOutcome:
         """Wait until the task ends and return its outcome, also if it failed.
 
-        `progress` is called after each poll. Raise DeadlineExceeded like `wait`.
+        `progress` is called after each poll, which then also reads new lines of the log; without it
+        only the end of the log is read. Raise DeadlineExceeded like `wait`.
         """
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
         percent: float | None = None
         exit_status = ""
         async with time_limit(timeout, f"Task {self.upid}"):
-            async for status, lines in self._poll():
+            async for status, lines in self._poll(follows_log=progress is not None):
                 tail.extend(lines)
                 for value in map(percent_of, lines):
                     percent = percent if value is None else value
@@ -236,32 +238,38 @@ class Task:
         warnings = int(count) if exit_status.startswith("WARNINGS:") and count.isdecimal() else 0
         return TaskOutcome(succeeded(exit_status), warnings, exit_status, list(tail))
 
-    async def _poll(self) -> AsyncIterator[tuple[TaskStatus, list[str]]]:
+    async def _poll(self, *, follows_log: bool) -> AsyncIterator[tuple[TaskStatus, list[str]]]:
         """Poll the task; yield its status and new log lines, the last time after its end.
 
-        A poll that fails is repeated: a daemon of Proxmox that restarts takes seconds. Only an
-        error that would come again is raised at once.
+        The lines are all new ones, or else those of the end of the log, once it has ended. A poll
+        that fails is repeated: a daemon of Proxmox that restarts takes seconds. Only an error that
+        would come again is raised at once.
         """
-        line_count = failures = 0
-        for interval in _poll_intervals():
+        clock = asyncio.get_running_loop().time
+        line_count, last_success = 0, clock()
+        for step in _poll_steps():
             try:
                 # the status before the log: once it says stopped, the log is complete
                 status = await self.status()
-                page = await self._log(line_count, 0)
+                lines: list[str] = []
+                if follows_log:
+                    lines = [line.text for line in (await self._log(line_count, 0)).lines]
+                elif not status.running:
+                    lines = await self.tail(_TAIL_LINES)
             except _LASTING:
                 raise
             except ProxmoxError:
-                failures += 1
                 left = remaining()  # else it was the time limit of this one poll
-                if failures == _MOST_FAILURES or (left is not None and left <= 0):
+                is_lost = clock() - last_success >= _LONGEST_OUTAGE
+                if is_lost or (left is not None and left <= 0):
                     raise
             else:
-                failures = 0
-                line_count += len(page.lines)
-                yield status, [line.text for line in page.lines]
+                last_success = clock()
+                line_count += len(lines)
+                yield status, lines
                 if not status.running:
                     return
-            await asyncio.sleep(interval)
+            await asyncio.sleep(step)
 
     async def _log(self, start: int, limit: int) -> TaskLog:
         page = await self._transport.get_page(
@@ -282,7 +290,9 @@ def _parse_upid(upid: str) -> Upid:
         raise BadParameters(400, "", str(error), {"upid": str(error)}) from error
 
 
-def _poll_intervals() -> Iterator[float]:
+def _poll_steps() -> Iterator[float]:
     """Yield the seconds between polls: short at first for short tasks, longer for long ones."""
-    yield from (0.1, 0.2, 0.4, 0.8)
-    yield from repeat(1.5)
+    step = _FIRST_STEP
+    while True:
+        yield step
+        step = min(2 * step, _LONGEST_STEP)

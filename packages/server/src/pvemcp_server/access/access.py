@@ -8,6 +8,7 @@ import anyio
 
 from pvemcp_server.access.admins import Admins
 from pvemcp_server.access.authentication import KeyAuthenticator
+from pvemcp_server.access.budgets import DestructiveBudgets
 from pvemcp_server.access.clusters import ClusterConfigs
 from pvemcp_server.access.external import ExternalAdmins
 from pvemcp_server.access.keys import Keys
@@ -33,6 +34,7 @@ class Access:
         self.keys = Keys(store)
         self.authenticator = KeyAuthenticator(store)
         self.limits = CallLimits()
+        self.budgets = DestructiveBudgets(store)
         self.clusters = ClusterConfigs(store)
         self.second_factors = SecondFactors(store)
         self.admins = Admins(store, external, self.second_factors)

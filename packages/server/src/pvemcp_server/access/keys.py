@@ -17,7 +17,7 @@ from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.key_format import new_id, new_secret
-from pvemcp_server.store.records import KeyRecord, Unconfirmed
+from pvemcp_server.store.records import MOST_PER_DAY, KeyRecord, Unconfirmed
 
 
 def _names(argument: str) -> AfterValidator:
@@ -94,6 +94,13 @@ class KeyFields(Fields):
         default=None,
         description="Its client runs without a user: calls that lose data are not asked about, "
         "but wait for an administrator (approve), are refused (deny) or run (allow)",
+    )
+    destructive_per_day: Annotated[int | None, Option(clear="default")] = Field(
+        default=None,
+        ge=0,
+        le=MOST_PER_DAY,
+        description="Calls that lose data that it may send in a day (UTC), each guest of a call "
+        "counted, in place of the setting; 0 refuses them all",
     )
 
 

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from proxmox_client import ProxmoxError, Tls, fetch_fingerprint
 from pvemcp_server.access.clusters import checked, hosts_with_ports
 from pvemcp_server.access.fields import Argument, Changes, Fields
+from pvemcp_server.access.freezes import Freeze
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.admin.operation import Command, Result, Route, Subject
-from pvemcp_server.admin.permission import AUDITORS, OWNERS
+from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject
+from pvemcp_server.admin.permission import AUDITORS, EVERYONE, ISSUERS, OWNERS
 from pvemcp_server.clusters import Check, check
 from pvemcp_server.clusters.connections import tls_of
 from pvemcp_server.clusters.link_local import check_hosts
@@ -88,6 +89,14 @@ class Binding(Fields):
 
     key: str | None = Field(default=None, description="Id or name of a key")
     role: str | None = Field(default=None, description="Name of a role: all its keys")
+
+
+class FreezeFields(Fields):
+    """Why nothing is to be written for now."""
+
+    reason: str = Field(
+        default="", max_length=200, description="Why; every refused call shows it to its client"
+    )
 
 
 class HostCertificate(BaseModel):
@@ -347,6 +356,20 @@ async def remove_identity(context: AdminContext, name: ClusterName, identity: Id
     await context.changed("clusters.remove_identity", cluster=name, identity=identity)
 
 
+def _cluster_text(name: str | None) -> str:
+    return name or "all clusters"
+
+
+def _freeze_text(result: Result) -> str:
+    answer: Freeze = result.answer
+    return answer.fact
+
+
+def _unfrozen_text(result: Result) -> str:
+    answer: Freeze = result.answer
+    return f"Ended the freeze of {_cluster_text(answer.cluster)}, {answer}."
+
+
 def _bound_text(result: Result) -> str:
     arguments = result.arguments
     holder = arguments.get("key") or arguments.get("role")
@@ -386,6 +409,81 @@ async def unbind(context: AdminContext, name: ClusterName, binding: Binding) -> 
     await context.services.access.clusters.unbind(name, key=binding.key, role=binding.role)
     await context.changed("clusters.unbind", cluster=name, **binding.model_dump())
     return await get_cluster(context, name)
+
+
+@subject.operation(
+    "freezes.list",
+    Route("GET", "/freezes"),
+    Command(
+        "clusters freezes",
+        columns=(Column("cluster", _cluster_text), "since", "by", "reason"),
+    ),
+    may=EVERYONE,
+)
+async def list_freezes(context: AdminContext) -> list[Freeze]:
+    """List the freezes in force; the one of all clusters has no cluster and comes first."""
+    return await context.services.clusters.freezes.all()
+
+
+@subject.operation(
+    "freezes.start",
+    Route("POST", "/clusters/{name}/freeze"),
+    Command("clusters freeze", text=_freeze_text),
+    may=ISSUERS,
+)
+async def freeze(context: AdminContext, name: ClusterName, why: FreezeFields) -> Freeze:
+    """Write nothing to this cluster until the freeze is ended; reads go on.
+
+    It holds within a second. A freeze in force stays as it is, with its reason.
+    """
+    started = await context.services.clusters.freezes.start(name, reason=why.reason, by=context.by)
+    await context.changed("freezes.start", cluster=name, reason=why.reason)
+    return started
+
+
+@subject.operation(
+    "freezes.start_all",
+    Route("POST", "/freeze"),
+    Command("clusters freeze-all", text=_freeze_text),
+    may=ISSUERS,
+)
+async def freeze_all(context: AdminContext, why: FreezeFields) -> Freeze:
+    """Write nothing to any cluster until the freeze is ended; reads go on.
+
+    It holds within a second, also for clusters that are added later. A freeze in force stays as it
+    is, with its reason.
+    """
+    started = await context.services.clusters.freezes.start(None, reason=why.reason, by=context.by)
+    await context.changed("freezes.start_all", reason=why.reason)
+    return started
+
+
+@subject.operation(
+    "freezes.end",
+    Route("POST", "/clusters/{name}/unfreeze"),
+    Command("clusters unfreeze", text=_unfrozen_text),
+    may=OWNERS,
+    needs_recent_sign_in=True,
+)
+async def unfreeze(context: AdminContext, name: ClusterName) -> Freeze:
+    """Allow writes to this cluster again; a freeze of all clusters stays in force."""
+    ended = await context.services.clusters.freezes.end(name)
+    await context.changed("freezes.end", cluster=name, frozen=str(ended))
+    return ended
+
+
+@subject.operation(
+    "freezes.end_all",
+    Route("POST", "/unfreeze"),
+    Command("clusters unfreeze-all", text=_unfrozen_text),
+    may=OWNERS,
+    needs_recent_sign_in=True,
+)
+async def unfreeze_all(context: AdminContext) -> Freeze:
+    """Allow writes again; freezes of single clusters stay in force."""
+    ended = await context.services.clusters.freezes.end(None)
+    await context.changed("freezes.end_all", frozen=str(ended))
+    return ended
 
 
 def _without_secret(new: IdentityFields) -> dict[str, str]:

@@ -51,6 +51,14 @@ class ToolRight(BaseModel):
     clusters: dict[str, dict[str, Any]]
 
 
+class KeyBudget(BaseModel):
+    """Calls that lose data, of a key today (UTC): each guest of a call is counted."""
+
+    limit: int
+    used: int
+    renews: datetime
+
+
 class KeyChoices(BaseModel):
     """The names of the roles that a key may have, and of the clusters that it may use."""
 
@@ -60,12 +68,19 @@ class KeyChoices(BaseModel):
 
 WIDENING: Final = frozenset(
     {"role", "clusters", "tools", "toolsets", "expires", "allow_from", "unattended", "enabled"}
+    | {"destructive_per_day"}
 )
 
 ALLOW: Final = Permission(
     "keys.change to unattended=allow", OWNERS, scope_of("settings.change", OWNERS)
 )
 """To override the setting unconfirmed_destructive for a key, one has to be able to change it."""
+
+
+MORE: Final = Permission(
+    "keys.change to a destructive_per_day above the setting", OWNERS, ALLOW.scope
+)
+"""As ALLOW, for the setting destructive_calls_per_day_per_key."""
 
 
 async def creates_writes(context: AdminContext, new: KeyFields) -> bool:
@@ -107,6 +122,13 @@ async def _check_unattended(context: AdminContext, unattended: str | None) -> No
     """Refuse a secret, or other rights, of a key whose calls are not confirmed, but to owners."""
     if unattended == "allow":
         await context.require(ALLOW)
+
+
+async def _check_budget(context: AdminContext, budget: int | None) -> None:
+    """Refuse a budget above the setting, but to owners."""
+    values = await context.services.settings.current()
+    if budget is not None and budget > values.destructive_calls_per_day_per_key:
+        await context.require(MORE)
 
 
 async def _check_recent(context: AdminContext, needed: Awaitable[bool]) -> None:
@@ -189,6 +211,7 @@ async def create_key(context: AdminContext, new: KeyFields) -> ShownKey:
     """Create a key; its secret is in this answer and nowhere else."""
     check_names("tools", new.tools)
     await _check_unattended(context, new.unattended)
+    await _check_budget(context, new.destructive_per_day)
     _check_life(new.expires, await latest_expiry(context))
     record, secret = await context.services.access.keys.create(**new.model_dump())
     await context.changed("keys.create", key=record.id, **new.model_dump())
@@ -255,6 +278,8 @@ async def change_key(context: AdminContext, key: KeyName, changes: KeyChanges) -
     before = await context.services.access.keys.get(key)
     if await _may_widen(context, before, changes):
         await _check_unattended(context, values.get("unattended", before.unattended))
+    if values.get("destructive_per_day") != before.destructive_per_day:
+        await _check_budget(context, values.get("destructive_per_day"))
     await _check_recent(context, _widens_writes(context, before, changes))
     if values.get("expires", before.expires) != before.expires:
         latest = await latest_expiry(context, before)
@@ -289,6 +314,21 @@ async def effective_rights(context: AdminContext, key: KeyName) -> list[ToolRigh
     clusters = [cluster.name for cluster in await context.services.access.clusters.all()]
     granted = [tool for tool in tools().values() if caller.may_call(tool)]
     return [_right(caller, tool, clusters) for tool in granted]
+
+
+@subject.operation(
+    "keys.budget",
+    Route("GET", "/keys/{key}/budget"),
+    Command("keys budget", text="{used} of {limit} sent today; renews at {renews}."),
+    may=EVERYONE,
+)
+async def budget(context: AdminContext, key: KeyName) -> KeyBudget:
+    """Return how many calls that lose data were sent for the key today, and its limit."""
+    record = await context.services.access.keys.get(key)
+    values = await context.services.settings.current()
+    most = values.destructive_calls_per_day_per_key
+    today = await context.services.access.budgets.of(record.id, most)
+    return KeyBudget(limit=today.limit, used=today.used, renews=today.renews)
 
 
 async def latest_expiry(context: AdminContext, key: KeyRecord | None = None) -> datetime | None:

@@ -54,6 +54,7 @@ def pipeline_of(context: AdminContext) -> Pipeline:
         services.audit,
         services.approvals,
         StoredUndos(services.store.undos),
+        services.access.budgets,
     )
 
 

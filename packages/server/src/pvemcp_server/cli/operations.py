@@ -142,6 +142,8 @@ class Input:
         if self.positional:
             mark = typer.Argument(help=self.help)
         kind: Any = {bool: bool, int: int, SecretStr: Path}.get(self.type, str)
+        if option.clear and kind is int:
+            kind = str  # or the word that clears it
         if get_origin(self.type) is list:
             kind = list[str]
         default: Any = Parameter.empty

@@ -13,6 +13,7 @@ import proxmox_client
 from proxmox_client import BackupServer, Client, Lxc, ProxmoxError, Qemu, deadline
 from proxmox_client.api.cluster import ClusterStatus
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
+from pvemcp_server.access.freezes import Freeze
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.explain import explain
@@ -104,6 +105,7 @@ class Cluster:
     scope: Resources
     notes: Notes
     protected: bool = False
+    freeze: Freeze | None = None  # when the call began
     tls: str = ""  # how its certificate is checked: system, ca, pinned or insecure
     history: History | None = None  # what the server noted as this account
     _view: InventoryView | None = None

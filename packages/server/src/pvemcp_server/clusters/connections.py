@@ -7,9 +7,11 @@ for all of them.
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Self
 
 from proxmox_client import ApiToken, BackupServer, Client, Limits, Tls
+from pvemcp_server.access.freezes import Freezes
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.checks import CLIENTS
 from pvemcp_server.clusters.cluster import Cluster, Notes
@@ -74,6 +76,7 @@ class Clusters:
         self._store = store
         self._freshness = freshness
         self._limits = limits or Limits()
+        self.freezes = Freezes(store)
         self._configured: VersionedCache[None, Configured] = VersionedCache()
         self._open: VersionedCache[tuple[int, int], Connection] = VersionedCache()
         self._opening = asyncio.Lock()
@@ -113,6 +116,7 @@ class Clusters:
             scope=scope,
             notes=notes,
             protected=connection.record.protected,
+            freeze=await self.freezes.of(connection.record),
             tls=connection.record.tls_mode.value,
             history=History(self._store.history, connection.identity),
         )
@@ -167,7 +171,14 @@ class Clusters:
         else:
             tls, limits = tls_of(record), self._limits
             open_client = CLIENTS[record.kind]
-            client = open_client(record.hosts, token, tls=tls, limits=limits, name=record.name)
+            client = open_client(
+                record.hosts,
+                token,
+                tls=tls,
+                limits=limits,
+                name=record.name,
+                before_write=partial(self.freezes.refuse, record),
+            )
         return Connection(record, identity, client, Inventory(client, self._freshness))
 
 

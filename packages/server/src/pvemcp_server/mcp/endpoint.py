@@ -84,6 +84,7 @@ class Endpoint:
             services.audit,
             services.approvals,
             StoredUndos(services.store.undos),
+            services.access.budgets,
             services.access.limits,
             has_same_rights=self._has_same_rights,
         )

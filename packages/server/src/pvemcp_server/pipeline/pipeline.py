@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from proxmox_client import ProxmoxError
 from pvemcp_formats import Format
+from pvemcp_server.access.budgets import DestructiveBudgets
 from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.approvals import Approvals, PlannedCall
@@ -48,6 +49,7 @@ from pvemcp_server.toolkit.arguments import WriteOptions
 from pvemcp_server.toolkit.bulk import BulkPlan
 from pvemcp_server.toolkit.call import Call, Conversation
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
+from pvemcp_server.toolkit.past_tasks import time_taken
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Answer, Document, Rows, Tool
 from pvemcp_server.toolkit.undo import KeptUndo, Undo, UndoLog, merged
@@ -123,6 +125,10 @@ def _toolset_error(tool: Tool, caller: Caller) -> ToolsetMissing:
     return ToolsetMissing(tool.name, toolset, add)
 
 
+def _loses_data(tool: Tool, plan: Plan) -> bool:
+    return tool.effect is Effect.DESTROY or bool(plan.loses)
+
+
 async def _has_fixed_rights(_caller: Caller) -> bool:
     return True
 
@@ -142,6 +148,7 @@ class Pipeline:
     audit: Audit
     approvals: Approvals
     undo_log: UndoLog
+    budgets: DestructiveBudgets
     limits: CallLimits = field(default_factory=CallLimits)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     has_same_rights: Callable[[Caller], Awaitable[bool]] = _has_fixed_rights
@@ -319,7 +326,11 @@ class Pipeline:
         if call.dry_run:
             required = tool.needs if plan.needs is None else plan.needs
             await note_missing_privileges(plan.cluster, *required, so="will refuse this")
-            return plan.preview()
+        await self._check_limits(tool, call, plan)
+        if call.dry_run:
+            past = [part.past for part in plan.parts if part.past]
+            takes = await time_taken(plan.cluster, past) if past else ""
+            return {**plan.preview(), **({"takes": takes} if takes else {})}
         if tool.effect is Effect.DESTROY or plan.needs_consent:
             planned = PlannedCall(
                 caller=call.caller,
@@ -342,7 +353,7 @@ class Pipeline:
                 approve,
             )
         await recorder.intent()
-        answer = await plan.carry_out(call)
+        answer = await plan.checked(partial(self._check_write, tool, call)).carry_out(call)
         undos = merged(call.undos)
         if not recorder.undoing:
             await self._keep(call.caller, plan, undos)
@@ -357,6 +368,32 @@ class Pipeline:
                 await self.undo_log.add(caller.key_id, plan.cluster.name, done, undo)
         except DatabaseFailed:
             log.exception("How a write is undone could not be stored, so Undo does not know it")
+
+    async def _check_limits(self, tool: Tool, call: Call, plan: Plan | BulkPlan) -> None:
+        """Raise Frozen or OverBudget before anyone is asked for consent; a dry run notes it."""
+        if freeze := await self.clusters.freezes.of(plan.cluster.name):
+            if not call.dry_run:
+                raise freeze.error
+            call.notes.add(f"{freeze.fact} Until that ends, this would be refused.")
+        destructive = sum(_loses_data(tool, part) for part in plan.parts)
+        if destructive and call.caller.key_id:
+            most = call.settings.destructive_calls_per_day_per_key
+            budget = await self.budgets.of(call.caller.key_id, most)
+            if destructive > budget.left:
+                if not call.dry_run:
+                    raise self.budgets.error(budget, destructive)
+                call.notes.add(f"{budget.fact(destructive)} It would be refused today.")
+
+    async def _check_write(self, tool: Tool, call: Call, plan: Plan) -> None:
+        """Raise Frozen or OverBudget right before a write is sent: consent may have taken long.
+
+        The freeze comes first, as what is not sent costs nothing; the client checks it again before
+        each request of the plan.
+        """
+        await self.clusters.freezes.refuse(plan.cluster.name)
+        if call.caller.key_id and _loses_data(tool, plan):
+            most = call.settings.destructive_calls_per_day_per_key
+            await self.budgets.spend(call.caller.key_id, most)
 
     async def _failed(self, recorder: Recorder, cause: Exception, text: str) -> Result:
         waits = isinstance(cause, ApprovalNeeded)

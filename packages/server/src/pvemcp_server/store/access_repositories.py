@@ -5,13 +5,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import case, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.store import records
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.open_approvals import void_open
-from pvemcp_server.store.records import KeyRecord, RoleRecord
+from pvemcp_server.store.records import DestructiveUse, KeyRecord, RoleRecord
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.watch import Topic
 
@@ -51,6 +52,37 @@ class KeyRepository(Repository[KeyRecord]):
                     .where(self.table.c.id == key_id)
                     .values(last_used=moment, last_address=address[:64])
                 )
+
+
+class DestructiveUseRepository(Repository[DestructiveUse]):
+    """Destructive writes of keys on one day, counted for all processes together."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, records.destructive_uses, DestructiveUse)
+
+    async def spend(self, key_id: str, *, day: str, most: int) -> bool:
+        """Count a write; return False, and count nothing, if `most` were counted on that day.
+
+        Of concurrent writes, also by other processes, `most` get True: one conditional statement.
+        A clock that is behind counts on the later day that another process has begun.
+        """
+        if most <= 0:
+            return False
+        table = self.table
+        dialect = sqlite if self.database.is_sqlite else postgresql
+        is_same = table.c.day >= day
+        first = dialect.insert(table).values(key_id=key_id, day=day, count=1)
+        values = {
+            "day": case((is_same, table.c.day), else_=day),
+            "count": case((is_same, table.c.count + 1), else_=1),
+        }
+        spend = first.on_conflict_do_update(
+            index_elements=["key_id"], set_=values, where=~is_same | (table.c.count < most)
+        )
+        async with self.database.writing() as connection:
+            with self._conflicts({}):
+                spent = await connection.scalar(spend.returning(table.c.count))
+        return spent is not None
 
 
 def _without_use(key: KeyRecord) -> KeyRecord:

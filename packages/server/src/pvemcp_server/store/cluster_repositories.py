@@ -11,7 +11,12 @@ from pvemcp_server.store import records
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.open_approvals import void_open
-from pvemcp_server.store.records import BindingRecord, ClusterRecord, IdentityRecord
+from pvemcp_server.store.records import (
+    BindingRecord,
+    ClusterRecord,
+    FreezeRecord,
+    IdentityRecord,
+)
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.vault import Vault
 from pvemcp_server.store.watch import Topic, bump
@@ -64,6 +69,21 @@ async def _rename_in_roles(connection: AsyncConnection, old: str, new: str) -> N
 
 def _renamed(names: Sequence[str], old: str, new: str) -> list[str]:
     return sorted({new if name == old else name for name in names})
+
+
+class FreezeRepository(Repository[FreezeRecord]):
+    """Freezes: one at most for each cluster, and one for all of them."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, records.freezes, FreezeRecord, (Topic.FREEZES,))
+
+    async def start(self, cluster_id: int | None, *, reason: str, by: str) -> FreezeRecord:
+        """Freeze the cluster, or all; return the freeze in force if there is one."""
+        async with self.database.writing() as connection:
+            await self._bump(connection)  # a lock: concurrent freezes wait for each other here
+            return await self.find_in(connection, cluster_id=cluster_id) or await self.add_in(
+                connection, cluster_id=cluster_id, reason=reason, by=by, since=utc_now()
+            )
 
 
 class IdentityRepository(Repository[IdentityRecord]):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from sqlalchemy import (
     BigInteger,
@@ -39,6 +39,8 @@ metadata = MetaData(
 
 Id = Annotated[int, ColumnArgs(primary_key=True)]
 Name = Annotated[str, ColumnArgs(type=String(64), unique=True)]
+
+MOST_PER_DAY: Final = 1_000_000  # the largest budget of destructive writes
 
 Unconfirmed = Literal["approve", "deny", "allow"]
 """What becomes of a call that needs the user's consent when there is no user to ask."""
@@ -105,12 +107,25 @@ class KeyRecord:
     allow_from: list[str]
     output_format: Annotated[str | None, ColumnArgs(type=String(16))]
     unattended: Annotated[str | None, ColumnArgs(type=String(16))]
+    destructive_per_day: int | None
     enabled: bool
     expires: datetime | None
     created: datetime
     regenerated: datetime | None
     last_used: datetime | None
     last_address: Annotated[str | None, ColumnArgs(type=String(64))]
+
+
+@dataclass(frozen=True, slots=True)
+class DestructiveUse:
+    """How many destructive writes were sent for a key on its latest day with any (UTC)."""
+
+    key_id: Annotated[
+        str,
+        ColumnArgs(ForeignKey("keys.id", ondelete="CASCADE"), type=String(8), primary_key=True),
+    ]
+    day: Annotated[str, ColumnArgs(type=String(10))]  # 2027-01-31
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +153,19 @@ class ClusterRecord:
             trust = sorted(self.fingerprints)
         text = json.dumps([sorted(self.hosts), str(self.tls_mode), trust])
         return sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeRecord:
+    """A freeze: nothing is written to the cluster, or to any one if `cluster_id` is None."""
+
+    id: Id
+    cluster_id: Annotated[
+        int | None, ColumnArgs(ForeignKey("clusters.id", ondelete="CASCADE"), unique=True)
+    ]
+    reason: str
+    by: str
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,7 +440,9 @@ class SettingRecord:
 
 roles = record_table("roles", metadata, RoleRecord)
 keys = record_table("keys", metadata, KeyRecord)
+destructive_uses = record_table("destructive_uses", metadata, DestructiveUse)
 clusters = record_table("clusters", metadata, ClusterRecord)
+freezes = record_table("freezes", metadata, FreezeRecord)
 identities = record_table(
     "identities",
     metadata,

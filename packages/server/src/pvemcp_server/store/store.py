@@ -9,7 +9,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import records
-from pvemcp_server.store.access_repositories import KeyRepository, RoleRepository
+from pvemcp_server.store.access_repositories import (
+    DestructiveUseRepository,
+    KeyRepository,
+    RoleRepository,
+)
 from pvemcp_server.store.admin_repositories import (
     AdminRepository,
     RecoveryCodeRepository,
@@ -26,6 +30,7 @@ from pvemcp_server.store.audit_target_repository import AuditTargetRepository
 from pvemcp_server.store.cluster_repositories import (
     BindingRepository,
     ClusterRepository,
+    FreezeRepository,
     IdentityRepository,
 )
 from pvemcp_server.store.database import Database, reason_of
@@ -54,7 +59,9 @@ class Store:
         self.settings = SettingRepository(database)
         self.roles = RoleRepository(database)
         self.keys = KeyRepository(database)
+        self.destructive_uses = DestructiveUseRepository(database)
         self.clusters = ClusterRepository(database)
+        self.freezes = FreezeRepository(database)
         self.identities = IdentityRepository(database, vault)
         self.bindings = BindingRepository(database)
         self.admins = AdminRepository(database)

@@ -31,6 +31,7 @@ class Topic(StrEnum):
 
     ACCESS = "access"  # keys, roles, bindings
     CLUSTERS = "clusters"  # clusters and their identities
+    FREEZES = "freezes"  # clusters that nothing is written to for now
     SETTINGS = "settings"
     QUERIES = "queries"  # saved queries
     SECRETS = "secrets"  # data keys, after a rotation

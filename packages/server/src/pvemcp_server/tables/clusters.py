@@ -51,6 +51,9 @@ class ClusterRow(Row):
         bool | None,
         Col("Whether enough nodes agree to change anything; the account needs Sys.Audit"),
     ]
+    frozen: Annotated[
+        str | None, Col("Since when, by whom and why writes are frozen; null: they are not")
+    ]
     tls: Annotated[Tls, Col("How its certificate is checked")]
     last_seen: Annotated[datetime | None, Col("When it last answered", Unit.TIME)]
 
@@ -98,6 +101,7 @@ async def clusters(cluster: Cluster, request: LoadRequest) -> list[ClusterRow]:
             nodes=nodes,
             datastores=datastores,
             quorate=quorate,
+            frozen=str(cluster.freeze) if cluster.freeze else None,
             tls=_TLS.get(cluster.tls, "verified"),
             last_seen=last_seen.replace(microsecond=0) if last_seen else None,
         )

@@ -53,6 +53,11 @@ class BulkPlan:
     notes: Mapping[int, Notes]  # of each guest; a report after the write adds to them
 
     @property
+    def parts(self) -> tuple[Plan, ...]:
+        """The single writes: one for each guest."""
+        return tuple(self.plans.values())
+
+    @property
     def needs(self) -> tuple[RequiredPrivilege, ...] | None:
         """Privileges for the plans' arguments; None: the tool's."""
         own = [plan.needs for plan in self.plans.values() if plan.needs is not None]
@@ -103,6 +108,10 @@ class BulkPlan:
             **({"undo": "; ".join(each.call.text for each in undos)} if undos else {}),
             **({"refused": refused} if refused else {}),
         }
+
+    def checked(self, check: Callable[[Plan], Awaitable[None]]) -> "BulkPlan":
+        """Return the same plans, each of which awaits `check` right before it is sent."""
+        return replace(self, plans={v: plan.checked(check) for v, plan in self.plans.items()})
 
     async def carry_out(self, call: Call) -> dict[str, Any]:
         """Send each write once and return a row per guest; raise CallError if none was done.

@@ -6,8 +6,8 @@ is a BulkPlan (`toolkit/bulk.py`).
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from proxmox_client import (
     DeadlineExceeded,
@@ -22,6 +22,7 @@ from pvemcp_server.clusters import Cluster, explain, reason_of
 from pvemcp_server.errors import Unanswered
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.needs import RequiredPrivilege
+from pvemcp_server.toolkit.past_tasks import PastTasks
 from pvemcp_server.toolkit.task_wait import follow
 from pvemcp_server.toolkit.undo import Undo
 from pvemcp_server.toolkit.write_target import TargetGuest
@@ -43,10 +44,16 @@ class Plan:
     needs: tuple[RequiredPrivilege, ...] | None = None  # of these arguments; None: the tool's
     room: str = ""  # what the target has free at the moment: for the dry run only
     guest: TargetGuest | None = None  # the one that it is about
+    past: PastTasks | None = None  # say how long it takes: for the dry run only
     storage: str = ""  # the one that the task fills, where that bounds how many run at once
     undo: Undo | None = None  # where it is known before
     # the outcome as fields of the answer: of the task, and of steps after it
     finish: Callable[[Call, Task], Awaitable[dict[str, Any]]] = follow
+
+    @property
+    def parts(self) -> "tuple[Plan, ...]":
+        """The single writes: itself."""
+        return (self,)
 
     @property
     def needs_consent(self) -> bool:
@@ -68,6 +75,15 @@ class Plan:
         room = {"room": self.room} if self.room else {}
         undo = {"undo": self.undo.call.text} if self.undo else {}
         return {"dry_run": True, **self.ids, "would": self.sentence, **room, **undo}
+
+    def checked(self, check: Callable[[Self], Awaitable[None]]) -> Self:
+        """Return the same plan, which awaits `check` right before it is sent."""
+
+        async def act() -> Task | None:
+            await check(self)
+            return await self.act()
+
+        return replace(self, act=act)
 
     async def carry_out(self, call: Call) -> dict[str, Any]:
         """Send the write and return the answer, with the outcome if the caller waits for it."""

@@ -53,7 +53,9 @@ async def watch(call: Call, task: Task, seconds: float) -> TaskOutcome:
     """
     reports: asyncio.Queue[TaskProgress] = asyncio.Queue()
     forwarding = asyncio.create_task(_forward_progress(call.conversation, reports))
-    ended = asyncio.create_task(task.wait(reports.put_nowait, timeout=seconds))
+    # the log is read only for a client that is shown it
+    report = reports.put_nowait if call.conversation.wants_progress else None
+    ended = asyncio.create_task(task.wait(report, timeout=seconds))
     shutdown = asyncio.create_task(call.closing.wait())
     try:
         await asyncio.wait((ended, shutdown), return_when=asyncio.FIRST_COMPLETED)

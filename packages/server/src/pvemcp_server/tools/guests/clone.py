@@ -31,6 +31,7 @@ from pvemcp_server.toolkit.guest_options import (
 )
 from pvemcp_server.toolkit.missing_privileges import require_privileges
 from pvemcp_server.toolkit.new_guest import NewGuest
+from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import readable, room_for, room_on_storages
@@ -140,6 +141,7 @@ async def clone_vm(
         cluster=cluster,
         would=_would(original, clone, disks, pool, storage, snapshot_name, config, is_full=is_full),
         ids={"vmid": vmid, "name": name, "node": node},
+        past=past_tasks(original, "qmclone", "vzclone"),
         act=clone.act,
         warnings=tuple(_warnings(original, clone, snapshot_name, is_full=is_full)),
         room=room,

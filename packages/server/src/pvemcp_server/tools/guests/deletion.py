@@ -15,6 +15,7 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.next_call import NextCall
+from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.undo import Undo
@@ -69,6 +70,7 @@ async def delete_vm(
             *_in_jobs(covering or (), vmid, purge=purge),
         ),
         ids={"vmid": vmid, "name": name, "purge": purge, **_left(losses)},
+        past=past_tasks(guest, "qmdestroy", "vzdestroy"),
         act=partial(guest.api.destroy, purge=purge or None),
         undo=_undo(losses, guest),
     )

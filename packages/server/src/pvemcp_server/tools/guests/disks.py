@@ -16,6 +16,7 @@ from pvemcp_server.toolkit.arguments import ItsCluster, Rule, StorageName, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.node_bound import clone_base
+from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import readable, room_on_storages
@@ -123,6 +124,7 @@ async def move_vm_disk(
         cluster=guest.cluster,
         would=f"Move {disk} of {guest.label} from {drive.storage} to {target_storage}. {source}",
         ids={"vmid": vmid, "disk": disk, "target_storage": target_storage},
+        past=past_tasks(guest, "qmmove", "move_volume"),
         act=partial(
             guest.api.move_disk,
             disk,

@@ -20,6 +20,7 @@ from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, StorageName, V
 from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.node_bound import bound_devices, bound_drive, clone_base
+from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import room_on_node, room_on_storages
@@ -90,6 +91,7 @@ async def migrate_vm(
         would=f"Move {guest.label} from {guest.node} to {target_node}.",
         loses=_RESTART if live and guest.resource.type == "lxc" else "",
         ids={"vmid": vmid, "target_node": target_node, "online": live},
+        past=past_tasks(guest, "qmigrate", "vzmigrate"),
         act=partial(_move, guest, target_node, live, target_storage, bool(local)),
         warnings=tuple(_warnings(guest, local, target_storage, target_node, replicated)),
         room=await _room(guest, target_node, target_storage, local),

@@ -16,6 +16,7 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId, Words
 from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import room_on_node
@@ -92,6 +93,9 @@ async def change_vm_state(
         ids={"vmid": vmid, "action": action},
         act=partial(_send, guest, action),
         warnings=(warning,) if by_manager else (),
+        past=None
+        if by_manager
+        else past_tasks(guest, f"qm{action.lower()}", f"vz{action.lower()}"),
         room=await room_on_node(guest, guest.node) if action == "Start" else "",
         undo=_undo(guest, action),
     )

@@ -17,6 +17,7 @@ from pvemcp_server.toolkit.arguments import ItsCluster, SnapshotName, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.granting_tags import refuse_granting_tags
 from pvemcp_server.toolkit.next_call import NextCall
+from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import room_on_node
@@ -88,6 +89,7 @@ async def rollback_vm_snapshot(
         would=f"Roll {guest.label} back to snapshot {snapshot.name!r}.",
         loses=loses,
         ids={"vmid": vmid, "snapshot_name": snapshot.name},
+        past=past_tasks(guest, "qmrollback", "vzrollback"),
         act=rollback.act,
         finish=rollback.finish,
         warnings=tuple(warnings),

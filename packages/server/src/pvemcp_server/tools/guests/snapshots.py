@@ -24,6 +24,7 @@ from pvemcp_server.toolkit.arguments import (
 from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.lists import detail_columns, listed
+from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.toolkit.room import room_on_storages
@@ -113,6 +114,7 @@ async def create_vm_snapshot(
         guest=guest,
         would=f"Take snapshot {snapshot_name!r} of {guest.label}{ram}.",
         ids={"vmid": vmid, "snapshot_name": snapshot_name},
+        past=past_tasks(guest, "qmsnapshot", "vzsnapshot"),
         act=partial(_create, guest, snapshot_name, description, with_ram),
         warnings=tuple(warnings),
         room=await room_on_storages(guest.cluster, guest.node, _places(configs.current)),
@@ -140,6 +142,7 @@ async def delete_vm_snapshot(
         would=f"Delete snapshot {snapshot.name!r} of {guest.label}.",
         loses=f"The state of {time_of(snapshot)} can never be restored.",
         ids={"vmid": vmid, "snapshot_name": snapshot.name},
+        past=past_tasks(guest, "qmdelsnapshot", "vzdelsnapshot"),
         act=partial(guest.api.delete_snapshot, snapshot.name),
     )
 

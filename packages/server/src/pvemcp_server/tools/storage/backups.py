@@ -24,6 +24,7 @@ from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import clusters_with
 from pvemcp_server.toolkit.lists import listed, newest_first
+from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.toolkit.room import room_on_storages
@@ -145,6 +146,7 @@ async def backup_vm(
         storage=target,
         would=f"Back up {guest.label} to {target}, mode {mode}.",
         ids={"vmid": vmid, "storage": target, "mode": mode},
+        past=past_tasks(guest, "vzdump", "vzdump"),
         act=partial(
             guest.cluster.pve.node(guest.node).vzdump,
             [vmid],

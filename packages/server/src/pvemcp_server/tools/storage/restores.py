@@ -22,6 +22,7 @@ from pvemcp_server.toolkit.granting_tags import refuse_granting_tags
 from pvemcp_server.toolkit.guest_options import GuestName, NewVmId, PoolName, Start
 from pvemcp_server.toolkit.missing_privileges import require_privileges
 from pvemcp_server.toolkit.new_guest import NewGuest
+from pvemcp_server.toolkit.past_tasks import PastTasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import room_for, room_on_storages
@@ -130,6 +131,7 @@ async def restore_backup(
         would=_would(archive, new, old, storage, pool, unique=macs),
         loses=lost,
         ids={"vmid": number, "name": new.name, "node": where, "backup": row.volid},
+        past=PastTasks(where, "qmrestore" if archive.kind == "qemu" else "vzrestore", number),
         act=new.act,
         warnings=tuple(await _warnings(archive, new, old, unique=macs)),
         room=room,

@@ -38,8 +38,33 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         session,
         here="clusters",
         clusters=await clusters.list_clusters(context),
+        freezes=await clusters.list_freezes(context),
         modes=TLS,
     )
+
+
+@router.post("/freeze", dependencies=[may("freezes.start_all")])
+async def freeze_all(context: Writing, reason: Text = "") -> Response:
+    await clusters.freeze_all(context, clusters.FreezeFields(reason=reason))
+    return reload()
+
+
+@router.post("/unfreeze", dependencies=[may("freezes.end_all")])
+async def unfreeze_all(context: Writing) -> Response:
+    await clusters.unfreeze_all(context)
+    return reload()
+
+
+@router.post("/{name}/freeze", dependencies=[may("freezes.start")])
+async def freeze(context: Writing, name: str, reason: Text = "") -> Response:
+    await clusters.freeze(context, name, clusters.FreezeFields(reason=reason))
+    return reload()
+
+
+@router.post("/{name}/unfreeze", dependencies=[may("freezes.end")])
+async def unfreeze(context: Writing, name: str) -> Response:
+    await clusters.unfreeze(context, name)
+    return reload()
 
 
 @router.get("/new", dependencies=[may("clusters.add")])

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Request, Response
 
 from pvemcp_server.access.keys import KeyChanges, KeyFields
 from pvemcp_server.access.model import Toolset
-from pvemcp_server.admin import keys, overview
+from pvemcp_server.admin import clusters, keys, overview
 from pvemcp_server.admin.client_setup import CLIENTS, Connection, endpoint_url
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.web.pages.forms import fields_of
@@ -35,6 +35,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         keys=await keys.list_keys(context),
         enabled=(await context.services.settings.current()).enabled,
         notices=notices,
+        freezes=await clusters.list_freezes(context),
         endpoint=endpoint_url(context.services.config),
         now=datetime.now(UTC),
         latest=await keys.latest_expiry(context),
@@ -101,6 +102,7 @@ async def rights(request: Request, session: SignedIn, context: Reading, key: str
         session,
         key=await keys.get_key(context, key),
         rights=await keys.effective_rights(context, key),
+        budget=await keys.budget(context, key),
     )
 
 

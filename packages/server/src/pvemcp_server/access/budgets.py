@@ -1,0 +1,63 @@
+"""Budgets: how many writes that lose data may be sent for a key in a day (UTC)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pvemcp_server.errors import OverBudget
+from pvemcp_server.store import Store
+from pvemcp_server.store.columns import utc_now
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The budget of a key today: its limit, the writes sent, and when it renews."""
+
+    limit: int
+    used: int
+    renews: datetime
+
+    @property
+    def left(self) -> int:
+        return max(0, self.limit - self.used)
+
+    def fact(self, needed: int) -> str:
+        """Return what is used of it, and what a call needs, as a sentence."""
+        return (
+            f"This key may send {self.limit} writes that lose data a day, each guest counted; "
+            f"{self.used} were sent today, and this needs {needed}."
+        )
+
+
+class DestructiveBudgets:
+    """The budgets of all keys, counted in the store for all processes together."""
+
+    def __init__(self, store: Store, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def of(self, key_id: str, default: int) -> Budget:
+        """Return the key's budget; `default` is the limit of keys without one of their own."""
+        key = await self._store.keys.find(id=key_id)
+        own = key.destructive_per_day if key else None
+        use = await self._store.destructive_uses.find(key_id=key_id)
+        now = self._clock()
+        used = use.count if use and use.day >= f"{now:%Y-%m-%d}" else 0
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        return Budget(default if own is None else own, used, midnight + timedelta(days=1))
+
+    async def spend(self, key_id: str, default: int) -> None:
+        """Count a write that is sent now; raise OverBudget, and count nothing, if none is left."""
+        budget = await self.of(key_id, default)
+        day = f"{self._clock():%Y-%m-%d}"
+        if not await self._store.destructive_uses.spend(key_id, day=day, most=budget.limit):
+            raise self.error(await self.of(key_id, default), 1)
+
+    def error(self, budget: Budget, needed: int) -> OverBudget:
+        """Return the refusal of a call, with when the budget renews."""
+        return OverBudget(
+            f"{budget.fact(needed)} This was not sent.",
+            hint=f"The budget renews at {budget.renews:%Y-%m-%dT%H:%M:%SZ}. An administrator can "
+            "raise it on the page API Access.",
+            seconds=(budget.renews - self._clock()).total_seconds(),
+        )

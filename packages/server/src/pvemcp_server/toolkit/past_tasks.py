@@ -1,0 +1,89 @@
+"""How long a write takes, from past tasks of its kind: of the same guest, else of its node.
+
+A plan shows it in its dry run only, like the room: it changes from task to task, and a question or
+an approval is for one text. Only tasks of guests that the caller may see are counted.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+from proxmox_client import ProxmoxError
+from proxmox_client.api.tasks import TaskRow
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.toolkit.write_target import TargetGuest
+
+_LATEST: Final = 100  # tasks of a kind that are read of a node
+_MOST: Final = 10  # of these that count
+
+
+@dataclass(frozen=True, slots=True)
+class PastTasks:
+    """The tasks on record that are like the one that a write starts: `kind` is Proxmox's type."""
+
+    node: str
+    kind: str
+    vmid: int
+
+
+def past_tasks(guest: TargetGuest, qemu: str, lxc: str) -> PastTasks:
+    """Return the past tasks of a guest by the type that they have for its kind."""
+    return PastTasks(guest.node, qemu if guest.resource.type == "qemu" else lxc, guest.vmid)
+
+
+async def time_taken(cluster: Cluster, pasts: Sequence[PastTasks]) -> str:
+    """Return how long such tasks took, as a sentence; empty where none is on record."""
+    kinds = sorted({(past.node, past.kind) for past in pasts})
+    visible = {str(vmid) for vmid in (await cluster.inventory_view()).by_vmid}
+
+    async def read(node: str, kind: str) -> list[TaskRow]:
+        try:
+            rows = await cluster.pve.node(node).tasks(
+                source="archive", limit=_LATEST, type=kind, status=("ok", "warning")
+            )
+        except ProxmoxError:  # the plan itself needs none of them
+            return []
+        return [row for row in rows if row.end_time and row.id in visible]
+
+    answers = await asyncio.gather(*(read(*kind) for kind in kinds))
+    rows = dict(zip(kinds, answers, strict=True))
+    if len(pasts) == 1:
+        return _of_one(pasts[0], rows[pasts[0].node, pasts[0].kind])
+    medians = []
+    for past in pasts:
+        of_kind = rows[past.node, past.kind]
+        if seconds := _seconds(_own(past, of_kind) or of_kind):
+            medians.append(median(seconds))
+    if not medians:
+        return ""
+    span = dict.fromkeys((_readable(min(medians)), _readable(max(medians))))
+    return f"Each usually takes {' to '.join(span)}, by past tasks."
+
+
+def _of_one(past: PastTasks, rows: Sequence[TaskRow]) -> str:
+    own = _own(past, rows)
+    seconds = _seconds(own or rows)
+    if not seconds:
+        return ""
+    whose = "of this guest" if own else f"of other guests on {past.node}"
+    longest = f", {_readable(max(seconds))} at most" if len(seconds) > 1 else ""
+    last = f"the last {len(seconds)} {past.kind} tasks" if len(seconds) > 1 else "the only task"
+    return f"Usually {_readable(median(seconds))}{longest}, by {last} {whose}."
+
+
+def _own(past: PastTasks, rows: Iterable[TaskRow]) -> list[TaskRow]:
+    return [row for row in rows if row.id == str(past.vmid)]
+
+
+def _seconds(rows: Sequence[TaskRow]) -> list[int]:
+    """Return how long the latest tasks took."""
+    return [max(0, (row.end_time or 0) - row.start_time) for row in rows[:_MOST]]
+
+
+def _readable(seconds: float) -> str:
+    """Return a time in the unit in which it is at least 2."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

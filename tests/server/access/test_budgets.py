@@ -1,0 +1,58 @@
+"""Budgets of destructive calls: one count for all processes, renewed at midnight UTC."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pvemcp_server.access.budgets import DestructiveBudgets
+from pvemcp_server.errors import Conflict, OverBudget
+
+pytestmark = pytest.mark.anyio
+
+DAY = datetime(2027, 1, 31, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+async def key_id(access):
+    return (await access.keys.create("laptop", destructive_per_day=5))[0].id
+
+
+async def outcomes(*spending) -> list[type]:
+    results = await asyncio.gather(*spending, return_exceptions=True)
+    return [type(result) for result in results]
+
+
+async def test_processes_share_one_count(store, other_store, key_id):
+    budgets = [DestructiveBudgets(each, clock=lambda: DAY) for each in (store, other_store)]
+    results = await outcomes(*(budgets[n % 2].spend(key_id, 100) for n in range(8)))
+    assert (results.count(type(None)), results.count(OverBudget)) == (5, 3)
+    today = await budgets[0].of(key_id, 100)
+    assert (today.limit, today.used, today.left) == (5, 5, 0)
+    assert today.renews == datetime(2027, 2, 1, tzinfo=UTC)
+
+
+async def test_a_budget_renews_at_midnight(store, key_id):
+    now = DAY
+    budgets = DestructiveBudgets(store, clock=lambda: now)
+    for _ in range(5):
+        await budgets.spend(key_id, 100)
+    with pytest.raises(OverBudget, match=r"5 were sent today.* renews at 2027-02-01T00:00:00Z\."):
+        await budgets.spend(key_id, 100)
+    now += timedelta(hours=12)
+    assert (await budgets.of(key_id, 100)).used == 0
+    await budgets.spend(key_id, 100)
+    now -= timedelta(hours=1)  # another process, whose clock is behind
+    assert (await budgets.of(key_id, 100)).used == 1
+
+
+@pytest.mark.parametrize(("own", "default", "limit"), [(None, 2, 2), (0, 2, 0), (3, 2, 3)])
+async def test_a_limit_of_its_own_replaces_the_setting(store, access, own, default, limit):
+    key, _ = await access.keys.create("other", destructive_per_day=own)
+    budgets = DestructiveBudgets(store)
+    results = await outcomes(*(budgets.spend(key.id, default) for _ in range(4)))
+    assert results.count(type(None)) == limit
+    await access.keys.remove(key.id)
+    assert await store.destructive_uses.all() == []
+    with pytest.raises(Conflict):
+        await budgets.spend(key.id, default)
