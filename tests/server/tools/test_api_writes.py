@@ -141,6 +141,8 @@ REFUSED = [
     ("POST", "/nodes/pve01/stopall", [], "without vms it is about every guest"),
     ("POST", "/cluster/bulk-action/guest/start", [], "without vms it is about every guest"),
     ("POST", "/nodes/pve01/vzdump", ["all=1"], "without vmid it is about every guest"),
+    ("POST", "/nodes/pve01/startall", ["vms=,"], "without vms it is about every guest"),
+    ("POST", "/cluster/bulk-action/guest/start", ["vms="], "without vms it is about every guest"),
     ("POST", "/nodes/pve01/storage/local/download-url", ["url=https://a/b"], "reaches other hosts"),
     ("POST", "/nodes/pve01/qemu/101/remote_migrate", [], "reaches other hosts"),
     ("POST", "/cluster/backup", ["script=/x"], "script names programs that a node runs"),
@@ -310,6 +312,16 @@ async def test_writing_takes_a_permission_of_its_own(demo_client):
         await planned(demo_client, "POST", "/pools", "poolid=new")
     demo_client.tools = WRITER
     assert (await planned(demo_client, "POST", "/pools", "poolid=new")).data["success"] is True
+
+
+async def test_explain_access_names_the_missing_permission(tool_client):
+    tool_client.tools = READER | {"ExplainAccess"}
+    access = (await tool_client("ExplainAccess", **PROD)).data
+    assert "CallApi" in access["tools"]
+    assert WRITE in access["not_granted"]
+    tool_client.tools = WRITER | {"ExplainAccess"}
+    access = (await tool_client("ExplainAccess", **PROD)).data
+    assert WRITE not in access["not_granted"]
 
 
 async def test_a_narrow_role_writes_nothing(demo_client):

@@ -72,7 +72,7 @@ def test_annotations_follow_from_the_declaration(tool):
     assert annotations["destructiveHint"] is tool.destructive
     assert tool.destructive or tool.effect is not Effect.DESTROY
     assert not (tool.destructive and tool.reads)
-    assert annotations["openWorldHint"] is (tool.name == "DownloadIso")
+    assert annotations["openWorldHint"] is (tool.name in ("DownloadIso", "CallApi"))
     assert ("idempotentHint" in annotations) is not tool.reads  # of no meaning for reads
 
 

@@ -94,7 +94,12 @@ class Tool:
     def reading(self) -> "Tool":
         """The tool without its permission to write."""
         return replace(
-            self, effect=Effect.READ, may_lose_data=False, idempotent=True, write_permission=""
+            self,
+            effect=Effect.READ,
+            may_lose_data=False,
+            idempotent=True,
+            open_world=False,
+            write_permission="",
         )
 
     @property

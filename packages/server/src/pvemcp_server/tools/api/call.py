@@ -26,6 +26,7 @@ MOST_ROWS: Final = 10_000  # a whole journal has millions
     area=Area.QUERY,
     effect=Effect.WRITE,
     may_lose_data=True,
+    open_world=True,  # some requests make a cluster contact other hosts
     toolset=Toolset.API,
     write_permission=WRITE,
 )

@@ -105,9 +105,14 @@ def refusal(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
     if programs := _PROGRAMS & parameters.keys():
         return f"{', '.join(sorted(programs))} names programs that a node runs"
     for pattern, guests in _BULK.items():
-        if re.fullmatch(pattern, request) and not parameters.get(guests):
+        if re.fullmatch(pattern, request) and not _names_guests(parameters.get(guests)):
             return f"without {guests} it is about every guest"
     return ""
+
+
+def _names_guests(value: Any) -> bool:
+    """Return whether a list has a number in it: an empty one would be about every guest."""
+    return re.search(r"\d", str(value)) is not None
 
 
 def effect(endpoint: Endpoint, parameters: Mapping[str, Any]) -> Effect:

@@ -53,7 +53,7 @@ class ApiMethod(Row):
 async def find_api(
     call: Call, *, words: SearchWords, method: Method = None, version: SchemaVersion = None
 ) -> Rows:
-    """Find methods of Proxmox's own API, for what no other tool answers; CallApi reads them."""
+    """Find methods of Proxmox's own API, for what no other tool answers; CallApi calls them."""
     schema = await schema_of(version or VERSIONS[-1])
     found = [e for e in schema.endpoints if method in (None, e.method)]
     rank = _by_path(words) if "/" in words else _by_words(words)
