@@ -22,6 +22,7 @@ VALUES = {
     "groupid": "admins",
     "poolid": "production",
     "sid": "vm:103",
+    "rule": "api-apart",
     "snapname": "before-pg16",
 }
 PARAMETERS = {

@@ -170,6 +170,7 @@ VALID: dict[str, Arguments] = {
     "RestoreBackup": {"storage": "ceph-vm", "vmid": None},
     "CreateVm": {"storage": "ceph-vm"},
     "CreateContainer": {"storage": "ceph-vm"},
+    "CallApi": {"method": "PUT", "parameters": ["description=new"]},
     "DownloadIso": {"storage": "nfs-iso"},
     "DeleteIso": {"storage": "nfs-iso", "volid": "nfs-iso:iso/alpine-virt-3.22.1-x86_64.iso"},
 }
@@ -196,7 +197,7 @@ def arguments_of(tool: str, named: Arguments) -> Arguments:
 def questions(named: Arguments) -> Iterator[tuple[str, Arguments]]:
     """List calls of every read tool with all these arguments, and queries of every table."""
     reads = [name for name, tool in tools().items() if tool.reads]
-    yield from ((name, arguments_of(name, named)) for name in reads)
+    yield from ((name, arguments_of(name, named)) for name in [*reads, "CallApi"])
     yield from ((name, arguments_of(name, {})) for name in reads if _lists_all(name))
     for name in tables():
         yield "ExecuteQuery", {"cluster_name": "lab", "query": {"from": name}}
@@ -241,8 +242,8 @@ async def test_a_hidden_guest_is_answered_like_an_absent_one(clients, lab, dry_r
         wide = arguments_of(tool, places(lab, HIDDEN, ARCHIVE)) | VALID.get(tool, {})
         assert "would" in await clients.call(clients.wide, tool, {**wide, "dry_run": True}), tool
     before = len(lab.state.tasks)
-    for tool in tools():
-        options = {} if tools()[tool].reads else {"dry_run": dry_run}
+    for tool, given in [*((name, {}) for name in tools()), ("CallApi", VALID["CallApi"])]:
+        options = given if tools()[tool].reads else {**given, "dry_run": dry_run}
         hidden = arguments_of(tool, places(lab, HIDDEN, ARCHIVE)) | options
         absent = arguments_of(tool, places(lab, ABSENT, ABSENT_STORAGE)) | options
         answers = [await clients.call(clients.narrow, tool, args) for args in (hidden, absent)]

@@ -126,13 +126,19 @@ def examples(place: Place) -> dict[str, Arguments]:
         "ExplainAccess": cluster,
         "GetQuerySchema": {},
         "FindApi": {"words": "node dns"},
-        "CallApi": {**cluster, "path": f"/nodes/{place.node}/tasks", "parameters": ["limit=3"]},
+        "CallApi": {**cluster, "method": "POST", "path": "/pools", "parameters": ["poolid=new"]},
         "ExecuteQuery": {
             **cluster,
             "query": {"from": "guests", "select": ["vmid", "node"], "orderBy": [{"field": "vmid"}]},
         },
         "GetAttention": cluster,
     }
+
+
+def api_read(place: Place) -> Arguments:
+    """Return the arguments of a call of CallApi that only reads."""
+    path = f"/nodes/{place.node}/tasks"
+    return {"cluster_name": place.cluster, "path": path, "parameters": ["limit=3"]}
 
 
 def add_old_volumes(state: ClusterState, place: Place) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from proxmox_client.emulator import FaultKind, demo
 from pvemcp_server.toolkit.registry import tools
 
-from .examples import HOME_LAB, PROD, Arguments, add_old_volumes, examples
+from .examples import HOME_LAB, PROD, Arguments, add_old_volumes, api_read, examples
 from .tool_client import Answer, ToolClient, open_tool_client
 
 RECORDED: Final = Path(__file__).with_name("fault_answers.txt")
@@ -25,7 +25,7 @@ LAB: Final = {
     if name
     not in WITHOUT_REQUESTS
     | {"MigrateVm", "MoveVmDisk"}  # it has one node, and one storage of disks
-} | {"ListNodes": {"detail_level": "Full"}}
+} | {"ListNodes": {"detail_level": "Full"}, "CallApi": api_read(HOME_LAB)}
 OF_ONE_CLUSTER: Final = {"ListVmRrdData", "ListNodeRrdData", "GetLog", "CallApi"}
 # Lists read both clusters here, to show that one answers while the other fails
 BOTH: Final = {
@@ -47,10 +47,11 @@ NODE: Final = {
     ).items()
     if name not in WITHOUT_REQUESTS
 } | {
+    "CallApi": api_read(replace(PROD, node="pve02")),
     "ExecuteQuery": {
         "cluster_name": "prod",
         "query": {"from": "node_disks", "select": ["node", "device"]},
-    }
+    },
 }
 STORAGE: Final[dict[str, Arguments]] = {
     "ListBackups": {"cluster_name": "prod"},

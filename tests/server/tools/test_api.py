@@ -9,8 +9,9 @@ from proxmox_client.schema import VERSIONS, load
 from pvemcp_server.access.model import ANY, NAMED_ONLY, READS, Effect, Grant, Resources
 from pvemcp_server.access.roles import BUILT_IN
 from pvemcp_server.toolkit.registry import tools
-from pvemcp_server.tools import api
-from pvemcp_server.tools.api import masked
+from pvemcp_server.tools.api import call as api
+from pvemcp_server.tools.api import masking
+from pvemcp_server.tools.api.masking import masked
 
 pytestmark = pytest.mark.anyio
 
@@ -74,7 +75,7 @@ async def test_objects_and_plain_values_are_rows_too(tool_client):
 async def test_a_long_answer_is_cut_and_masked_beside_other_calls(tool_client, monkeypatch):
     threads = []
     monkeypatch.setattr(api, "MOST_ROWS", 3)
-    monkeypatch.setattr(api, "masked", lambda data: threads.append(current_thread()) or data)
+    monkeypatch.setattr(masking, "masked", lambda data: threads.append(current_thread()) or data)
     answer = await tool_client("CallApi", **PROD, path="/nodes/pve01/tasks", fields=["upid"])
     assert len(answer.data) == 3
     assert "The first 3 of" in answer.notes
@@ -159,7 +160,7 @@ async def test_a_role_for_a_part_of_a_cluster_may_not_call_it(demo_client, resou
 
 def test_no_role_gets_it_without_naming_it():
     assert tools().keys() >= NAMED_ONLY
-    assert all(tools()[name].reads for name in NAMED_ONLY)
+    assert all(tools()[name].reading.reads for name in NAMED_ONLY)
     for name in NAMED_ONLY:
         assert not Grant(frozenset({READS})).gives(name, Effect.READ)
         assert Grant(frozenset({READS, name})).gives(name, Effect.READ)

@@ -24,6 +24,16 @@ LOSING = [
     ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "vlan": 7}),
     ("UpdateVmConfig", {**CONTAINER, "ip": "10.0.0.5/24"}),
     ("StopTask", EXAMPLES["StopTask"]),
+    ("CallApi", {**CLUSTER, "method": "DELETE", "path": "/cluster/ha/rules/api-apart"}),
+    (
+        "CallApi",
+        {
+            **CLUSTER,
+            "method": "PUT",
+            "path": "/nodes/pve01/qemu/105/config",
+            "parameters": ["onboot=0"],
+        },
+    ),
 ]
 BY_ROOT = {"UnlockVm"}  # asked about where the account is root@pam: guests/test_locks.py
 BY_OTHERS = {"Undo"}  # asks where the call asks that it makes: test_undo.py
@@ -41,6 +51,7 @@ HARMLESS = [
     ("ResizeVmDisk", EXAMPLES["ResizeVmDisk"]),
     ("MoveVmDisk", EXAMPLES["MoveVmDisk"]),
     ("UpdateVmConfig", EXAMPLES["UpdateVmConfig"]),
+    ("CallApi", EXAMPLES["CallApi"]),
     ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "cores": 8, "tags": ["+blue"]}),
 ]
 DESTROYING = [(name, EXAMPLES[name]) for name, tool in WRITES.items() if tool.effect == "destroy"]

@@ -7,7 +7,7 @@ import pytest
 from pvemcp_formats import Format, decode
 from pvemcp_server.toolkit.registry import tools
 
-from .examples import PROD, examples
+from .examples import PROD, api_read, examples
 from .few_guests import few_guests
 
 pytestmark = pytest.mark.anyio
@@ -23,6 +23,7 @@ LISTS = {
 } | {
     "ListStorageContent": {"cluster_name": "prod", "node": "pve01", "storage": "nfs-iso"},
     "GetLog": {"cluster_name": "prod", "node": "pve01", "since": "-2h", "service": "chrony"},
+    "CallApi": api_read(PROD),
 }
 EVERY = pytest.mark.parametrize("tool", LISTS)
 

@@ -5,7 +5,7 @@ import pytest
 from proxmox_client.emulator import Scenario
 from pvemcp_server.toolkit.registry import tools
 
-from .examples import GENERATED, add_old_volumes, add_running_task, examples
+from .examples import GENERATED, add_old_volumes, add_running_task, api_read, examples
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +31,7 @@ READS = [
     (name, _with_full_detail(name, arguments))
     for name, arguments in CALLS
     if tools()[name].reads and name != "GetTask"  # no task has run
-]
+] + [("CallApi", api_read(GENERATED))]
 
 
 @pytest.mark.parametrize("version", VERSIONS)

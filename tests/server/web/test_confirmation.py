@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from pvemcp_server.access.grants import grants_from_json
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.keys import grants_writes
 from pvemcp_server.admin.operation import operations
@@ -56,6 +57,11 @@ async def test_only_keys_that_may_write_need_a_recent_sign_in(front):
     assert not await refused(front, "POST", "/keys", name="x")
     reads = {"role": "Operator", "tools": ["*:read"]}
     assert not await refused(front, "POST", "/keys", name="y", **reads)
+    grants = [{"tools": ["CallApi", "CallApi:write"], "clusters": ["*"]}]
+    api = [{**grant, "resources": {"everything": True}} for grant in grants]
+    await front.services.access.roles.create("Api", grants_from_json(api))
+    assert await refused(front, "POST", "/keys", name="z", role="Api")
+    assert not await refused(front, "POST", "/keys", name="z", role="Api", tools=["CallApi"])
     assert await refused(front, "POST", "/keys/writer/regenerate")
     assert not await refused(front, "POST", "/keys/reader/regenerate")
     assert await refused(front, "PATCH", "/keys/reader", role="Operator")

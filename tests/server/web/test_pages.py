@@ -139,6 +139,16 @@ async def test_a_role_of_two_grants_is_read_back_unchanged(equipped):
     assert len((await equipped.services.access.roles.get("Two")).grants) == 1
 
 
+async def test_a_permission_to_write_is_granted_apart_from_its_tool(equipped):
+    fields = {"name": "Api", "0-tool": ["CallApi", "CallApi:write"], "0-reach": "everything"}
+    await equipped.post("/admin/roles", **fields)
+    page = (await equipped.get("/admin/roles/Api/edit")).text
+    assert 'value="CallApi:write" checked data-effect="write"' in page
+    assert 'value="CallApi" checked data-effect="named"' in page
+    refused = await equipped.post("/admin/roles", **{**fields, "0-tool": ["ListVms:write"]})
+    assert "ListVms:write" in refused.text
+
+
 async def test_editing_keeps_grants_of_a_removed_cluster(equipped):
     access = equipped.services.access
     key, _ = await access.keys.create("night", clusters=["prod"])

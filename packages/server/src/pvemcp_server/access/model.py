@@ -29,7 +29,7 @@ class Toolset(StrEnum):
         member.description = description
         return member
 
-    API = "api", "read what no other tool shows, by any GET of Proxmox's API"
+    API = "api", "read and change what no other tool does, by Proxmox's API"
     MAINTENANCE = "maintenance", "grow and move disks, stop tasks, unlock guests"
     CONTENT = "content", "download and delete ISO images, delete other files of storages"
     LIFECYCLE = "lifecycle", "show what is in backups, restore them, delete guests"
@@ -272,8 +272,15 @@ class Caller:
 
     def is_granted(self, tool: DeclaredTool) -> bool:
         """Return whether role and key grant the tool on any cluster, whatever its set."""
-        return Grant(self.tools).gives(tool.name, tool.effect) and any(
-            grant.gives(tool.name, tool.effect) for grant in self.role.grants
+        return self._has(tool.name, tool.effect)
+
+    def has_permission(self, name: str) -> bool:
+        """Return whether role and key grant a tool's permission to write, on any cluster."""
+        return self._has(name, Effect.WRITE)
+
+    def _has(self, name: str, effect: Effect) -> bool:
+        return Grant(self.tools).gives(name, effect) and any(
+            grant.gives(name, effect) for grant in self.role.grants
         )
 
     def resources(self, tool: str, effect: Effect, cluster: str) -> Resources:

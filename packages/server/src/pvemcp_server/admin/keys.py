@@ -144,8 +144,11 @@ async def _check_recent(context: AdminContext, needed: Awaitable[bool]) -> None:
 async def _may_write(context: AdminContext, role: str, names: list[str]) -> bool:
     granted = await context.services.access.roles.get(role)
     caller = Caller("", "", granted, tools=frozenset(names))
-    writing = [tool for tool in tools().values() if tool.effect is not Effect.READ]
-    return any(caller.is_granted(tool) for tool in writing)
+    return any(
+        tool.of(caller).effect is not Effect.READ
+        for tool in tools().values()
+        if caller.is_granted(tool)
+    )
 
 
 def connection_text(result: Result) -> str:
@@ -312,7 +315,7 @@ async def effective_rights(context: AdminContext, key: KeyName) -> list[ToolRigh
     record = await context.services.access.keys.get(key)
     caller = await context.services.access.authenticator.caller(record.id)
     clusters = [cluster.name for cluster in await context.services.access.clusters.all()]
-    granted = [tool for tool in tools().values() if caller.may_call(tool)]
+    granted = [tool.of(caller) for tool in tools().values() if caller.may_call(tool)]
     return [_right(caller, tool, clusters) for tool in granted]
 
 

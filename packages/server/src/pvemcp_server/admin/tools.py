@@ -14,7 +14,7 @@ from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
 from pvemcp_server.toolkit.call import Decision
-from pvemcp_server.toolkit.registry import Tool, tools
+from pvemcp_server.toolkit.registry import Tool, grantable
 
 NO_KEY: Final = ""
 ALL_RIGHTS: Final = Role(0, ADMINISTRATOR, "", (Grant(frozenset({ANY})),), built_in=True)
@@ -25,8 +25,9 @@ AsKey = Annotated[str, Field(description="Id or name of a key; as Administrator 
 
 def check_names(argument: str, names: Iterable[str]) -> None:
     """Raise BadArgument for a name that no tool has: a mistyped one would grant nothing."""
-    for name in sorted(set(names) - {ANY, READS} - tools().keys()):
-        raise BadArgument(argument, str(UnknownName("tool", name, tools())))
+    known = grantable()
+    for name in sorted(set(names) - {ANY, READS} - set(known)):
+        raise BadArgument(argument, str(UnknownName("tool", name, known)))
 
 
 class ListedTool(BaseModel):
@@ -103,7 +104,7 @@ async def list_tools(
 ) -> list[ListedTool]:
     """List the tools as tools/list shows them to a key."""
     caller = await caller_of(context, key)
-    return [_listed(tool) for tool in pipeline.tools.values() if caller.may_call(tool)]
+    return [_listed(tool.of(caller)) for tool in pipeline.tools.values() if caller.may_call(tool)]
 
 
 async def get_tool(context: AdminContext, pipeline: Pipeline, key: str, name: str) -> ListedTool:

@@ -71,6 +71,17 @@ _SECRET_MEMBER: Final = re.compile(
     r"|cipassword",
     re.IGNORECASE,
 )
+# of parameters of Proxmox's API, and of values in what it answers
+SECRET_PARAMETER: Final = re.compile(
+    r"(?:.*[-_./])?(?:pass(?:word|wd|phrase)?|secret"
+    r"|(?:api|auth|priv|private|secret|access|encryption|hmac)?[-_]?key"
+    r"|ticket|cookie|token|t?otp|credentials?|psk)|cipassword|csrfpreventiontoken|keyring|recovery"
+    r"|yubico|otel-headers|keys",  # the keys of a user are those of one-time passwords
+    re.IGNORECASE,
+)
+_PARAMETERS: Final = "parameters"  # the argument with parameters of Proxmox's API
+_PAIR: Final = re.compile(r"\s*([^\s=]{1,100}+)\s*=")
+_SECRET_BESIDE: Final = frozenset({"header", "body", "data"})  # of webhooks, and of DNS APIs
 
 
 def mask(value: Any, secret_fields: Collection[str] = (), levels: int = DEEPEST) -> Any:
@@ -91,23 +102,33 @@ class _Masker:
     secret_fields: Collection[str]
     left: int = LONGEST  # characters
 
-    def value(self, value: Any, levels: int) -> Any:
+    def value(self, value: Any, levels: int, *, of_api: bool = False) -> Any:
         if isinstance(value, Mapping):
             return {
                 self.text(str(name)): MASK
-                if name in self.secret_fields or not levels or _SECRET_MEMBER.fullmatch(str(name))
-                else self.value(inner, levels - 1)
+                if not levels or self._is_secret(str(name), of_api=of_api)
+                else self.value(inner, levels - 1, of_api=of_api or name == _PARAMETERS)
                 for name, inner in value.items()
             }
         if isinstance(value, list | tuple | set | frozenset):
-            return [self.value(item, levels - 1) if levels else MASK for item in value]
+            return [
+                self.value(item, levels - 1, of_api=of_api) if levels else MASK for item in value
+            ]
         if isinstance(value, str):
+            pair = _PAIR.match(value) if of_api else None
+            if pair and self._is_secret(pair[1], of_api=True):
+                return self.text(f"{pair[1]}={MASK}")
             return self.text(value)
         if isinstance(value, SecretStr | SecretBytes):
             return MASK
         if isinstance(value, float) and not isfinite(value):
             return str(value)  # JSON has no such number, so readers would drop the whole entry
         return value
+
+    def _is_secret(self, name: str, *, of_api: bool) -> bool:
+        if of_api and (name in _SECRET_BESIDE or SECRET_PARAMETER.fullmatch(name)):
+            return True
+        return name in self.secret_fields or _SECRET_MEMBER.fullmatch(name) is not None
 
     def text(self, text: str) -> str:
         masked = mask_text(text, self.left)

@@ -66,7 +66,7 @@ class ToolHandlers:
 
 def visible_tools(tools: Mapping[str, Tool], caller: Caller) -> list[types.Tool]:
     """Return the tools this caller may call, in the order of the registry."""
-    return [describe(tool) for tool in tools.values() if caller.may_call(tool)]
+    return [describe(tool.of(caller)) for tool in tools.values() if caller.may_call(tool)]
 
 
 def describe(tool: Tool) -> types.Tool:

@@ -181,6 +181,7 @@ class Pipeline:
         if tool is None or not caller.is_granted(tool):
             await recorder.refused("unknown tool" if tool is None else "tool not granted")
             raise UnknownTool(name, granted_tools(self.tools, caller))
+        tool = tool.of(caller)
         if tool.toolset and tool.toolset not in caller.toolsets:
             await recorder.refused("toolset not in the key")
             missing = _toolset_error(tool, caller)

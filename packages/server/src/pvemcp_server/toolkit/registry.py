@@ -6,9 +6,9 @@ Permission, annotations, documentation and the role editor follow from the decor
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from msgspec.structs import asdict
 from pydantic import BaseModel, create_model
@@ -78,11 +78,30 @@ class Tool:
     needs: tuple[RequiredPrivilege, ...]  # privileges of the Proxmox account
     kinds: frozenset[ClusterKind]  # of clusters that it reads
     bulk: BulkLimits | None  # of a write that takes many guests
+    write_permission: str  # that a role grants beside the tool; without it the tool only reads
     run: Run
 
     @property
     def reads(self) -> bool:
         return self.effect is Effect.READ
+
+    def of(self, caller: Caller) -> "Tool":
+        """Return the tool as the caller has it: without its permission to write, it only reads."""
+        if not self.write_permission or caller.has_permission(self.write_permission):
+            return self
+        return self.reading
+
+    @cached_property
+    def reading(self) -> "Tool":
+        """The tool without its permission to write."""
+        return replace(
+            self,
+            effect=Effect.READ,
+            may_lose_data=False,
+            idempotent=True,
+            open_world=False,
+            write_permission="",
+        )
 
     @property
     def destructive(self) -> bool:
@@ -103,8 +122,9 @@ class Tool:
     @cached_property
     def accepted(self) -> type[BaseModel]:
         """The model of the tool's own arguments and of the options that its kind of tool has."""
-        options = ListOptions if self.lists else Options if self.reads else WriteOptions
-        return create_model(f"{self.name}Call", __base__=(self.arguments, options))
+        options: list[type[Options]] = [ListOptions] if self.lists else []
+        options += [] if self.reads else [WriteOptions]
+        return create_model(f"{self.name}Call", __base__=(self.arguments, *(options or [Options])))
 
     @cached_property
     def input_schema(self) -> dict[str, Any]:
@@ -129,6 +149,7 @@ def tool(
     needs: tuple[RequiredPrivilege, ...] = (),
     kinds: frozenset[ClusterKind] = PVE_ONLY,
     bulk: BulkLimits | None = None,
+    write_permission: str = "",
 ) -> Callable[[Run], Tool]:
     """Declare a tool. Reads are idempotent; writes only with `idempotent=True`.
 
@@ -137,6 +158,7 @@ def tool(
     beyond the clusters, and `may_lose_data` a write whose plans lose data with some arguments only.
     A tool that few clients need has a `toolset`. A write on one guest, with the arguments
     `cluster_name` and `vmid`, takes many as `vmids` if it is declared with the limits of `bulk`.
+    A tool that reads and writes has a `write_permission`: roles without it get one that reads.
     """
 
     def declare(run: Run) -> Tool:
@@ -151,11 +173,12 @@ def tool(
             may_lose_data=may_lose_data,
             description=inspect.cleandoc(run.__doc__ or ""),
             arguments=_arguments(name, run, many=bulk is not None),
-            lists=get_type_hints(run)["return"] is Rows,
+            lists=Rows in (get_args(answers := get_type_hints(run)["return"]) or (answers,)),
             answer=answer,
             needs=needs,
             kinds=kinds,
             bulk=bulk,
+            write_permission=write_permission,
             run=run if bulk is None else planned_for_each(run, bulk),
         )
         _TOOLS[name] = declared
@@ -177,6 +200,12 @@ def tools() -> Mapping[str, Tool]:
         return areas.index(tool.area), effects.index(tool.effect), tool.name
 
     return {tool.name: tool for tool in sorted(_TOOLS.values(), key=order)}
+
+
+def grantable() -> list[str]:
+    """Return the names that a grant may have: those of tools, and of their permissions to write."""
+    names = ((tool.name, tool.write_permission) for tool in tools().values())
+    return [name for pair in names for name in pair if name]
 
 
 def missing_toolsets(tools: Mapping[str, Tool], caller: Caller) -> dict[Toolset, list[str]]:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from proxmox_client.api.access import Permissions
 from pvemcp_server.access.grants import resources_to_json
-from pvemcp_server.access.model import Area, Effect, Resources
+from pvemcp_server.access.model import Area, Caller, Effect, Resources
 from pvemcp_server.clusters import Cluster, outcome_of
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.backup_server import ROLES, grant_lines, missing_privileges
@@ -52,12 +52,19 @@ async def explain_access(call: Call, *, cluster_name: ClusterName = None) -> Doc
             role=caller.role.name,
             role_description=caller.role.description,
             tools=[tool.name for tool in granted],
-            not_granted=[tool.name for tool in tools().values() if not caller.is_granted(tool)],
+            not_granted=[name for tool in tools().values() for name in _not_granted(caller, tool)],
             missing_toolsets={str(toolset): names for toolset, names in missing.items()},
             protected_tags=sorted(call.settings.protected_tags),
             clusters=[fields for _, fields in access],
         )
     )
+
+
+def _not_granted(caller: Caller, tool: Tool) -> list[str]:
+    """Return the tool, or its permission to write, if the role does not grant it."""
+    if not caller.is_granted(tool):
+        return [tool.name]
+    return [tool.write_permission] if tool.of(caller) is not tool else []
 
 
 async def _access_to(call: Call, cluster: Cluster, granted: list[Tool]) -> dict[str, Any]:

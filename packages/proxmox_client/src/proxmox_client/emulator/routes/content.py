@@ -40,6 +40,8 @@ def annotate(request: ApiRequest) -> None:
     volume = _find(request, storage)
     if volume.vmid:
         request.rights.require(storage.path, "Datastore.AllocateSpace")
+    if "notes" in request.params and volume.content != "backup":
+        raise ApiError("only backups can have notes")
     volume.notes = request.get("notes", volume.notes)
     volume.protected = request.get("protected", volume.protected)
 

@@ -12,6 +12,9 @@ MIGRATED = "ha groups have been migrated to rules"
 GROUPS_ARE_GONE = f"cannot index groups: {MIGRATED}"
 DEFAULT_LIMITS = {"max_restart": 1, "max_relocate": 1}
 DIGEST = "4dd3971250fa8fec8b0671a603fab2ce9977ba0f"
+MODIFIED = "detected modified configuration - file changed by other user? Try again."
+RULE_OPTIONS = ("type", "resources", "nodes", "affinity", "strict", "comment", "disable")
+GROUP_OPTIONS = ("nodes", "restricted", "nofailback", "comment")
 
 
 @route("GET", "/cluster/ha/resources")
@@ -51,6 +54,11 @@ def create(request: ApiRequest) -> None:
 def update(request: ApiRequest) -> None:
     """PUT /cluster/ha/resources/{sid}."""
     entry = _find(request)
+    _require_digest(request)
+    for name in _removed(request):
+        entry.limits.pop(name, None)
+        if name in ("comment", "group"):
+            setattr(entry, name, "")
     _update(entry, request)
     if entry.vmid in request.state.guests:
         request.state.guests[entry.vmid].touch()
@@ -115,16 +123,147 @@ def group(request: ApiRequest) -> dict[str, Any]:
     """GET /cluster/ha/groups/{group}."""
     if request.state.release >= (9, 0):
         raise ApiError(f"cannot read group: {MIGRATED}")
+    return _find_group(request)
+
+
+@route("POST", "/cluster/ha/groups")
+def create_group(request: ApiRequest) -> None:
+    """POST /cluster/ha/groups."""
+    if request.state.release >= (9, 0):
+        raise ApiError(f"cannot create group: {MIGRATED}")
+    name = request.params["group"]
+    if name in request.state.ha_groups:
+        raise ApiError(f"create ha group failed: group ID '{name}' already defined")
+    request.state.ha_groups[name] = {
+        "group": name,
+        "type": "group",
+        **_chosen(request, GROUP_OPTIONS),
+    }
+
+
+@route("PUT", "/cluster/ha/groups/{group}")
+def update_group(request: ApiRequest) -> None:
+    """PUT /cluster/ha/groups/{group}."""
+    if request.state.release >= (9, 0):
+        raise ApiError(f"cannot update group: {MIGRATED}")
+    entry = _find_group(request)
+    for name in _removed(request):
+        entry.pop(name, None)
+    entry |= _chosen(request, GROUP_OPTIONS)
+
+
+@route("DELETE", "/cluster/ha/groups/{group}")
+def delete_group(request: ApiRequest) -> None:
+    """DELETE /cluster/ha/groups/{group}."""
+    if request.state.release >= (9, 0):
+        raise ApiError(f"cannot delete group: {MIGRATED}")
+    name = request.params["group"]
+    users = [sid for sid, entry in request.state.ha_resources.items() if entry.group == name]
+    if users:
+        raise ApiError(f"delete group failed: ha group is used by service '{users[0]}'")
+    request.state.ha_groups.pop(name, None)
+
+
+@route("GET", "/cluster/ha/rules")
+def rules(request: ApiRequest) -> list[dict[str, Any]]:
+    """GET /cluster/ha/rules."""
+    return [
+        {**rule, "digest": DIGEST}
+        for rule in request.state.ha_rules.values()
+        if request.get("type") in (None, rule["type"])
+        and request.get("resource") in (None, *rule["resources"].split(","))
+    ]
+
+
+@route("GET", "/cluster/ha/rules/{rule}")
+def rule(request: ApiRequest) -> dict[str, Any]:
+    """GET /cluster/ha/rules/{rule}."""
+    return {**_find_rule(request), "digest": DIGEST}
+
+
+@route("POST", "/cluster/ha/rules")
+def create_rule(request: ApiRequest) -> None:
+    """POST /cluster/ha/rules."""
+    name = request.params["rule"]
+    if name in request.state.ha_rules:
+        raise ApiError(f"create ha rule failed: HA rule '{name}' already defined")
+    entry = {"rule": name, "order": len(request.state.ha_rules) + 1}
+    request.state.ha_rules[name] = _checked_rule(
+        request, entry | _chosen(request, RULE_OPTIONS), "create"
+    )
+
+
+@route("PUT", "/cluster/ha/rules/{rule}")
+def update_rule(request: ApiRequest) -> None:
+    """PUT /cluster/ha/rules/{rule}."""
+    _require_digest(request)
+    entry = dict(_find_rule(request))
+    for name in _removed(request):
+        entry.pop(name, None)
+    changed = _checked_rule(request, entry | _chosen(request, RULE_OPTIONS), "update")
+    request.state.ha_rules[request.params["rule"]] = changed
+
+
+@route("DELETE", "/cluster/ha/rules/{rule}")
+def delete_rule(request: ApiRequest) -> None:
+    """DELETE /cluster/ha/rules/{rule}: a missing one is no error."""
+    request.state.ha_rules.pop(request.params["rule"], None)
+
+
+def _checked_rule(request: ApiRequest, entry: dict[str, Any], action: str) -> dict[str, Any]:
+    """Return the rule in the order of Proxmox; raise ApiError for what it cannot be about."""
+    failed = f"{action} ha rule failed"
+    sids = sorted(sid for sid in str(entry.get("resources", "")).split(",") if sid)
+    if unmanaged := [sid for sid in sids if sid not in request.state.ha_resources]:
+        raise ApiError(f"{failed}: cannot use unmanaged resource(s) {', '.join(unmanaged)}.")
+    nodes = [node.partition(":")[0] for node in str(entry.get("nodes", "")).split(",") if node]
+    if missing := [node for node in nodes if node not in request.state.nodes]:
+        raise ApiError(f"{failed}: cannot use non-existent node(s) {', '.join(missing)}.")
+    if entry["type"] == "resource-affinity" and (reasons := _conflicts(request, sids)):
+        invalid = f"400 Rule '{entry['rule']}' is invalid."
+        raise ApiError(f"{failed}: {invalid}\nresources: {', '.join(reasons)}")
+    return entry | {"resources": ",".join(sids)}
+
+
+def _conflicts(request: ApiRequest, sids: list[str]) -> list[str]:
+    """Return why resources cannot be kept together or apart, in Proxmox's words."""
+    reasons = []
+    if len(sids) < 2:
+        reasons.append("rule is ineffective as there are less than two resources")
+    for other in request.state.ha_rules.values():
+        nodes = str(other.get("nodes", "")).split(",")
+        priorities = {node.partition(":")[2] for node in nodes}
+        if len(priorities) > 1 and not set(sids).isdisjoint(other["resources"].split(",")):
+            reasons.append("resources are in node affinity rules with multiple priorities")
+    return reasons
+
+
+def _find_group(request: ApiRequest) -> dict[str, Any]:
     name = request.params["group"]
     if name not in request.state.ha_groups:
         raise ApiError(f"no such ha group '{name}'")
     return request.state.ha_groups[name]
 
 
-@route("GET", "/cluster/ha/rules")
-def rules(request: ApiRequest) -> list[dict[str, Any]]:
-    """GET /cluster/ha/rules."""
-    return [{**rule, "digest": DIGEST} for rule in request.state.ha_rules.values()]
+def _find_rule(request: ApiRequest) -> dict[str, Any]:
+    name = request.params["rule"]
+    if name not in request.state.ha_rules:
+        raise ApiError(f"no such ha rule '{name}'")
+    return request.state.ha_rules[name]
+
+
+def _chosen(request: ApiRequest, names: tuple[str, ...]) -> dict[str, Any]:
+    values = {name: request.params[name] for name in names if name in request.params}
+    return {n: int(v) if isinstance(v, bool) else v for n, v in values.items()}
+
+
+def _removed(request: ApiRequest) -> list[str]:
+    return [name for name in str(request.get("delete", "")).split(",") if name]
+
+
+def _require_digest(request: ApiRequest) -> None:
+    if request.get("digest") not in (None, DIGEST):
+        raise ApiError(MODIFIED)
 
 
 def _fencing(request: ApiRequest) -> dict[str, Any]:

@@ -1,0 +1,151 @@
+"""What requests to Proxmox's API do: the one place that decides about POST, PUT and DELETE.
+
+Tables of requests, as `METHOD path`, and rules for parameters. `tests/server/tools/api_effects.txt`
+has the decision for every request of every stored version, so that a new one is looked at.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from proxmox_client.schema import Endpoint
+from pvemcp_server.access.model import Effect
+
+_GUEST: Final = r"/nodes/\{node\}/(?:qemu|lxc)/\{vmid\}"
+
+# Requests that are never sent, with the reason
+_REFUSED: Final[Mapping[str, str]] = {
+    "changes who may do what": r"\w+ /access.*|\w+ /cluster/(?:config|jobs/realm-sync).*"
+    rf"|POST {_GUEST}/agent/set-user-password",
+    "opens a console or a channel": r"POST .*/(?:\w*proxy|\w+shell|mtunnel|dbus-vmstate)"
+    rf"|PUT {_GUEST}/sendkey",
+    "runs programs or writes files": rf"POST /nodes/\{{node\}}/execute|POST {_GUEST}/monitor"
+    rf"|POST {_GUEST}/agent/(?:exec|file-write)|POST .*/upload",
+    "reaches other hosts": r"POST .*/(?:download-url|oci-registry-pull|remote_migrate)",
+    # reads
+    "reaches hosts, opens a channel, streams a file or reads inside a guest": (
+        r"GET (?:/nodes/\{node\}/(?:scan(?:/.*)?|query-.*|apt/changelog)|/cluster/acme/(?:tos|meta)"
+        r"|.*websocket|.*/file-restore/.*|.*/agent/(?:file-read|exec-status)"
+        r"|/access/(?:ticket|openid.*))"
+    ),
+}
+_STREAMS: Final = "download"  # the parameter that makes the answer of a GET a file
+# Parameters that name programs which nodes run
+_PROGRAMS: Final = frozenset({"script", "hookscript", "args"})
+# Requests on many guests, with the parameter that has to name them
+_BULK: Final[Mapping[str, str]] = {
+    r"POST /cluster/bulk-action/.*": "vms",
+    r"POST /nodes/\{node\}/(?:startall|stopall|suspendall|migrateall)": "vms",
+    r"POST /nodes/\{node\}/vzdump": "vmid",
+}
+
+_READS: Final = re.compile(rf"POST {_GUEST}/agent/(?:ping|fsfreeze-status)")
+
+# Requests that lose data, a state or a connection, beside every DELETE; what is lost, in words
+_DESTROYING: Final[Mapping[str, str]] = {
+    "Running programs end, and what they have not saved is lost": (
+        rf"POST {_GUEST}/status/(?:stop|reset|shutdown|reboot)"
+        rf"|POST {_GUEST}/agent(?:/(?:shutdown|suspend-\w+|fsfreeze-freeze))?"
+        r"|POST /nodes/\{node\}/(?:status|stopall|suspendall)"
+        r"|POST /cluster/bulk-action/guest/shutdown"
+        r"|POST /nodes/\{node\}/services/\{service\}/(?:stop|restart)"
+        r"|POST /cluster/ha/(?:resources/\{sid\}/relocate|status/disarm-ha)"
+        r"|POST /nodes/\{node\}/ceph/(?:stop|restart)|PUT /cluster/ceph/flags.*"
+    ),
+    "The present state is replaced by an older one": (
+        rf"POST {_GUEST}/snapshot/\{{snapname\}}/rollback|POST /cluster/sdn/rollback"
+    ),
+    "What is on the disks is erased": (
+        r"PUT /nodes/\{node\}/disks/wipedisk|POST /nodes/\{node\}/disks/\w+"
+        r"|POST /nodes/\{node\}/ceph/(?:init|osd|osd/\{osdid\}/out)"
+        rf"|PUT {_GUEST}/unlink"
+    ),
+    "It cannot be undone": rf"POST {_GUEST}/template",
+    "What the changed options did before ends, such as a connection, a way to sign in or "
+    "a protection": (
+        rf"(?:PUT|POST) {_GUEST}/config|PUT .*/firewall/options|PUT /cluster/options"
+        r"|PUT /nodes/\{node\}/(?:network|config)|PUT /cluster/sdn"
+        r"|(?:PUT|POST) /nodes/\{node\}/certificates/.*|PUT /storage/.*"
+        r"|PUT /nodes/\{node\}/ceph/pool/.*"
+    ),
+    "Older backups are removed by the retention of job or storage": (
+        r"POST /nodes/\{node\}/vzdump"
+    ),
+}
+# Parameters that make any request one that loses something, if they are set
+_LOSING_PARAMETERS: Final = re.compile(
+    r"(?:.*[-_])?(?:delete|force|purge|prune|remove|destroy|wipe|overwrite|skiplock|restart)"
+    r"(?:[-_].*)?|forceStop|overrule-shutdown|stop",
+)
+_UNSET: Final = frozenset({"", "0", "false", "no", "off"})
+_STOPPING_VALUES: Final[Mapping[str, frozenset[str]]] = {
+    "state": frozenset({"stopped", "disabled"}),  # of a resource of HA
+    "mode": frozenset({"stop"}),  # of a backup
+    "protected": _UNSET,
+    "protection": _UNSET,
+}
+_DELETED: Final = "What is deleted cannot be restored."
+
+# Parameters that name a host which the cluster contacts from then on
+_HOSTS: Final = frozenset({"server", "server2", "url", "portal", "monhost", "directory", "mailto"})
+_CONTACTING: Final = re.compile(
+    r"POST /cluster/notifications/targets/.*|POST /nodes/\{node\}/(?:aplinfo|apt/update)"
+    r"|(?:POST|PUT) /nodes/\{node\}/subscription|\w+ /cluster/acme/account.*"
+)
+
+
+def refusal(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
+    """Return why the request is never sent, as the end of a sentence; empty if it may be."""
+    request = f"{endpoint.method} {endpoint.path}"
+    for reason, pattern in _REFUSED.items():
+        if re.fullmatch(pattern, request):
+            return f"it {reason}"
+    if endpoint.method == "GET":
+        return "it streams a file" if _STREAMS in parameters else ""
+    if programs := _PROGRAMS & parameters.keys():
+        return f"{', '.join(sorted(programs))} names programs that a node runs"
+    for pattern, guests in _BULK.items():
+        if re.fullmatch(pattern, request) and not _names_guests(parameters.get(guests)):
+            return f"without {guests} it is about every guest"
+    return ""
+
+
+def _names_guests(value: Any) -> bool:
+    """Return whether a list has a number in it: an empty one would be about every guest."""
+    return re.search(r"\d", str(value)) is not None
+
+
+def effect(endpoint: Endpoint, parameters: Mapping[str, Any]) -> Effect:
+    """Return what the request does, with these parameters."""
+    if endpoint.method == "GET" or _READS.fullmatch(f"{endpoint.method} {endpoint.path}"):
+        return Effect.READ
+    return Effect.DESTROY if loss(endpoint, parameters) else Effect.WRITE
+
+
+def loss(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
+    """Return a sentence on what the request loses; empty if it loses nothing."""
+    if endpoint.method == "DELETE":
+        return _DELETED
+    request = f"{endpoint.method} {endpoint.path}"
+    for words, pattern in _DESTROYING.items():
+        if re.fullmatch(pattern, request):
+            return f"{words}."
+    losing = sorted(name for name, value in parameters.items() if _loses(name, str(value)))
+    names = ", ".join(losing)
+    return f"By {names}, it stops, removes or overrides what is there now." if losing else ""
+
+
+def _loses(name: str, value: str) -> bool:
+    folded = value.casefold()
+    if name in _STOPPING_VALUES:
+        return folded in _STOPPING_VALUES[name]
+    return folded not in _UNSET and _LOSING_PARAMETERS.fullmatch(name) is not None
+
+
+def disclosure(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
+    """Return a sentence on hosts that the cluster contacts because of it; empty if none."""
+    if hosts := sorted(_HOSTS & parameters.keys()):
+        return f"The cluster contacts what {', '.join(hosts)} names."
+    if _CONTACTING.fullmatch(f"{endpoint.method} {endpoint.path}"):
+        return "The cluster contacts another host for it."
+    return ""

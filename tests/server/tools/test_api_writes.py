@@ -1,0 +1,391 @@
+"""CallApi with POST, PUT and DELETE: its effect, its plan, its permission, and what it refuses."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from proxmox_client.emulator.state.user_config import AclEntry
+from proxmox_client.schema import VERSIONS, load
+from pvemcp_server.access.model import ANY, Caller, Effect, Grant, Resources, Role, Toolset
+from pvemcp_server.audit.mask import mask
+from pvemcp_server.mcp.elicitation import Decision
+from pvemcp_server.mcp.tools import visible_tools
+from pvemcp_server.pipeline.pipeline import UnknownTool
+from pvemcp_server.toolkit.registry import tools
+from pvemcp_server.tools.api import effects
+from pvemcp_server.tools.api.call import WRITE
+
+from .few_guests import few_guests
+
+pytestmark = pytest.mark.anyio
+
+SCENARIO = few_guests
+
+PROD = {"cluster_name": "prod"}
+EFFECTS = Path(__file__).parent / "api_effects.txt"
+ENDPOINTS = {
+    (endpoint.method, endpoint.path): endpoint
+    for version in VERSIONS
+    for endpoint in load(version).endpoints
+    if endpoint.method != "GET"
+}
+GUESTS_NAMED = {"vms": "101", "vmid": "101"}
+DANGEROUS = re.compile(
+    r"delete|wipe|destroy|stop|reset|shutdown|reboot|rollback|force|purge|remove|prune|overwrite"
+    r"|erase|initgpt|format"
+)
+# parameters with such a word that lose nothing by themselves
+HARMLESS = {
+    "force-cpu": "an option of QEMU",
+    "format": "of the file of a new disk",
+    "reboot": "whether a guest may restart itself",
+    "saferemove": "how LVM removes volumes",
+    "saferemove-stepsize": "how LVM removes volumes",
+    "saferemove_throughput": "how LVM removes volumes",
+    "stopwait": "a time",
+}
+# requests with such a word that lose nothing: none so far
+SAFE_REQUESTS: set[str] = set()
+
+
+def decision(endpoint, parameters):
+    if effects.refusal(endpoint, parameters):
+        return "refused"
+    return effects.effect(endpoint, parameters).value
+
+
+def sent(client, cluster="prod"):
+    return [each for each in client.requests(cluster) if not each.startswith("GET ")]
+
+
+def writes(client):
+    return [each for each in client["prod"].requests if not each.startswith("GET ")]
+
+
+async def planned(client, method, path, *parameters, **options):
+    arguments = {**PROD, "method": method, "path": path, "parameters": list(parameters)}
+    return await client("CallApi", **arguments, **options)
+
+
+def test_every_request_of_every_version_has_a_decided_effect():
+    decided = [
+        f"{decision(endpoint, GUESTS_NAMED)} {method} {path}"
+        for (method, path), endpoint in ENDPOINTS.items()
+    ]
+    # a new request is looked at by a person, who adds its line
+    assert sorted(decided) == EFFECTS.read_text().splitlines()
+
+
+def test_whatever_sounds_dangerous_is_classed_so():
+    for (method, path), endpoint in ENDPOINTS.items():
+        if method == "DELETE" or DANGEROUS.search(re.sub(r"\{[^}]*\}", "", path)):
+            loses = decision(endpoint, GUESTS_NAMED) in ("destroy", "refused")
+            assert loses or path in SAFE_REQUESTS, path
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        {
+            name
+            for (method, _), endpoint in ENDPOINTS.items()
+            for name in endpoint.parameters
+            if method != "DELETE" and DANGEROUS.search(name.casefold())
+        }
+    ),
+)
+def test_a_parameter_that_sounds_dangerous_makes_any_request_so(name):
+    for endpoint in ENDPOINTS.values():
+        if name in endpoint.parameters and decision(endpoint, GUESTS_NAMED) != "refused":
+            loses = decision(endpoint, {**GUESTS_NAMED, name: "1"}) == "destroy"
+            assert loses or name in HARMLESS, endpoint
+            before = decision(endpoint, GUESTS_NAMED)
+            assert decision(endpoint, {**GUESTS_NAMED, name: "0"}) == before
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "parameters"),
+    [
+        ("POST", "/nodes/pve01/qemu", {"archive": "x", "force": "1"}),
+        ("PUT", "/cluster/ha/resources/vm:101", {"state": "disabled"}),
+        ("PUT", "/nodes/pve01/storage/local/content/local:backup/a", {"protected": "0"}),
+        ("POST", "/nodes/pve01/lxc/300/migrate", {"target": "pve02", "restart": "1"}),
+        ("POST", "/cluster/backup", {"prune-backups": "keep-last=1"}),
+        ("PUT", "/pools/production", {"vms": "101", "delete": "1"}),
+    ],
+)
+def test_what_parameters_lose_counts(method, path, parameters):
+    endpoint, _ = load("9.2").find(method, path)
+    assert effects.effect(endpoint, parameters) is Effect.DESTROY
+    assert effects.effect(endpoint, {}) is Effect.WRITE
+
+
+REFUSED = [
+    ("POST", "/access/users", ["userid=a@pve"], "changes who may do what"),
+    ("PUT", "/access/acl", ["path=/", "roles=Administrator", "users=a@pve"], "changes who may"),
+    ("PUT", "/access/users/root@pam/token/x", ["comment=y"], "changes who may do what"),
+    ("DELETE", "/access/tfa/root@pam/x", [], "changes who may do what"),
+    ("POST", "/access/domains", ["realm=abc", "type=ldap"], "changes who may do what"),
+    ("POST", "/access/roles", ["roleid=All"], "changes who may do what"),
+    ("POST", "/cluster/config/join", ["hostname=a"], "changes who may do what"),
+    ("POST", "/nodes/pve01/qemu/101/agent/exec", ["command=id"], "runs programs or writes files"),
+    ("POST", "/nodes/pve01/qemu/101/agent/file-write", ["file=/a", "content=b"], "runs programs"),
+    ("POST", "/nodes/pve01/qemu/101/monitor", ["command=info"], "runs programs or writes files"),
+    ("POST", "/nodes/pve01/execute", ["commands=[]"], "runs programs or writes files"),
+    ("PUT", "/nodes/pve01/qemu/101/sendkey", ["key=a"], "opens a console or a channel"),
+    *(
+        ("POST", f"/nodes/pve01/{path}", [], "opens a console or a channel")
+        for path in ("termproxy", "vncshell", "spiceshell", "qemu/101/vncproxy", "lxc/300/mtunnel")
+    ),
+    ("POST", "/nodes/pve01/stopall", [], "without vms it is about every guest"),
+    ("POST", "/cluster/bulk-action/guest/start", [], "without vms it is about every guest"),
+    ("POST", "/nodes/pve01/vzdump", ["all=1"], "without vmid it is about every guest"),
+    ("POST", "/nodes/pve01/startall", ["vms=,"], "without vms it is about every guest"),
+    ("POST", "/cluster/bulk-action/guest/start", ["vms="], "without vms it is about every guest"),
+    ("POST", "/nodes/pve01/storage/local/download-url", ["url=https://a/b"], "reaches other hosts"),
+    ("POST", "/nodes/pve01/qemu/101/remote_migrate", [], "reaches other hosts"),
+    ("POST", "/cluster/backup", ["script=/x"], "script names programs that a node runs"),
+    ("PUT", "/nodes/pve01/qemu/101/config", ["args=-x"], "args names programs that a node runs"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "parameters", "reason"), REFUSED)
+async def test_some_requests_are_never_sent(tool_client, method, path, parameters, reason):
+    tool_client.requests("prod")
+    answer = await planned(tool_client, method, path, *parameters)
+    assert answer.failed
+    assert answer.text.startswith("CallApi does not send ")
+    assert reason in answer.text
+    assert sent(tool_client) == []
+
+
+async def test_all_that_is_wrong_is_named_at_once(tool_client):
+    path, wrong = "/cluster/ha/rules", ["type=none", "nodez=pve01", "disable=maybe", "rule=1"]
+    answer = await planned(tool_client, "POST", path, *wrong, dry_run=True)
+    facts = ("disable: type check", "nodez: property is not defined", "resources: property is miss")
+    assert all(fact in answer.text for fact in (*facts, "rule: invalid format", "type: value 'no"))
+    assert "It takes resources:string rule:string type:node-affinity|resource-aff" in answer.text
+
+
+async def test_an_unknown_method_of_a_path_names_the_others(tool_client):
+    answer = await planned(tool_client, "POST", "/pools/production")
+    assert answer.text.startswith(
+        "path: /pools/production has GET, PUT, DELETE and no POST in Proxmox VE 9.2."
+    )
+
+
+async def test_a_plan_shows_old_and_new_and_what_proxmox_asks_for(tool_client):
+    options = ["memory=4096", "delete=onboot", "description=a=b, c"]
+    path = "/nodes/pve01/qemu/101/config"
+    tool_client.requests("prod")
+    would = (await planned(tool_client, "PUT", path, *options, dry_run=True)).data["would"]
+    guest = tool_client["prod"].emulated.state.guests[101]
+    assert would.startswith(f"Send PUT {path} to prod: memory '{guest.config['memory']}' → '4096'")
+    assert "description 'a=b, c'" in would.replace(f"'{guest.config.get('description')}' → ", "")
+    assert f" Guest 101 is {guest.name}." in would
+    assert "Proxmox asks for VM.Config.Disk or " in would
+    assert " on /vms/101." in would
+    assert sent(tool_client) == []
+
+
+async def test_a_plan_names_the_privilege_that_the_account_lacks(
+    open_client, new_token, with_token
+):
+    async with open_client(few_guests()) as client:
+        token = new_token(client["prod"].emulated, ("/", "PVEAuditor"), ("/pool", "PVEPoolAdmin"))
+        narrow = await with_token(client, "prod", token)
+        rule = ["rule=near", "type=node-affinity", "resources=vm:101", "nodes=pve01"]
+        answer = await planned(narrow, "POST", "/cluster/ha/rules", *rule, dry_run=True)
+        lacks = f"{token[0]} lacks Sys.Console on /, so Proxmox will refuse this."
+        assert lacks in answer.data["would"]
+        answer = await planned(narrow, "POST", "/pools", "poolid=new", dry_run=True)
+        assert "Proxmox asks for Pool.Allocate on /pool/new." in answer.data["would"]
+        assert "lacks" not in answer.text
+        client["prod"].emulated.state.user_config.acl.append(
+            AclEntry("/pool/other", "token", token[0], "NoAccess")
+        )
+        answer = await planned(narrow, "POST", "/pools", "poolid=other", dry_run=True)
+        assert "lacks Pool.Allocate on /pool/other" in answer.text
+        path = "/nodes/pve01/disks/wipedisk"
+        answer = await planned(narrow, "PUT", path, "disk=/dev/sdb", dry_run=True)
+        assert f"{token[0]} is not root@pam, so Proxmox will refuse this." in answer.text
+
+
+async def test_a_change_in_between_is_refused_by_its_digest(demo_client):
+    path = "/cluster/ha/rules/api-apart"
+    rule = ["type=resource-affinity", "comment=new"]
+    answer = await planned(demo_client, "PUT", path, *rule)
+    assert answer.data["success"] is True
+    stale = await planned(demo_client, "PUT", path, *rule, "digest=0123456789")
+    assert stale.failed
+    assert "file changed by other user" in stale.text
+
+
+async def test_what_is_deleted_is_shown_first(tool_client):
+    answer = await planned(tool_client, "DELETE", "/cluster/ha/rules/api-apart", dry_run=True)
+    assert "it is now rule 'api-apart', type 'resource-affinity'" in answer.data["would"]
+    assert "What is deleted cannot be restored." in answer.data["would"]
+
+
+async def test_a_host_to_contact_is_asked_about(tool_client):
+    tool_client.conversation.decision = Decision.NO
+    path, parameters = (
+        "/cluster/metrics/server/graphite",
+        ["server=192.0.2.1", "port=8089", "type=graphite"],
+    )
+    answer = await planned(tool_client, "POST", path, *parameters)
+    assert answer.text == "The user declined; nothing was changed."
+    [question] = tool_client.conversation.questions
+    assert "The cluster contacts what server names." in question
+
+
+async def test_a_task_is_followed_and_a_result_without_one_is_shown(demo_client):
+    path = "/nodes/pve01/qemu/101/status/suspend"
+    answer = await planned(demo_client, "POST", path, wait=True)
+    assert answer.data["ok"] is True
+    assert answer.data["upid"].startswith("UPID:pve01:")
+    task = await demo_client("GetTask", **PROD, upid=answer.data["upid"])
+    assert task.data["ok"] is True
+    answer = await planned(demo_client, "POST", "/storage", "storage=new", "type=dir", "path=/new")
+    assert answer.data["result"] == {"storage": "new", "type": "dir"}
+    assert writes(demo_client) == [f"POST {path}", "POST /storage"]
+
+
+async def test_a_request_that_only_reads_needs_no_permission_to_write(demo_client):
+    demo_client.tools = frozenset({"CallApi"})
+    answer = await planned(demo_client, "POST", "/nodes/pve01/qemu/101/agent/ping")
+    assert not answer.failed, answer.text
+    assert isinstance(answer.data, list)
+
+
+async def test_an_unanswered_request_is_sent_once(demo_client):
+    demo_client["prod"].emulated.fault("drop", path="/pools", method="POST")
+    answer = await planned(demo_client, "POST", "/pools", "poolid=new")
+    assert answer.failed
+    assert sent(demo_client) == ["POST /pools"]
+
+
+async def test_one_row_of_the_audit_has_the_request_without_secrets(demo_client):
+    secrets = ["value=x", "key=hush-1", "psk=hush-2", "data=hush-3"]
+    given = {"id": "dns", "type": "dns", "api": "cf", "data": "hush-4"}
+    await planned(demo_client, "POST", "/cluster/acme/plugins", *secrets)
+    arguments = {**PROD, "method": "POST", "path": "/cluster/acme/plugins", "parameters": given}
+    dry = await demo_client("CallApi", **arguments, dry_run=True)
+    assert "data '***'" in dry.data["would"]
+    endpoint = ["name=hook", "url=https://192.0.2.1", "method=post", "body=hush-5"]
+    path = "/cluster/notifications/endpoints/webhook"
+    hook = await planned(
+        demo_client, "POST", path, *endpoint, "secret=name=a,value=hush-6", dry_run=True
+    )
+    assert "body '***'" in hook.data["would"]
+    assert "hush" not in str([event for _, event in demo_client.audit.events])
+    assert "hush" not in dry.text + hook.text
+    demo_client.audit.events.clear()
+    await planned(demo_client, "POST", "/pools", "poolid=new")
+    [(kind, intent), (end, outcome)] = demo_client.audit.events
+    assert (kind, end, outcome.tool) == ("intent", "outcome", "CallApi")
+    assert intent.arguments["parameters"] == ["poolid=new"]
+
+
+@pytest.mark.parametrize("parameters", [["key=hush"], {"key": "hush"}, [{"key": "hush"}]])
+def test_parameters_are_masked_by_their_names_in_every_form(parameters):
+    masked = mask({"parameters": parameters, "key": "of another argument"})
+    assert "hush" not in str(masked)
+    assert masked["key"] == "of another argument"
+    assert mask(masked) == masked
+
+
+READER = frozenset({"CallApi", "FindApi"})
+WRITER = READER | {WRITE}
+
+
+async def test_writing_takes_a_permission_of_its_own(demo_client):
+    demo_client.tools = READER
+    answer = await planned(demo_client, "POST", "/pools", "poolid=new")
+    assert answer.text.startswith(
+        "POST /pools changes something, and this key has CallApi on prod for reading only."
+    )
+    assert not (await planned(demo_client, "GET", "/pools")).failed
+    demo_client.tools = frozenset({WRITE})
+    with pytest.raises(UnknownTool):
+        await planned(demo_client, "POST", "/pools", "poolid=new")
+    demo_client.tools = WRITER
+    assert (await planned(demo_client, "POST", "/pools", "poolid=new")).data["success"] is True
+
+
+async def test_explain_access_names_the_missing_permission(tool_client):
+    tool_client.tools = READER | {"ExplainAccess"}
+    access = (await tool_client("ExplainAccess", **PROD)).data
+    assert "CallApi" in access["tools"]
+    assert WRITE in access["not_granted"]
+    tool_client.tools = WRITER | {"ExplainAccess"}
+    access = (await tool_client("ExplainAccess", **PROD)).data
+    assert WRITE not in access["not_granted"]
+
+
+async def test_a_narrow_role_writes_nothing(demo_client):
+    for resources in (
+        Resources(vmids=frozenset({101})),
+        Resources(pools=frozenset({"production"})),
+    ):
+        answer = await planned(
+            demo_client.scoped(resources), "PUT", "/pools/production", "comment=x"
+        )
+        assert answer.text.startswith("CallApi needs the whole of prod")
+    assert sent(demo_client) == []
+
+
+def test_a_narrow_permission_to_write_is_none():
+    narrow = Resources(vmids=frozenset({101}))
+    role = Role(1, "r", "", (Grant(READER), Grant(frozenset({WRITE}), resources=narrow)))
+    caller = Caller("k", "k", role)
+    assert caller.resources("CallApi", Effect.WRITE, "prod").everything
+    assert not caller.resources(WRITE, Effect.WRITE, "prod").everything
+
+
+@pytest.mark.parametrize(
+    ("granted", "reads"), [(READER, True), (WRITER, False), (frozenset({ANY}), False)]
+)
+def test_the_list_of_tools_shows_what_the_key_may_do(granted, reads):
+    caller = Caller(
+        "k", "k", Role(1, "r", "", (Grant(granted),)), toolsets=frozenset({Toolset.API})
+    )
+    [listed] = [tool for tool in visible_tools(tools(), caller) if tool.name == "CallApi"]
+    assert listed.annotations.read_only_hint is reads
+    assert listed.annotations.destructive_hint is not reads
+    assert ("dry_run" in listed.input_schema["properties"]) is not reads
+
+
+async def test_what_is_protected_is_not_written_to(demo_client):
+    tag = demo_client["prod"].emulated.state.guests[101].config["tags"].split(";")[0]
+    demo_client.change(protected_tags=[tag])
+    for method, path, *parameters in (
+        ("POST", "/nodes/pve01/qemu/101/status/suspend"),
+        ("PUT", "/pools/production", "vms=105,101"),
+        ("POST", "/cluster/ha/resources", "sid=vm:101"),
+        ("POST", "/cluster/replication", "id=101-0", "type=local", "target=pve02"),
+        ("POST", "/nodes/pve01/status", "command=reboot"),
+        ("DELETE", "/nodes/pve01/storage/local-zfs/content/local-zfs:vm-101-disk-0"),
+    ):
+        answer = await planned(demo_client, method, path, *parameters)
+        assert "is protected" in answer.text, (path, answer.text)
+    demo_client["prod"].protected = True
+    answer = await planned(demo_client, "POST", "/pools", "poolid=new")
+    assert answer.text.startswith("Cluster prod is protected")
+    assert sent(demo_client) == []
+
+
+async def test_lists_of_parameters_are_read_in_every_form(tool_client):
+    path = "/cluster/bulk-action/guest/start"
+    for parameters in ({"vms": [101, 105]}, ["vms=101", "vms=105"], '{"vms": [101, 105]}'):
+        arguments = {**PROD, "method": "POST", "path": path, "parameters": parameters}
+        answer = await tool_client("CallApi", **arguments, dry_run=True)
+        assert "vms '101, 105'" in answer.data["would"]
+    arguments = {**PROD, "method": "PUT", "path": "/pools/production"}
+    answer = await tool_client(
+        "CallApi", **arguments, parameters={"vms": [101, 105], "comment": None}, dry_run=True
+    )
+    assert "vms '101,105'" in answer.data["would"]
+    twice = await tool_client.refused("CallApi", **arguments, parameters=["comment=a", "comment=b"])
+    assert twice.startswith("parameters: comment is there twice.")
