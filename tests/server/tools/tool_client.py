@@ -142,16 +142,18 @@ def offered(call: str) -> tuple[str, dict[str, Any]]:
 class ToolClient:
     """Calls tools as an MCP client would, with a key that is granted `tools` on `resources`.
 
-    It has all toolsets.
+    It has all toolsets, and its grant lists what the examples run and read inside of guests.
     """
 
     clusters: FakeClusters
-    settings: Values = field(default_factory=Values)
+    settings: Values = field(default_factory=lambda: Values(inside_guests=True))
     audit: FakeAudit = field(default_factory=FakeAudit)
     conversation: FakeConversation = field(default_factory=FakeConversation)
     approvals: Approvals | None = None  # needed where the client cannot ask
     resources: Resources = EVERYTHING
     tools: frozenset[str] = frozenset({ANY})
+    programs: frozenset[str] = frozenset({"echo"})
+    files: frozenset[str] = frozenset({"/etc/hostname"})
     toolsets: frozenset[str] = frozenset(Toolset)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
 
@@ -180,7 +182,10 @@ class ToolClient:
             connected.inventory.invalidate()
 
     async def __call__(self, tool: str, **arguments: Any) -> Answer:
-        role = Role(1, "test", "", (Grant(self.tools, resources=self.resources),))
+        grant = Grant(
+            self.tools, resources=self.resources, programs=self.programs, files=self.files
+        )
+        role = Role(1, "test", "", (grant,))
         caller = Caller("k", "test key", role, toolsets=self.toolsets, output_format="JsonNormal")
         pipeline = Pipeline(
             tools(),

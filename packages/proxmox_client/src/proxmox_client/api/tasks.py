@@ -243,7 +243,7 @@ class Task:
         error that would come again is raised at once.
         """
         line_count = failures = 0
-        for interval in _poll_intervals():
+        for interval in poll_intervals():
             try:
                 # the status before the log: once it says stopped, the log is complete
                 status = await self.status()
@@ -282,7 +282,7 @@ def _parse_upid(upid: str) -> Upid:
         raise BadParameters(400, "", str(error), {"upid": str(error)}) from error
 
 
-def _poll_intervals() -> Iterator[float]:
+def poll_intervals() -> Iterator[float]:
     """Yield the seconds between polls: short at first for short tasks, longer for long ones."""
     yield from (0.1, 0.2, 0.4, 0.8)
     yield from repeat(1.5)

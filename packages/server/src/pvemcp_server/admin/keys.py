@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pvemcp_server.access.grants import resources_to_json
 from pvemcp_server.access.keys import KeyChanges, KeyFields
-from pvemcp_server.access.model import Caller, Effect
+from pvemcp_server.access.model import Caller
 from pvemcp_server.admin.client_setup import Connection, endpoint_url
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject, scope_of
@@ -69,7 +69,7 @@ ALLOW: Final = Permission(
 
 
 async def creates_writes(context: AdminContext, new: KeyFields) -> bool:
-    """Return whether the new key would grant a tool that writes."""
+    """Return whether the new key would grant a tool that writes or is guarded."""
     return await _may_write(context, new.role, new.tools)
 
 
@@ -122,8 +122,8 @@ async def _check_recent(context: AdminContext, needed: Awaitable[bool]) -> None:
 async def _may_write(context: AdminContext, role: str, names: list[str]) -> bool:
     granted = await context.services.access.roles.get(role)
     caller = Caller("", "", granted, tools=frozenset(names))
-    writing = [tool for tool in tools().values() if tool.effect is not Effect.READ]
-    return any(caller.is_granted(tool) for tool in writing)
+    weighty = [tool for tool in tools().values() if tool.guarded_by or not tool.reads]
+    return any(caller.is_granted(tool) for tool in weighty)
 
 
 def connection_text(result: Result) -> str:

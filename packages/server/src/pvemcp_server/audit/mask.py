@@ -1,7 +1,7 @@
 """Masking of secrets in arguments and texts before they are stored."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import isfinite
@@ -72,6 +72,9 @@ _SECRET_MEMBER: Final = re.compile(
     re.IGNORECASE,
 )
 
+# an item of a list, as of the arguments of a program
+_SECRET_OPTION: Final = re.compile(rf"--?[\w-]{{0,60}}?(?:{NAMES_OF_VALUES})", re.IGNORECASE)
+
 
 def mask(value: Any, secret_fields: Collection[str] = (), levels: int = DEEPEST) -> Any:
     """Mask secrets: fields that are declared or named so, and what `mask_text` finds in texts.
@@ -100,7 +103,7 @@ class _Masker:
                 for name, inner in value.items()
             }
         if isinstance(value, list | tuple | set | frozenset):
-            return [self.value(item, levels - 1) if levels else MASK for item in value]
+            return list(self._items(value, levels - 1)) if levels else [MASK for _ in value]
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, SecretStr | SecretBytes):
@@ -108,6 +111,13 @@ class _Masker:
         if isinstance(value, float) and not isfinite(value):
             return str(value)  # JSON has no such number, so readers would drop the whole entry
         return value
+
+    def _items(self, items: Iterable[Any], levels: int) -> Iterator[Any]:
+        """Yield the items; the one after an option is its value: `--password`, then the secret."""
+        follows = False
+        for item in items:
+            yield MASK if follows and isinstance(item, str) else self.value(item, levels)
+            follows = isinstance(item, str) and bool(_SECRET_OPTION.fullmatch(item))
 
     def text(self, text: str) -> str:
         masked = mask_text(text, self.left)

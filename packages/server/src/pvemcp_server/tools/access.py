@@ -45,7 +45,8 @@ async def explain_access(call: Call, *, cluster_name: ClusterName = None) -> Doc
     granted = [tool for tool in tools().values() if caller.may_call(tool)]
     missing = missing_toolsets(tools(), caller)
     clusters = await call.all_clusters(cluster_name)
-    access = await call.each(clusters, lambda cluster: _access_to(call, cluster, granted))
+    needing = [each for each in granted if each.is_switched_on(call.settings)]
+    access = await call.each(clusters, lambda cluster: _access_to(call, cluster, needing))
     return document(
         Access(
             key=caller.key_name,
