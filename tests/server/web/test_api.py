@@ -297,6 +297,16 @@ async def test_a_role_narrows_a_key_and_the_rights_show_it(equipped):
     assert (still_held.status_code, "role of k" in still_held.json()["error"]) == (422, True)
 
 
+async def test_a_role_lists_programs_and_files(equipped):
+    grant = {"tools": ["ExecInGuest"], "clusters": ["*"], "resources": {"vmids": [100]}}
+    grant |= {"programs": ["df", "uptime"], "files": ["/etc/"]}
+    made = await equipped.api("POST", "/roles", json={"name": "inside", "grants": [grant]})
+    assert made.json()["grants"] == [grant]
+    wrong = {"name": "x", "grants": [{**grant, "programs": [" sh"]}]}
+    refused = await equipped.api("POST", "/roles", json=wrong)
+    assert (refused.status_code, "grants.0.programs" in refused.text) == (422, True)
+
+
 @pytest.mark.parametrize("path", ["/clusters", "/clusters/try"])
 @pytest.mark.parametrize(
     "wrong",

@@ -139,6 +139,25 @@ async def test_a_role_of_two_grants_is_read_back_unchanged(equipped):
     assert len((await equipped.services.access.roles.get("Two")).grants) == 1
 
 
+async def test_programs_and_files_of_a_grant_are_edited_by_lines(equipped):
+    fields = {
+        "name": "Inside",
+        "0-tool": ["ExecInGuest", "ReadGuestFile"],
+        "0-reach": "everything",
+        "0-programs": "uptime\r\nC:\\Program Files\\a, b.exe\r\n",
+        "0-files": "/var/log/\n/etc/hostname",
+    }
+    await equipped.post("/admin/roles", **fields)
+    (grant,) = (await equipped.services.access.roles.get("Inside")).grants
+    assert grant.programs == {"uptime", "C:\\Program Files\\a, b.exe"}
+    assert grant.files == {"/var/log/", "/etc/hostname"}
+    page = (await equipped.get("/admin/roles/Inside/edit")).text
+    assert ">C:\\Program Files\\a, b.exe\nuptime</textarea>" in page
+    assert "<dd>/etc/hostname, /var/log/</dd>" in (await equipped.get("/admin/roles")).text
+    wrong = await equipped.post("/admin/roles", **{**fields, "was": "Inside", "0-files": "../a"})
+    assert "grants.0.files" in wrong.text
+
+
 async def test_editing_keeps_grants_of_a_removed_cluster(equipped):
     access = equipped.services.access
     key, _ = await access.keys.create("night", clusters=["prod"])

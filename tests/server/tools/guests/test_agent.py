@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from tests.server.tools.altered import altered
+from tests.server.tools.tool_client import FakeApprovals
 
 from proxmox_client import AgentRefused
 from pvemcp_server.access.model import Grant, Resources
@@ -118,6 +119,24 @@ async def test_no_setting_lets_it_run_without_consent(client, tool, arguments, d
     assert says in await client.refused(tool, **arguments)
     assert len(client.conversation.questions) == 1
     assert sent(client) == []
+
+
+@BOTH
+@pytest.mark.parametrize("unattended", [None, "allow", "approve"])
+async def test_a_client_that_cannot_ask_waits_for_an_approval_whatever_is_allowed(
+    client, tool, arguments, unattended
+):
+    approvals = FakeApprovals()
+    client = replace(client, approvals=approvals, unattended=unattended)
+    client.change(confirm_destructive="allow", unconfirmed_destructive="allow")
+    client.conversation.decision = Decision.CANNOT_ASK
+    assert "waiting for approval" in await client.refused(tool, **arguments)
+    assert sent(client) == []
+    [plan] = approvals.approved.values()
+    assert LABEL in plan[0]
+    assert not (await client(tool, **arguments)).failed
+    assert len(sent(client)) == 1
+    assert "waiting for approval" in await client.refused(tool, **arguments)
 
 
 @BOTH

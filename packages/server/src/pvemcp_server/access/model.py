@@ -294,7 +294,7 @@ class Caller:
         key = (tool, effect, cluster)
         if key not in self._resources:
             resources = NOTHING
-            for grant in self._grants(tool, effect, cluster):
+            for grant in self.grants(tool, effect, cluster):
                 resources = resources | grant.resources
             self._resources[key] = resources
         return self._resources[key]
@@ -313,12 +313,13 @@ class Caller:
         """
         lists = (
             getattr(grant, kind)
-            for grant in self._grants(tool, effect, cluster)
+            for grant in self.grants(tool, effect, cluster)
             if covers(grant.resources)
         )
         return frozenset[str]().union(*lists)
 
-    def _grants(self, tool: str, effect: Effect, cluster: str) -> Iterator[Grant]:
+    def grants(self, tool: str, effect: Effect, cluster: str) -> Iterator[Grant]:
+        """Yield the grants that give the tool on the cluster, as far as the key allows it."""
         own = Grant(self.tools, self.clusters)
         if own.gives(tool, effect) and own.reaches(cluster):
             for grant in self.role.grants:
