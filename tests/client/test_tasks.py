@@ -22,14 +22,14 @@ from proxmox_client.api.tasks import TaskRow, percent_of
 pytestmark = pytest.mark.anyio
 
 UPID = "UPID:pve1:000002CD:000E132A:6B02ABF1:vzdump:100:mcp@pve!full:"
-POLL_INTERVALS = tasks._poll_intervals
+POLL_INTERVALS = tasks.poll_intervals
 PATH = "/nodes/pve1/tasks/" + UPID.replace(":", "%3A").replace("@", "%40").replace("!", "%21")
 
 
 @pytest.fixture(autouse=True)
 def no_poll_intervals(monkeypatch):
     """Poll without waiting."""
-    monkeypatch.setattr(tasks, "_poll_intervals", lambda: iter(lambda: 0.0, None))
+    monkeypatch.setattr(tasks, "poll_intervals", lambda: iter(lambda: 0.0, None))
 
 
 @pytest.fixture
