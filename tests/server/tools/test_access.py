@@ -32,6 +32,16 @@ async def test_a_full_account_lacks_nothing(tool_client):
         assert "VM.PowerMgmt on /vms" in cluster["has"]
 
 
+async def test_what_is_switched_off_needs_no_privileges_and_shows_no_lists(tool_client):
+    needed = "VM.GuestAgent.Unrestricted on /vms"
+    lists = [{"resources": "all", "programs": ["echo"], "files": ["/etc/hostname"]}]
+    (on,) = (await tool_client("ExplainAccess", cluster_name="prod")).data["clusters"]
+    assert (needed in on["has"], on["inside_guests"]) == (True, lists)
+    tool_client.change(inside_guests=False)
+    (off,) = (await tool_client("ExplainAccess", cluster_name="prod")).data["clusters"]
+    assert (needed in off["has"], "inside_guests" in off) == (False, False)
+
+
 async def test_a_read_only_role_lists_the_tools_not_granted(tool_client):
     tool_client.tools = frozenset({READS})
     access = (await tool_client("ExplainAccess")).data

@@ -385,6 +385,22 @@ async def test_the_doctor_names_missing_privileges_and_the_command_that_adds_the
     )
 
 
+async def test_the_doctor_asks_for_no_privilege_of_what_is_switched_off(
+    equipped, emulator, new_token
+):
+    token_id, secret = new_token(emulator["prod"], ("/access", "PVEAuditor"))
+    identity = {"name": "narrow", "token_id": token_id, "token_secret": secret}
+    await equipped.api("POST", "/clusters/prod/identities", json=identity)
+    await equipped.api("POST", "/keys", json={"name": "k", "role": "Administrator"})
+    bindings = "/clusters/prod/identities/narrow/bindings"
+    await equipped.api("POST", bindings, json={"key": "k"})
+    for is_on in (False, True):
+        await equipped.api("PATCH", "/settings", json={"inside_guests": is_on})
+        (report,) = (await equipped.api("POST", "/doctor?cluster=prod&key=k")).json()
+        texts = " ".join(row["text"] for row in report["findings"])
+        assert ("VM.GuestAgent.Unrestricted on /vms" in texts) == is_on
+
+
 @pytest.mark.parametrize(
     ("wrong", "topic", "text", "fix"),
     [

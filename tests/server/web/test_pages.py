@@ -158,6 +158,13 @@ async def test_programs_and_files_of_a_grant_are_edited_by_lines(equipped):
     assert "grants.0.files" in wrong.text
 
 
+async def test_a_call_that_asks_can_be_confirmed_on_its_page(equipped):
+    for tool, asks in (("ListVms", False), ("ReadGuestFile", True), ("DeleteVm", True)):
+        page = (await equipped.get(f"/admin/tools/{tool}")).text
+        assert ('name="confirmed"' in page) == asks, tool
+        assert ("it changes the cluster" in page) == (tool == "DeleteVm")
+
+
 async def test_editing_keeps_grants_of_a_removed_cluster(equipped):
     access = equipped.services.access
     key, _ = await access.keys.create("night", clusters=["prod"])

@@ -1,8 +1,10 @@
 """ExecInGuest and ReadGuestFile: what a role lists, what is asked, answered and recorded."""
 
+import asyncio
 import json
 from dataclasses import replace
 
+import anyio
 import pytest
 from tests.server.tools.altered import altered
 from tests.server.tools.tool_client import FakeApprovals
@@ -257,11 +259,30 @@ async def test_a_program_that_runs_on_is_followed_by_growing_steps_and_reported(
     answer = await client("ExecInGuest", **PROD, argv=["sleep", "60"])
     pid = answer.data["pid"]
     assert answer.data == {"success": True, "vmid": VM, "pid": pid, "exited": False}
-    assert f"PID {pid} still runs in the guest after 1 s and goes on there" in answer.notes
+    assert f"PID {pid} still runs in the guest and goes on there: nothing here ends" in answer.notes
     assert client.audit.events[-1][1].reason == f"PID {pid} was started; its end is not known."
     polls = [r for r in client.requests("prod") if r.endswith("exec-status")]
     assert 3 <= len(polls) <= 5
     assert len(client.conversation.progress_reports) >= 2
+
+
+@pytest.mark.parametrize("leaves", ["client", "server"])
+async def test_an_ended_call_leaves_the_program_and_records_its_pid(client, leaves):
+    client = replace(client, programs=frozenset({"sleep"}))
+    call = asyncio.create_task(client("ExecInGuest", **PROD, argv=["sleep", "60"]))
+    with anyio.fail_after(10):
+        await client.conversation.progress_received.wait()
+    if leaves == "server":
+        client.closing.set()
+        assert (await call).data["exited"] is False
+    else:
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    kind, event = client.audit.events[-1]
+    assert kind == "outcome"
+    assert event.reason.removeprefix("cancelled by the client. ").startswith("PID 2")
+    assert "was started; its end is not known" in event.reason
 
 
 async def test_a_missing_program_is_sent_once_and_said_to_be_unclear(client):

@@ -13,7 +13,7 @@ from pvemcp_server.admin.client_setup import Connection, endpoint_url
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject, scope_of
 from pvemcp_server.admin.permission import EVERYONE, ISSUERS, OWNERS, Permission
-from pvemcp_server.admin.tools import check_names
+from pvemcp_server.admin.tools import check_names, may_ask
 from pvemcp_server.errors import BadArgument, RecentSignInNeeded
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import KeyRecord
@@ -122,8 +122,7 @@ async def _check_recent(context: AdminContext, needed: Awaitable[bool]) -> None:
 async def _may_write(context: AdminContext, role: str, names: list[str]) -> bool:
     granted = await context.services.access.roles.get(role)
     caller = Caller("", "", granted, tools=frozenset(names))
-    weighty = [tool for tool in tools().values() if tool.guarded_by or not tool.reads]
-    return any(caller.is_granted(tool) for tool in weighty)
+    return any(caller.is_granted(tool) for tool in tools().values() if may_ask(tool))
 
 
 def connection_text(result: Result) -> str:

@@ -114,13 +114,18 @@ async def get_tool(context: AdminContext, pipeline: Pipeline, key: str, name: st
     return visible[name]
 
 
+def may_ask(tool: Tool) -> bool:
+    """Return whether a call may need consent: of a tool that writes or is guarded."""
+    return bool(tool.guarded_by) or not tool.reads
+
+
 async def calls_to_write(
     context: AdminContext, pipeline: Pipeline, name: str, attempt: Attempt
 ) -> bool:
     """Return whether the tool writes or is guarded."""
     del context, attempt  # the decision depends on the tool alone
     tool = pipeline.tools.get(name)
-    return tool is not None and bool(tool.guarded_by or not tool.reads)
+    return tool is not None and may_ask(tool)
 
 
 @subject.operation(

@@ -274,10 +274,11 @@ class _Program:
             )
             return {"pid": self.pid}
         if status is None:
+            why = "The server is shutting down. " if call.closing.is_set() else ""
             call.notes.add(
-                f"PID {self.pid} still runs in the guest after {longest:.0f} s and goes on there: "
-                "nothing here ends it, and its output is not read later. With wait, a call waits "
-                f"up to {call.settings.task_wait_max_seconds} s."
+                f"{why}PID {self.pid} still runs in the guest and goes on there: nothing here ends "
+                "it, and its output is not read later. With wait, a call waits up to "
+                f"{call.settings.task_wait_max_seconds} s."
             )
             return {"pid": self.pid, "exited": False}
         return self._ended(status)
