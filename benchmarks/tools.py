@@ -30,6 +30,7 @@ from pvemcp_server.clusters import Cluster, Inventory, Notes
 from pvemcp_server.pipeline.pipeline import Pipeline, Result
 from pvemcp_server.settings import Values
 from pvemcp_server.store.records import ClusterKind
+from pvemcp_server.toolkit.call import Decision
 from pvemcp_server.toolkit.registry import tools
 from pvemcp_server.toolkit.undo import KeptUndo, Undo
 from support.in_docs import renew_or_check
@@ -112,10 +113,16 @@ class Bench:
         return Cluster(name, "", self.pve, "bench", self.inventory, scope, notes)
 
     async def current(self) -> Values:
-        return Values()
+        return Values(inside_guests=True)
 
     async def progress(self, done: float, total: float | None, message: str) -> None:
         """Discard the report."""
+
+    async def ask(self, _question: str) -> Decision:
+        return Decision.YES
+
+    async def decision(self, _event: Event) -> None:
+        """Discard the event."""
 
     async def call(self, _event: Event) -> None:
         """Discard the event."""
@@ -136,7 +143,8 @@ class Bench:
         return self.kept
 
     async def run(self, tool: str, arguments: Mapping[str, Any]) -> Result:
-        role = Role(1, "bench", "", (Grant(frozenset({ANY}), resources=EVERYTHING),))
+        inside = {"programs": frozenset({"echo"}), "files": frozenset({"/etc/hostname"})}
+        role = Role(1, "bench", "", (Grant(frozenset({ANY}), resources=EVERYTHING, **inside),))
         pipeline = Pipeline(tools(), self, self, self, self, self, Unlimited())  # type: ignore[arg-type]
         caller = Caller("k", "bench", role, toolsets=frozenset(Toolset))
         result = await pipeline.call(caller, tool, arguments, self)  # type: ignore[arg-type]

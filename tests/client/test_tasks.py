@@ -24,14 +24,14 @@ from .conftest import TOKEN
 pytestmark = pytest.mark.anyio
 
 UPID = "UPID:pve1:000002CD:000E132A:6B02ABF1:vzdump:100:mcp@pve!full:"
-POLL_STEPS = tasks._poll_steps
+POLL_STEPS = tasks.poll_steps
 PATH = "/nodes/pve1/tasks/" + UPID.replace(":", "%3A").replace("@", "%40").replace("!", "%21")
 
 
 @pytest.fixture(autouse=True)
 def no_poll_steps(monkeypatch):
     """Poll without waiting."""
-    monkeypatch.setattr(tasks, "_poll_steps", lambda: iter(lambda: 0.0, None))
+    monkeypatch.setattr(tasks, "poll_steps", lambda: iter(lambda: 0.0, None))
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ async def test_a_poll_without_an_answer_does_not_end_the_wait(
 
 async def test_a_node_that_stays_away_ends_the_wait(client, pve, monkeypatch, fast_clock):
     monkeypatch.setattr(circuit_breaker, "COOLDOWN", 0.0)
-    monkeypatch.setattr(tasks, "_poll_steps", POLL_STEPS)
+    monkeypatch.setattr(tasks, "poll_steps", POLL_STEPS)
     pve.respond(f"GET {PATH}/status", 595, "No route to host")
     began = fast_clock()
     with pytest.raises(NodeUnreachable):
@@ -301,7 +301,7 @@ async def test_a_wait_asks_by_growing_steps(monkeypatch, fast_clock, seconds, mo
         data = state if request.url.path.endswith("/status") else [{"n": 1, "t": "TASK OK"}]
         return httpx.Response(200, json={"data": data, "total": 1})
 
-    monkeypatch.setattr(tasks, "_poll_steps", POLL_STEPS)
+    monkeypatch.setattr(tasks, "poll_steps", POLL_STEPS)
     client = Client(["pve1"], TOKEN, http_transport=httpx.MockTransport(answer))
     progress = (lambda _: None) if followed else None
     await client.task(UPID).wait(progress)

@@ -23,7 +23,7 @@ def version(request) -> str:
 @pytest.fixture(autouse=True)
 def short_poll_steps(monkeypatch) -> None:
     """Poll tasks often: the cluster's clock runs 200 times as fast."""
-    monkeypatch.setattr(tasks, "_poll_steps", lambda: iter(lambda: 0.01, None))
+    monkeypatch.setattr(tasks, "poll_steps", lambda: iter(lambda: 0.01, None))
 
 
 @pytest.fixture

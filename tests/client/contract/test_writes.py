@@ -3,7 +3,15 @@
 import anyio
 import pytest
 
-from proxmox_client import BadParameters, Conflict, NotFound, OutdatedDigest, TaskFailed
+from proxmox_client import (
+    AgentRefused,
+    BadParameters,
+    Conflict,
+    NotFound,
+    OutdatedDigest,
+    TaskFailed,
+)
+from proxmox_client.api.agent import text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -255,3 +263,39 @@ async def test_guests_are_created(client):
     options = {"hostname": "ct", "ostemplate": "local:vztmpl/a.tar.zst", "rootfs": "shared:1"}
     with pytest.raises(Conflict, match="already exists"):
         await node.create_lxc(160, options)
+
+
+async def test_a_program_in_a_guest_is_started_and_read_once_it_has_ended(client, lab):
+    guest = client.qemu("pve1", 100)
+    # Quirk 17: the command is repeated fields.
+    ended = await guest.agent_exec_status(await guest.agent_exec(["echo", "größer", ""]))
+    assert (ended.exited, ended.exit_code, ended.stdout, ended.stderr) == (True, 0, "größer \n", "")
+    failed = await guest.agent_exec_status(await guest.agent_exec(["false"]))
+    assert (failed.exit_code, failed.stderr) == (1, "failed\n")
+    running = await guest.agent_exec_status(await guest.agent_exec(["sleep", "60"]))
+    assert (running.exited, running.exit_code) == (False, None)
+    with pytest.raises(AgentRefused, match="PID 9999 does not exist"):
+        await guest.agent_exec_status(9999)
+    lab.refuse_agent(100, ["exec"])
+    with pytest.raises(AgentRefused, match="guest-exec has been disabled"):
+        await guest.agent_exec(["echo"])
+
+
+async def test_a_file_in_a_guest_is_read(client, lab, version):
+    guest, path = client.qemu("pve1", 100), "/etc/motd"
+    lab.state.guests[100].agent.files[path] = "Grüße\n"
+    assert (await guest.agent_read_file(path)).text == "Grüße\n"
+    if version != "8.4":
+        begun = await guest.agent_read_file(path, count=3)  # within the second character
+        assert (begun.text, begun.truncated) == ("Gr", True)
+    with pytest.raises(AgentRefused, match="No such file"):
+        await guest.agent_read_file("/etc/nope")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [("GrÃ¼Ã\x9fe", "Grüße"), ("Ã", ""), ("\xff\xfe", "\xff\xfe"), ("你", "你"), ("", "")],
+    ids=["utf-8", "cut off", "bytes", "decoded already", "empty"],
+)
+def test_bytes_of_the_agent_are_read_as_text(content, text):
+    assert text_of(content) == text

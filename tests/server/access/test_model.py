@@ -94,6 +94,28 @@ def test_a_key_for_all_reads_allows_no_writes():
     assert not holder.may_call(declared("BackupVm"))
 
 
+def test_a_list_counts_for_the_guests_and_the_tool_of_its_grant_only():
+    web, everything = Resources(tags=frozenset({"web"})), frozenset({ANY})
+    holder = caller(
+        (
+            Grant(frozenset({"BackupVm"}), everything, web, frozenset({"df"})),
+            Grant(everything, frozenset({"lab"}), EVERYTHING, frozenset({"uptime"})),
+            Grant(frozenset({"DeleteIso"}), everything, EVERYTHING, frozenset({"sh"})),
+            Grant(everything, everything, EVERYTHING, files=frozenset({"/"})),
+        )
+    )
+
+    def programs(cluster: str, *tags: str) -> set[str]:
+        return holder.guest_list(
+            "programs", "BackupVm", Effect.WRITE, cluster, lambda r: r.covers_guest(1, tags=tags)
+        )
+
+    assert programs("lab", "web") == {"df", "uptime"}
+    assert programs("lab") == {"uptime"}
+    assert programs("prod", "web") == {"df"}
+    assert programs("prod") == set()
+
+
 def test_a_guest_is_covered_by_vmid_pool_tag_or_node():
     web = Resources(pools=frozenset({"web"}), tags=frozenset({"web"}), vmids=frozenset({100}))
     assert web.covers_guest(100)

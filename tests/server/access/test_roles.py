@@ -24,7 +24,9 @@ SELECTIONS = st.one_of(
     ).filter(bool),
 )
 SOME_WORDS = st.frozensets(st.text(min_size=1, max_size=8), min_size=1, max_size=4)
-GRANTS = st.lists(st.builds(Grant, SOME_WORDS, SOME_WORDS, SELECTIONS), max_size=4)
+PROGRAMS = st.frozensets(st.sampled_from(["uptime", "/usr/bin/df", "C:\\x y.exe"]))
+FILES = st.frozensets(st.sampled_from(["/", "/var/log/", "/etc/a b", "C:\\Logs\\", "C:\\a.txt"]))
+GRANTS = st.lists(st.builds(Grant, SOME_WORDS, SOME_WORDS, SELECTIONS, PROGRAMS, FILES), max_size=4)
 
 
 @given(GRANTS)
@@ -57,6 +59,20 @@ def test_misspelt_or_empty_grants_are_refused(value: object, argument: str):
     with pytest.raises(BadArgument) as refused:
         grants_from_json(value)
     assert refused.value.argument == argument
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry"),
+    [
+        *(("programs", entry) for entry in ("", " sh", "sh ", "a\nb", "a\u200bb", "x" * 501)),
+        *(("files", entry) for entry in ("etc/a", "/etc/../a", "/etc//a", "/./a", "C:a", "~/a")),
+        *(("files", entry) for entry in ("/a\\b", "C:\\a:b", "C:\\a.\\", "C:/a", "\\\\h\\a", "*")),
+    ],
+)
+def test_an_entry_that_could_mean_something_else_is_refused(kind: str, entry: str):
+    with pytest.raises(BadArgument) as refused:
+        grants_from_json([{"tools": ["ExecInGuest"], kind: [entry]}])
+    assert refused.value.argument == f"grants.0.{kind}"
 
 
 @pytest.mark.anyio

@@ -114,6 +114,15 @@ def test_a_role_is_created_from_options_or_a_file(run, run_json, tmp_path):
     assert "built in" in run("roles", "remove", "Operator", fails=True).stderr
 
 
+def test_a_role_lists_programs_and_files(run):
+    inside = ("--tool", "ExecInGuest", "--program", "uptime", "--program", "df", "--file", "/etc/")
+    run("roles", "create", "inside", *inside)
+    (grant,) = json.loads(run("roles", "show", "inside").stdout)
+    assert (grant["programs"], grant["files"]) == (["df", "uptime"], ["/etc/"])
+    wrong = run("roles", "change", "inside", "--tool", "ExecInGuest", "--file", "etc", fails=True)
+    assert wrong.stderr.startswith("grants.0.files: 'etc' is no absolute path")
+
+
 def test_an_unknown_tool_is_refused_in_roles_and_keys(run, run_json):
     role = run("roles", "create", "web", "--reads", "--tool", "MigrateVmm", fails=True)
     assert role.stderr.startswith("grants.0.tools: No tool 'MigrateVmm'. Did you mean MigrateVm")

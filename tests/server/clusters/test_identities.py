@@ -26,7 +26,8 @@ from pvemcp_server.toolkit.call import Decision
 from pvemcp_server.toolkit.registry import tools
 
 pytestmark = pytest.mark.anyio
-ROLE = Role(1, "all", "", (Grant(frozenset({"*"})),))
+INSIDE = {"programs": frozenset({"echo"}), "files": frozenset({"/etc/"})}
+ROLE = Role(1, "all", "", (Grant(frozenset({"*"}), **INSIDE),))
 SEEN = 100  # the only guest of the narrow account
 HIDDEN, ABSENT = 101, 1001  # a hidden guest, and an unused VMID that also resembles the SEEN one
 ARCHIVE, ABSENT_STORAGE = "nfs-archive", "nfs-nowhere"  # likewise for storages
@@ -37,7 +38,7 @@ Arguments = dict[str, Any]
 @dataclass
 class Settings:
     async def current(self) -> Values:
-        return Values()
+        return Values(inside_guests=True)
 
 
 @dataclass
@@ -151,6 +152,7 @@ def places(lab: EmulatedCluster, vmid: int, storage: str) -> Arguments:
 OTHERS: Arguments = {
     "query": {"from": "guests"},
     "words": "guest config",
+    "argv": ["echo", "hello"],
     "action": "Reboot",
     "snapshot_name": "before-pg16",
     "url": "https://151.101.2.132/image.iso",

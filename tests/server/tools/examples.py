@@ -69,6 +69,8 @@ def examples(place: Place) -> dict[str, Arguments]:
         "GetVmStatus": guest,
         "ExplainGuest": guest,
         "ListVmRrdData": {**cluster, "vmids": [place.other_vmid, place.vmid]},
+        "ExecInGuest": {**guest, "argv": ["echo", "hello"]},
+        "ReadGuestFile": {**guest, "path": "/etc/hostname"},
         "ChangeVmState": {**guests, "action": "Reset"},
         "CreateVmSnapshot": {**guests, "snapshot_name": "new-one"},
         "Undo": cluster,

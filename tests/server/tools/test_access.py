@@ -6,7 +6,7 @@ import pytest
 
 from proxmox_client.emulator.access.roles import builtin_roles
 from proxmox_client.emulator.state.jobs import Pool
-from pvemcp_server.access.model import NAMED_ONLY, READS, Resources
+from pvemcp_server.access.model import READS, Resources
 from pvemcp_server.clusters.acl import question
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.needs import Extent, extent
@@ -30,6 +30,16 @@ async def test_a_full_account_lacks_nothing(tool_client):
         assert cluster["granted"] == [{"resources": "all", "tools": "all"}]
         assert cluster["lacks"] == []
         assert "VM.PowerMgmt on /vms" in cluster["has"]
+
+
+async def test_what_is_switched_off_needs_no_privileges_and_shows_no_lists(tool_client):
+    needed = "VM.GuestAgent.Unrestricted on /vms"
+    lists = [{"resources": "all", "programs": ["echo"], "files": ["/etc/hostname"]}]
+    (on,) = (await tool_client("ExplainAccess", cluster_name="prod")).data["clusters"]
+    assert (needed in on["has"], on["inside_guests"]) == (True, lists)
+    tool_client.change(inside_guests=False)
+    (off,) = (await tool_client("ExplainAccess", cluster_name="prod")).data["clusters"]
+    assert (needed in off["has"], "inside_guests" in off) == (False, False)
 
 
 async def test_a_read_only_role_lists_the_tools_not_granted(tool_client):
@@ -226,7 +236,7 @@ def test_how_far_a_privilege_reaches(held, expected):
 
 def test_every_tool_that_calls_proxmox_declares_its_privileges():
     # what CallApi needs depends on its path; FindApi asks Proxmox nothing
-    free = {"ListClusters", "ExplainAccess", "GetQuerySchema", "ExecuteQuery"} | NAMED_ONLY
+    free = {"ListClusters", "ExplainAccess", "GetQuerySchema", "ExecuteQuery", "FindApi", "CallApi"}
     assert {name for name, tool in tools().items() if not tool.needs} == free
 
 

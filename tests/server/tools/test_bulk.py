@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -19,7 +18,7 @@ from pvemcp_server.pipeline.confirmation import Agreed
 from pvemcp_server.toolkit.arguments import MOST_GUESTS
 from pvemcp_server.toolkit.registry import tools
 
-from .tool_client import FakeBudgets, FakeConversation, offered
+from .tool_client import FakeApprovals, FakeBudgets, FakeConversation, offered
 
 pytestmark = pytest.mark.anyio
 
@@ -167,25 +166,6 @@ async def test_one_guest_is_answered_as_a_single_document(shared, name):
 async def test_guests_of_several_clusters_are_refused(shared, name):
     error = await shared.refused(name, vmids=[101, 300], **CALLS[name])
     assert error.startswith("cluster_name: say which cluster; home-lab has 101 (")
-
-
-@dataclass
-class FakeApprovals:
-    """Stands in for the approvals: one that is asked for is approved, and used once."""
-
-    approved: dict = field(default_factory=dict)  # its plan, by call and plan
-    page: str = "https://pvemcp.example/approvals"
-
-    async def use(self, call):
-        plan = self.approved.pop((call.identity, call.planned), None)
-        return plan and SimpleNamespace(id=1, decided_by="ada")
-
-    async def use_refusal(self, _call):
-        return None
-
-    async def ask(self, call):
-        self.approved[call.identity, call.planned] = call.shown_plan
-        return SimpleNamespace(id=1, expires=datetime.now(UTC)), False
 
 
 @EACH_LOSING

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -18,7 +19,7 @@ from proxmox_client.outages import Response
 from pvemcp_server.access.budgets import Budget
 from pvemcp_server.access.freezes import Freeze
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role, Toolset
-from pvemcp_server.approvals import Approvals
+from pvemcp_server.approvals import Approvals, PlannedCall
 from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
 from pvemcp_server.errors import OverBudget
@@ -174,6 +175,25 @@ class FakeConversation:
         return self.decision
 
 
+@dataclass
+class FakeApprovals:
+    """Stands in for the approvals: one that is asked for is approved, and used once."""
+
+    approved: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # the plans
+    page: str = "https://pvemcp.example/approvals"
+
+    async def use(self, call: PlannedCall) -> SimpleNamespace | None:
+        plan = self.approved.pop((call.identity, call.planned), None)
+        return SimpleNamespace(id=1, decided_by="ada") if plan else None
+
+    async def use_refusal(self, _call: PlannedCall) -> None:
+        return None
+
+    async def ask(self, call: PlannedCall) -> tuple[SimpleNamespace, bool]:
+        self.approved[call.identity, call.planned] = call.shown_plan
+        return SimpleNamespace(id=1, expires=datetime.now(UTC)), False
+
+
 @dataclass(frozen=True)
 class Answer:
     """The two text blocks of a result, and whether it is an error."""
@@ -201,18 +221,21 @@ def offered(call: str) -> tuple[str, dict[str, Any]]:
 class ToolClient:
     """Calls tools as an MCP client would, with a key that is granted `tools` on `resources`.
 
-    It has all toolsets.
+    It has all toolsets, and its grant lists what the examples run and read inside of guests.
     """
 
     clusters: FakeClusters
-    settings: Values = field(default_factory=Values)
+    settings: Values = field(default_factory=lambda: Values(inside_guests=True))
     audit: FakeAudit = field(default_factory=FakeAudit)
     conversation: FakeConversation = field(default_factory=FakeConversation)
-    approvals: Approvals | None = None  # needed where the client cannot ask
+    approvals: Approvals | FakeApprovals | None = None  # needed where the client cannot ask
     undos: FakeUndos = field(default_factory=FakeUndos)
     budgets: FakeBudgets = field(default_factory=FakeBudgets)
     resources: Resources = EVERYTHING
     tools: frozenset[str] = frozenset({ANY})
+    programs: frozenset[str] = frozenset({"echo"})
+    files: frozenset[str] = frozenset({"/etc/hostname"})
+    unattended: str | None = None
     toolsets: frozenset[str] = frozenset(Toolset)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
 
@@ -241,8 +264,18 @@ class ToolClient:
             connected.inventory.invalidate()
 
     async def __call__(self, tool: str, **arguments: Any) -> Answer:
-        role = Role(1, "test", "", (Grant(self.tools, resources=self.resources),))
-        caller = Caller("k", "test key", role, toolsets=self.toolsets, output_format="JsonNormal")
+        grant = Grant(
+            self.tools, resources=self.resources, programs=self.programs, files=self.files
+        )
+        role = Role(1, "test", "", (grant,))
+        caller = Caller(
+            "k",
+            "test key",
+            role,
+            toolsets=self.toolsets,
+            output_format="JsonNormal",
+            unattended=self.unattended,
+        )
         pipeline = Pipeline(
             tools(),
             self.clusters,  # type: ignore[arg-type]

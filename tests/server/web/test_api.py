@@ -297,6 +297,16 @@ async def test_a_role_narrows_a_key_and_the_rights_show_it(equipped):
     assert (still_held.status_code, "role of k" in still_held.json()["error"]) == (422, True)
 
 
+async def test_a_role_lists_programs_and_files(equipped):
+    grant = {"tools": ["ExecInGuest"], "clusters": ["*"], "resources": {"vmids": [100]}}
+    grant |= {"programs": ["df", "uptime"], "files": ["/etc/"]}
+    made = await equipped.api("POST", "/roles", json={"name": "inside", "grants": [grant]})
+    assert made.json()["grants"] == [grant]
+    wrong = {"name": "x", "grants": [{**grant, "programs": [" sh"]}]}
+    refused = await equipped.api("POST", "/roles", json=wrong)
+    assert (refused.status_code, "grants.0.programs" in refused.text) == (422, True)
+
+
 @pytest.mark.parametrize("path", ["/clusters", "/clusters/try"])
 @pytest.mark.parametrize(
     "wrong",
@@ -373,6 +383,22 @@ async def test_the_doctor_names_missing_privileges_and_the_command_that_adds_the
         f"pveum acl modify /nodes --users '{user}' --roles PVEAuditor"
         f" && pveum acl modify /nodes --tokens '{token_id}' --roles PVEAuditor"
     )
+
+
+async def test_the_doctor_asks_for_no_privilege_of_what_is_switched_off(
+    equipped, emulator, new_token
+):
+    token_id, secret = new_token(emulator["prod"], ("/access", "PVEAuditor"))
+    identity = {"name": "narrow", "token_id": token_id, "token_secret": secret}
+    await equipped.api("POST", "/clusters/prod/identities", json=identity)
+    await equipped.api("POST", "/keys", json={"name": "k", "role": "Administrator"})
+    bindings = "/clusters/prod/identities/narrow/bindings"
+    await equipped.api("POST", bindings, json={"key": "k"})
+    for is_on in (False, True):
+        await equipped.api("PATCH", "/settings", json={"inside_guests": is_on})
+        (report,) = (await equipped.api("POST", "/doctor?cluster=prod&key=k")).json()
+        texts = " ".join(row["text"] for row in report["findings"])
+        assert ("VM.GuestAgent.Unrestricted on /vms" in texts) == is_on
 
 
 @pytest.mark.parametrize(

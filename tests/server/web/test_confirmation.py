@@ -62,6 +62,8 @@ async def test_only_keys_that_may_write_need_a_recent_sign_in(front):
     await front.services.access.roles.create("Api", grants_from_json(api))
     assert await refused(front, "POST", "/keys", name="z", role="Api")
     assert not await refused(front, "POST", "/keys", name="z", role="Api", tools=["CallApi"])
+    inside = {"role": "Administrator", "tools": ["ReadGuestFile"]}
+    assert await refused(front, "POST", "/keys", name="y", **inside)
     assert await refused(front, "POST", "/keys/writer/regenerate")
     assert not await refused(front, "POST", "/keys/reader/regenerate")
     assert await refused(front, "PATCH", "/keys/reader", role="Operator")
@@ -133,6 +135,7 @@ def test_approving_needs_a_recent_sign_in_and_declining_does_not():
 async def test_a_trial_call_that_writes_needs_a_recent_sign_in(front):
     await front.forget_proof()
     assert await refused(front, "POST", "/tools/DeleteBackup/call", arguments={})
+    assert await refused(front, "POST", "/tools/ReadGuestFile/call", arguments={})
     assert not await refused(front, "POST", "/tools/ListVms/call", arguments={})
 
 

@@ -149,6 +149,32 @@ async def test_a_permission_to_write_is_granted_apart_from_its_tool(equipped):
     assert "ListVms:write" in refused.text
 
 
+async def test_programs_and_files_of_a_grant_are_edited_by_lines(equipped):
+    fields = {
+        "name": "Inside",
+        "0-tool": ["ExecInGuest", "ReadGuestFile"],
+        "0-reach": "everything",
+        "0-programs": "uptime\r\nC:\\Program Files\\a, b.exe\r\n",
+        "0-files": "/var/log/\n/etc/hostname",
+    }
+    await equipped.post("/admin/roles", **fields)
+    (grant,) = (await equipped.services.access.roles.get("Inside")).grants
+    assert grant.programs == {"uptime", "C:\\Program Files\\a, b.exe"}
+    assert grant.files == {"/var/log/", "/etc/hostname"}
+    page = (await equipped.get("/admin/roles/Inside/edit")).text
+    assert ">C:\\Program Files\\a, b.exe\nuptime</textarea>" in page
+    assert "<dd>/etc/hostname, /var/log/</dd>" in (await equipped.get("/admin/roles")).text
+    wrong = await equipped.post("/admin/roles", **{**fields, "was": "Inside", "0-files": "../a"})
+    assert "grants.0.files" in wrong.text
+
+
+async def test_a_call_that_asks_can_be_confirmed_on_its_page(equipped):
+    for tool, asks in (("ListVms", False), ("ReadGuestFile", True), ("DeleteVm", True)):
+        page = (await equipped.get(f"/admin/tools/{tool}")).text
+        assert ('name="confirmed"' in page) == asks, tool
+        assert ("it changes the cluster" in page) == (tool == "DeleteVm")
+
+
 async def test_editing_keeps_grants_of_a_removed_cluster(equipped):
     access = equipped.services.access
     key, _ = await access.keys.create("night", clusters=["prod"])

@@ -234,11 +234,10 @@ class OverBudget(CallError):
 class Unanswered(CallError):
     """A write was sent and got no answer: it may have been carried out."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"{reason} Whether it was carried out is not known.",
-            hint="Look with ListTasks before trying again.",
-        )
+    def __init__(
+        self, reason: str, *, hint: str = "Look with ListTasks before trying again."
+    ) -> None:
+        super().__init__(f"{reason} Whether it was carried out is not known.", hint=hint)
 
 
 class PartlyDone(CallError):

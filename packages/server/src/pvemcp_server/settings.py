@@ -151,6 +151,14 @@ class Values(BaseModel):
         "them all.",
         json_schema_extra=SAFETY,
     )
+    inside_guests: bool = Field(
+        default=False,
+        title="Inside of guests",
+        description="Whether ExecInGuest and ReadGuestFile run programs and read files inside of "
+        "VMs, as far as a role lists them. Each call is confirmed or approved, also where the "
+        "settings above allow others.",
+        json_schema_extra=SAFETY,
+    )
     longest_key_life_days: int = Field(
         default=0,
         ge=0,

@@ -1,5 +1,6 @@
 """Information from inside a guest: from the QEMU guest agent or from a container."""
 
+from codecs import getincrementaldecoder
 from typing import Any
 
 from msgspec import field
@@ -26,6 +27,56 @@ class Reply(Answer, frozen=True):
         if isinstance(error, dict):
             return convert(error, Failure)
         return None if error is None else Failure(description=str(error))
+
+
+class ExecStatus(Answer, frozen=True):
+    """The state of a program that the agent started, and what it has written once it has ended.
+
+    The agent keeps the first 16 MiB of each output, and forgets the program with this answer.
+    """
+
+    exited: bool = False
+    exit_code: int | None = field(name="exitcode", default=None)
+    signal: int | None = None
+    out_data: str = field(name="out-data", default="")
+    err_data: str = field(name="err-data", default="")
+    out_truncated: bool = field(name="out-truncated", default=False)
+    err_truncated: bool = field(name="err-truncated", default=False)
+
+    @property
+    def stdout(self) -> str:
+        """What it wrote to its standard output."""
+        return text_of(self.out_data)
+
+    @property
+    def stderr(self) -> str:
+        """What it wrote to its standard error."""
+        return text_of(self.err_data)
+
+
+class FileContent(Answer, frozen=True):
+    """The beginning of a file inside the guest."""
+
+    content: str = ""
+    truncated: bool = False
+
+    @property
+    def text(self) -> str:
+        """The content as text."""
+        return text_of(self.content)
+
+
+def text_of(content: str) -> str:
+    """Return the text of bytes that Proxmox sends as one character each.
+
+    It decodes the agent's base64 to bytes and writes these as JSON text, so `ä` arrives as two
+    characters. Bytes that are no UTF-8 stay as they are; a character that is cut off at the end is
+    left out.
+    """
+    try:
+        return getincrementaldecoder("utf-8")().decode(content.encode("latin-1"))
+    except UnicodeError:
+        return content
 
 
 class OsInfo(Answer, frozen=True):

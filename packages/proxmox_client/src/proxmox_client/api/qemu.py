@@ -1,11 +1,19 @@
 """Virtual machines."""
 
 import builtins
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 from msgspec import field
 
-from proxmox_client.api.agent import AgentInterface, Filesystem, OsInfo, Reply
+from proxmox_client.api.agent import (
+    AgentInterface,
+    ExecStatus,
+    FileContent,
+    Filesystem,
+    OsInfo,
+    Reply,
+)
 from proxmox_client.api.configs import QemuConfig
 from proxmox_client.api.guests import Guest, MigrateCheck
 from proxmox_client.api.resources import GuestType
@@ -159,6 +167,33 @@ class Qemu(Guest[QemuConfig]):
         Source: PVE/API2/Qemu/Agent.pm.
         """
         return await self._agent_rows(Filesystem, "get-fsinfo")
+
+    async def agent_exec(self, command: Sequence[str]) -> int:
+        """POST …/agent/exec. Needs VM.GuestAgent.Unrestricted (VM.Monitor until 8.4).
+
+        Starts a program with its arguments, without a shell; returns its PID in the guest. For a
+        program that does not exist, Proxmox breaks the connection (NodeUnreachable, 596).
+
+        Source: PVE/API2/Qemu/Agent.pm.
+        """
+        started = await self._transport.post(self._path("agent", "exec"), command=list(command))
+        return converted("exec", started, lambda answer: int(answer["pid"]))
+
+    async def agent_exec_status(self, pid: int) -> ExecStatus:
+        """GET …/agent/exec-status. Needs VM.GuestAgent.Unrestricted (VM.Monitor until 8.4).
+
+        Source: PVE/API2/Qemu/Agent.pm.
+        """
+        return await self._read(ExecStatus, "agent", "exec-status", pid=pid)
+
+    async def agent_read_file(self, file: str, *, count: int | None = None) -> FileContent:
+        """GET …/agent/file-read. Needs VM.GuestAgent.FileRead (VM.Monitor until 8.4).
+
+        `count` is the most bytes to read, from 9.1 on; it is 16 MiB without, as in older versions.
+
+        Source: PVE/API2/Qemu/Agent.pm.
+        """
+        return await self._read(FileContent, "agent", "file-read", file=file, count=count)
 
     async def _agent_rows(self, row: builtins.type[T], command: str) -> list[T]:
         """Return the rows of the guest agent's answer; a malformed one costs itself."""

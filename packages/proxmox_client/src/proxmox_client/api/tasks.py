@@ -247,7 +247,7 @@ class Task:
         """
         clock = asyncio.get_running_loop().time
         line_count, last_success = 0, clock()
-        for step in _poll_steps():
+        for step in poll_steps():
             try:
                 # the status before the log: once it says stopped, the log is complete
                 status = await self.status()
@@ -290,7 +290,7 @@ def _parse_upid(upid: str) -> Upid:
         raise BadParameters(400, "", str(error), {"upid": str(error)}) from error
 
 
-def _poll_steps() -> Iterator[float]:
+def poll_steps() -> Iterator[float]:
     """Yield the seconds between polls: short at first for short tasks, longer for long ones."""
     step = _FIRST_STEP
     while True:

@@ -5,14 +5,15 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pvemcp_server.access.model import RESOURCE_KINDS, Grant, Resources
+from pvemcp_server.access.guest_lists import wrong_entry
+from pvemcp_server.access.model import GUEST_LISTS, RESOURCE_KINDS, Grant, Resources
 from pvemcp_server.errors import BadArgument
 
 GRANTS = TypeAdapter(tuple[Grant, ...])
 
 
 def grants_from_json(value: object) -> tuple[Grant, ...]:
-    """Parse grants; raise BadArgument for unknown fields and grants that are empty."""
+    """Parse grants; raise BadArgument for unknown fields, empty grants and wrong entries."""
     try:
         grants = GRANTS.validate_python(value)
     except ValidationError as invalid:
@@ -23,6 +24,9 @@ def grants_from_json(value: object) -> tuple[Grant, ...]:
         for name in ("tools", "clusters", "resources"):
             if not getattr(grant, name):
                 raise BadArgument(f"grants.{index}.{name}", "must not be empty.")
+        for kind in GUEST_LISTS:
+            for wrong in filter(None, (wrong_entry(kind, e) for e in sorted(getattr(grant, kind)))):
+                raise BadArgument(f"grants.{index}.{kind}", wrong)
     return grants
 
 
@@ -33,6 +37,7 @@ def grants_to_json(grants: Sequence[Grant]) -> list[dict[str, Any]]:
             "tools": sorted(grant.tools),
             "clusters": sorted(grant.clusters),
             "resources": resources_to_json(grant.resources),
+            **{kind: sorted(names) for kind in GUEST_LISTS if (names := getattr(grant, kind))},
         }
         for grant in grants
     ]

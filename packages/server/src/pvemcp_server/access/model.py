@@ -1,6 +1,6 @@
 """Callers, roles, grants and resources: plain values that are evaluated without I/O."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import ClassVar, Final, Protocol, Self
@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 
 ANY: Final = "*"
 READS: Final = "*:read"
-NAMED_ONLY: Final = frozenset({"FindApi", "CallApi"})
+NAMED_ONLY: Final = frozenset({"FindApi", "CallApi", "ReadGuestFile"})
 """Tools that READS does not include: a grant names them, or gives ANY tool."""
 
 
@@ -34,6 +34,7 @@ class Toolset(StrEnum):
     CONTENT = "content", "download and delete ISO images, delete other files of storages"
     LIFECYCLE = "lifecycle", "show what is in backups, restore them, delete guests"
     CREATE = "create", "create VMs and containers without a guest to clone"
+    AGENT = "agent", "run programs and read files inside of VMs by their guest agent"
 
 
 class Area(StrEnum):
@@ -204,15 +205,27 @@ NOTHING: Final = Resources()
 EVERYTHING: Final = Resources(everything=True)
 
 
+GUEST_LISTS: Final[Mapping[str, str]] = {
+    "programs": "ExecInGuest may run it in the guests: its exact name or path",
+    "files": "ReadGuestFile may read it in the guests: a path, or a folder with / or \\ at its end",
+}
+"""The allow-lists of a grant with what an entry means. Nothing stands for everything in them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Tools × clusters × resources. `tools` and `clusters` hold names, ANY, or (tools) READS."""
+    """Tools × clusters × resources. `tools` and `clusters` hold names, ANY, or (tools) READS.
+
+    `programs` and `files` are the allow-lists of GUEST_LISTS, for the guests of `resources`.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     tools: frozenset[str]
     clusters: frozenset[str] = frozenset({ANY})
     resources: Resources = EVERYTHING
+    programs: frozenset[str] = frozenset()
+    files: frozenset[str] = frozenset()
 
     def gives(self, tool: str, effect: Effect) -> bool:
         """Return whether the grant includes the tool."""
@@ -288,10 +301,34 @@ class Caller:
         key = (tool, effect, cluster)
         if key not in self._resources:
             resources = NOTHING
-            own = Grant(self.tools, self.clusters)
-            if own.gives(tool, effect) and own.reaches(cluster):
-                for grant in self.role.grants:
-                    if grant.gives(tool, effect) and grant.reaches(cluster):
-                        resources = resources | grant.resources
+            for grant in self.grants(tool, effect, cluster):
+                resources = resources | grant.resources
             self._resources[key] = resources
         return self._resources[key]
+
+    def guest_list(
+        self,
+        kind: str,
+        tool: str,
+        effect: Effect,
+        cluster: str,
+        covers: Callable[[Resources], bool],
+    ) -> frozenset[str]:
+        """Return an allow-list of GUEST_LISTS for the guest that `covers` looks for.
+
+        Only grants that give the tool on this guest count.
+        """
+        lists = (
+            getattr(grant, kind)
+            for grant in self.grants(tool, effect, cluster)
+            if covers(grant.resources)
+        )
+        return frozenset[str]().union(*lists)
+
+    def grants(self, tool: str, effect: Effect, cluster: str) -> Iterator[Grant]:
+        """Yield the grants that give the tool on the cluster, as far as the key allows it."""
+        own = Grant(self.tools, self.clusters)
+        if own.gives(tool, effect) and own.reaches(cluster):
+            for grant in self.role.grants:
+                if grant.gives(tool, effect) and grant.reaches(cluster):
+                    yield grant

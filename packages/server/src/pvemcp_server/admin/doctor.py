@@ -136,10 +136,13 @@ def _forwarded(progress: Progress) -> Finding:
 
 
 async def _report(context: AdminContext, record: ClusterRecord, caller: Caller) -> Report:
+    settings = await context.services.settings.current()
     granted = [
         tool
         for tool in tools().values()
-        if record.kind in tool.kinds and caller.resources(tool.name, tool.effect, record.name)
+        if record.kind in tool.kinds
+        and tool.is_switched_on(settings)
+        and caller.resources(tool.name, tool.effect, record.name)
     ]
     account, findings = "", [_role(caller, granted)] if caller.key_id else []
     findings += await asyncio.gather(*(_host(record, host) for host in record.hosts))

@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pvemcp_server.access.grants import resources_to_json
 from pvemcp_server.access.keys import KeyChanges, KeyFields
-from pvemcp_server.access.model import Caller, Effect
+from pvemcp_server.access.model import Caller
 from pvemcp_server.admin.client_setup import Connection, endpoint_url
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject, scope_of
 from pvemcp_server.admin.permission import EVERYONE, ISSUERS, OWNERS, Permission
-from pvemcp_server.admin.tools import check_names
+from pvemcp_server.admin.tools import check_names, may_ask
 from pvemcp_server.errors import BadArgument, RecentSignInNeeded
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import KeyRecord
@@ -84,7 +84,7 @@ MORE: Final = Permission(
 
 
 async def creates_writes(context: AdminContext, new: KeyFields) -> bool:
-    """Return whether the new key would grant a tool that writes."""
+    """Return whether the new key would grant a tool that writes or is guarded."""
     return await _may_write(context, new.role, new.tools)
 
 
@@ -144,11 +144,7 @@ async def _check_recent(context: AdminContext, needed: Awaitable[bool]) -> None:
 async def _may_write(context: AdminContext, role: str, names: list[str]) -> bool:
     granted = await context.services.access.roles.get(role)
     caller = Caller("", "", granted, tools=frozenset(names))
-    return any(
-        tool.of(caller).effect is not Effect.READ
-        for tool in tools().values()
-        if caller.is_granted(tool)
-    )
+    return any(caller.is_granted(tool) and may_ask(tool.of(caller)) for tool in tools().values())
 
 
 def connection_text(result: Result) -> str:

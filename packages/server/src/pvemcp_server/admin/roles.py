@@ -24,7 +24,8 @@ class RoleFields(Fields):
     name: RoleName
     description: str = Field(default="", description="What it is for; the model reads it")
     grants: list[dict[str, Any]] = Field(
-        description='Each {"tools": […], "clusters": […], "resources": {…}}; '
+        description='Each {"tools": […], "clusters": […], "resources": {…}, "programs": […], '
+        '"files": […]}; '
         "see docs/users/administration.md"
     )
 

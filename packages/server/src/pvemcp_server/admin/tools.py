@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
 
-from pvemcp_server.access.model import ANY, READS, Caller, Effect, Grant, Role, Toolset
+from pvemcp_server.access.model import ANY, READS, Caller, Grant, Role, Toolset
 from pvemcp_server.access.roles import ADMINISTRATOR
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
@@ -115,13 +115,18 @@ async def get_tool(context: AdminContext, pipeline: Pipeline, key: str, name: st
     return visible[name]
 
 
+def may_ask(tool: Tool) -> bool:
+    """Return whether a call may need consent: of a tool that writes or is guarded."""
+    return bool(tool.guarded_by) or not tool.reads
+
+
 async def calls_to_write(
     context: AdminContext, pipeline: Pipeline, name: str, attempt: Attempt
 ) -> bool:
-    """Return whether the tool is one that writes."""
+    """Return whether the tool writes or is guarded."""
     del context, attempt  # the decision depends on the tool alone
     tool = pipeline.tools.get(name)
-    return tool is not None and tool.effect is not Effect.READ
+    return tool is not None and may_ask(tool)
 
 
 @subject.operation(

@@ -1,7 +1,7 @@
 """Masking of secrets in arguments and texts before they are stored."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import isfinite
@@ -83,6 +83,9 @@ _PARAMETERS: Final = "parameters"  # the argument with parameters of Proxmox's A
 _PAIR: Final = re.compile(r"\s*([^\s=]{1,100}+)\s*=")
 _SECRET_BESIDE: Final = frozenset({"header", "body", "data"})  # of webhooks, and of DNS APIs
 
+# an item of a list, as of the arguments of a program
+_SECRET_OPTION: Final = re.compile(rf"--?[\w-]{{0,60}}?(?:{NAMES_OF_VALUES})", re.IGNORECASE)
+
 
 def mask(value: Any, secret_fields: Collection[str] = (), levels: int = DEEPEST) -> Any:
     """Mask secrets: fields that are declared or named so, and what `mask_text` finds in texts.
@@ -111,9 +114,8 @@ class _Masker:
                 for name, inner in value.items()
             }
         if isinstance(value, list | tuple | set | frozenset):
-            return [
-                self.value(item, levels - 1, of_api=of_api) if levels else MASK for item in value
-            ]
+            items = self._items(value, levels - 1, of_api=of_api)
+            return list(items) if levels else [MASK for _ in value]
         if isinstance(value, str):
             pair = _PAIR.match(value) if of_api else None
             if pair and self._is_secret(pair[1], of_api=True):
@@ -129,6 +131,14 @@ class _Masker:
         if of_api and (name in _SECRET_BESIDE or SECRET_PARAMETER.fullmatch(name)):
             return True
         return name in self.secret_fields or _SECRET_MEMBER.fullmatch(name) is not None
+
+    def _items(self, items: Iterable[Any], levels: int, *, of_api: bool) -> Iterator[Any]:
+        """Yield the items; the one after an option is its value: `--password`, then the secret."""
+        follows = False
+        for item in items:
+            is_value = follows and isinstance(item, str)
+            yield MASK if is_value else self.value(item, levels, of_api=of_api)
+            follows = isinstance(item, str) and bool(_SECRET_OPTION.fullmatch(item))
 
     def text(self, text: str) -> str:
         masked = mask_text(text, self.left)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pvemcp_server.access.model import ANY, READS, RESOURCE_KINDS
+from pvemcp_server.access.model import ANY, GUEST_LISTS, READS, RESOURCE_KINDS
 from pvemcp_server.admin.roles import RoleChanges, RoleFields, change_role, create_role
 from pvemcp_server.cli.context import AsJson, administrator, from_options, print_answer
 from pvemcp_server.cli.input import read_text
@@ -35,6 +35,13 @@ GRANT_OPTIONS: dict[str, Any] = {
             ),
         ]
         for kind in RESOURCE_KINDS
+    },
+    **{
+        kind: Annotated[
+            list[str] | None,
+            typer.Option(f"--{kind.removesuffix('s')}", help=f"{meaning}; repeat it."),
+        ]
+        for kind, meaning in GUEST_LISTS.items()
     },
     "grants_file": Annotated[
         Path | None, typer.Option(help="JSON list of grants, as `roles show` prints; for several.")
@@ -107,5 +114,6 @@ def _grants(options: dict[str, Any]) -> Any:
         "tools": [*options.get("tools", ()), *reads],
         "clusters": options.get("clusters", [ANY]),
         "resources": resources or {"everything": True},
+        **{kind: options[kind] for kind in GUEST_LISTS if kind in options},
     }
     return [grant]

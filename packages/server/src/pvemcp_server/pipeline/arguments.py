@@ -97,7 +97,7 @@ class _Declared:
         value = decoded(value)
         entries = value if isinstance(value, list) else [value]
         if self.whole:
-            return entries
+            return [] if is_absent(value) else entries
         return [self._choice(part) for entry in entries for part in _parts_of(entry)]
 
     def _choice(self, value: Any) -> Any:

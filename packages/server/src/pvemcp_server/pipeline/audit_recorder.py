@@ -49,9 +49,10 @@ class Recorder:
         """Record the success; raise Unrecorded for a read, which has no intent to show it."""
         self._ended = True
         size = len(written.data.encode()) + len(written.notes.encode())
-        reason = self._failures() if self._intent else ""
-        outcome = Outcome.ERROR if reason else Outcome.OK
-        event = self._event(outcome, rows=written.rows, bytes=size, reason=reason or None)
+        failures = self._failures() if self._intent else ""
+        outcome = Outcome.ERROR if failures else Outcome.OK
+        reason = failures or self._result() or None
+        event = self._event(outcome, rows=written.rows, bytes=size, reason=reason)
         if self._intent is None:
             await self.audit.call(event)
         else:
@@ -68,15 +69,18 @@ class Recorder:
 
     async def failed(self, reason: str, outcome: Outcome = Outcome.ERROR) -> None:
         """Record the failure."""
-        await self._end(self._event(outcome, reason=reason))
+        await self._end(self._event(outcome, reason=f"{reason} {self._result()}".rstrip()))
 
     async def cancelled(self, by: str) -> None:
         """Record the cancellation; a started Proxmox task continues."""
         if self._ended:
             return
         with anyio.CancelScope(shield=True):
-            reason = f"cancelled by {by}. {self._failures()}".rstrip(". ")
+            reason = f"cancelled by {by}. {self._failures()}{self._result()}".rstrip(". ")
             await self._end(self._event(Outcome.CANCELLED, reason=reason))
+
+    def _result(self) -> str:
+        return self.call.result if self.call else ""
 
     def _failures(self) -> str:
         """Return what a write on many guests did not do until now."""

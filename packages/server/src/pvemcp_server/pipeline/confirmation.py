@@ -76,6 +76,20 @@ class Unattended:
         return Decision.CANNOT_ASK
 
 
+def always_asking(settings: Values) -> Values:
+    """Return the settings for a guarded tool: none lets it run without consent or approval."""
+    stricter = {
+        "confirm_destructive": {"allow": "ask"},
+        "unconfirmed_destructive": {"allow": "approve"},
+    }
+    return settings.model_copy(
+        update={
+            name: instead.get(getattr(settings, name), getattr(settings, name))
+            for name, instead in stricter.items()
+        }
+    )
+
+
 def question_of(sentences: Iterable[str]) -> str:
     """Return the question about a plan, with the beginning of each of its sentences.
 

@@ -25,6 +25,7 @@ from pvemcp_server.clusters import Clusters, explain
 from pvemcp_server.errors import (
     ApprovalNeeded,
     CallError,
+    Precondition,
     RightsChanged,
     ServerStops,
     ToolsetMissing,
@@ -38,19 +39,20 @@ from pvemcp_server.pipeline.confirmation import (
     Agreed,
     InputRequired,
     Unattended,
+    always_asking,
     confirm,
     question_of,
     require_approval,
 )
 from pvemcp_server.pipeline.pagination import page_of
-from pvemcp_server.settings import Settings
+from pvemcp_server.settings import Settings, Values
 from pvemcp_server.store.database import DatabaseFailed
 from pvemcp_server.toolkit.arguments import WriteOptions
 from pvemcp_server.toolkit.bulk import BulkPlan
 from pvemcp_server.toolkit.call import Call, Conversation
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
 from pvemcp_server.toolkit.past_tasks import time_taken
-from pvemcp_server.toolkit.plan import Plan
+from pvemcp_server.toolkit.plan import ConfirmedRead, Plan
 from pvemcp_server.toolkit.registry import Answer, Document, Rows, Tool
 from pvemcp_server.toolkit.undo import KeptUndo, Undo, UndoLog, merged
 
@@ -127,6 +129,16 @@ def _toolset_error(tool: Tool, caller: Caller) -> ToolsetMissing:
 
 def _loses_data(tool: Tool, plan: Plan) -> bool:
     return tool.effect is Effect.DESTROY or bool(plan.loses)
+
+
+def _require_switched_on(tool: Tool, settings: Values) -> None:
+    """Raise Precondition for a tool that the settings keep off."""
+    if not tool.is_switched_on(settings):
+        title = Values.model_fields[tool.guarded_by].title
+        raise Precondition(
+            f"{tool.name} is switched off on this server.",
+            hint=f"An owner can switch it on: setting '{title}' ({tool.guarded_by}).",
+        )
 
 
 async def _has_fixed_rights(_caller: Caller) -> bool:
@@ -296,6 +308,7 @@ class Pipeline:
         self, tool: Tool, accepted: BaseModel, call: Call, recorder: Recorder
     ) -> tuple[Written, Started | None]:
         """Run the tool within the call's deadline, carry out its plan, and write the answer."""
+        _require_switched_on(tool, call.settings)
         arguments = {name: getattr(accepted, name) for name in tool.arguments.model_fields}
         async with asyncio.timeout(call.seconds_left):
             answer: Answer = await tool.run(call, **arguments)
@@ -303,7 +316,11 @@ class Pipeline:
             raise _Undoing(answer)
         preferred = vars(accepted).get("format") or call.caller.output_format
         output_format, started = Format(preferred or call.settings.output_format), None
-        if isinstance(answer, Plan | BulkPlan):
+        if isinstance(answer, ConfirmedRead):
+            await self._confirm(tool, call, answer, arguments, recorder)
+            await recorder.intent()
+            answer = await answer.carry_out(call)
+        elif isinstance(answer, Plan | BulkPlan):
             plan = answer
             answer = await self._carry_out(tool, call, plan, arguments, recorder)
             if answer.get("task_status") == "running":
@@ -333,26 +350,7 @@ class Pipeline:
             takes = await time_taken(plan.cluster, past) if past else ""
             return {**plan.preview(), **({"takes": takes} if takes else {})}
         if tool.effect is Effect.DESTROY or plan.needs_consent:
-            planned = PlannedCall(
-                caller=call.caller,
-                client=clean_line(recorder.client, CLIENT_CHARACTERS),
-                tool=tool.name,
-                cluster=plan.cluster.name,
-                arguments=arguments,
-                plan=plan.sentences,
-                shown_arguments=recorder.arguments,
-                shown_plan=tuple(
-                    clean_line(mask_text(each), PLAN_CHARACTERS) for each in plan.sentences
-                ),
-            )
-            approve = partial(require_approval, self.approvals, planned, recorder.decided)
-            await confirm(
-                call.conversation,
-                question_of(plan.sentences),
-                call.settings,
-                recorder.decided,
-                approve,
-            )
+            await self._confirm(tool, call, plan, arguments, recorder)
         await recorder.intent()
         answer = await plan.checked(partial(self._check_write, tool, call)).carry_out(call)
         undos = merged(call.undos)
@@ -395,6 +393,35 @@ class Pipeline:
         if call.caller.key_id and _loses_data(tool, plan):
             most = call.settings.destructive_calls_per_day_per_key
             await self.budgets.spend(call.caller.key_id, most)
+
+    async def _confirm(
+        self,
+        tool: Tool,
+        call: Call,
+        plan: Plan | BulkPlan | ConfirmedRead,
+        arguments: Mapping[str, Any],
+        recorder: Recorder,
+    ) -> None:
+        """Return once the user, an administrator or a setting lets the plan be carried out."""
+        planned = PlannedCall(
+            caller=call.caller,
+            client=clean_line(recorder.client, CLIENT_CHARACTERS),
+            tool=tool.name,
+            cluster=plan.cluster.name,
+            arguments=arguments,
+            plan=plan.sentences,
+            shown_arguments=recorder.arguments,
+            shown_plan=tuple(
+                clean_line(mask_text(each), PLAN_CHARACTERS) for each in plan.sentences
+            ),
+        )
+        await confirm(
+            call.conversation,
+            question_of(plan.sentences),
+            always_asking(call.settings) if tool.guarded_by else call.settings,
+            recorder.decided,
+            partial(require_approval, self.approvals, planned, recorder.decided),
+        )
 
     async def _failed(self, recorder: Recorder, cause: Exception, text: str) -> Result:
         waits = isinstance(cause, ApprovalNeeded)

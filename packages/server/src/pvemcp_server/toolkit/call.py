@@ -87,6 +87,7 @@ class Call:
     failures: dict[int, str] = field(
         default_factory=dict
     )  # by VMID, of a bulk write: for the audit
+    result: str = ""  # what became of a program in a guest: for the audit
     touched: set[str] = field(default_factory=set)  # clusters used: for the audit
     opened: dict[str, Cluster] = field(default_factory=dict)  # by name: for error texts
 

@@ -65,6 +65,10 @@ POOLS = RequiredPrivilege("/pool", ("Pool.Audit",))
 AGENT = RequiredPrivilege(
     "/vms", ("VM.GuestAgent.Audit", "VM.GuestAgent.Unrestricted"), until_8="VM.Monitor"
 )
+AGENT_EXEC = RequiredPrivilege("/vms", ("VM.GuestAgent.Unrestricted",), until_8="VM.Monitor")
+AGENT_READ = RequiredPrivilege(
+    "/vms", ("VM.GuestAgent.FileRead", "VM.GuestAgent.Unrestricted"), until_8="VM.Monitor"
+)
 POWER = RequiredPrivilege("/vms", ("VM.PowerMgmt",))
 SNAPSHOT = RequiredPrivilege("/vms", ("VM.Snapshot",))
 ROLLBACK = RequiredPrivilege("/vms", ("VM.Snapshot.Rollback", "VM.Snapshot"))

@@ -29,6 +29,25 @@ from pvemcp_server.toolkit.write_target import TargetGuest
 
 
 @dataclass(frozen=True, slots=True)
+class ConfirmedRead:
+    """A read that the user has to agree to first; it changes nothing."""
+
+    cluster: Cluster
+    would: str  # a sentence with the verb first: "Read /etc/hostname in qemu 101 (web) on lab."
+    read: Callable[[], Awaitable[Mapping[str, Any]]]  # returns the answer
+    discloses: str
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What it reads and to whom that is shown."""
+        return (self.would, self.discloses)
+
+    async def carry_out(self, _call: Call) -> dict[str, Any]:
+        """Return the answer."""
+        return dict(await self.read())
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A checked write: its description, what it loses, and the call that carries it out."""
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
 from pvemcp_server.access.model import Area, Caller, Effect, Toolset
+from pvemcp_server.settings import Values
 from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.registry import PVE_ONLY
 from pvemcp_server.tables.rows import Row
@@ -28,7 +29,7 @@ from pvemcp_server.toolkit.arguments import (
 from pvemcp_server.toolkit.bulk import BulkLimits, BulkPlan, planned_for_each
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.needs import RequiredPrivilege
-from pvemcp_server.toolkit.plan import Plan
+from pvemcp_server.toolkit.plan import ConfirmedRead, Plan
 from pvemcp_server.toolkit.schema import input_schema
 from pvemcp_server.toolkit.undo import KeptUndo
 
@@ -50,8 +51,9 @@ class Rows:
 Document = Mapping[str, Any]
 """A single answer."""
 
-Answer = Rows | Document | Plan | BulkPlan | KeptUndo
-"""Reads answer with Rows or a Document. A write answers with a Plan: nothing has changed yet.
+Answer = Rows | Document | ConfirmedRead | Plan | BulkPlan | KeptUndo
+"""Reads answer with Rows or a Document; one that the user has to agree to, with a ConfirmedRead.
+A write answers with a Plan: nothing has changed yet.
 The pipeline answers a dry run with `plan.preview()`; for Effect.DESTROY, and for a plan that loses
 or discloses something, it asks the user to confirm `plan.sentence`; it records the intent in the
 audit and then calls `plan.carry_out(call)`. For a KeptUndo it makes the call in it instead."""
@@ -71,6 +73,7 @@ class Tool:
     idempotent: bool
     open_world: bool
     may_lose_data: bool  # with some arguments, as its plan says; Effect.DESTROY always does
+    guarded_by: str  # the setting that switches it on; each call is confirmed or approved then
     description: str
     arguments: type[BaseModel]  # the tool's own arguments
     lists: bool  # answers Rows: fields, limit and cursor apply
@@ -107,6 +110,10 @@ class Tool:
     def destructive(self) -> bool:
         """Whether a call of it loses data, with some arguments at least."""
         return self.effect is Effect.DESTROY or self.may_lose_data
+
+    def is_switched_on(self, settings: Values) -> bool:
+        """Return whether no setting keeps it off."""
+        return not self.guarded_by or bool(getattr(settings, self.guarded_by))
 
     @property
     def annotations(self) -> dict[str, Any]:
@@ -145,6 +152,7 @@ def tool(
     idempotent: bool | None = None,
     open_world: bool = False,
     may_lose_data: bool = False,
+    guarded_by: str = "",
     answer: type[Row] | None = None,
     needs: tuple[RequiredPrivilege, ...] = (),
     kinds: frozenset[ClusterKind] = PVE_ONLY,
@@ -156,6 +164,8 @@ def tool(
     `answer` is the row class of its rows or of its document; `needs` are privileges of the Proxmox
     account; `kinds` are the kinds of clusters that it reads; `open_world` marks a tool that reaches
     beyond the clusters, and `may_lose_data` a write whose plans lose data with some arguments only.
+    A tool with `guarded_by` is off unless that setting is on, and no other setting and no key lets
+    it run without consent or approval.
     A tool that few clients need has a `toolset`. A write on one guest, with the arguments
     `cluster_name` and `vmid`, takes many as `vmids` if it is declared with the limits of `bulk`.
     A tool that reads and writes has a `write_permission`: roles without it get one that reads.
@@ -171,6 +181,7 @@ def tool(
             idempotent=effect is Effect.READ if idempotent is None else idempotent,
             open_world=open_world,
             may_lose_data=may_lose_data,
+            guarded_by=guarded_by,
             description=inspect.cleandoc(run.__doc__ or ""),
             arguments=_arguments(name, run, many=bulk is not None),
             lists=Rows in (get_args(answers := get_type_hints(run)["return"]) or (answers,)),

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from proxmox_client.api.access import Permissions
 from pvemcp_server.access.grants import resources_to_json
-from pvemcp_server.access.model import Area, Caller, Effect, Resources
+from pvemcp_server.access.model import GUEST_LISTS, Area, Caller, Effect, Resources
 from pvemcp_server.clusters import Cluster, outcome_of
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.backup_server import ROLES, grant_lines, missing_privileges
@@ -45,7 +45,8 @@ async def explain_access(call: Call, *, cluster_name: ClusterName = None) -> Doc
     granted = [tool for tool in tools().values() if caller.may_call(tool)]
     missing = missing_toolsets(tools(), caller)
     clusters = await call.all_clusters(cluster_name)
-    access = await call.each(clusters, lambda cluster: _access_to(call, cluster, granted))
+    needing = [each for each in granted if each.is_switched_on(call.settings)]
+    access = await call.each(clusters, lambda cluster: _access_to(call, cluster, needing))
     return document(
         Access(
             key=caller.key_name,
@@ -84,6 +85,8 @@ async def _access_to(call: Call, cluster: Cluster, granted: list[Tool]) -> dict[
             for resources, names in tools_of.items()
         ],
     }
+    if lists := _guest_lists(call, cluster, granted):
+        access["inside_guests"] = lists
 
     async def read() -> dict[str, Any]:
         if cluster.kind is ClusterKind.PBS:
@@ -98,6 +101,22 @@ async def _access_to(call: Call, cluster: Cluster, granted: list[Tool]) -> dict[
     if isinstance(rights, Exception):
         return access | {"reachable": False, "reason": await cluster.explain(rights)}
     return access | {"reachable": True, **rights}
+
+
+def _guest_lists(call: Call, cluster: Cluster, granted: list[Tool]) -> list[dict[str, Any]]:
+    """Return the programs and files that the guests of each grant may be asked for."""
+    grants = (
+        grant
+        for entry in granted
+        if entry.guarded_by
+        for grant in call.caller.grants(entry.name, entry.effect, cluster.name)
+    )
+    return [
+        {"resources": "all" if grant.resources.everything else resources_to_json(grant.resources)}
+        | {kind: sorted(listed) for kind in GUEST_LISTS if (listed := getattr(grant, kind))}
+        for grant in dict.fromkeys(grants)
+        if any(getattr(grant, kind) for kind in GUEST_LISTS)
+    ]
 
 
 def backup_server_privileges(account: str, held: Permissions) -> dict[str, Any]:

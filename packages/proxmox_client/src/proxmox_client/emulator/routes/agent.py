@@ -1,5 +1,6 @@
 """The QEMU guest agent."""
 
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from proxmox_client.emulator.state.guest import Agent, AgentProcess, Guest
 
 BELOW = "/nodes/{node}/qemu/{vmid}/agent"
 NOT_RUNNING = "QEMU guest agent is not running"
+MOST_READ = 16 << 20
 FOLDERS = ("", "/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin")
 """The folders with programs; an empty string stands for a name without folder."""
 
@@ -144,7 +146,7 @@ def execute_status(request: ApiRequest) -> dict[str, Any]:
     if process.running:
         return {"exited": 0}
     written = {"out-data": process.output, "err-data": process.errors}
-    texts = {name: text for name, text in written.items() if text}
+    texts = {name: _bytes_as_text(text) for name, text in written.items() if text}
     return {"exited": 1, "exitcode": process.exit_code, **texts}
 
 
@@ -157,7 +159,13 @@ def read_file(request: ApiRequest) -> dict[str, Any]:
     if name not in contents:
         problem = f"failed to open file '{name}' (mode: 'r'): No such file or directory"
         raise ApiError(f"Agent error: {problem}")
-    return {"content": contents[name], "bytes-read": len(contents[name].encode())}
+    content = contents[name].encode()
+    offset, count = int(request.get("offset") or 0), int(request.get("count") or MOST_READ)
+    part = content[offset : offset + count]
+    truncated = {"truncated": 1} if offset + len(part) < len(content) else {}
+    is_decoded = request.get("decode") not in (False, 0)
+    text = part.decode("latin-1") if is_decoded else b64encode(part).decode()
+    return {"content": text, "bytes-read": len(part), **truncated}
 
 
 @route("POST", f"{BELOW}/file-write")
@@ -191,6 +199,11 @@ def _agent(request: ApiRequest) -> Agent:
     if request.state.now < guest.started + agent.boot_seconds:
         raise ApiError(NOT_RUNNING)
     return agent
+
+
+def _bytes_as_text(text: str) -> str:
+    """Return a text as Proxmox sends what the agent encodes: one character for each byte."""
+    return text.encode().decode("latin-1")
 
 
 def _refusal(command: str) -> str:

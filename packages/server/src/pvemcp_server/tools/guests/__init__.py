@@ -1,6 +1,7 @@
 """Tools for virtual machines and containers."""
 
 from pvemcp_server.tools.guests import (
+    agent,
     clone,
     config,
     config_update,
@@ -18,6 +19,7 @@ from pvemcp_server.tools.guests import (
 )
 
 __all__ = [
+    "agent",
     "clone",
     "config",
     "config_update",

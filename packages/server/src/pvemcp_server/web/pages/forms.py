@@ -20,6 +20,11 @@ def words(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
+def lines(text: str) -> list[str]:
+    """Split entries that may have blanks and commas in them at line breaks."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
 def text_of(form: FormData, name: str) -> str:
     """Return the text of a field; empty when the form has none."""
     value = form.get(name, "")

@@ -6,12 +6,19 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Form, Query, Request, Response
 from starlette.datastructures import FormData
 
-from pvemcp_server.access.model import ANY, NAMED_ONLY, READS, RESOURCE_KINDS, Area
+from pvemcp_server.access.model import (
+    ANY,
+    GUEST_LISTS,
+    NAMED_ONLY,
+    READS,
+    RESOURCE_KINDS,
+    Area,
+)
 from pvemcp_server.admin import clusters, keys, roles
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.toolkit.registry import Tool, tools
-from pvemcp_server.web.pages.forms import number, text_of, texts_of, words
+from pvemcp_server.web.pages.forms import lines, number, text_of, texts_of, words
 from pvemcp_server.web.session import Reading, SignedIn, Writing, may
 from pvemcp_server.web.templates import Navigation, page, redirect, reload
 
@@ -37,7 +44,15 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
     held = await keys.list_keys(context)
     known = await roles.list_roles(context)
     holders = {role.name: [key.name for key in held if key.role == role.name] for role in known}
-    return page(request, "roles.html", session, here="roles", roles=known, holders=holders)
+    return page(
+        request,
+        "roles.html",
+        session,
+        here="roles",
+        roles=known,
+        holders=holders,
+        guest_lists=GUEST_LISTS,
+    )
 
 
 @router.get("/new", dependencies=[may("roles.create")])
@@ -104,6 +119,11 @@ def _grants(form: FormData) -> Iterable[dict[str, Any]]:
             "tools": texts_of(form, f"{prefix}tool"),
             "clusters": texts_of(form, f"{prefix}cluster") or [ANY],
             "resources": _resources(form, prefix),
+            **{
+                kind: lines(text_of(form, f"{prefix}{kind}"))
+                for kind in GUEST_LISTS
+                if text_of(form, f"{prefix}{kind}")
+            },
         }
 
 
@@ -128,6 +148,7 @@ async def _choices(context: AdminContext) -> dict[str, Any]:
         "areas": {area: area_tools for area, area_tools in areas.items() if area_tools},
         "clusters": [cluster.name for cluster in await clusters.list_clusters(context)],
         "kinds": RESOURCE_KINDS,
+        "guest_lists": GUEST_LISTS,
         "named_only": NAMED_ONLY,
         "wholes": {READS: "Everything that only reads", ANY: "Every tool, destructive ones too"},
     }

@@ -54,6 +54,7 @@ async def form(
         session,
         here="tools",
         tool=tool,
+        asks=tools.may_ask(pipeline.tools[name]),
         chosen=key,
         keys=await keys.list_keys(context),
         clusters=[cluster.name for cluster in await clusters.list_clusters(context)],
