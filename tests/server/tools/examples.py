@@ -94,6 +94,7 @@ def examples(place: Place) -> dict[str, Arguments]:
         "ListNodes": cluster,
         "GetNodeStatus": node,
         "CheckMaintenance": node,
+        "EvacuateNode": node,
         "ListReplications": cluster,
         "ListNodeRrdData": cluster,
         "ListTasks": cluster,
