@@ -24,6 +24,7 @@ LOSING = [
     ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "vlan": 7}),
     ("UpdateVmConfig", {**CONTAINER, "ip": "10.0.0.5/24"}),
     ("StopTask", EXAMPLES["StopTask"]),
+    ("DetachDisk", {**CLUSTER, "vmid": 105, "disk": "scsi0", "boot_disk": True}),
 ]
 # asked about where the account is root@pam: guests/test_locks.py; and of several guests:
 # test_evacuation.py
@@ -41,6 +42,7 @@ HARMLESS = [
     *((name, EXAMPLES[name]) for name in ("CloneVm", "CreateVm", "CreateContainer")),
     ("ResizeVmDisk", EXAMPLES["ResizeVmDisk"]),
     ("MoveVmDisk", EXAMPLES["MoveVmDisk"]),
+    ("AttachDisk", EXAMPLES["AttachDisk"]),
     ("UpdateVmConfig", EXAMPLES["UpdateVmConfig"]),
     ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "cores": 8, "tags": ["+blue"]}),
 ]

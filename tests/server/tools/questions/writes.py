@@ -177,6 +177,27 @@ def move_a_disk(demo, found, done):
 
 
 @question(
+    "B83",
+    "Add a 20 GB disk to db-primary on ceph-vm",
+    query("guests", "vmid", where=[("name", "=", "db-primary")], cluster_name="prod"),
+    lambda found: call(
+        "AttachDisk",
+        cluster_name="prod",
+        vmid=found.column("vmid")[0],
+        volume="ceph-vm:20",
+        wait=True,
+    ),
+    toolsets=frozenset({"lifecycle"}),
+    writes=True,
+)
+def add_a_disk(demo, found, done):
+    guest = demo.guest("db-primary")
+    yield (done.failed, found.column("vmid")), (False, [guest.vmid])
+    [disk] = [each for each in guest.disks() if each.slot == done.data["disk"]]
+    yield (disk.storage, disk.size), ("ceph-vm", 20 << 30)
+
+
+@question(
     "B39",
     "Give 106 4 GB more memory",
     query("guests", "vmid", "memory_max", where=[("vmid", "=", 106)], cluster_name="prod"),

@@ -32,7 +32,10 @@ class Toolset(StrEnum):
     API = "api", "read what no other tool shows, by any GET of Proxmox's API"
     MAINTENANCE = "maintenance", "empty nodes, grow and move disks, stop tasks, unlock guests"
     CONTENT = "content", "download and delete ISO images, delete other files of storages"
-    LIFECYCLE = "lifecycle", "show what is in backups, restore them, delete guests"
+    LIFECYCLE = (
+        "lifecycle",
+        "attach, detach disks, show what is in backups, restore them, delete guests",
+    )
     CREATE = "create", "create VMs and containers without a guest to clone"
 
 
