@@ -196,6 +196,7 @@ async def test_a_volume_of_the_guest_that_no_option_names_is_attached_too(client
 REFUSED = [
     ("AttachDisk", {"volume": "unused7"}, "unused7 of qemu 100"),
     ("AttachDisk", {"volume": "shared:0"}, "a new disk has a size"),
+    ("AttachDisk", {"volume": "unused3,format=qcow2"}, "only a new disk gets one"),
     ("AttachDisk", {"volume": "nothing:4"}, "No storage 'nothing'"),
     ("AttachDisk", {"volume": "shared:101/vm-101-disk-0.qcow2"}, "is no disk of qemu 100"),
     ("AttachDisk", {"volume": "nothing:vm-100-disk-0"}, "is no disk of qemu 100"),

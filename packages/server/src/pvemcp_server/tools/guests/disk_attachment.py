@@ -54,6 +54,7 @@ _OPTIONS: Final[Mapping[GuestType, re.Pattern[str]]] = {
     "lxc": re.compile(r"acl|backup|mountoptions|mp|quota|replicate|ro"),
 }
 """What a disk may have: nothing that reads another volume, maps ids or drops what is written."""
+_FORMAT: Final = "format"
 _RESTART: Final = (
     "Pending changes take effect when it is stopped and started, or rebooted by ChangeVmState."
 )
@@ -91,6 +92,8 @@ async def attach_disk(
     given, _, rest = volume.partition(",")
     options = _options(guest, configs, rest)
     source = await _source(guest, configs, given)
+    if _FORMAT in options and not source.is_new:  # a guest could write the header of another one
+        raise BadArgument("volume", "the format is that of the volume; only a new disk gets one.")
     name = _free_name(guest, configs, disk)
     value = ",".join([source.value, *(f"{key}={text}" for key, text in options.items())])
     await require_valid(guest, {name: value}, "volume")
@@ -348,7 +351,8 @@ async def _detached(
         undo = NextCall("UpdateVmConfig", {**place, "vmids": [guest.vmid], "revert": names}).text
         return {**_state(call, before, after), "undo": undo}
     allowed = _OPTIONS[guest.resource.type]
-    options = [f"{k}={v}" for k, v in drive.options.items() if allowed.fullmatch(k)]
+    kept = {k: v for k, v in drive.options.items() if allowed.fullmatch(k) and k != _FORMAT}
+    options = [f"{name}={value}" for name, value in kept.items()]
     volume = ",".join([drive.volume, *options])
     again = {**place, "vmid": guest.vmid, "volume": volume, "disk": drive.id}
     undo = NextCall("AttachDisk", again).text
