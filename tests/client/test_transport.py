@@ -350,3 +350,20 @@ async def test_an_answer_nested_without_end_is_an_error_of_proxmox(status):
     async with Client(["a"], ApiToken("a@pve!b", "secret"), http_transport=transport) as client:
         with pytest.raises(ResponseError):
             await client.version()
+
+
+ALL_GUESTS = ("start", "shutdown", "suspend", "migrate")  # of /cluster/bulk-action/guest
+
+
+@pytest.mark.parametrize("vms", [{}, {"vms": []}, {"vms": None}, {"vms": ""}])
+async def test_a_bulk_action_for_every_guest_never_leaves_the_client(socket_client, pveproxy, vms):
+    proxy = await pveproxy()
+    transport = socket_client(proxy.host).transport
+    for action in ALL_GUESTS:
+        paths = (f"/cluster/bulk-action/guest/{action}", f"//cluster/bulk%2Daction/guest/{action}")
+        for path in paths:
+            with pytest.raises(BadParameters, match="every guest of the cluster"):
+                await transport.post(path, target="pve2", **vms)
+    assert proxy.requests == []
+    await transport.post("/cluster/bulk-action/guest/migrate", target="pve2", vms=[100])
+    assert proxy.requests == ["POST /cluster/bulk-action/guest/migrate"]

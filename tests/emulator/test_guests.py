@@ -120,9 +120,42 @@ async def pending(admin, path=VM):
     return {row.pop("key"): row for row in rows if "pending" in row or "delete" in row}
 
 
+async def test_removing_a_boot_disk_takes_it_out_of_the_boot_order(admin, lab):
+    guest = lab.state.guests[100]
+    guest.config["hotplug"] = "0"
+    await admin.data("PUT", f"{VM}/config", delete="scsi0")
+    rows = await pending(admin)
+    assert rows["boot"] == {"value": "order=scsi0;net0", "pending": "order=net0"}
+    await admin.data("PUT", f"{VM}/config", revert="scsi0,boot")
+    assert await pending(admin) == {}
+
+
+async def test_a_disk_in_use_again_is_unused_no_longer(admin, lab):
+    guest = lab.state.guests[100]
+    await admin.data("PUT", f"{VM}/config", scsi3="local:1")
+    volid = guest.config["scsi3"].partition(",")[0]
+    await admin.data("PUT", f"{VM}/config", delete="scsi3")
+    assert guest.config["unused0"] == volid
+    await admin.data("PUT", f"{VM}/config", scsi4=f"{volid},ssd=1,discard=on")
+    assert guest.config["scsi4"] == f"{volid},discard=on,size=1G,ssd=1"
+    assert "unused0" not in guest.config
+    missing = "local:100/vm-100-disk-77.qcow2"
+    answer = await admin.request("PUT", f"{VM}/config", scsi5=missing)
+    assert answer.json()["message"] == f"volume '{missing}' does not exist\n"
+
+
+async def test_a_pending_disk_that_is_removed_becomes_unused(admin, lab):
+    guest = lab.state.guests[100]
+    guest.config["hotplug"] = "0"
+    await admin.data("PUT", f"{VM}/config", scsi3="local:1")
+    volid = guest.pending["scsi3"].partition(",")[0]
+    await admin.data("PUT", f"{VM}/config", delete="scsi3")
+    assert (guest.pending, guest.config["unused0"]) == ({}, volid)
+
+
 @pytest.mark.parametrize(
     ("path", "option", "hotplug"),
-    [(VM, "scsi0", "0"), (VM, "scsi0", "network,usb"), (VM, "ide2", None), (CT, "mp0", None)],
+    [(VM, "scsi1", "0"), (VM, "scsi1", "network,usb"), (VM, "ide2", None), (CT, "mp0", None)],
     ids=["hotplug off", "hotplug without disks", "a bus without hotplug", "a container"],
 )
 async def test_removing_a_disk_without_hotplug_is_pending(admin, lab, path, option, hotplug):

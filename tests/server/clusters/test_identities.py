@@ -161,12 +161,14 @@ OTHERS: Arguments = {
     "disk": "scsi0",
     "target_storage": "local-zfs",
     "size": "+1G",
+    "volume": "local-zfs:1",
     "template": "local:vztmpl/debian-13-standard_13.1-2_amd64.tar.zst",
 }
 # Writes of the wide account that would fail with the values above
 VALID: dict[str, Arguments] = {
     "CreateVmSnapshot": {"snapshot_name": "new"},
     "MigrateVm": {"online": True},
+    "DetachDisk": {"boot_disk": True},
     "UpdateVmConfig": {"description": "new"},
     "CloneVm": {"storage": None},
     "RestoreBackup": {"storage": "ceph-vm", "vmid": None},

@@ -85,6 +85,8 @@ def examples(place: Place) -> dict[str, Arguments]:
         "UpdateVmConfig": {**guests, "description": "New notes", "options": ["onboot=0"]},
         "ResizeVmDisk": {**guest, "disk": "scsi0", "size": "+1G"},
         "MoveVmDisk": {**guest, "disk": "scsi0", "target_storage": place.disks},
+        "AttachDisk": {**guest, "volume": f"{place.disks}:1", "disk": "scsi9"},
+        "DetachDisk": {**guest, "disk": "scsi9"},
         "CloneVm": {**cluster, "source": str(place.vmid), "name": "copy-1"},
         "CreateVm": {**node, "storage": place.disks, "name": "new-1"},
         "CreateContainer": {
@@ -98,6 +100,7 @@ def examples(place: Place) -> dict[str, Arguments]:
         "ListNodes": cluster,
         "GetNodeStatus": node,
         "CheckMaintenance": node,
+        "EvacuateNode": node,
         "ListReplications": cluster,
         "ListNodeRrdData": cluster,
         "ListTasks": cluster,

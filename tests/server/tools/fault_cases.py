@@ -24,7 +24,7 @@ LAB: Final = {
     for name, arguments in examples(HOME_LAB).items()
     if name
     not in WITHOUT_REQUESTS
-    | {"MigrateVm", "MoveVmDisk"}  # it has one node, and one storage of disks
+    | {"EvacuateNode", "MigrateVm", "MoveVmDisk"}  # it has one node, and one storage of disks
 } | {"ListNodes": {"detail_level": "Full"}, "CallApi": api_read(HOME_LAB)}
 OF_ONE_CLUSTER: Final = {"ListVmRrdData", "ListNodeRrdData", "GetLog", "CallApi"}
 # Lists read both clusters here, to show that one answers while the other fails

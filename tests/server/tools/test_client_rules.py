@@ -200,10 +200,10 @@ def test_claude_code_does_not_cut_the_instructions(caller):
 
 def test_the_instructions_name_what_no_tool_does():
     writer = CALLERS["Operator"]
+    assert "No tool here can open consoles: say so." in instructions(tools(), writer)
+    without_evacuation = {name: tool for name, tool in tools().items() if name != "EvacuateNode"}
     missing = "No tool here can evacuate nodes, open consoles: say so."
-    assert missing in instructions(tools(), writer)
-    with_evacuation = {**tools(), "EvacuateNode": tools()["MigrateVm"]}
-    assert "can open consoles" in instructions(with_evacuation, writer)
+    assert missing in instructions(without_evacuation, writer)
     assert "No tool here" not in instructions(tools(), CALLERS["Read-only"])
 
 

@@ -19,6 +19,8 @@ WRITES = {
     "MigrateVm": {"target_node": "pve02", "online": True},
     "UpdateVmConfig": {"description": "new"},
     "ResizeVmDisk": {"disk": "scsi0", "size": "+1G"},
+    "AttachDisk": {"volume": "local-zfs:1"},
+    "DetachDisk": {"disk": "scsi0", "boot_disk": True},
     "MoveVmDisk": {"disk": "scsi0", "target_storage": "local-zfs"},
     "CloneVm": {"source": str(VMID), "name": "copy"},
     "UnlockVm": {},

@@ -25,6 +25,7 @@ WRITES = {
     "CreateVmSnapshot": (examples(EXAMPLES)["CreateVmSnapshot"], "ceph-vm on pve01 has "),
     "ResizeVmDisk": (examples(EXAMPLES)["ResizeVmDisk"], "ceph-vm on pve01 has "),
     "MoveVmDisk": (examples(EXAMPLES)["MoveVmDisk"], "local-zfs on pve01 has "),
+    "AttachDisk": (examples(EXAMPLES)["AttachDisk"], "local-zfs on pve01 has "),
     "DownloadIso": (examples(EXAMPLES)["DownloadIso"], " on pve01 has "),
 }
 GIB = 1 << 30

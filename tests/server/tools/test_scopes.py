@@ -87,6 +87,7 @@ async def test_a_role_for_a_tag_sees_its_guests(tool_client):
 # Arguments of each write that name a place: one that exists and is hidden, one that does not exist
 PLACES = [
     ("MigrateVm", {"vmid": 105, "online": True}, {"target_node": ("pve02", "pve77")}),
+    ("EvacuateNode", {}, {"node": ("pve02", "pve77")}),
     *(
         ("CloneVm", {"source": "105", "name": "copy"}, {place: names})
         for place, names in (

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 import httpx2 as httpx
 import msgspec
@@ -348,6 +348,7 @@ class Transport:
 
         Booleans are sent as 0 or 1, a sequence as one field for each item, and None not at all.
         """
+        _refuse_unbounded(method, path, parameters)
         form = urlencode(
             {
                 name: int(value) if isinstance(value, bool) else value
@@ -467,6 +468,17 @@ def _open_transport(tls: Tls, limits: Limits) -> HttpTransport:
         keepalive_expiry=KEEPALIVE_EXPIRY,
     )
     return httpx.AsyncHTTPTransport(verify=tls.context(), limits=connections, trust_env=False)
+
+
+def _refuse_unbounded(method: str, path: str, parameters: Mapping[str, Parameter]) -> None:
+    """Raise BadParameters for a bulk action without guests: it is for every guest of the cluster.
+
+    Source: PVE/API2/Cluster/BulkAction/Guest.pm.
+    """
+    segments = [unquote(segment) for segment in path.split("/") if segment]
+    if method != "GET" and segments[:2] == ["cluster", "bulk-action"] and not parameters.get("vms"):
+        message = "without guests, a bulk action is for every guest of the cluster: never sent"
+        raise BadParameters(400, "", message, {"vms": message})
 
 
 def converted(path: str, value: V, convert: Callable[[V], T]) -> T:

@@ -1,5 +1,7 @@
 """Questions that ask for a change, run as real writes, and what no tool does yet."""
 
+import json
+
 from pvemcp_server.access.model import Caller, Grant, Role
 from pvemcp_server.mcp.instructions import instructions
 from pvemcp_server.toolkit.registry import tools
@@ -23,8 +25,27 @@ def no_tool(id_, words, name, phrase):
     return says_so
 
 
-no_tool("B18", "Evacuate pve02", "EvacuateNode", "evacuate nodes")
 no_tool("B58", "Open a console on web-03", "OpenConsole", "open consoles")
+
+
+@question(
+    "B18",
+    "Evacuate pve02",
+    call("EvacuateNode", cluster_name="prod", node="pve02"),
+    lambda done: call(done.data["undo"].partition(" ")[0], **back(done), wait=True),
+    tokens=2_500,  # a row for each of 24 guests, there and back
+    toolsets=frozenset({"maintenance"}),
+    writes=True,
+)
+def evacuate_a_node(demo, done, returned):
+    moved = [row["vmid"] for row in done.data["results"]]
+    yield (done.data["success"], returned.data["success"]), (True, True)
+    yield back(done)["vmids"], moved
+    yield {demo.prod.guests[vmid].node for vmid in moved}, {"pve02"}
+
+
+def back(done):
+    return json.loads(done.data["undo"].partition(" ")[2])
 
 
 @question(
@@ -153,6 +174,27 @@ def move_a_disk(demo, found, done):
     vmid, disk = found.column("vmid", "id")[0]
     yield (done.failed, vmid), (False, guest.vmid)
     yield guest.config[disk].partition(":")[0], "local-zfs"
+
+
+@question(
+    "B83",
+    "Add a 20 GB disk to db-primary on ceph-vm",
+    query("guests", "vmid", where=[("name", "=", "db-primary")], cluster_name="prod"),
+    lambda found: call(
+        "AttachDisk",
+        cluster_name="prod",
+        vmid=found.column("vmid")[0],
+        volume="ceph-vm:20",
+        wait=True,
+    ),
+    toolsets=frozenset({"lifecycle"}),
+    writes=True,
+)
+def add_a_disk(demo, found, done):
+    guest = demo.guest("db-primary")
+    yield (done.failed, found.column("vmid")), (False, [guest.vmid])
+    [disk] = [each for each in guest.disks() if each.slot == done.data["disk"]]
+    yield (disk.storage, disk.size), ("ceph-vm", 20 << 30)
 
 
 @question(

@@ -1,7 +1,7 @@
 """Virtual machines."""
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 from msgspec import field
@@ -20,7 +20,7 @@ from proxmox_client.api.resources import GuestType
 from proxmox_client.api.tasks import Task
 from proxmox_client.errors import AgentRefused
 from proxmox_client.json_decoder import Answer, convert, convert_rows
-from proxmox_client.transport import Parameters, converted
+from proxmox_client.transport import Parameter, Parameters, converted
 
 T = TypeVar("T")
 
@@ -111,6 +111,19 @@ class Qemu(Guest[QemuConfig]):
             "with-local-disks": with_local_disks,
         }
         return self._task(await self._transport.post(self._path("migrate"), **parameters))
+
+    async def set_config_by_task(
+        self, options: Mapping[str, Parameter], *, digest: str | None = None
+    ) -> Task:
+        """POST …/config. Needs the privilege of each option: VM.Config.Disk etc.
+
+        For what takes time, as a new disk does: what goes wrong with it is the task's failure.
+        Conflict if the configuration no longer has the `digest`.
+
+        Source: PVE/API2/Qemu.pm.
+        """
+        path = self._path("config")
+        return self._task(await self._transport.post(path, **options, digest=digest))
 
     async def move_disk(
         self, disk: str, storage: str, *, delete: bool | None = None, digest: str | None = None

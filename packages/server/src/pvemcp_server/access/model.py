@@ -30,9 +30,12 @@ class Toolset(StrEnum):
         return member
 
     API = "api", "read and change what no other tool does, by Proxmox's API"
-    MAINTENANCE = "maintenance", "grow and move disks, stop tasks, unlock guests"
+    MAINTENANCE = "maintenance", "empty nodes, grow and move disks, stop tasks, unlock guests"
     CONTENT = "content", "download and delete ISO images, delete other files of storages"
-    LIFECYCLE = "lifecycle", "show what is in backups, restore them, delete guests"
+    LIFECYCLE = (
+        "lifecycle",
+        "attach, detach disks, show what is in backups, restore them, delete guests",
+    )
     CREATE = "create", "create VMs and containers without a guest to clone"
     AGENT = "agent", "run programs and read files inside of VMs by their guest agent"
 

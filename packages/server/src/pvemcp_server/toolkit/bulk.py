@@ -2,12 +2,13 @@
 
 A tool's function plans the write on one guest. Declared with `BulkLimits` the tool takes `vmids`,
 and the pipeline gets a BulkPlan for several: a guest whose plan is refused becomes a row with its
-reason, and the others go on. No failure stops the rest: the guests are independent of each other.
+reason, and the others go on. No failure stops the rest, unless the caller asks for that: the guests
+are independent of each other.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,7 +32,7 @@ _LINE: Final = 500  # characters: a question shows the first 600 of each sentenc
 _REASON: Final = 600  # characters of a row's error
 _REASONS: Final = 3_000  # characters of all reasons where they are one text
 _SUBJECT: Final = "\0"  # stands for the guest where sentences are compared
-_STOPPING: Final = "Not sent: the server is shutting down. Repeat the call for this guest."
+_REPEAT: Final = "Repeat the call for this guest."
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,10 @@ class BulkLimits:
 
     per_node: int
     per_storage: int | None = None  # of the storage that the tasks fill
+    strict: bool = False
+    """Follow the tasks whatever the call says, and send nothing that gets no place within the wait.
+
+    Else the rest is sent at once when the wait is over, and everything without a wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class BulkPlan:
     refused: Mapping[int, str]
     limits: BulkLimits
     notes: Mapping[int, Notes]  # of each guest; a report after the write adds to them
+    stop_at_failure: bool = False  # send nothing more once a write has failed
 
     @property
     def parts(self) -> tuple[Plan, ...]:
@@ -122,25 +128,8 @@ class BulkPlan:
         for warning in self.warnings:
             call.notes.add(warning)
         call.failures.update(self.refused)
-        wait_ends = monotonic() + call.task_wait_seconds
-        progress = _Progress(call.conversation, len(self.plans))
-        nodes, storages = _places(self.limits.per_node), _places(self.limits.per_storage)
-
-        async def row(vmid: int, plan: Plan) -> dict[str, Any]:
-            node = plan.guest.node if plan.guest else ""
-            known = {*plan.ids, "ok"}  # the same in every row, and the same as its success
-            async with nodes(node), storages(plan.storage):
-                if call.closing.is_set():
-                    return _failure(call, vmid, _STOPPING)
-                part = _GuestConversation(progress, vmid)
-                own = replace(call, conversation=part, wait_ends=wait_ends)
-                outcome = await outcome_of(plan.send(own), f"guest {vmid}")
-            if isinstance(outcome, Exception):
-                upid = str(outcome.upid) if isinstance(outcome, TaskFailed) else ""
-                return _failure(call, vmid, await _reason(call, outcome), upid)
-            return {"vmid": vmid, **{k: v for k, v in outcome.items() if k not in known}}
-
-        rows = await asyncio.gather(*(row(vmid, plan) for vmid, plan in self.plans.items()))
+        writes = _Writes(self, call)
+        rows = await asyncio.gather(*(writes.row(*each) for each in self.plans.items()))
         for note in _shared(self.notes):
             call.notes.add(note)
         if not any(each["success"] for each in rows):
@@ -151,6 +140,52 @@ class BulkPlan:
         ]
         done = all(each["success"] for each in (*rows, *left_out))
         return {"success": done, "results": sorted([*rows, *left_out], key=lambda r: r["vmid"])}
+
+
+class _Writes:
+    """The writes of a bulk call: each is sent once, when it has places on its node and storage."""
+
+    def __init__(self, bulk: BulkPlan, call: Call) -> None:
+        self._call, self._limits = call, bulk.limits
+        self._stop_at_failure = bulk.stop_at_failure
+        self._wait_ends = monotonic() + call.task_wait_seconds
+        self._progress = _Progress(call.conversation, len(bulk.plans))
+        self._nodes = _places(bulk.limits.per_node)
+        self._storages = _places(bulk.limits.per_storage)
+        self._sent, self._failed = list[int](), list[int]()
+
+    async def row(self, vmid: int, plan: Plan) -> dict[str, Any]:
+        """Send the write of a guest and return its row."""
+        node = plan.guest.node if plan.guest else ""
+        known = {*plan.ids, "ok"}  # the same in every row, and the same as its success
+        async with self._nodes(node), self._storages(plan.storage):
+            if reason := self._obstacle():
+                return _failure(self._call, vmid, reason)
+            self._sent.append(vmid)
+            own = replace(
+                self._call,
+                conversation=_GuestConversation(self._progress, vmid),
+                wait=self._call.wait or self._limits.strict,
+                wait_ends=self._wait_ends,
+            )
+            outcome = await outcome_of(plan.send(own), f"guest {vmid}")
+            if isinstance(outcome, Exception):
+                self._failed.append(vmid)  # before the next one gets the place
+        if isinstance(outcome, Exception):
+            upid = str(outcome.upid) if isinstance(outcome, TaskFailed) else ""
+            return _failure(self._call, vmid, await _reason(self._call, outcome), upid)
+        return {"vmid": vmid, **{k: v for k, v in outcome.items() if k not in known}}
+
+    def _obstacle(self) -> str:
+        """Return why nothing more may be sent; empty if it may."""
+        if self._call.closing.is_set():
+            return f"Not sent: the server is shutting down. {_REPEAT}"
+        if self._failed and self._stop_at_failure:
+            return f"Not sent: guest {self._failed[0]} failed before."
+        is_late = monotonic() > self._wait_ends and len(self._sent) >= self._limits.per_node
+        if self._limits.strict and is_late:
+            return f"Not sent: the longest wait for tasks is over. {_REPEAT}"
+        return ""
 
 
 def planned_for_each(
@@ -179,13 +214,30 @@ async def _plan_all(
     limits: BulkLimits,
 ) -> BulkPlan:
     """Return the plans for all guests, made at once; raise Precondition if every one is refused."""
+
+    async def plan(own: Call, vmid: int) -> Plan:
+        return await plan_one(own, vmid=vmid)
+
+    plans, refused, notes = await plan_each(call, plan, vmids)
+    if not plans:
+        raise Precondition(f"Refused for every guest. {by_reason(refused)}")
+    return BulkPlan(cluster, plans, refused, limits, notes)
+
+
+async def plan_each(
+    call: Call, plan_one: Callable[[Call, int], Awaitable[Plan]], vmids: Collection[int]
+) -> tuple[dict[int, Plan], dict[int, str], dict[int, Notes]]:
+    """Return the plans made, the reasons of the refused ones, and the notes of each guest.
+
+    The notes are also added to the call, those about several guests once.
+    """
     places = asyncio.Semaphore(_PLANNED_AT_ONCE)
     until = asyncio.get_running_loop().time() + call.seconds_left * _SHARE_OF_PLANS
     notes = {vmid: Notes() for vmid in vmids}
 
     async def plan(vmid: int) -> Plan:
         async with places, asyncio.timeout_at(until):
-            return await plan_one(replace(call, notes=notes[vmid]), vmid=vmid)
+            return await plan_one(replace(call, notes=notes[vmid]), vmid)
 
     outcomes = await asyncio.gather(*(outcome_of(plan(v), f"guest {v}") for v in vmids))
     plans, refused = dict[int, Plan](), dict[int, str]()
@@ -196,9 +248,7 @@ async def _plan_all(
             plans[vmid] = outcome
     for note in _shared(notes):
         call.notes.add(note)
-    if not plans:
-        raise Precondition(f"Refused for every guest. {by_reason(refused)}")
-    return BulkPlan(cluster, plans, refused, limits, notes)
+    return plans, refused, notes
 
 
 async def _reason(call: Call, error: Exception) -> str:

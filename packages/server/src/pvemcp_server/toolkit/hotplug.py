@@ -23,7 +23,13 @@ _CLOUD_INIT: Final = frozenset(
     {"ciuser", "cipassword", "sshkeys", "ipconfig", "nameserver", "searchdomain", "ciupgrade"}
 )
 _LIVE_PARTS: Final = frozenset({"bridge", "tag", "trunks", "firewall", "rate", "link_down"})
-_FEATURES: Final = {"net": "network", "memory": "memory", "vcpus": "cpu"}
+_FEATURES: Final = {
+    "net": "network",
+    "memory": "memory",
+    "vcpus": "cpu",
+    "scsi": "disk",
+    "virtio": "disk",
+}
 _DEFAULT: Final = "network,disk,usb"
 
 
@@ -32,6 +38,8 @@ def takes_at_once(
 ) -> bool:
     """Return whether the guest takes the option's new value while it runs; None unsets it."""
     family, old = option.rstrip("0123456789"), current.get(option)
+    if kind == "lxc" and family == "mp":  # it can be mounted, but not unmounted
+        return old is None and new is not None
     if kind == "lxc":
         return family in _CONTAINER and (option, new) != ("memory", None)
     if family in _VM or is_for_cloud_init(kind, option):

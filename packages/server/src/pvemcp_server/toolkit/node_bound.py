@@ -1,11 +1,11 @@
 """What binds a guest to its node: devices, drives and linked clones that no migration can move."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from proxmox_client.api.configs import GuestDisk
-from proxmox_client.properties import flag, parse
+from proxmox_client.properties import Properties, flag, parse
 
 # the name of a volume that builds on another: `base-102-disk-0/vm-103-disk-0`
 _LINKED_CLONE: Final = re.compile(r"[:/](base(?:vol)?-\d+-[^/]+)/", re.ASCII)
@@ -24,12 +24,21 @@ def bound_devices(options: Mapping[str, Any]) -> list[str]:
 
     Mapped devices, sockets and SPICE are not bound to a node.
     """
-    bound = []
+    return [
+        name
+        for name, device in _devices(options)
+        if "mapping" not in device and device.get("host") not in ("socket", "spice")
+    ]
+
+
+def mapped_devices(options: Mapping[str, Any]) -> list[str]:
+    """Return the mapped devices among a guest's options: nodes may have one or lack it."""
+    return [name for name, device in _devices(options) if "mapping" in device]
+
+
+def _devices(options: Mapping[str, Any]) -> Iterator[tuple[str, Properties]]:
     for name in sorted(filter(_DEVICE.fullmatch, options)):
-        device = parse(str(options[name]), "host")
-        if "mapping" not in device and device.get("host") not in ("socket", "spice"):
-            bound.append(name)
-    return bound
+        yield name, parse(str(options[name]), "host")
 
 
 def bound_drive(drive: GuestDisk, *, shared: bool | None) -> Obstacle | None:

@@ -151,11 +151,13 @@ def set_config(request: ApiRequest) -> None:
 
 @route("POST", "/nodes/{node}/qemu/{vmid}/config")
 def set_config_by_task(request: ApiRequest) -> str:
-    """POST /nodes/{node}/qemu/{vmid}/config: like PUT, but as a task."""
-    _update_config(request)
+    """POST /nodes/{node}/qemu/{vmid}/config: like PUT, but the changes are made by a task."""
+    config_update.require_allowed(request.guest, request.endpoint, request.params)
+    _require_privileges(request)
 
     async def run(context: TaskContext) -> None:
         await context.spend(0.2)
+        _update_config(request)
 
     return request.start("qmconfig", request.vmid, run)
 
@@ -238,12 +240,17 @@ def make_template(request: ApiRequest) -> str | None:
     return upid if request.kind is Kind.QEMU else None
 
 
-def _update_config(request: ApiRequest) -> None:
-    guest = request.guest
+def _require_privileges(request: ApiRequest) -> None:
+    """Raise Forbidden without the privilege of each option that the request changes."""
     names = [name for name in request.params if name not in config_update.NOT_OPTIONS]
     names += [name for name in str(request.get("delete", "")).split(",") if name]
     for name in names:
-        request.rights.require(guest.path, config_update.privilege_for(name))
+        request.rights.require(request.guest.path, config_update.privilege_for(name))
+
+
+def _update_config(request: ApiRequest) -> None:
+    guest = request.guest
+    _require_privileges(request)
     config_update.update_config(request.state, guest, request.endpoint, request.params)
     if guest.kind is Kind.QEMU:  # Proxmox logs no options of containers
         line = f"update VM {guest.vmid}: {config_update.logged_options(request.params)}"

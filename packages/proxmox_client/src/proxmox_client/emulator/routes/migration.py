@@ -7,6 +7,7 @@ from proxmox_client.emulator.router import ApiRequest, route
 from proxmox_client.emulator.state.guest import Guest
 from proxmox_client.emulator.state.node import Node
 from proxmox_client.emulator.tasks import migration
+from proxmox_client.emulator.tasks.runner import TaskContext, TaskFunction
 
 LOCAL_DEVICES = ("hostpci", "usb", "serial", "parallel")
 
@@ -72,7 +73,7 @@ def migrate(request: ApiRequest) -> str:
     work = migration.migrate(
         guest, target, online=bool(request.get("online")), target_storage=_target_storage(request)
     )
-    return request.start("qmigrate", request.vmid, work)
+    return _start(request, "qmigrate", target, work)
 
 
 @route("POST", "/nodes/{node}/lxc/{vmid}/migrate")
@@ -83,7 +84,33 @@ def migrate_container(request: ApiRequest) -> str:
     guest.require_unlocked()
     if guest.running and not request.get("restart") and not request.get("online"):
         raise ApiError("can't migrate running container without --online or --restart")
-    return request.start("vzmigrate", request.vmid, migration.migrate_with_restart(guest, target))
+    return _start(request, "vzmigrate", target, migration.migrate_with_restart(guest, target))
+
+
+def _start(request: ApiRequest, type_: str, target: Node, work: TaskFunction) -> str:
+    """Start a migration, or the task that requests it from the HA manager; return its UPID.
+
+    That task ends before the guest moves, and succeeds also for a node in maintenance, to which the
+    manager moves nothing.
+    """
+    guest = request.guest
+    resource = request.state.ha_of(guest)
+    if resource is None or resource.state == "ignored":
+        return request.start(type_, request.vmid, work)
+
+    async def request_migration(context: TaskContext) -> None:
+        name = f"{guest.kind.word} {guest.vmid}"
+        context.log(f"Requesting HA migration for {name} to node {target.name}")
+        await context.spend(0.5)
+
+    async def move(context: TaskContext) -> None:
+        await context.spend(10)
+        await work(context)
+
+    upid = request.start("hamigrate", request.vmid, request_migration)
+    if not target.maintenance:
+        request.backend.tasks.start(guest.node, type_, str(guest.vmid), "root@pam", move)
+    return upid
 
 
 def _target(request: ApiRequest) -> Node:

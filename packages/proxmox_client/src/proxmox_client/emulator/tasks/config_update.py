@@ -8,9 +8,14 @@ from proxmox_client.emulator.errors import ApiError, BadParameters
 from proxmox_client.emulator.parameters import stored
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import REMOVAL, REMOVAL_WITH_VOLUME, Guest, Kind
-from proxmox_client.emulator.tasks.disks import SLOTS, allocate
+from proxmox_client.emulator.tasks.disks import SLOTS, allocate, with_size
 from proxmox_client.emulator.tasks.guest_lifecycle import with_mac_address
-from proxmox_client.emulator.tasks.pending_changes import remove, replace
+from proxmox_client.emulator.tasks.pending_changes import (
+    drop_used_again,
+    keep_unused,
+    remove,
+    replace,
+)
 from proxmox_client.emulator.tasks.power import missing_bridge
 from proxmox_client.schema import Endpoint
 
@@ -102,7 +107,7 @@ def update_config(
     Raise ApiError for a locked guest or an outdated digest, BadParameters for an unknown option
     to delete.
     """
-    _check(guest, endpoint, params)
+    require_allowed(guest, endpoint, params)
     deleted, reverted = _names(params.get("delete")), _names(params.get("revert"))
     for name in reverted:
         guest.pending.pop(name, None)
@@ -117,6 +122,7 @@ def update_config(
     for name in deleted:
         _require_unprotected(guest, name)
         _delete(state, guest, name, force=bool(params.get("force")))
+    drop_used_again(guest)
     guest.touch()
     if failures:
         raise BadParameters(failures)
@@ -138,7 +144,7 @@ def hidden(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: "**********" if name == "cipassword" else v for name, v in options.items()}
 
 
-def _check(guest: Guest, endpoint: Endpoint, params: Mapping[str, Any]) -> None:
+def require_allowed(guest: Guest, endpoint: Endpoint, params: Mapping[str, Any]) -> None:
     """Raise ApiError or BadParameters for a change that is refused as a whole."""
     if params.get("digest", guest.digest) != guest.digest:
         raise ApiError(MISMATCH[guest.kind])
@@ -181,6 +187,7 @@ def _set(state: ClusterState, guest: Guest, name: str, value: Any) -> None:
         value = with_mac_address(str(value), guest.vmid, int(name[3:]))
     if name.rstrip("0123456789") in SLOTS:
         _require_storage(state, str(value))
+        value = with_size(state, guest, str(value))
     guest.removals.pop(name, None)
     guest.pending.pop(name, None)
     if guest.config.get(name) == value:
@@ -197,13 +204,24 @@ def _set(state: ClusterState, guest: Guest, name: str, value: Any) -> None:
 
 
 def _delete(state: ClusterState, guest: Guest, name: str, *, force: bool) -> None:
-    guest.pending.pop(name, None)
+    if drive := guest.pending.pop(name, None):
+        keep_unused(guest, name, {name: drive})
+    elif guest.kind is Kind.QEMU:
+        _remove_from_boot_order(state, guest, name)
     if name not in guest.config:
         return
     if guest.running and not _is_removed_at_once(guest, name):
         guest.removals[name] = REMOVAL_WITH_VOLUME if force else REMOVAL
     else:
         remove(state, guest, name, force=force)
+
+
+def _remove_from_boot_order(state: ClusterState, guest: Guest, name: str) -> None:
+    """Take a device that is removed out of the boot order, as far as it has one."""
+    order = str(guest.next_config.get("boot", "")).removeprefix("order=").split(";")
+    if name in order:
+        left = ";".join(each for each in order if each != name)
+        _set(state, guest, "boot", f"order={left}" if left else "")
 
 
 def _is_applied_at_once(guest: Guest, name: str, value: str) -> bool:

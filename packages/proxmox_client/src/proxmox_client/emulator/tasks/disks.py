@@ -49,6 +49,22 @@ def allocate(state: ClusterState, guest: Guest, slot: str, config: dict[str, Any
     ]
 
 
+def with_size(state: ClusterState, guest: Guest, value: str) -> str:
+    """Return the value of a drive with an existing volume as Proxmox stores it, with its size.
+
+    Raise ApiError if the volume does not exist. Requests for a new volume, CDs of images and paths
+    are returned as they are.
+    """
+    drive, _, rest = value.removeprefix("file=").removeprefix("volume=").partition(",")
+    volume = drive.partition(":")[2]
+    options = [part for part in rest.split(",") if part and not part.startswith("size=")]
+    is_request = volume.replace(".", "", 1).isdigit() or volume == "cloudinit"
+    if not volume or is_request or drive.startswith("/") or "media=cdrom" in options:
+        return value
+    size = format_size(volume_named(state, guest.node, drive).size)
+    return ",".join([drive, *sorted([*options, f"size={size}"])])
+
+
 def volume_named(state: ClusterState, node: str, volid: str) -> Volume:
     """Return a volume on a node; raise ApiError if it does not exist."""
     volume = state.storage(volid.partition(":")[0]).volumes(node).get(volid)

@@ -28,17 +28,26 @@ def remove(state: ClusterState, guest: Guest, name: str, *, force: bool) -> None
         if storage := state.storages.get(volid.partition(":")[0]):
             storage.remove(guest.node, volid)
     else:
-        _keep_unused(guest, name, before)
+        keep_unused(guest, name, before)
+
+
+def drop_used_again(guest: Guest) -> None:
+    """Remove unused disks whose volume is in use again, now or after the next start."""
+    configs = (guest.config, guest.pending)
+    used = {disk.volid for config in configs for disk in disks_of(config, guest.kind)}
+    for name in [name for name in guest.config if name.startswith("unused")]:
+        if guest.config[name] in used:
+            del guest.config[name]
 
 
 def replace(guest: Guest, name: str, value: Any) -> None:
     """Set an option; a disk in its old value becomes unused."""
     before = dict(guest.config)
     guest.config[name] = value
-    _keep_unused(guest, name, before)
+    keep_unused(guest, name, before)
 
 
-def _keep_unused(guest: Guest, name: str, before: dict[str, Any]) -> None:
+def keep_unused(guest: Guest, name: str, before: dict[str, Any]) -> None:
     """Keep a volume of the guest, removed from an option, as unused."""
     removed = next((disk for disk in disks_of(before, guest.kind) if disk.slot == name), None)
     in_use = {disk.volid for disk in guest.disks()}

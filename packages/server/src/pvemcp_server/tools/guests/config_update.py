@@ -1,6 +1,5 @@
 """Changes of a guest's configuration."""
 
-import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,20 +9,19 @@ from urllib.parse import quote
 
 from pydantic import Field
 
-from proxmox_client import BadParameters, ResponseError
+from proxmox_client import ResponseError
 from proxmox_client.api.guests import BothConfigs
 from proxmox_client.api.resources import GuestType
 from proxmox_client.properties import flag, number, parse
-from proxmox_client.schema import load as load_schema
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.clusters.explain import reason_of
-from pvemcp_server.errors import BadArgument, CallError, Precondition
+from pvemcp_server.errors import BadArgument, Precondition
 from pvemcp_server.tables.config_options import pending_changes
 from pvemcp_server.toolkit import guest_options as options_of
 from pvemcp_server.toolkit import hotplug, needs
 from pvemcp_server.toolkit.arguments import ItsCluster, Rule, VmId, Whole
 from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.config_write import require_valid, write_config
 from pvemcp_server.toolkit.granting_tags import refuse_granting_tags
 from pvemcp_server.toolkit.guest_options import GuestOptions, OptionChange, Parameters
 from pvemcp_server.toolkit.plan import Plan
@@ -78,7 +76,6 @@ _RESTART: Final = (
     "Pending changes take effect when it is stopped and started, or rebooted by ChangeVmState; a "
     "reboot inside of it is not enough."
 )
-_HOTPLUG_FAILED: Final = re.compile(r"hotplug problem|unable to hotplug")
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,15 +303,7 @@ async def _refuse_wrong_values(change: _Change) -> None:
     new, before = change.new, change.before.pending.raw
     if twice := set(change.revert) & {*change.parameters, *change.unset}:
         raise BadArgument("revert", f"{', '.join(sorted(twice))} is changed by the same call.")
-    release = (await change.guest.cluster.pve.version()).release
-    schema = await asyncio.to_thread(load_schema, release)
-    path = f"/nodes/{change.guest.node}/{change.kind}/{change.guest.vmid}/config"
-    if match := schema.find("PUT", path):
-        endpoint, values = match
-        errors = endpoint.check({**values, **change.parameters})
-        if errors:
-            name, text = next(iter(errors.items()))
-            raise BadArgument(name, f"Proxmox {release} refuses it: {' '.join(text.split())}.")
+    await require_valid(change.guest, change.parameters)
     after = {n: v for n, v in (before | new).items() if v is not None}
     boot = parse(str(new.get("boot") or ""), "legacy").get("order", "")
     if missing := [name for name in boot.split(";") if name and name not in after]:
@@ -424,22 +413,13 @@ async def _missing_bridges(guest: TargetGuest, bridges: set[str]) -> list[str]:
 
 
 async def _write(change: _Change) -> None:
-    """Send the change; raise CallError if the guest could not take a part of it while it runs."""
-    guest = change.guest
-    digest = change.before.current.digest
-    try:
-        await guest.api.set_config(
-            change.parameters, delete=change.unset, revert=change.revert, digest=digest
-        )
-    except BadParameters as error:
-        failed = [name for name, text in error.errors.items() if _HOTPLUG_FAILED.search(text)]
-        if not failed:
-            raise
-        raise CallError(
-            f"{guest.label} could not take {', '.join(failed)} while it runs ({reason_of(error)}). "
-            "Proxmox kept that as pending, and has applied what else the call changes.",
-            hint=f"GetVmConfig shows both; revert={failed} drops it.",
-        ) from error
+    await write_config(
+        change.guest,
+        change.parameters,
+        delete=change.unset,
+        revert=change.revert,
+        digest=change.before.current.digest,
+    )
 
 
 async def _report(call: Call, change: _Change) -> dict[str, Any]:
@@ -464,7 +444,7 @@ def _undo(change: _Change, after: BothConfigs[Any]) -> dict[str, Any]:
     was, waited = change.before.pending.raw, {each.option for each in change.before.changes}
     waits = {each.option for each in after.changes}
     arguments: dict[str, Any] = {}
-    for name in change.new:
+    for name in {**change.new, "boot": None}:  # a removed device leaves the boot order too
         old, now = was.get(name), after.pending.raw.get(name)
         if str(old) == str(now) or name in options_of.SECRETS:
             continue

@@ -59,15 +59,10 @@ async def resize_vm_disk(
     if drive.bus in _FIXED_SIZE:
         raise Precondition(f"The size of {disk} is fixed: it has variables, no file system.")
     growth = _growth(guest, drive, size)
-    storage = await _storage(guest, drive.storage or "")
+    storage = await disk_storage(guest, drive.storage or "")
     thick = storage.plugin_type in _THICK
-    free = None if storage.disk is None else (storage.disk_max or 0) - storage.disk
-    if thick and growth and free is not None and growth > free:
-        raise Precondition(
-            f"{storage.storage} has {readable(free)} free, and takes {readable(growth)} more at "
-            "once.",
-            hint="MoveVmDisk moves the disk to a storage with room.",
-        )
+    if growth:
+        refuse_without_room(storage, growth, "MoveVmDisk moves the disk to a storage with room.")
     room = await room_on_storages(guest.cluster, guest.node, [(storage.storage, growth)])
     when = "at once" if thick else "as it is written, on thin storage"
     old = readable(drive.size) if drive.size else "an unknown size"
@@ -111,7 +106,7 @@ async def move_vm_disk(
             f"{guest.label} is {guest.state}, and Proxmox moves {disk} only while it is stopped.",
             hint="ChangeVmState shuts it down.",
         )
-    storage = await _storage(guest, target_storage)
+    storage = await disk_storage(guest, target_storage)
     snapshots = [each.name for each in await guest.api.snapshots()]
     if snapshots and delete_source:
         raise Precondition(
@@ -182,7 +177,18 @@ def _growth(guest: TargetGuest, drive: GuestDisk, size: str) -> int | None:
     return growth
 
 
-async def _storage(guest: TargetGuest, name: str) -> StorageResource:
+def refuse_without_room(storage: StorageResource, size: int, hint: str) -> None:
+    """Raise Precondition if a storage that takes a size at once has less free."""
+    free = None if storage.disk is None else (storage.disk_max or 0) - storage.disk
+    if storage.plugin_type in _THICK and free is not None and size > free:
+        raise Precondition(
+            f"{storage.storage} has {readable(free)} free, and takes {readable(size)} more at "
+            "once.",
+            hint=hint,
+        )
+
+
+async def disk_storage(guest: TargetGuest, name: str) -> StorageResource:
     """Return a storage that the caller may fill with disks of the guest's kind."""
     content = "images" if guest.resource.type == "qemu" else "rootdir"
     return await write_target.target_storage(guest.cluster, name, guest.node, content)

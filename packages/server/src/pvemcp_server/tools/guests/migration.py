@@ -64,6 +64,13 @@ async def migrate_vm(
 ) -> Plan:
     """Move VMs or containers to another node, live where it can be."""
     guest = await target_guest(call, cluster_name, vmid)
+    return await migration(guest, target_node, online=online, target_storage=target_storage)
+
+
+async def migration(
+    guest: TargetGuest, target_node: str, *, online: bool, target_storage: str | None = None
+) -> Plan:
+    """Return the plan of a move to a node; raise CallError with the reason if it cannot move."""
     await write_target.target_node(guest, target_node)
     if target_node == guest.node:
         raise Precondition(f"{guest.label} is on {target_node} already.")
@@ -90,7 +97,7 @@ async def migrate_vm(
         guest=guest,
         would=f"Move {guest.label} from {guest.node} to {target_node}.",
         loses=_RESTART if live and guest.resource.type == "lxc" else "",
-        ids={"vmid": vmid, "target_node": target_node, "online": live},
+        ids={"vmid": guest.vmid, "target_node": target_node, "online": live},
         past=past_tasks(guest, "qmigrate", "vzmigrate"),
         act=partial(_move, guest, target_node, live, target_storage, bool(local)),
         warnings=tuple(_warnings(guest, local, target_storage, target_node, replicated)),

@@ -1,5 +1,5 @@
-"""The tool CheckMaintenance."""
+"""The tools CheckMaintenance and EvacuateNode."""
 
-from pvemcp_server.tools.maintenance import maintenance
+from pvemcp_server.tools.maintenance import evacuation, maintenance
 
-__all__ = ["maintenance"]
+__all__ = ["evacuation", "maintenance"]

@@ -10,10 +10,10 @@ from proxmox_client.api.guests import BothConfigs
 from proxmox_client.api.ha import HaStatus
 from proxmox_client.api.resources import GuestResource
 from pvemcp_server import tables
-from pvemcp_server.access.model import Effect
+from pvemcp_server.access.model import EVERYTHING, Effect
 from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.query.sources import view_of
-from pvemcp_server.tables import LoadRequest, Table
+from pvemcp_server.tables import LoadRequest, Table, load
 from pvemcp_server.tables.guest_configs import both_configs
 from pvemcp_server.tables.registry import ALL
 from pvemcp_server.toolkit.call import Call
@@ -34,6 +34,8 @@ _TABLES: Final = (
     *(tables.replications, tables.ha_resources, tables.ceph_health),
 )
 _TOOLS: Final = (*_CONFIGS, *_OPTIONS, *(name for table in _TABLES for name in table.tools))
+HA_MAINTENANCE: Final = "ha-manager crm-command node-maintenance enable {}"
+"""Switches HA maintenance of a node on; no API of Proxmox does that, from 8.4 to 9.2."""
 _CEPH_STORAGES: Final = frozenset({"rbd", "cephfs"})
 _DEFAULT_POLICY: Final = "conditional"
 _MIGRATED: Final = 9  # the major version in which HA groups became rules
@@ -64,6 +66,10 @@ class HighAvailability:
     in_maintenance: frozenset[str]
     shutdown_policy: str | None  # what happens to its guests when a node shuts down
 
+    def with_resources(self, resources: Sequence[tables.HaResource]) -> "HighAvailability":
+        """Return the same rules and nodes with other resources."""
+        return replace(self, resources=resources)
+
 
 @dataclass(frozen=True)
 class Ceph:
@@ -74,26 +80,18 @@ class Ceph:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Everything that decides whether a node can be taken away."""
+class MoveFacts:
+    """What decides where the guests of a node can go."""
 
     cluster: str
     node: str
-    now: datetime
     is_offline: bool
     covers_all: bool  # whether the role covers the whole cluster, with all tools it grants
-    is_complete: bool  # whether each read had its whole answer
     nodes: Sequence[Any] | None
     guests: Sequence[Any] | None  # of the node
     configs: Configs | None
     storages: Sequence[Any] | None
-    tasks: Sequence[Any] | None  # that run there
-    backup_jobs: Sequence[Any] | None
-    replications: Sequence[Any] | None  # from or to the node
     ha: HighAvailability | None
-    quorum: Quorum | None
-    has_ceph: bool
-    ceph: Ceph | None
 
     @property
     def is_alone(self) -> bool:
@@ -101,6 +99,20 @@ class Facts:
         others = [row for row in self.nodes or () if row.node != self.node]
         is_known = self.covers_all and self.nodes is not None
         return is_known and all(row.status == "offline" for row in others)
+
+
+@dataclass(frozen=True)
+class Facts(MoveFacts):
+    """Everything that decides whether a node can be taken away."""
+
+    now: datetime
+    is_complete: bool  # whether each read had its whole answer
+    tasks: Sequence[Any] | None  # that run there
+    backup_jobs: Sequence[Any] | None
+    replications: Sequence[Any] | None  # from or to the node
+    quorum: Quorum | None
+    has_ceph: bool
+    ceph: Ceph | None
 
 
 async def read_facts(call: Call, cluster: Cluster, node: str) -> Facts:
@@ -111,13 +123,50 @@ async def read_facts(call: Call, cluster: Cluster, node: str) -> Facts:
     return replace(facts, is_complete=all(kind.fact for kind in notes.values()))
 
 
+async def read_move_facts(
+    call: Call, cluster: Cluster, node: str, guests: Sequence[tables.Guest]
+) -> MoveFacts:
+    """Return what decides where these guests of a node can go, for the checks of a write.
+
+    Nodes, storages and HA are read whole, as Proxmox's own checks do: what is said of them must not
+    name any that the role hides. Notes about them are kept for a role that hides nothing.
+    """
+    notes = Notes()
+    whole = replace(cluster.within(EVERYTHING), notes=notes)
+    reader = _Reader(call, whole, node, reads_all=True)
+    vmids = LoadRequest(vmids=frozenset(row.vmid for row in guests))
+    nodes, storages, ha, configs = await asyncio.gather(
+        reader.rows(tables.nodes, LoadRequest(columns=_OF_NODES)),
+        reader.rows(tables.storages, LoadRequest(columns=_OF_STORAGES)),
+        reader.high_availability(),
+        both_configs(cluster, with_budget(call, vmids)),
+    )
+    if cluster.scope.everything:
+        cluster.notes.update((note, notes[note]) for note in sorted(notes))
+    return MoveFacts(
+        cluster=cluster.name,
+        node=node,
+        is_offline=False,
+        covers_all=True,
+        nodes=nodes,
+        guests=guests,
+        configs=configs,
+        storages=storages,
+        ha=ha,
+    )
+
+
 @dataclass(frozen=True)
 class _Reader:
-    """Reads the facts about a node, each within what the role grants to the tool that shows it."""
+    """Reads the facts about a node, each within what the role grants to the tool that shows it.
+
+    With `reads_all`, whatever the role grants: for what is not shown.
+    """
 
     call: Call
     cluster: Cluster
     node: str
+    reads_all: bool = False
 
     async def facts(self) -> Facts:
         """Read everything at once."""
@@ -126,16 +175,16 @@ class _Reader:
         has_ceph = await self._has_ceph()
         of_node, of_cluster = await asyncio.gather(
             asyncio.gather(
-                self._rows(tables.nodes, LoadRequest(columns=_OF_NODES)),
-                self._rows(tables.guests, replace(here, columns=_OF_GUESTS)),
-                self._rows(tables.storages, LoadRequest(columns=_OF_STORAGES)),
+                self.rows(tables.nodes, LoadRequest(columns=_OF_NODES)),
+                self.rows(tables.guests, replace(here, columns=_OF_GUESTS)),
+                self.rows(tables.storages, LoadRequest(columns=_OF_STORAGES)),
                 self._configs(),
                 _none() if is_offline else self._tasks(here),
             ),
             asyncio.gather(
                 self._backup_jobs(),
                 self._replications(),
-                self._high_availability(),
+                self.high_availability(),
                 self._quorum(),
                 self._ceph() if has_ceph else _none(),
             ),
@@ -168,8 +217,12 @@ class _Reader:
         scopes = (caller.resources(tool, Effect.READ, name) for tool in (self.call.tool, *_TOOLS))
         return all(scope.everything for scope in scopes if scope)
 
-    async def _rows(self, table: Table, request: LoadRequest) -> Sequence[Any] | None:
-        return await granted_rows(self.call, self.cluster, table, request)
+    async def rows(self, table: Table, request: LoadRequest) -> Sequence[Any] | None:
+        """Read the rows of a table; None, with a note, if that failed."""
+        if not self.reads_all:
+            return await granted_rows(self.call, self.cluster, table, request)
+        rows = load(table, self.cluster, with_budget(self.call, request))
+        return await self.cluster.optional(rows, f"The {table.name} are missing")
 
     async def _has_ceph(self) -> bool:
         """Return whether a storage that the role shows is on Ceph."""
@@ -195,22 +248,23 @@ class _Reader:
 
     async def _tasks(self, here: LoadRequest) -> Sequence[Any] | None:
         request = replace(here, limit=_TASKS, status=frozenset({"running"}))
-        rows = await self._rows(tables.tasks, request)
+        rows = await self.rows(tables.tasks, request)
         return None if rows is None else [row for row in rows if row.status == "running"]
 
     async def _backup_jobs(self) -> Sequence[Any] | None:
         columns = frozenset({"id", "enabled", "next_run", "node", "vmids"})
-        return await self._rows(tables.backup_jobs, LoadRequest(columns=columns))
+        return await self.rows(tables.backup_jobs, LoadRequest(columns=columns))
 
     async def _replications(self) -> Sequence[Any] | None:
         columns = frozenset({"id", "source", "target", "disabled"})
-        rows = await self._rows(tables.replications, LoadRequest(columns=columns))
+        rows = await self.rows(tables.replications, LoadRequest(columns=columns))
         if rows is None:
             return None
         return [row for row in rows if self.node in (row.source, row.target) and not row.disabled]
 
-    async def _high_availability(self) -> HighAvailability | None:
-        resources = await self._rows(tables.ha_resources, ALL)
+    async def high_availability(self) -> HighAvailability | None:
+        """Read resources, their rules or groups, and the nodes in maintenance."""
+        resources = await self.rows(tables.ha_resources, ALL)
         if resources is None:
             return None
         if not resources:
@@ -219,7 +273,7 @@ class _Reader:
         version = await self.cluster.optional(request, "The ha rules are missing")
         has_rules = version is None or version.number[0] >= _MIGRATED
         rules, agents, policy = await asyncio.gather(
-            self._rows(tables.ha_rules if has_rules else tables.ha_groups, ALL),
+            self.rows(tables.ha_rules if has_rules else tables.ha_groups, ALL),
             self._ask(_STATUS, "HA maintenance", self.cluster.pve.cluster.ha_status),
             self._shutdown_policy(),
         )
@@ -264,7 +318,7 @@ class _Reader:
         )
 
     async def _ceph(self) -> Ceph | None:
-        rows = await self._rows(tables.ceph_health, ALL)
+        rows = await self.rows(tables.ceph_health, ALL)
         if rows is None:
             return None
         if not rows:  # not installed on the cluster, though a storage is on Ceph
@@ -279,7 +333,9 @@ class _Reader:
         self, tools: Sequence[str], what: str, ask: Callable[[], Awaitable[T]]
     ) -> T | None:
         """Return an answer about the whole cluster, if the role grants these tools on all of it."""
-        view = granted_view(self.call, self.cluster, tools, what)
+        view: Cluster | None = self.cluster
+        if not self.reads_all:
+            view = granted_view(self.call, self.cluster, tools, what)
         if view is None or not view.scope.everything:
             return None
         return await view.optional(ask(), f"{what[0].upper()}{what[1:]} is not known")

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from pvemcp_server.errors import counted
 from pvemcp_server.tables import CephHealth
 from pvemcp_server.toolkit.room import capacity_without, readable
-from pvemcp_server.tools.maintenance.facts import Facts, HighAvailability
+from pvemcp_server.tools.maintenance.facts import HA_MAINTENANCE, Facts, HighAvailability
 from pvemcp_server.tools.maintenance.placement import Placement
 
 _NAMED: Final = 3  # things that a finding names
@@ -208,7 +208,7 @@ def _of_shutdown(ha: HighAvailability, node: str, moved: Sequence[Placement]) ->
     return Finding(
         Weight.PREPARE,
         f"A reboot stops {number} ({policy}); to move them first, run on a node: "
-        f"`ha-manager crm-command node-maintenance enable {node}`.",
+        f"`{HA_MAINTENANCE.format(node)}`.",
     )
 
 

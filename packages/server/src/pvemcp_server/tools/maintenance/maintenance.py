@@ -97,6 +97,8 @@ def _next_calls(
         first = movable[0]
         move = {**place, "vmids": [first.vmid], "target_node": first.targets[0], "online": True}
         steps.append(NextCall("MigrateVm", move))
+        every = {**place, "node": facts.node, "dry_run": True}
+        steps.append(NextCall("EvacuateNode", every))
     if stuck:
         vmids = [each.vmid for each in stuck[:_MOST]]
         stop = {**place, "vmids": vmids, "action": "Shutdown"}

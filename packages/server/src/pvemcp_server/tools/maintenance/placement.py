@@ -1,4 +1,4 @@
-"""Where the running guests of a node can go: by storages, devices, HA rules or groups."""
+"""Where the guests of a node can go: by storages, devices, HA rules or groups."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -8,33 +8,46 @@ from typing import Any, Final
 from proxmox_client.api.configs import GuestDisk
 from proxmox_client.api.guests import BothConfigs
 from pvemcp_server.tables import HaResource
-from pvemcp_server.toolkit.node_bound import bound_devices, bound_drive, clone_base
-from pvemcp_server.tools.maintenance.facts import Facts, HighAvailability
+from pvemcp_server.toolkit.node_bound import bound_devices, bound_drive, clone_base, mapped_devices
+from pvemcp_server.tools.maintenance.facts import HighAvailability, MoveFacts
 
 _FAILED: Final = ("error", "fence", "recovery")
 _FOLLOWED: Final = "started"  # the requested state in which the HA manager moves a guest
+_RUNNING: Final = frozenset({"running"})
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A running guest of the node: the nodes it can go to, or why it cannot."""
+    """A guest of the node: the nodes it can go to, or why it cannot."""
 
     vmid: int
     name: str
     type: str
-    by_ha: bool  # whether the HA manager moves it
+    managed: HaResource | None
     targets: tuple[str, ...]  # for HA only those of the highest priority
     obstacle: str  # why it cannot move; empty if it can
-    copied: int  # bytes of local disks that move with it
+    copies: Mapping[str, int]  # bytes of its local disks, which move with it, by storage
     cpu_is_host: bool
+    processors: int  # that a virtual machine starts with; 0 for a container
+    has_mapped_devices: bool
 
     @property
     def label(self) -> str:
         return f"{self.vmid} {self.name}".strip()
 
+    @property
+    def by_ha(self) -> bool:
+        """Whether the HA manager moves it."""
+        return self.managed is not None and self.managed.requested_state == _FOLLOWED
 
-def placements(facts: Facts) -> list[Placement] | None:
-    """Return the running guests of the node, if there are nodes to move them to.
+    @property
+    def copied(self) -> int:
+        """Bytes of local disks that move with it."""
+        return sum(self.copies.values())
+
+
+def placements(facts: MoveFacts, states: AbstractSet[str] = _RUNNING) -> list[Placement] | None:
+    """Return the guests of the node in these states, if there are nodes to move them to.
 
     None if their configurations, or the other nodes, are not known.
     A guest whose own configuration was not read is left out; a note says so.
@@ -43,17 +56,17 @@ def placements(facts: Facts) -> list[Placement] | None:
         return []
     if not facts.covers_all or None in (facts.guests, facts.configs, facts.nodes, facts.storages):
         return None
-    running = {row.vmid: row for row in facts.guests or () if row.status == "running"}
+    rows = {row.vmid: row for row in facts.guests or () if row.status in states}
     managed = {row.vmid: row for row in facts.ha.resources} if facts.ha else {}
     places = _Places(facts)
     return [
-        _place(facts, places, running[guest.vmid], both, managed.get(guest.vmid))
+        _place(facts, places, rows[guest.vmid], both, managed.get(guest.vmid))
         for guest, both in facts.configs or ()
-        if guest.vmid in running
+        if guest.vmid in rows
     ]
 
 
-def by_room(facts: Facts, names: Iterable[str]) -> list[str]:
+def by_room(facts: MoveFacts, names: Iterable[str]) -> list[str]:
     """Return the nodes by their free memory, the most first; unknown figures come last."""
     free = {
         row.node: row.memory_total - row.memory_usage
@@ -66,7 +79,7 @@ def by_room(facts: Facts, names: Iterable[str]) -> list[str]:
 class _Places:
     """The other nodes, and the storages of all nodes."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: MoveFacts) -> None:
         rows = facts.storages or ()
         self.others = [
             row.node
@@ -88,28 +101,32 @@ class _Places:
 
 
 def _place(
-    facts: Facts, places: _Places, row: Any, both: BothConfigs[Any], managed: HaResource | None
+    facts: MoveFacts, places: _Places, row: Any, both: BothConfigs[Any], managed: HaResource | None
 ) -> Placement:
     disks = [disk for disk in both.disks if disk.storage and disk.media != "cdrom"]
     local = [disk for disk in disks if places.shared.get(disk.storage or "") is False]
     names = {disk.storage for disk in disks if disk.storage}
-    by_ha = managed is not None and managed.requested_state == _FOLLOWED
+    copies = dict[str, int]()
+    for disk in local:
+        copies[disk.storage or ""] = copies.get(disk.storage or "", 0) + (disk.size or 0)
     targets = places.with_storages(names)
     obstacle = "; ".join(_obstacles(both, places.shared, local, managed))
     if not obstacle and not targets:
         obstacle = f"no other node has {', '.join(sorted(names))}"
-    if not obstacle and by_ha and facts.ha and managed:
+    if not obstacle and facts.ha and managed and managed.requested_state == _FOLLOWED:
         targets = ha_targets(facts.ha, managed, facts.node, targets)
         obstacle = "" if targets else "its HA rules allow no other node now"
     return Placement(
         vmid=row.vmid,
         name=row.name,
         type=row.type,
-        by_ha=by_ha,
+        managed=managed,
         targets=() if obstacle else tuple(by_room(facts, targets)),
         obstacle=obstacle,
-        copied=sum(disk.size or 0 for disk in local),
+        copies=copies,
         cpu_is_host=(getattr(both.current, "cpu", None) or "").partition(",")[0] == "host",
+        processors=(both.current.cores or 1) * getattr(both.current, "sockets", 0),
+        has_mapped_devices=bool(mapped_devices(both.current.raw | both.pending.raw)),
     )
 
 
@@ -160,6 +177,18 @@ def ha_targets(
         if group.group == managed.group:
             allowed = _preferred(allowed, group.nodes, strict=group.restricted)
     return allowed
+
+
+def is_moved_back(ha: HighAvailability, managed: HaResource, node: str, target: str) -> bool:
+    """Return whether the HA manager would move the guest from `target` back to `node` (failback).
+
+    It does so if its rules or group prefer `node`, as long as that is in no maintenance.
+    """
+    if managed.failback is False or any(
+        group.group == managed.group and group.no_failback for group in ha.groups
+    ):
+        return False
+    return target not in ha_targets(ha, managed, node, [target, node])
 
 
 def _preferred(allowed: Sequence[str], named: Iterable[str], *, strict: bool) -> list[str]:
