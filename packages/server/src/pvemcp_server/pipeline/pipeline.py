@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from shlex import quote
@@ -125,6 +125,10 @@ def _toolset_error(tool: Tool, caller: Caller) -> ToolsetMissing:
     options = " ".join(f"--toolset {each}" for each in sorted({*caller.toolsets, toolset}))
     add = f"pvemcp keys change {quote(caller.key_name)} {options}"
     return ToolsetMissing(tool.name, toolset, add)
+
+
+def _undo_field(undos: Collection[Undo]) -> dict[str, str]:
+    return {"undo": "; ".join(undo.call.text for undo in undos)} if undos else {}
 
 
 def _loses_data(tool: Tool, plan: Plan) -> bool:
@@ -348,22 +352,28 @@ class Pipeline:
         if call.dry_run:
             past = [part.past for part in plan.parts if part.past]
             takes = await time_taken(plan.cluster, past) if past else ""
-            return {**plan.preview(), **({"takes": takes} if takes else {})}
+            undos = self._undos(call.caller, [part.undo for part in plan.parts if part.undo])
+            return {**plan.preview(), **({"takes": takes} if takes else {}), **_undo_field(undos)}
         if tool.effect is Effect.DESTROY or plan.needs_consent:
             await self._confirm(tool, call, plan, arguments, recorder)
         await recorder.intent()
         answer = await plan.checked(partial(self._check_write, tool, call)).carry_out(call)
-        undos = merged(call.undos)
+        undos = self._undos(call.caller, call.undos)
         if not recorder.undoing:
             await self._keep(call.caller, plan, undos)
-        text = "; ".join(undo.call.text for undo in undos)
-        return {**answer, "undo": text} if text else answer
+        return {**answer, **_undo_field(undos)}
+
+    def _undos(self, caller: Caller, undos: Iterable[Undo]) -> list[Undo]:
+        """Return the calls that undo a write, in their order, if the caller may make them."""
+        calls = merged(undos)
+        allowed = all(caller.may_call(self.tools[undo.call.tool]) for undo in calls)
+        return calls if allowed else []
 
     async def _keep(self, caller: Caller, plan: Plan | BulkPlan, undos: list[Undo]) -> None:
         """Keep how the write is undone; without that its answer still names the calls."""
         done = clean_line(mask_text(plan.sentences[0]), PLAN_CHARACTERS)
         try:
-            for undo in undos:
+            for undo in reversed(undos):  # Undo makes the last one that was kept
                 await self.undo_log.add(caller.key_id, plan.cluster.name, done, undo)
         except DatabaseFailed:
             log.exception("How a write is undone could not be stored, so Undo does not know it")

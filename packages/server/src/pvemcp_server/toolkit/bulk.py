@@ -23,7 +23,6 @@ from pvemcp_server.errors import CallError, Precondition
 from pvemcp_server.toolkit.call import Call, Conversation, Decision
 from pvemcp_server.toolkit.needs import RequiredPrivilege
 from pvemcp_server.toolkit.plan import Plan
-from pvemcp_server.toolkit.undo import merged
 from pvemcp_server.toolkit.write_target import writable_cluster
 
 _PLANNED_AT_ONCE: Final = 8
@@ -105,13 +104,11 @@ class BulkPlan:
         """Return the answer of a dry run; nothing was changed."""
         room = _shared({vmid: [plan.room] for vmid, plan in self.plans.items()})
         refused = [{"vmid": vmid, "error": reason} for vmid, reason in self.refused.items()]
-        undos = merged(plan.undo for plan in self.plans.values() if plan.undo)
         return {
             "dry_run": True,
             "vmids": list(self.plans),
             "would": self.sentence,
             **({"room": " ".join(room)} if room else {}),
-            **({"undo": "; ".join(each.call.text for each in undos)} if undos else {}),
             **({"refused": refused} if refused else {}),
         }
 

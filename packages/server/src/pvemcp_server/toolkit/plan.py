@@ -92,8 +92,7 @@ class Plan:
     def preview(self) -> dict[str, Any]:
         """Return the answer of a dry run; nothing was changed."""
         room = {"room": self.room} if self.room else {}
-        undo = {"undo": self.undo.call.text} if self.undo else {}
-        return {"dry_run": True, **self.ids, "would": self.sentence, **room, **undo}
+        return {"dry_run": True, **self.ids, "would": self.sentence, **room}
 
     def checked(self, check: Callable[[Self], Awaitable[None]]) -> Self:
         """Return the same plan, which awaits `check` right before it is sent."""

@@ -25,6 +25,7 @@ from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import readable, room_on_storages
 from pvemcp_server.toolkit.task_wait import follow
+from pvemcp_server.toolkit.undo import LeftState, Undo
 from pvemcp_server.toolkit.write_target import TargetGuest, refuse_template, target_guest
 from pvemcp_server.tools.guests.disks import DiskName, disk_storage, refuse_without_room
 
@@ -321,7 +322,8 @@ async def _finish(
     """Follow the task of a new disk; when it has ended, return the state after it too."""
     outcome = await follow(call, task)
     if not outcome.get("ok"):
-        return {**outcome, "undo": _detach_call(guest, name)}
+        call.undos.append(_detachment(guest, name))
+        return outcome
     return outcome | await _attached(call, guest, configs, name)
 
 
@@ -330,12 +332,15 @@ async def _attached(
 ) -> dict[str, Any]:
     """Return what is in force and what is pending, and the call that detaches the disk."""
     after: BothConfigs[Any] = await guest.api.configs()
-    return {**_state(call, before, after), "undo": _detach_call(guest, name)}
+    left = LeftState(options={name: str(after.pending.raw.get(name))})
+    call.undos.append(_detachment(guest, name, left))
+    return _state(call, before, after)
 
 
-def _detach_call(guest: TargetGuest, name: str) -> str:
+def _detachment(guest: TargetGuest, name: str, left: LeftState | None = None) -> Undo:
     place = {"cluster_name": guest.cluster.name, "vmid": guest.vmid}
-    return NextCall("DetachDisk", {**place, "disk": name}).text
+    call = NextCall("DetachDisk", {**place, "disk": name})
+    return Undo(call, {guest.vmid: left} if left else {})
 
 
 async def _detached(
@@ -343,23 +348,22 @@ async def _detached(
 ) -> dict[str, Any]:
     """Return what is in force and what is pending, and the call that attaches the disk again."""
     after: BothConfigs[Any] = await guest.api.configs()
-    place = {"cluster_name": guest.cluster.name}
     boot = before.pending.raw.get("boot")
     moved = boot != after.pending.raw.get("boot")
     if drive.id in after.current.raw:
         names = [drive.id, *(["boot"] if moved else [])]
-        undo = NextCall("UpdateVmConfig", {**place, "vmids": [guest.vmid], "revert": names}).text
-        return {**_state(call, before, after), "undo": undo}
+        call.undos.append(guest.undo("UpdateVmConfig", revert=names))
+        return _state(call, before, after)
     allowed = _OPTIONS[guest.resource.type]
     kept = {k: v for k, v in drive.options.items() if allowed.fullmatch(k) and k != _FORMAT}
     options = [f"{name}={value}" for name, value in kept.items()]
     volume = ",".join([drive.volume, *options])
-    again = {**place, "vmid": guest.vmid, "volume": volume, "disk": drive.id}
-    undo = NextCall("AttachDisk", again).text
+    place = {"cluster_name": guest.cluster.name, "vmid": guest.vmid}
+    again = {**place, "volume": volume, "disk": drive.id}
+    call.undos.append(Undo(NextCall("AttachDisk", again)))
     if moved and boot:
-        order = {**place, "vmids": [guest.vmid], "options": [f"boot={boot}"]}
-        undo += f", then {NextCall('UpdateVmConfig', order).text}"
-    return {**_state(call, before, after), "undo": undo}
+        call.undos.append(guest.undo("UpdateVmConfig", options=[f"boot={boot}"]))
+    return _state(call, before, after)
 
 
 def _state(call: Call, before: BothConfigs[Any], after: BothConfigs[Any]) -> dict[str, Any]:

@@ -102,22 +102,15 @@ async def migration(
         act=partial(_move, guest, target_node, live, target_storage, bool(local)),
         warnings=tuple(_warnings(guest, local, target_storage, target_node, replicated)),
         room=await _room(guest, target_node, target_storage, local),
-        undo=_undo(guest, target_node, target_storage, local, online=live),
+        undo=_undo(guest, target_node, target_storage, local),
     )
 
 
 def _undo(
-    guest: TargetGuest,
-    node: str,
-    target_storage: str | None,
-    local: Sequence[GuestDisk],
-    *,
-    online: bool,
+    guest: TargetGuest, node: str, target_storage: str | None, local: Sequence[GuestDisk]
 ) -> Undo | None:
     """Return the call that moves it back; None if its disks then got another place than before."""
-    arguments: dict[str, Any] = {"target_node": guest.node}
-    if online:
-        arguments["online"] = True
+    arguments: dict[str, Any] = {"target_node": guest.node, "online": True}
     sources = {disk.storage for disk in local}
     if target_storage is not None and sources - {target_storage}:
         if len(sources) > 1:

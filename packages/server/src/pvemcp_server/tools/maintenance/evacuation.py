@@ -22,9 +22,8 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import MOST_GUESTS, ItsCluster, NodeName
 from pvemcp_server.toolkit.bulk import BulkLimits, BulkPlan, by_reason, plan_each
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.plan import Plan
-from pvemcp_server.toolkit.registry import tool, tools
+from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import readable
 from pvemcp_server.toolkit.write_target import target_guest, writable_cluster
 from pvemcp_server.tools.guests.migration import migration
@@ -47,7 +46,6 @@ class Evacuation(BulkPlan):
     table: Sequence[Mapping[str, Any]]
     advice: Sequence[str]  # what to know about the node before
     room: str
-    may_be_undone: bool  # whether the caller may call MigrateVm
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -61,18 +59,10 @@ class Evacuation(BulkPlan):
         return {"dry_run": True, "node": self.node, **would, **room, "guests": self.table}
 
     async def carry_out(self, call: Call) -> dict[str, Any]:
-        """Move the guests; the answer has a row for each, and the call that brings them back."""
+        """Move the guests; the answer has a row for each."""
         answer = await super(Evacuation, self).carry_out(call)
         answer["results"] = [self._result(row) for row in answer["results"]]
-        moved = [row["vmid"] for row in answer["results"] if row["success"]]
-        back = {
-            "cluster_name": self.cluster.name,
-            "vmids": moved,
-            "target_node": self.node,
-            "online": True,
-        }
-        undo = {"undo": NextCall("MigrateVm", back).text} if self.may_be_undone else {}
-        return {**answer, "node": self.node, **undo}
+        return {**answer, "node": self.node}
 
     def _result(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a row with its target; of a task that ended well, nothing more is of use."""
@@ -139,7 +129,6 @@ async def evacuate_node(
         table=[_row(row, plans, reasons) for row in (*guests, *later)],
         advice=tuple(_advice(cluster, facts, placed.values(), by_ha)),
         room=await _room(cluster, chosen),
-        may_be_undone=call.caller.may_call(tools()["MigrateVm"]),
     )
 
 
