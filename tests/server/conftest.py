@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +29,10 @@ import pytest
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 from pydantic import Field
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
+from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import LRUCache
 
 from proxmox_client.emulator import Emulator, demo
 from proxmox_client.emulator.access.roles import all_privileges, builtin_roles
@@ -42,7 +46,7 @@ from pvemcp_server.cli.state import State
 from pvemcp_server.config import Config
 from pvemcp_server.http.server import HttpServer, http_server
 from pvemcp_server.settings import Settings
-from pvemcp_server.store import Store, open_store
+from pvemcp_server.store import Store, database, migrate, open_store
 from pvemcp_server.store.records import TlsMode
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit import registry
@@ -141,13 +145,65 @@ def real_hasher() -> Iterator[PasswordHash]:
         yield real
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once() -> Iterator[None]:
+    """Compile each SQL statement once for all SQLite states: engines have caches of their own.
+
+    The keys of a cache hold the dialect, so those of all engines have to be equal.
+    """
+    shared = {"compiled_cache": LRUCache(1000)}
+
+    def create_engine(url: URL, **options: Any) -> AsyncEngine:
+        if url.get_backend_name() == "sqlite":
+            options["execution_options"] = shared
+        return create_async_engine(url, **options)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(
+            SQLiteDialect_aiosqlite, "__eq__", lambda one, other: type(one) is type(other)
+        )
+        monkeypatch.setattr(SQLiteDialect_aiosqlite, "__hash__", lambda one: hash(type(one)))
+        monkeypatch.setattr(database, "create_async_engine", create_engine)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def revision_read_once() -> Iterator[None]:
+    """Read the newest revision once for each folder of migrations; Alembic takes 10 ms for it."""
+    read = migrate.newest_revision
+    newest = cache(lambda _folder: read())
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(migrate, "newest_revision", lambda: newest(migrate.MIGRATIONS))
+        yield
+
+
 @pytest.fixture(scope="session")
 async def new_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Create an empty SQLite state to copy, which is faster than the migrations."""
+    """Create a SQLite state to copy, which is faster: migrated, and with the built-in roles."""
     folder = tmp_path_factory.mktemp("new") / "var"
-    async with open_store(Config(state_dir=folder)):
+    async with open_store(Config(state_dir=folder)) as store, open_access(store):
         pass
     return folder
+
+
+@dataclass(frozen=True)
+class ServedState:
+    """A SQLite state to copy, in which the endpoint is enabled, and an administrator's key."""
+
+    folder: Path
+    key: str
+    key_id: str
+
+
+@pytest.fixture(scope="session")
+async def served_state(tmp_path_factory: pytest.TempPathFactory, new_state: Path) -> ServedState:
+    """Prepare once what every server of a test begins with."""
+    folder = tmp_path_factory.mktemp("served") / "var"
+    shutil.copytree(new_state, folder)
+    async with open_store(Config(state_dir=folder)) as store, open_access(store) as access:
+        await Settings(store).change({"enabled": True}, by="test")
+        key, secret = await access.keys.create("test", role="Administrator", toolsets=list(Toolset))
+    return ServedState(folder, secret, key.id)
 
 
 @pytest.fixture(scope="session")
@@ -157,7 +213,7 @@ def fill_postgres(
     new_postgres_database: Callable[[], str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[Config], Awaitable[None]]:
-    """Return a function that copies an empty state to a new PostgreSQL schema.
+    """Return a function that copies the state of `new_state` to a new PostgreSQL schema.
 
     The first call creates the state to copy, with the migrations.
     """
@@ -168,7 +224,7 @@ def fill_postgres(
     async def fill(config: Config) -> None:
         if not dumps:
             new = Config(state_dir=folder, database_url=new_postgres_database())
-            async with open_store(new):
+            async with open_store(new) as store, open_access(store):
                 pass
             schema = make_url(new.database).username
             done = await anyio.run_process([*command, "-d", "postgres", "-n", schema])
@@ -182,7 +238,7 @@ def fill_postgres(
 
 @pytest.fixture
 async def migrated(config: Config, new_state: Path, request: pytest.FixtureRequest) -> None:
-    """Copy an empty state to that of `config`, which is faster than the migrations."""
+    """Copy the state of `new_state` to that of `config`, which is faster than the migrations."""
     if config.database_url is None:
         shutil.copytree(new_state, config.state_dir)
     else:
@@ -442,33 +498,31 @@ Serving = Callable[..., AbstractAsyncContextManager[Served]]
 
 
 @pytest.fixture
-def serving(fake_tools: FakeTools, tmp_path: Path, new_state: Path) -> Serving:
+def serving(fake_tools: FakeTools, tmp_path: Path, served_state: ServedState) -> Serving:
     """Return how to start a server on a free loopback port; an administrator's key exists."""
-    return _serving(fake_tools, tmp_path, new_state)
+    return _serving(fake_tools, tmp_path, served_state)
 
 
 @pytest.fixture(scope="module")
-def module_serving(tmp_path_factory: pytest.TempPathFactory, new_state: Path) -> Serving:
+def module_serving(tmp_path_factory: pytest.TempPathFactory, served_state: ServedState) -> Serving:
     """Start the server with the product's own tools, once for a whole module."""
     product = FakeTools(tools=dict(registry.tools()))
-    return _serving(product, tmp_path_factory.mktemp("served"), new_state)
+    return _serving(product, tmp_path_factory.mktemp("served"), served_state)
 
 
-def _serving(fake_tools: FakeTools, folder: Path, new_state: Path) -> Serving:
+def _serving(fake_tools: FakeTools, folder: Path, served_state: ServedState) -> Serving:
     @asynccontextmanager
     async def serve(origins: tuple[str, ...] = (), **settings: Any) -> AsyncIterator[Served]:
         config = Config(
             state_dir=folder / "state", port=0, log_level="warning", allowed_origins=origins
         )
         if not config.state_dir.exists():
-            shutil.copytree(new_state, config.state_dir)
+            shutil.copytree(served_state.folder, config.state_dir)
         async with open_store(config) as store, open_access(store) as access:
             state = State(config, store, access, Settings(store))
-            await state.settings.change({"enabled": True, **settings}, by="test")
-            key, secret = await access.keys.create(
-                "test", role="Administrator", toolsets=list(Toolset)
-            )
-            async with _served(state, fake_tools, secret, key.id) as served:
+            if settings:
+                await state.settings.change(settings, by="test")
+            async with _served(state, fake_tools, served_state.key, served_state.key_id) as served:
                 yield served
 
     return serve
@@ -482,19 +536,18 @@ async def demo_pve(anyio_backend: object) -> AsyncIterator[Emulator]:
 
 
 @pytest.fixture
-async def demo_served(tmp_path: Path, demo_pve: Emulator, new_state: Path) -> AsyncIterator[Served]:
+async def demo_served(
+    tmp_path: Path, demo_pve: Emulator, served_state: ServedState
+) -> AsyncIterator[Served]:
     """Start the product with its own tools on the demo clusters."""
     config = Config(state_dir=tmp_path / "state", port=0, log_level="warning")
-    shutil.copytree(new_state, config.state_dir)
+    shutil.copytree(served_state.folder, config.state_dir)
     async with open_store(config) as store, open_access(store) as access:
         for name in ("home-lab", "prod"):
             await _add_cluster(access, name, demo_pve[name])
         state = State(config, store, access, Settings(store))
-        await state.settings.change({"enabled": True}, by="test")
-        key, secret = await access.keys.create("test", role="Administrator", toolsets=list(Toolset))
-        async with _served(
-            state, FakeTools(tools=dict(registry.tools())), secret, key.id
-        ) as served:
+        product = FakeTools(tools=dict(registry.tools()))
+        async with _served(state, product, served_state.key, served_state.key_id) as served:
             yield served
 
 

@@ -7,7 +7,7 @@ from pvemcp_server.errors import BadArgument
 from pvemcp_server.tables.registry import tables
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def error_of(differential):
     """Return a function that runs a wrong query and returns the error text."""
     rows = differential.database(differential.Dataset({}))

@@ -39,8 +39,9 @@ def test_every_field_is_described_and_its_names_are_unique(table):
 
 
 @EVERY
-def test_minimal_and_extra_fields_and_pushdown_exist(table):
-    assert set(table.row.minimal) <= set(table.fields)
+def test_minimal_full_and_extra_fields_and_pushdown_exist(table):
+    assert set(table.row.full) <= set(table.fields)
+    assert set(table.row.minimal) <= set(table.row.full or table.fields)
     assert table.extra <= set(table.fields)
     assert all(hasattr(ALL, name) for name in table.pushdown.values())
 

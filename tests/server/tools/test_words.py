@@ -13,22 +13,15 @@ from .few_guests import few_guests
 
 pytestmark = pytest.mark.anyio
 
+SCENARIO = few_guests
+KEEPS_ANSWERS = True
+
 PROD = {"cluster_name": "prod"}
 TIMES = (
     *("24h", "-24h", "P1D", "-1y", "yesterday", "28.11.2026", "1795000000", "7 days ago", "now"),
     *("2026-11-28", "2026-11-28T08:00:00Z"),
 )
 FRAMES = {"1h": "hour", "24h": "day", "7d": "week", "30d": "month", "1y": "year"}
-
-
-@pytest.fixture(scope="module")
-def module_scenario():
-    return few_guests()
-
-
-@pytest.fixture(scope="module")
-def module_keeps_answers():
-    return True
 
 
 def condition(field, operator, value):

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,6 +21,8 @@ from pyotp import TOTP
 from pvemcp_server.access.second_factors import new_totp_secret
 
 MISSING = object()  # in place of a claim
+new_key = partial(RSAKey.generate_key, 2048, {"kid": "1"})
+usual_key = cache(new_key)  # it takes as long as the rest of a test
 pytestmark = pytest.mark.anyio
 
 LATER = int(time.time()) + 3600  # read as now: a test may run minutes after its collection
@@ -32,7 +35,7 @@ class TestIssuer:
     __test__ = False
 
     url: str = ""
-    key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "1"}))
+    key: RSAKey = field(default_factory=usual_key)
     signs_with: RSAKey | None = None
     claims: dict[str, Any] = field(default_factory=dict)
     named: str = ""  # what it calls itself, when not by its URL
@@ -272,7 +275,7 @@ async def test_external_sign_ins_and_refusals_are_audited(oidc_front, issuer):
 
 
 async def test_a_token_with_a_foreign_signature_is_refused(oidc_front, issuer):
-    issuer.signs_with = RSAKey.generate_key(2048, {"kid": "1"})
+    issuer.signs_with = new_key()
     assert (await oidc_front.get(await begin(oidc_front, issuer))).status_code == 403
 
 

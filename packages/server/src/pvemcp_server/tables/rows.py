@@ -93,7 +93,7 @@ class Col:
 class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The base of row classes. `minimal` names the fields of detail level Minimal.
 
-    `full` names those of detail level Full; both are in the order of the answer.
+    `full` names those of detail level Full, these among them; both are in the order of the answer.
     """
 
     minimal: ClassVar[tuple[str, ...]] = ()

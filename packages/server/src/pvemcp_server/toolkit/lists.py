@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from operator import attrgetter
 from time import monotonic
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from msgspec.structs import asdict
 
@@ -16,7 +16,7 @@ from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import CallError, folded
 from pvemcp_server.tables import load
 from pvemcp_server.tables.registry import ALL, Budget, LoadRequest, Table, note_node_states
-from pvemcp_server.tables.rows import Row, caveats
+from pvemcp_server.tables.rows import caveats
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.missing_privileges import explain_filtered
 from pvemcp_server.toolkit.registry import Rows
@@ -142,11 +142,6 @@ async def rows_or_error(cluster: Cluster, read: Callable[[Cluster], Awaitable[T]
         raise CallError(" ".join(quiet.notes))
     cluster.notes.update(quiet.notes)
     return rows
-
-
-def detail_columns(row: type[Row], level: Literal["Minimal", "Full"]) -> tuple[str, ...]:
-    """Return the columns of a detail level."""
-    return row.minimal if level == "Minimal" else (*row.minimal, *row.full)
 
 
 def newest_first(field: str) -> Callable[[Any], float]:

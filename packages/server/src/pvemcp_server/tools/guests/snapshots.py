@@ -23,7 +23,7 @@ from pvemcp_server.toolkit.arguments import (
 )
 from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.lists import detail_columns, listed
+from pvemcp_server.toolkit.lists import listed
 from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Rows, tool
@@ -54,13 +54,14 @@ async def list_snapshots(
     include_size: Size = False,
 ) -> Rows:
     """List snapshots of some or all VMs and containers."""
+    columns = Snapshot.full if detail_level == "Full" else Snapshot.minimal
     size = ("size",) if include_size else ()
     await _require_known_guests(call, cluster_name, vmids)
     return await listed(
         call,
         snapshots,
         cluster_name,
-        (*detail_columns(Snapshot, detail_level), *size),
+        (*columns, *size),
         request=LoadRequest(vmids=frozenset(vmids)),
         order=lambda row: (row.vmid, row.date.timestamp() if row.date else 0.0),
         required=bool(vmids),

@@ -11,7 +11,7 @@ from pvemcp_server.tables.rows import GUEST_TYPES
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import NO_FILTER, ClusterName, DetailLevel, Words
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.lists import detail_columns, listed
+from pvemcp_server.toolkit.lists import listed
 from pvemcp_server.toolkit.registry import Rows, tool
 
 Status = Annotated[
@@ -46,7 +46,7 @@ async def list_vms(
         call,
         guests,
         cluster_name,
-        detail_columns(Guest, detail_level),
+        Guest.full if detail_level == "Full" else Guest.minimal,
         request=LoadRequest(
             status=frozenset(filter(None, [status])), types=frozenset(filter(None, [type]))
         ),

@@ -16,7 +16,7 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import AnyNode, ClusterName, DetailLevel
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import clusters_with
-from pvemcp_server.toolkit.lists import detail_columns, listed
+from pvemcp_server.toolkit.lists import listed
 from pvemcp_server.toolkit.registry import Rows, tool
 
 
@@ -25,7 +25,7 @@ async def list_nodes(
     call: Call, *, cluster_name: ClusterName = None, detail_level: DetailLevel = "Minimal"
 ) -> Rows:
     """List nodes with their state and use; Full adds totals and network."""
-    columns = detail_columns(Node, detail_level)
+    columns = Node.full if detail_level == "Full" else Node.minimal
     return await listed(call, nodes, cluster_name, columns, order=attrgetter("node"))
 
 

@@ -10,7 +10,7 @@ from pvemcp_server.tables import Storage, storages
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import NO_FILTER, ClusterName, DetailLevel
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.lists import detail_columns, listed
+from pvemcp_server.toolkit.lists import listed
 from pvemcp_server.toolkit.registry import Rows, tool
 
 StorageType = Annotated[
@@ -39,7 +39,7 @@ async def list_storage(
         call,
         storages,
         cluster_name,
-        detail_columns(Storage, detail_level),
+        Storage.full if detail_level == "Full" else Storage.minimal,
         keep=lambda row: not types or row.type.casefold() in types,
         order=attrgetter("storage", "node"),
     )
