@@ -88,9 +88,8 @@ SECRETS: Final = frozenset({"cipassword", "password"})
 HIDDEN: Final = "***"
 DEFAULT_BRIDGE: Final = "vmbr0"
 IPV4: Final = 4
-_DOMAIN: Final = re.compile(
-    r"(?=[^.]*[A-Za-z])[A-Za-z0-9-]+(\.[A-Za-z0-9-]*[A-Za-z][A-Za-z0-9-]*)*"
-)
+_LABEL = r"(?=[^.]*[A-Za-z])[A-Za-z0-9-]++"
+_DOMAIN: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*+")
 _LONGEST = 80  # characters of a value in a sentence
 _CLOUD_INIT: Final = ("ciuser", "password", "ssh_keys")
 _CLOUD_INIT_OPTIONS: Final = frozenset({"ciuser", "cipassword", "sshkeys"})
