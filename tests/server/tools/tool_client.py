@@ -154,6 +154,7 @@ class ToolClient:
     tools: frozenset[str] = frozenset({ANY})
     toolsets: frozenset[str] = frozenset(Toolset)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
+    key_id: str = "k"
 
     def __getitem__(self, name: str) -> ConnectedCluster:
         return self.clusters.connected[name]
@@ -181,7 +182,9 @@ class ToolClient:
 
     async def __call__(self, tool: str, **arguments: Any) -> Answer:
         role = Role(1, "test", "", (Grant(self.tools, resources=self.resources),))
-        caller = Caller("k", "test key", role, toolsets=self.toolsets, output_format="JsonNormal")
+        caller = Caller(
+            self.key_id, "test key", role, toolsets=self.toolsets, output_format="JsonNormal"
+        )
         pipeline = Pipeline(
             tools(),
             self.clusters,  # type: ignore[arg-type]
