@@ -94,6 +94,7 @@ _LONGEST = 80  # characters of a value in a sentence
 _CLOUD_INIT: Final = ("ciuser", "password", "ssh_keys")
 _CLOUD_INIT_OPTIONS: Final = frozenset({"ciuser", "cipassword", "sshkeys"})
 _KEYS: Final = frozenset({"sshkeys", "ssh-public-keys"})
+_FREE_TEXTS: Final = frozenset({"description", "ciuser"})
 _PRIVILEGES: Final[Mapping[str, RequiredPrivilege]] = {
     **dict.fromkeys(("cores", "sockets", "cpu", "cpulimit"), needs.CONFIG_CPU),
     **dict.fromkeys(("cpuunits", "vcpus", "numa"), needs.CONFIG_CPU),
@@ -187,7 +188,7 @@ class OptionChange(NamedTuple):
 
     @property
     def words(self) -> str:
-        """The change in a sentence: `cores 2 → 4`; `ciuser → admin` for one that is new."""
+        """The change in a sentence: `cores 2 → 4`; `ciuser → 'admin'` for one that is new."""
         name = self.option
         old = "" if self.old is None else f" {_short(name, self.old)}"
         return f"{name}{old} → {'not set' if self.new is None else _short(name, self.new)}"
@@ -306,4 +307,4 @@ def _short(option: str, text: str) -> str:
     """Return a value on one line; a free text in quotes, as it could pass for the sentence's."""
     line = " ".join(text.split())
     line = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
-    return repr(line) if option == "description" else line
+    return repr(line) if option in _FREE_TEXTS else line

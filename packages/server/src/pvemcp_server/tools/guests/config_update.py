@@ -235,8 +235,9 @@ def _others(kind: GuestType, pairs: Sequence[str]) -> dict[str, str]:
         given, equals, value = pair.partition("=")
         name = _NAMES[kind].get(given.strip(), given.strip())
         if not equals or not value:
+            shown = re.split(r"\W", given.strip(), maxsplit=1)[0]  # the rest may be a password
             raise BadArgument(
-                "options", f"write {given[:50]!r} as name=value.", hint="unset removes an option."
+                "options", f"write {shown[:50]!r} as name=value.", hint="unset removes an option."
             )
         if not _is_settable(kind, name) and name not in _OF_DEVICE:
             raise BadArgument("options", _not_settable(kind, given), hint=_settable(kind))
