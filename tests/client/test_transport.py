@@ -21,7 +21,9 @@ from proxmox_client import (
     UnexpectedAnswer,
     Unreachable,
     deadline,
+    requester,
 )
+from proxmox_client.limits import FairSemaphore
 from proxmox_client.transport import KEEPALIVE_EXPIRY, MAX_ANSWER, MAX_ATTEMPTS
 
 pytestmark = pytest.mark.anyio
@@ -284,6 +286,49 @@ async def test_concurrent_requests_are_limited_per_node_and_cluster():
                 group.create_task(client.node(node).time())
     assert max(peak["pve1"], peak["pve2"], peak["pve3"]) <= 2
     assert peak["all"] == 3
+
+
+async def test_requesters_get_slots_of_a_node_in_turn():
+    """Send many reads at once for one: the few of another one do not wait for all of them."""
+    order: list[str] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        order.append(request.url.path.split("/")[6])
+        await asyncio.sleep(0)
+        return httpx.Response(200, json={"data": {"status": "running"}})
+
+    client = Client(["pve1"], ApiToken("a@pve!b", "c"), http_transport=httpx.MockTransport(answer))
+    cancelled = []
+    async with asyncio.TaskGroup() as group:
+        with requester("many"):
+            for vmid in range(100, 200):
+                task = group.create_task(client.qemu("pve1", vmid).status())
+                cancelled += [task] if vmid >= 150 else []
+        await asyncio.sleep(0)
+        for task in cancelled:  # those that wait no more cost no turn
+            task.cancel()
+        with requester("few"):
+            for vmid in (900, 901):
+                group.create_task(client.qemu("pve1", vmid).status())
+    assert len(order) == 52
+    assert max(order.index(vmid) for vmid in ("900", "901")) < 10
+
+
+async def test_a_cancelled_request_gives_its_turn_back():
+    semaphore = FairSemaphore(1)
+
+    async def hold() -> None:
+        async with semaphore:
+            await asyncio.sleep(0)
+
+    async with semaphore:
+        waiting = [asyncio.create_task(hold()) for _ in range(3)]
+        await asyncio.sleep(0)
+    waiting[0].cancel()  # it has the slot already, and has not run since
+    await asyncio.wait(waiting, timeout=5)
+    assert [task.cancelled() for task in waiting] == [True, False, False]
+    async with asyncio.timeout(5), semaphore:
+        pass
 
 
 async def test_a_missing_object_is_not_found(client, pve):

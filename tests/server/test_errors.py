@@ -3,7 +3,7 @@
 import pytest
 
 from pvemcp_server import errors
-from pvemcp_server.errors import UnknownName, nearest
+from pvemcp_server.errors import UnknownName, folded, nearest
 
 MANY = 5_000
 
@@ -40,3 +40,10 @@ def test_a_misspelled_name_among_thousands_is_suggested(wrong):
     ]
     error = UnknownName("guest", wrong, [*known, "web-4711.prod.example.com", "web-4711"])
     assert "web-4711" in error.hint
+
+
+def test_a_text_too_long_for_a_name_is_not_folded():
+    """Return it unchanged: it would be folded again for each name that it is compared with."""
+    text = "Node_İ" * 1_000
+    assert folded(text) is text
+    assert folded("Memory_Total") == "memorytotal"

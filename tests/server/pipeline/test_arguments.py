@@ -161,3 +161,22 @@ def test_an_error_explains_ten_of_thousands_of_wrong_names(tool, monkeypatch):
     with pytest.raises(BadArgument, match="more are wrong"):
         read_arguments(tool, {**wrong, **EXAMPLES.get(tool.name, {})})
     assert len(compared) <= MOST_WRONG
+
+
+LISTS = [
+    (tool, name)
+    for tool in tools().values()
+    for name, field in tool.accepted.model_fields.items()
+    if "list[" in str(field.annotation)
+]
+
+
+@pytest.mark.parametrize(("tool", "name"), LISTS, ids=[f"{t.name}-{n}" for t, n in LISTS])
+def test_no_list_of_thousands_of_entries_is_validated(tool, name, monkeypatch):
+    """Refuse the list as a whole: to explain each entry takes seconds."""
+    validated = []
+    monkeypatch.setattr(tool.accepted, "model_validate", validated.append)
+    for value in (["x"] * 2_000, json.dumps(["x"] * 2_000)):
+        with pytest.raises(BadArgument, match=rf"^{name}: it has 2,000 entries"):
+            read_arguments(tool, {**EXAMPLES.get(tool.name, {}), name: value})
+    assert validated == []

@@ -1,10 +1,12 @@
 """The clusters that a call reaches, and those that fail."""
 
+import asyncio
 import re
 from dataclasses import replace
 
 import pytest
 
+from proxmox_client.emulator.gateway import Gateway
 from pvemcp_server.access.model import Resources
 from pvemcp_server.errors import CallError
 from pvemcp_server.toolkit.registry import tools
@@ -154,3 +156,32 @@ async def test_a_name_in_place_of_a_number_says_where_numbers_are(tool_client):
     for tool, arguments in (("GetVmStatus", {"vmid": "web"}), ("ListSnapshots", {"vmids": "web"})):
         error = await tool_client.refused(tool, cluster_name="prod", **arguments)
         assert "ListVms shows the number of each name." in error
+
+
+async def test_many_reads_of_one_key_do_not_delay_another_key(demo_client, monkeypatch):
+    answer, answered, busy = Gateway.answer, [], asyncio.Event()
+
+    async def recorded(gateway, request):
+        answered.append(request.path)
+        if len(answered) == 10:
+            busy.set()
+        await asyncio.sleep(0)
+        return await answer(gateway, request)
+
+    monkeypatch.setattr(Gateway, "answer", recorded)
+    await demo_client("ListVms", cluster_name=PROD.cluster)  # the inventory is cached from here on
+    tables = ("firewall_options", "firewall_rules", "snapshots")
+    queries = [
+        asyncio.create_task(
+            demo_client("ExecuteQuery", cluster_name=PROD.cluster, query={"from": table})
+        )
+        for table in tables
+    ]
+    await busy.wait()
+    before = len(answered)
+    other = replace(demo_client, key_id="other")
+    status = await other("GetVmStatus", cluster_name=PROD.cluster, vmid=101)
+    others = len(answered) - before
+    assert not status.failed
+    await asyncio.gather(*queries)
+    assert others < 60 < len(answered) / 4

@@ -13,6 +13,7 @@ EXAMPLES = examples(PROD)
 WRITES = {name: tool for name, tool in tools().items() if not tool.reads}
 CLUSTER = {"cluster_name": "prod"}
 CONTAINER = {**CLUSTER, "vmid": 300}
+NET0 = "net0=virtio=BC:24:11:00:00:01,mtu=1500"
 # calls that lose data beside those of Effect.DESTROY, and their counterparts that lose nothing
 LOSING = [
     ("ChangeVmState", {**CLUSTER, "vmid": 105, "action": "Stop"}),
@@ -22,6 +23,7 @@ LOSING = [
     ("RestoreBackup", {**CLUSTER, "backup": "140", "vmid": 140, "overwrite": True}),
     ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "unset": ["net0"]}),
     ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "vlan": 7}),
+    ("UpdateVmConfig", {**CLUSTER, "vmid": 105, "options": [f"{NET0},bridge=vmbr0,link_down=1"]}),
     ("UpdateVmConfig", {**CONTAINER, "ip": "10.0.0.5/24"}),
     ("StopTask", EXAMPLES["StopTask"]),
     ("CallApi", {**CLUSTER, "method": "DELETE", "path": "/cluster/ha/rules/api-apart"}),
@@ -167,3 +169,11 @@ async def test_no_write_answers_with_a_bare_status(client):
         names |= status_names(answer.data)
     assert {name for name, _, _ in walked} == WRITES.keys()
     assert names == {"task_status", "exit_status", "guest_status"}
+
+
+async def test_the_network_that_a_guest_is_moved_to_is_in_the_question(client):
+    trunks = ";".join(map(str, range(2, 40)))
+    options = [f"{NET0},trunks={trunks},bridge=vmbr9"]
+    await client("UpdateVmConfig", **CLUSTER, vmid=105, options=options)
+    [question] = client.conversation.questions
+    assert "(bridge vmbr0 → vmbr9)" in question

@@ -238,6 +238,7 @@ class ToolClient:
     unattended: str | None = None
     toolsets: frozenset[str] = frozenset(Toolset)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
+    key_id: str = "k"
 
     def __getitem__(self, name: str) -> ConnectedCluster:
         return self.clusters.connected[name]
@@ -269,7 +270,7 @@ class ToolClient:
         )
         role = Role(1, "test", "", (grant,))
         caller = Caller(
-            "k",
+            self.key_id,
             "test key",
             role,
             toolsets=self.toolsets,

@@ -34,7 +34,7 @@ from proxmox_client.errors import (
     Unreachable,
 )
 from proxmox_client.json_decoder import tolerate_malformed
-from proxmox_client.limits import Limits, deadline
+from proxmox_client.limits import Limits, deadline, requester
 from proxmox_client.tls import Tls, fetch_fingerprint
 from proxmox_client.upid import Upid
 
@@ -74,5 +74,6 @@ __all__ = [
     "Upid",
     "deadline",
     "fetch_fingerprint",
+    "requester",
     "tolerate_malformed",
 ]

@@ -1,6 +1,7 @@
 """Limits: concurrent requests, deadlines of blocks, and time limits of single operations."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -14,6 +15,7 @@ PROBE_TIMEOUT: Final = 3.0
 """Seconds for a read that shows whether something answers again."""
 
 _deadline: ContextVar[float | None] = ContextVar("proxmox_client_deadline", default=None)
+_requester: ContextVar[str] = ContextVar("proxmox_client_requester", default="")
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,53 @@ class Limits:
     probe_timeout: float = PROBE_TIMEOUT
 
 
+class FairSemaphore:
+    """A semaphore that requesters enter in turn (round robin), each of them in its own order.
+
+    First come, first served would let one requester's thousands of reads delay all others.
+    """
+
+    def __init__(self, value: int) -> None:
+        self._free = value
+        self._queues: dict[str, deque[asyncio.Future[None]]] = {}  # the next requester first
+
+    async def __aenter__(self) -> None:
+        if self._free:  # none waits then: a slot that is given back goes to one who does
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(_requester.get(), deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it had the slot by then
+                self._give_back()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._give_back()
+
+    def _give_back(self) -> None:
+        while self._queues:
+            requester = next(iter(self._queues))
+            queue = self._queues.pop(requester)
+            turn = queue.popleft()
+            if queue:
+                self._queues[requester] = queue
+            if not turn.done():  # those that were cancelled wait no more
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
 class ConcurrencyLimiter:
-    """Limits concurrent requests per node and per cluster."""
+    """Limits concurrent requests per node and per cluster, shared fairly among requesters."""
 
     def __init__(self, limits: Limits) -> None:
         self._per_node = limits.per_node
-        self._cluster = asyncio.Semaphore(limits.per_cluster)
+        self._cluster = FairSemaphore(limits.per_cluster)
         # weak: node names come from callers, so unused semaphores must not accumulate
-        self._nodes: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._nodes: WeakValueDictionary[str, FairSemaphore] = WeakValueDictionary()
 
     @asynccontextmanager
     async def slot(self, node: str) -> AsyncIterator[None]:
@@ -56,7 +97,7 @@ class ConcurrencyLimiter:
             async with self._cluster:
                 yield
             return
-        node_slots = self._nodes.setdefault(node, asyncio.Semaphore(self._per_node))
+        node_slots = self._nodes.setdefault(node, FairSemaphore(self._per_node))
         async with node_slots, self._cluster:
             yield
 
@@ -89,6 +130,19 @@ def deadline(seconds: float) -> Iterator[None]:
         yield
     finally:
         _deadline.reset(reset)
+
+
+@contextmanager
+def requester(name: str) -> Iterator[None]:
+    """Name whose requests those inside the block are, also in tasks that it starts.
+
+    Requesters get free slots of a node and of a cluster in turn.
+    """
+    reset = _requester.set(name)
+    try:
+        yield
+    finally:
+        _requester.reset(reset)
 
 
 def remaining() -> float | None:

@@ -40,6 +40,7 @@ from typing import Final
 
 _UNCOUNTABLE: Final = {"traffic", "content"}
 _FOLD: Final = str.maketrans(ascii_uppercase, ascii_lowercase, "_- ")
+_LONGEST_NAME: Final = 1_000  # characters; no name that is known has more
 _COMPARED: Final = 100  # characters of a name: comparing takes quadratic time
 _MOST_COMPARED: Final = 100  # names: thousands would take seconds, in which nothing else runs
 MOST_WRONG: Final = 10  # names that one error explains, however many are wrong: each takes time
@@ -281,9 +282,10 @@ def counted(number: int, what: str) -> str:
 def folded(name: str) -> str:
     """Return the name in lower case, without underscores, dashes and spaces.
 
-    Only ASCII letters are folded: no other character may become equal to one of our names.
+    Only ASCII letters are folded: no other character may become equal to one of our names. A text
+    too long for a name is returned unchanged, as it would be folded again for each known name.
     """
-    return name.translate(_FOLD)
+    return name.translate(_FOLD) if len(name) <= _LONGEST_NAME else name
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:

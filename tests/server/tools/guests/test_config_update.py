@@ -124,8 +124,14 @@ async def test_a_pending_change_is_dropped_by_name(client, vm):
     ("arguments", "loss"),
     [
         ({"unset": ["net0"]}, "What is connected through net0 is cut off."),
-        ({"bridge": "vmbr1"}, "It may no longer be reachable where it is now: net0 changes."),
-        ({"vlan": 7}, "It may no longer be reachable where it is now: net0 changes."),
+        (
+            {"bridge": "vmbr1"},
+            "It may no longer be reachable where it is now: net0 (bridge vmbr0 → vmbr1).",
+        ),
+        (
+            {"vlan": 7},
+            "It may no longer be reachable where it is now: net0 (tag not set → 7).",
+        ),
         ({"options": ["firewall=0", "rate=50"]}, None),
         ({"cores": 8, "tags": ["+blue"], "options": ["onboot=0"]}, None),
     ],

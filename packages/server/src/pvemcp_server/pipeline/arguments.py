@@ -25,6 +25,7 @@ E = TypeVar("E")
 
 _NUMBERS: Final = re.compile(r"[\d\s,;]+", re.ASCII)
 _LONG_NUMBER: Final = 18  # digits
+_MOST_ENTRIES: Final = 1_000  # of a list: to explain 100,000 wrong ones takes seconds
 _REQUIRED: Final = "this argument is required."
 
 
@@ -42,6 +43,9 @@ def read_arguments(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
         for name, value in arguments.items()
         if name not in declared or declared[name].required or not declared[name].is_absent(value)
     }
+    for name, value in in_one_form.items():
+        if isinstance(value, list) and len(value) > _MOST_ENTRIES:
+            raise BadArgument(name, f"it has {len(value):,} entries, more than {_MOST_ENTRIES:,}.")
     try:
         return tool.accepted.model_validate(in_one_form)
     except ValidationError as invalid:

@@ -13,7 +13,7 @@ from typing import Any
 from anyio import CancelScope
 from pydantic import BaseModel
 
-from proxmox_client import ProxmoxError
+from proxmox_client import ProxmoxError, requester
 from pvemcp_formats import Format
 from pvemcp_server.access.budgets import DestructiveBudgets
 from pvemcp_server.access.limits import CallLimits
@@ -202,7 +202,7 @@ class Pipeline:
             await recorder.refused("toolset not in the key")
             missing = _toolset_error(tool, caller)
             return Result((str(missing),), missing)
-        with CancelScope() as scope:
+        with CancelScope() as scope, requester(caller.key_id):
             self.running[scope] = caller
             try:
                 return await self._answer(tool, arguments, conversation, recorder)

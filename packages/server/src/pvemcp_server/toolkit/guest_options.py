@@ -88,13 +88,13 @@ SECRETS: Final = frozenset({"cipassword", "password"})
 HIDDEN: Final = "***"
 DEFAULT_BRIDGE: Final = "vmbr0"
 IPV4: Final = 4
-_DOMAIN: Final = re.compile(
-    r"(?=[^.]*[A-Za-z])[A-Za-z0-9-]+(\.[A-Za-z0-9-]*[A-Za-z][A-Za-z0-9-]*)*"
-)
+_LABEL = r"(?=[^.]*[A-Za-z])[A-Za-z0-9-]++"
+_DOMAIN: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*+")
 _LONGEST = 80  # characters of a value in a sentence
 _CLOUD_INIT: Final = ("ciuser", "password", "ssh_keys")
 _CLOUD_INIT_OPTIONS: Final = frozenset({"ciuser", "cipassword", "sshkeys"})
 _KEYS: Final = frozenset({"sshkeys", "ssh-public-keys"})
+_FREE_TEXTS: Final = frozenset({"description", "ciuser"})
 _PRIVILEGES: Final[Mapping[str, RequiredPrivilege]] = {
     **dict.fromkeys(("cores", "sockets", "cpu", "cpulimit"), needs.CONFIG_CPU),
     **dict.fromkeys(("cpuunits", "vcpus", "numa"), needs.CONFIG_CPU),
@@ -188,7 +188,7 @@ class OptionChange(NamedTuple):
 
     @property
     def words(self) -> str:
-        """The change in a sentence: `cores 2 → 4`; `ciuser → admin` for one that is new."""
+        """The change in a sentence: `cores 2 → 4`; `ciuser → 'admin'` for one that is new."""
         name = self.option
         old = "" if self.old is None else f" {_short(name, self.old)}"
         return f"{name}{old} → {'not set' if self.new is None else _short(name, self.new)}"
@@ -307,4 +307,4 @@ def _short(option: str, text: str) -> str:
     """Return a value on one line; a free text in quotes, as it could pass for the sentence's."""
     line = " ".join(text.split())
     line = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
-    return repr(line) if option == "description" else line
+    return repr(line) if option in _FREE_TEXTS else line

@@ -232,8 +232,9 @@ def _others(kind: GuestType, pairs: Sequence[str]) -> dict[str, str]:
         given, equals, value = pair.partition("=")
         name = _NAMES[kind].get(given.strip(), given.strip())
         if not equals or not value:
+            shown = re.split(r"\W", given.strip(), maxsplit=1)[0]  # the rest may be a password
             raise BadArgument(
-                "options", f"write {given[:50]!r} as name=value.", hint="unset removes an option."
+                "options", f"write {shown[:50]!r} as name=value.", hint="unset removes an option."
             )
         if not _is_settable(kind, name) and name not in _OF_DEVICE:
             raise BadArgument("options", _not_settable(kind, given), hint=_settable(kind))
@@ -343,28 +344,37 @@ def _losses(change: _Change) -> str:
     """Return what is lost: connections over a network, a way to sign in, protection."""
     before, new = change.before.pending.raw, change.new
     removed = [n for n in change.unset if n.startswith("net")]
-    moved = [n for n in new if before.get(n) and new[n] is not None and _moves(n, before, new)]
+    moved = [
+        f"{name} ({', '.join(parts)})"
+        for name in new
+        if before.get(name) and new[name] is not None and (parts := _moved(name, before, new))
+    ]
     sentences = []
-    if removed:
-        sentences.append(f"What is connected through {', '.join(removed)} is cut off.")
-    if moved:
-        sentences.append(
-            f"It may no longer be reachable where it is now: {', '.join(moved)} changes."
-        )
     if "cipassword" in new and "cipassword" in before:
         sentences.append("Its present password cannot be read back or restored.")
     if change.before.pending.protection and not flag(str(new.get("protection", 1))):
         sentences.append("Proxmox then no longer protects it from deletion.")
+    if removed:
+        sentences.append(f"What is connected through {', '.join(removed)} is cut off.")
+    if moved:  # the last one, because values of the caller make it long
+        sentences.append(f"It may no longer be reachable where it is now: {', '.join(moved)}.")
     return " ".join(sentences)
 
 
-def _moves(name: str, before: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Return whether the guest is in another network or has another address afterwards."""
+def _moved(name: str, before: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return what puts the guest into another network or gives it another address.
+
+    The change itself is shown shortened, and other parts of a device may come before these.
+    """
     if name.rstrip("0123456789") not in ("net", "ipconfig"):
-        return False
+        return []
     old, then = parse(str(before[name]), "model"), parse(str(new[name]), "model")
-    where = ("bridge", "tag", "ip", "ip6", "gw", "gw6")
-    return any(old.get(part) != then.get(part) for part in where)
+    where = ("bridge", "tag", "link_down", "ip", "ip6", "gw", "gw6")
+    return [
+        f"{part} {old.get(part, 'not set')} → {then.get(part, 'not set')}"
+        for part in where
+        if old.get(part) != then.get(part)
+    ]
 
 
 async def _warnings(change: _Change) -> list[str]:
