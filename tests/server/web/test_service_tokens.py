@@ -183,9 +183,10 @@ async def test_wrong_tokens_at_its_address_hide_no_use_of_a_known_one(stranger):
     (token,) = await stranger.services.store.service_tokens.all()
     await stranger.services.store.service_tokens.change(token.id, expires=datetime.now(UTC))
     unknown = new_secret(new_id(), SERVICE_PREFIX)
-    tries = (unknown, unknown, secret, secret)
+    forged = new_secret(token.id, SERVICE_PREFIX)
+    tries = (unknown, unknown, forged, forged, secret, secret)
     answers = [await present(stranger, each, "GET", "/admin/api/keys") for each in tries]
-    assert [answer.status_code for answer in answers] == [401, 429, 401, 429]
+    assert [answer.status_code for answer in answers] == [401, 429] * 3
     await stranger.services.audit.flush()
     entry = (await stranger.services.audit.find())[0]
     assert (entry.key_name, entry.reason) == ("token:robot", "expired service token")
