@@ -129,9 +129,10 @@ async def test_housekeeping_stores_batches(audit: Audit):
 async def test_housekeeping_removes_old_entries(store: Store, monkeypatch: pytest.MonkeyPatch):
     old = Audit(store, clock=lambda: datetime(2020, 1, 1, tzinfo=UTC))
     await old.intent(write())
+    await Audit(store).intent(write(tool="BackupVm"))
     monkeypatch.setattr(audit_module, "PRUNE_SECONDS", 0)
     async with open_audit(store, lambda: 180) as audit:
-        await audit.intent(write(tool="BackupVm"))
+        pass
     tools = [entry.tool for entry in await audit.find()]
     assert sorted(tools) == ["BackupVm", "audit.retention"]
 
@@ -411,6 +412,19 @@ def test_retention_continues_a_day_after_the_last_jump_of_the_clock():
         now += timedelta(hours=hours, days=jump)
         steady.append(guard.is_steady())
     assert steady == [True, False, False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("days", "is_steady"), [(-3, True), (-3650, False), (3650, False), (None, False)]
+)
+def test_retention_waits_a_day_after_a_start_long_after_the_newest_entry(days, is_steady):
+    now, passed = datetime(2026, 1, 1, tzinfo=UTC), 0.0
+    guard = ClockGuard(lambda: now, lambda: passed)
+    guard.begin(days and now + timedelta(days=days))
+    assert guard.is_steady() == is_steady
+    passed += 24 * 3600
+    now += timedelta(days=1)
+    assert guard.is_steady()
 
 
 async def test_calls_are_counted_by_span_and_outcome(store: Store):

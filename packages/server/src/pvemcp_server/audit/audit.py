@@ -29,6 +29,7 @@ MINUTE_SECONDS = 60
 MOST_BUFFERED = 2_000  # events; beyond it calls wait for the database or are refused
 PRUNE_SECONDS = 3600
 JUMP_SECONDS = 24 * 3600  # by which the clock has to differ from the time that has passed
+DOWN_SECONDS = 30 * 24 * 3600  # since the newest entry, beyond which a start counts as a jump
 SETTLED_SECONDS = 24 * 3600  # after a jump, before entries are deleted by the new time
 ANONYMOUS_PER_MINUTE = 200  # attempts without a known key or administrator, of all addresses
 NAMED_PER_MINUTE = 20  # attempts as one key or administrator for one reason, of all addresses
@@ -156,6 +157,14 @@ class ClockGuard:
         self._offset = self._present_offset()
         self._jumped = -math.inf  # on the monotonic clock
 
+    def begin(self, newest: datetime | None) -> None:
+        """Take a long time since the newest entry, or an unknown one, for a jump.
+
+        The clock may have jumped while no process ran.
+        """
+        if newest is None or abs((self._clock() - newest).total_seconds()) > DOWN_SECONDS:
+            self._jumped = self._monotonic()
+
     def is_steady(self) -> bool:
         """Return whether the clock has not jumped within SETTLED_SECONDS."""
         offset = self._present_offset()
@@ -278,6 +287,7 @@ class Audit(AuditReader):
         """Flush every half second, and a last time after `stop` is set; prune every hour."""
         pruned = counted_until = anyio.current_time()
         guard = ClockGuard(self._clock)
+        guard.begin(await self._newest())
         async for _ in ticks(stop, FLUSH_SECONDS):
             if anyio.current_time() - counted_until >= MINUTE_SECONDS or stop.is_set():
                 counted_until = anyio.current_time()
@@ -307,6 +317,14 @@ class Audit(AuditReader):
                     rows=further,
                 )
                 await self.refused(event)
+
+    async def _newest(self) -> datetime | None:
+        """Return the time of the newest entry; None when it is not known."""
+        try:
+            return next((entry.at for entry in await self.find(limit=1)), self._clock())
+        except Exception:
+            log.warning("The newest entry of the audit cannot be read", exc_info=True)
+            return None
 
     async def _prune_if_possible(self, days: int, targets: Collection[str]) -> None:
         try:
