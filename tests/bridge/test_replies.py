@@ -301,3 +301,24 @@ async def test_a_reply_without_end_is_reported_and_not_kept(shared_bridge, share
     error = await failed_call(shared_bridge)
     assert error["data"]["reason"] == "NoReply"
     assert "longer than 64 MiB" in error["message"]
+
+
+LITTLE = gzip.compress(b"{}")
+HOSTILE = {
+    "encoded twice": ("gzip, gzip", gzip.compress(LITTLE + bytes(MIB))),
+    "another encoding": ("br", LITTLE),
+    "more after the end": ("gzip", LITTLE + bytes(MIB)),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+async def test_a_compressed_reply_is_decompressed_once_and_to_its_end(
+    shared_bridge, shared_server, case
+):
+    encoding, body = HOSTILE[case]
+
+    async def answer(call):
+        await call.answer(200, body, {"content-encoding": encoding})
+
+    shared_server.fail("tools/call", answer)
+    assert (await failed_call(shared_bridge))["data"]["reason"] == "Lost"

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import zlib
 from functools import cache
 
 import anyio
@@ -392,6 +393,43 @@ async def test_an_answer_is_read_up_to_a_size_and_asked_for_once(method, status,
     with pytest.raises(UnexpectedAnswer, match="/version is longer than 32 MiB"):
         await (client.version() if method == "get" else client.transport.post("/version"))
     assert (len(requests), body.sent) == (1, 1 if encoding == "gzip" else 9)
+
+
+OK = gzip.compress(b'{"data":{"version":"9.1.1"}}')
+MIB = bytes(1 << 20)
+HOSTILE = {
+    "tiny chunks": ("identity", [b" "] * 99_000),
+    "coded twice": ("gzip, gzip", [gzip.compress(OK + MIB)]),
+    "another coding": ("deflate", [zlib.compress(b"{}")]),
+    "more after the end": ("gzip", [OK + MIB]),
+    "more after the end, later": ("gzip", [OK, *[MIB] * 64]),
+    "blocks without content": (
+        "gzip",
+        [gzip.compress(b"", 0)[:10], *[b"\0\0\0\xff\xff" * 200_000] * 64],
+    ),
+}
+"""Codings and pieces that cost more time or memory than their content."""
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+async def test_an_answer_costs_no_more_than_its_content(case):
+    coding, pieces = HOSTILE[case]
+    sent = []
+
+    class Body(httpx.AsyncByteStream):
+        async def __aiter__(self):
+            for piece in pieces:
+                sent.append(len(piece))
+                yield piece
+
+    def answer(_):
+        return httpx.Response(200, headers={"Content-Encoding": coding}, stream=Body())
+
+    client = Client(["a"], ApiToken("a@pve!b", "c"), http_transport=httpx.MockTransport(answer))
+    with pytest.raises((Unreachable, UnexpectedAnswer)):
+        await client.transport.post("/version")
+    assert sum(sent) < MAX_ANSWER + 2 * len(MIB)
+    assert len(sent) < 2_000
 
 
 @pytest.mark.parametrize("status", [200, 500])

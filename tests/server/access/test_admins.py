@@ -124,6 +124,20 @@ async def test_each_wrong_password_locks_its_source_for_longer(
     assert (notice.kind, notice.subject, notice.count) == ("sign-in-failed", "ada", 2)
 
 
+async def test_a_wrong_password_writes_nothing_before_its_answer(
+    admins: Admins, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    # a write would take longer for names that exist
+    await admins.create("ada", PASSWORD)
+    writing = store.database.writing
+    monkeypatch.setattr(store.database, "writing", None)
+    for name in ("ada", "missing"):
+        await reason(admins, name, "something wrong")
+    monkeypatch.setattr(store.database, "writing", writing)
+    await admins.flush()
+    assert (await admins.get("ada")).failures == 1
+
+
 async def test_a_lock_does_not_reveal_whether_the_name_exists(admins: Admins):
     await admins.create("ada", PASSWORD)
     for name in ("ada", "missing"):
@@ -530,6 +544,17 @@ async def test_a_session_is_found_by_its_token_only(
     assert await sessions.find(token) is None
 
 
+async def test_a_session_ends_when_the_clock_is_set_back(
+    admins: Admins, sessions: Sessions, clock: Clock
+):
+    admin = await admins.create("ada", PASSWORD)
+    token = await sessions.open(admin, address="", agent="")
+    clock.time -= IDLE / 2
+    assert await sessions.find(token)
+    clock.time -= IDLE
+    assert await sessions.find(token) is None
+
+
 async def test_a_session_written_to_the_database_does_not_sign_in(
     admins: Admins, sessions: Sessions, store: Store, clock: Clock
 ):
@@ -616,5 +641,5 @@ async def test_concurrent_failures_are_all_counted(admins: Admins, store: Store)
     admin = await admins.create("ada", PASSWORD)
     async with anyio.create_task_group() as tasks:
         for _ in range(8):
-            tasks.start_soon(store.admins.count_failure, admin.id)
+            tasks.start_soon(store.admins.count_failures, admin.id, 1)
     assert (await admins.get("ada")).failures == 8

@@ -196,6 +196,7 @@ async def test_a_right_password_forgets_no_wrong_codes(
             await admins.check_second_factor(ada, Code("000001"), address=HERE)
         reasons.append(denied.value.reason)
     assert reasons == ["wrong second factor"] * FREE_FAILURES + ["locked after failed sign-ins"]
+    await admins.flush()
     [notice] = await store.notices.open()
     assert (notice.kind, notice.subject) == ("sign-in-failed", "ada")
 

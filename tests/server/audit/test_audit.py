@@ -14,7 +14,12 @@ from pydantic import TypeAdapter
 
 from pvemcp_server.audit import Audit, AuditFilter, Event, Kind, Outcome, open_audit
 from pvemcp_server.audit import audit as audit_module
-from pvemcp_server.audit.audit import ANONYMOUS_PER_MINUTE, MOST_BUFFERED, ClockGuard
+from pvemcp_server.audit.audit import (
+    ANONYMOUS_PER_MINUTE,
+    MOST_BUFFERED,
+    NAMED_PER_MINUTE,
+    ClockGuard,
+)
 from pvemcp_server.audit.reader import Entry
 from pvemcp_server.errors import Unrecorded
 from pvemcp_server.store import Store
@@ -44,6 +49,10 @@ def broken_database(store: Store, monkeypatch: pytest.MonkeyPatch):
 
 def write(**values) -> Event:
     return Event(**{"tool": "ChangeVmState", "key_id": "abcDEF12", "cluster": "lab", **values})
+
+
+def sign_in(**values) -> Event:
+    return Event(**{"tool": "sign in", "outcome": Outcome.REFUSED, **values})
 
 
 async def test_a_write_is_one_entry_with_its_outcome(audit: Audit):
@@ -120,9 +129,10 @@ async def test_housekeeping_stores_batches(audit: Audit):
 async def test_housekeeping_removes_old_entries(store: Store, monkeypatch: pytest.MonkeyPatch):
     old = Audit(store, clock=lambda: datetime(2020, 1, 1, tzinfo=UTC))
     await old.intent(write())
+    await Audit(store).intent(write(tool="BackupVm"))
     monkeypatch.setattr(audit_module, "PRUNE_SECONDS", 0)
     async with open_audit(store, lambda: 180) as audit:
-        await audit.intent(write(tool="BackupVm"))
+        pass
     tools = [entry.tool for entry in await audit.find()]
     assert sorted(tools) == ["BackupVm", "audit.retention"]
 
@@ -139,23 +149,40 @@ async def test_a_text_that_no_database_holds_matches_no_entry(
 
 async def test_strangers_with_many_addresses_fill_no_disk_and_hide_no_known_name(audit: Audit):
     for number in range(ANONYMOUS_PER_MINUTE + 50):
-        await audit.refused(Event(tool="sign in", address=f"192.0.2.{number}", reason="no key"))
+        await audit.refused_sign_in(sign_in(address=f"192.0.2.{number}", reason="no key"))
     named = [{"key_id": "abcDEF12"}, {"key_name": "ada"}]
     for names in named:
-        await audit.refused(Event(tool="sign in", reason="wrong", **names))
+        await audit.refused_sign_in(sign_in(reason="wrong", **names))
     await audit.end_minute()
-    await audit.refused(Event(tool="sign in", reason="in the next minute"))
+    await audit.refused_sign_in(sign_in(reason="in the next minute"))
     await audit.end_minute()
     await audit.flush()
     newest = await audit.find(limit=1000)
     assert len(newest) == ANONYMOUS_PER_MINUTE + len(named) + 2
     following, further, *named_entries = newest[:4]
     assert (following.reason, further.rows) == ("in the next minute", 50)
-    assert further.reason == "50 further attempts without a known key or administrator"
+    assert further.reason == "50 further attempts: no known key or administrator"
     assert {(each.key_id, each.key_name) for each in named_entries} == {
         ("abcDEF12", None),
         (None, "ada"),
     }
+
+
+@pytest.mark.parametrize("names", [{"key_id": "abcDEF12"}, {"key_name": "token:robot"}])
+async def test_strangers_who_know_a_name_fill_no_disk_and_hide_no_use_of_its_secret(
+    audit: Audit, names: dict[str, str]
+):
+    for number in range(NAMED_PER_MINUTE + 50):
+        event = sign_in(address=f"192.0.2.{number}", reason="wrong secret", **names)
+        await audit.refused_sign_in(event)
+    await audit.refused_sign_in(sign_in(reason="disabled", **names))
+    await audit.end_minute()
+    await audit.end_minute()
+    await audit.flush()
+    further, right, *wrong = await audit.find(limit=1000)
+    assert (right.reason, len(wrong)) == ("disabled", NAMED_PER_MINUTE)
+    assert (further.reason, further.rows) == ("50 further attempts: wrong secret", 50)
+    assert {"key_id": further.key_id, "key_name": further.key_name}.items() >= names.items()
 
 
 async def test_calls_are_buffered_up_to_a_limit_and_then_refused(audit: Audit, broken_database):
@@ -385,6 +412,19 @@ def test_retention_continues_a_day_after_the_last_jump_of_the_clock():
         now += timedelta(hours=hours, days=jump)
         steady.append(guard.is_steady())
     assert steady == [True, False, False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("days", "is_steady"), [(-3, True), (-3650, False), (3650, False), (None, False)]
+)
+def test_retention_waits_a_day_after_a_start_long_after_the_newest_entry(days, is_steady):
+    now, passed = datetime(2026, 1, 1, tzinfo=UTC), 0.0
+    guard = ClockGuard(lambda: now, lambda: passed)
+    guard.begin(days and now + timedelta(days=days))
+    assert guard.is_steady() == is_steady
+    passed += 24 * 3600
+    now += timedelta(days=1)
+    assert guard.is_steady()
 
 
 async def test_calls_are_counted_by_span_and_outcome(store: Store):

@@ -8,6 +8,8 @@ import anyio
 import httpx2 as httpx
 import pytest
 
+from pvemcp_server.store.key_format import new_secret
+
 pytestmark = pytest.mark.anyio
 
 
@@ -259,9 +261,11 @@ async def test_refusals_at_its_address_hide_no_use_of_a_known_key(serving):
     async with serving(calls_per_minute_per_address=1) as served:
         await served.state.access.keys.change(served.key_id, enabled=False)
         await served.state.store.watch.poll()
-        paths = ("/mcp", "/mcp/wrong", "/mcp/wrong", f"/mcp/{served.key}", f"/mcp/{served.key}")
-        answers = [await served.http.post(path) for path in paths]
-        assert [answer.status_code for answer in answers] == [401, 401, 429, 401, 429]
+        forged = new_secret(served.key_id)
+        keys = ("", "wrong", "wrong", forged, forged, served.key, served.key)
+        answers = [await served.http.post(f"/mcp/{key}") for key in keys]
+        statuses = [401, 401, 429, 401, 429, 401, 429]
+        assert [answer.status_code for answer in answers] == statuses
         entry = (await served.recorded())[-1]
         assert (entry.key_id, entry.reason) == (served.key_id, "disabled key")
 

@@ -14,6 +14,7 @@ from pvemcp_server.mcp.handlers import _contents
 from pvemcp_server.mcp.prompts import PLAYBOOKS, QUESTIONS
 from pvemcp_server.pipeline.pipeline import Result
 from pvemcp_server.store.columns import utc_now
+from pvemcp_server.tables.registry import tables
 from pvemcp_server.toolkit.registry import tools
 
 pytestmark = pytest.mark.anyio
@@ -193,6 +194,17 @@ async def test_completion_of_an_unknown_argument_is_empty(client):
     prompt = PromptReference(name="busy-guests")
     for argument in ({"name": "percent", "value": "7"}, {"name": "cluster", "value": "zzz"}):
         assert (await client.complete(prompt, argument)).completion.values == []
+
+
+async def test_tables_of_other_tools_are_not_completed(demo_served):
+    names = ["GetQuerySchema", "ExecuteQuery", "ListStorage"]
+    narrow = await demo_served.new_key("tables", tools=names)
+    template = ResourceTemplateReference(uri="pve://schema/{table}")
+    async with Client(f"{demo_served.url}/mcp/{narrow}") as client:
+        completed = await client.complete(template, {"name": "table", "value": ""})
+        [schema] = (await client.call_tool("GetQuerySchema", {})).content[:1]
+    assert 0 < completed.completion.total < len(tables())
+    assert all(name in schema.text for name in completed.completion.values)
 
 
 async def test_tables_are_completed_too(client):

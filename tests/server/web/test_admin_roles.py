@@ -2,14 +2,21 @@
 
 import inspect
 import re
+from datetime import timedelta
 
 import pytest
 from fastapi.routing import APIRoute
 
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import operations
-from pvemcp_server.admin.permission import ALWAYS, COMMAND_LINE, NO_AUTHORITY, RoleAuthority
+from pvemcp_server.admin.permission import (
+    COMMAND_LINE,
+    NO_AUTHORITY,
+    CommandLineAuthority,
+    RoleAuthority,
+)
 from pvemcp_server.errors import BadArgument, NotPermitted
+from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRole
 from pvemcp_server.web.pages import routers
 from pvemcp_server.web.templates import NAVIGATION
@@ -95,7 +102,7 @@ async def test_a_forged_form_runs_for_the_roles_of_its_operation_only(front, rol
 
 
 @pytest.mark.parametrize(
-    "authority", [NO_AUTHORITY, *(RoleAuthority(each, ALWAYS) for each in AdminRole)]
+    "authority", [NO_AUTHORITY, *(CommandLineAuthority(each) for each in AdminRole)]
 )
 async def test_an_operation_itself_refuses_whom_it_does_not_name(front, authority):
     context = AdminContext(front.services, "eve", authority=authority)
@@ -287,3 +294,11 @@ async def test_the_first_administrator_is_an_owner_and_a_command_acts_as_one(str
     for operation in operations().values():
         assert COMMAND_LINE.permits(operation.permission), operation.name
     assert COMMAND_LINE.is_recent
+
+
+@pytest.mark.parametrize(
+    ("minutes", "is_recent"), [(-1, True), (-11, False), (1, True), (11, False)]
+)
+def test_no_proof_counts_for_longer_once_the_clock_is_set_back(minutes, is_recent):
+    verified_at = utc_now() + timedelta(minutes=minutes)
+    assert RoleAuthority(AdminRole.OWNER, verified_at).is_recent == is_recent

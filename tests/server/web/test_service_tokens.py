@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import httpx2 as httpx
 import pytest
 
+from pvemcp_server.access.model import Grant
 from pvemcp_server.admin.operation import operations, scopes
 from pvemcp_server.store.key_format import SERVICE_PREFIX, new_id, new_secret
 from pvemcp_server.store.records import AdminRole
@@ -60,6 +61,23 @@ async def test_a_token_lets_calls_run_unasked_only_with_the_scope_of_the_setting
         fields = {"name": "k", "unattended": "allow"}
         answer = await present(stranger, secret, "POST", "/admin/api/keys", json=fields)
         assert answer.status_code == status
+
+
+async def test_a_token_widens_a_role_of_unasked_keys_only_with_the_scope_of_the_setting(stranger):
+    access, grants = stranger.services.access, [Grant(frozenset({"ListVms"}))]
+    for name, unattended in (("asked", "approve"), ("unasked", "allow")):
+        await access.roles.create(name, grants)
+        await access.keys.create(name, role=name, unattended=unattended)
+    wider = {"grants": [{"tools": ["*"], "clusters": ["*"], "resources": {"everything": True}}]}
+    roles, both = ["roles:write"], ["roles:write", "settings:write"]
+    for role, scopes_of, status in (
+        ("asked", roles, 200),
+        ("unasked", roles, 403),
+        ("unasked", both, 200),
+    ):
+        secret = await new_token(stranger, *scopes_of, name=f"{role} {status}")
+        path = f"/admin/api/roles/{role}"
+        assert (await present(stranger, secret, "PATCH", path, json=wider)).status_code == status
 
 
 async def test_a_token_with_every_scope_opens_no_page_session_or_mcp(stranger):
@@ -183,9 +201,10 @@ async def test_wrong_tokens_at_its_address_hide_no_use_of_a_known_one(stranger):
     (token,) = await stranger.services.store.service_tokens.all()
     await stranger.services.store.service_tokens.change(token.id, expires=datetime.now(UTC))
     unknown = new_secret(new_id(), SERVICE_PREFIX)
-    tries = (unknown, unknown, secret, secret)
+    forged = new_secret(token.id, SERVICE_PREFIX)
+    tries = (unknown, unknown, forged, forged, secret, secret)
     answers = [await present(stranger, each, "GET", "/admin/api/keys") for each in tries]
-    assert [answer.status_code for answer in answers] == [401, 429, 401, 429]
+    assert [answer.status_code for answer in answers] == [401, 429] * 3
     await stranger.services.audit.flush()
     entry = (await stranger.services.audit.find())[0]
     assert (entry.key_name, entry.reason) == ("token:robot", "expired service token")

@@ -16,6 +16,7 @@ from typing import Self
 import httpx2 as httpx
 
 from pvemcp_bridge import __version__, tls
+from pvemcp_bridge.compression import ENCODINGS, decoded
 from pvemcp_bridge.errors import (
     BridgeError,
     CertificateRefused,
@@ -48,7 +49,7 @@ class HttpResponse:
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
-        self._chunks = response.aiter_bytes()
+        self._chunks = decoded(response)
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
 
@@ -157,7 +158,7 @@ class Transport:
         self._target = target
         self._headers = {
             "user-agent": f"pvemcp-bridge/{__version__}",
-            "accept-encoding": "gzip, deflate",
+            "accept-encoding": ENCODINGS,
             **target.headers,
         }
         self._pool = ConnectionPool(target)

@@ -27,6 +27,7 @@ from proxmox_client.hosts import DEFAULT_PORT, Host
 from proxmox_client.json_decoder import Envelope, decode
 from proxmox_client.limits import ConcurrencyLimiter, Limits, datastore_of, node_of, time_limit
 from proxmox_client.outages import Outage, Response, outage_of
+from proxmox_client.response_body import read_body
 from proxmox_client.response_errors import response_error, undecodable
 from proxmox_client.session import Ticket, TicketSession
 from proxmox_client.tls import Tls
@@ -166,20 +167,18 @@ class HostPool:
             method, url, headers=all_headers, content=content, extensions=extensions
         )
         response = await self._http_transport.handle_async_request(request)
-        body = bytearray()
         try:
-            async for piece in response.aiter_bytes():
-                body += piece
-                if len(body) > MAX_ANSWER:
-                    raise UnexpectedAnswer(
-                        response.status_code,
-                        "",
-                        f"The answer of {path} is longer than {MAX_ANSWER >> 20} MiB",
-                    )
+            body = await read_body(response, MAX_ANSWER)
         finally:
             await response.aclose()
+        if body is None:
+            raise UnexpectedAnswer(
+                response.status_code,
+                "",
+                f"The answer of {path} is longer than {MAX_ANSWER >> 20} MiB",
+            )
         reason = bytes(response.extensions.get("reason_phrase", b""))
-        return Response(response.status_code, reason.decode(errors="replace"), bytes(body))
+        return Response(response.status_code, reason.decode(errors="replace"), body)
 
 
 @dataclass(slots=True)

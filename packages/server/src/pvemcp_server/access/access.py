@@ -47,16 +47,17 @@ class Access:
         async for _ in ticks(stop, FLUSH_SECONDS):
             try:
                 await self.authenticator.flush()
+                await self.admins.flush()
                 await self.sessions.remove_expired()
             except Exception:
-                log.warning("The uses of keys could not be stored", exc_info=True)
+                log.warning("Uses of keys and failed sign-ins could not be stored", exc_info=True)
 
 
 @asynccontextmanager
 async def open_access(
     store: Store, external: ExternalAdmins | None = None
 ) -> AsyncIterator[Access]:
-    """Open access control with its housekeeping, which stores the buffered uses of keys.
+    """Open access control with its housekeeping, which stores what is buffered.
 
     Without `external` only administrators with a password may sign in.
     """

@@ -1,6 +1,7 @@
 """Administrators: their accounts, passwords and sign-ins."""
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class Admins:
         self._clock = clock
         self._passwords = Passwords()
         self._failures = RateLimiter(clock=monotonic)
+        self._failed: Counter[int] = Counter()  # by administrator, since the last flush
         self.devices = KnownDevices(lambda: store.vault.derive("known devices"), clock)
         self._locks = FailureLocks(clock)
         self._code_locks = FailureLocks(clock)  # strangers without the password evict none of it
@@ -191,7 +193,7 @@ class Admins:
             try:
                 return await self._second_factors.verify(admin, proof, alone=alone)
             except AccessDenied:
-                await self._count_failure(admin)
+                self._failed[admin.id] += 1
                 raise
 
     async def pending(self, admin_id: int, generation: int) -> AdminRecord:
@@ -211,6 +213,7 @@ class Admins:
         password, may not count any more.
         """
         _check_enabled(admin)
+        await self.flush()
         changed = await self._store.admins.change(admin.id, failures=0, last_sign_in=self._clock())
         if changed is None or changed.generation != admin.generation:
             raise AccountChanged
@@ -258,7 +261,8 @@ class Admins:
         if admin is None:
             raise AccessDenied("unknown administrator")
         if not right:
-            await self._count_failure(admin)
+            # stored later: a write would reveal by its time that the name exists
+            self._failed[admin.id] += 1
             raise AccessDenied("wrong password")
         _check_enabled(admin)
         return admin
@@ -356,12 +360,16 @@ class Admins:
             raise SecondFactorNeeded(admin.id, admin.generation)
         return await self.finish_sign_in(admin)
 
-    async def _count_failure(self, admin: AdminRecord) -> None:
-        """Count a failure of any source, for the notice."""
-        failures = await self._store.admins.count_failure(admin.id)
-        if failures >= FREE_FAILURES:
-            message = f"Sign-in of {admin.name} failed {counted(failures, 'time')} in a row."
-            await self._store.notices.record("sign-in-failed", admin.name, message)
+    async def flush(self) -> None:
+        """Store the failures of any source since the last flush, for the notice."""
+        failed, self._failed = self._failed, Counter()
+        for admin_id, count in failed.items():
+            failures = await self._store.admins.count_failures(admin_id, count)
+            admin = await self._store.admins.find(id=admin_id)
+            further = min(count, failures - FREE_FAILURES + 1)
+            if admin is not None and further > 0:
+                message = f"Sign-in of {admin.name} failed {counted(failures, 'time')} in a row."
+                await self._store.notices.record("sign-in-failed", admin.name, message, further)
 
     async def _check_free(self, name: str, own: AdminRecord | None = None) -> None:
         """Raise BadArgument if another account has the name; letters' case makes no difference."""

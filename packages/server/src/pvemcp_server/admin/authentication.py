@@ -222,7 +222,8 @@ async def service_token(services: Services, secret: str, address: str) -> Servic
         return await services.access.service_tokens.authenticate(secret, address)
     except AccessDenied as denied:
         most = services.settings.values.calls_per_minute_per_address
-        counted = f"{denied.name or 'wrong token'} {network_of(address)}"
+        kind = f"{denied.name} {denied.reason}" if denied.name else "wrong token"
+        counted = f"{kind} {network_of(address)}"
         if not services.access.limits.count_refusal(counted, most):
             raise TooManyFailures("too many wrong service tokens", seconds=60) from None
         await _record_refusal(services, denied.reason, address, denied.name)
@@ -336,4 +337,4 @@ async def _record_refusal(
         outcome=Outcome.REFUSED,
         reason=reason,
     )
-    await services.audit.refused(attempt)
+    await services.audit.refused_sign_in(attempt)

@@ -118,7 +118,7 @@ async def _may_widen(context: AdminContext, record: KeyRecord, changes: KeyChang
     return bool(changed) and not (changed == {"enabled"} and not after["enabled"])
 
 
-async def _check_unattended(context: AdminContext, unattended: str | None) -> None:
+async def check_unattended(context: AdminContext, unattended: str | None) -> None:
     """Refuse a secret, or other rights, of a key whose calls are not confirmed, but to owners."""
     if unattended == "allow":
         await context.require(ALLOW)
@@ -209,7 +209,7 @@ async def key_choices(context: AdminContext) -> KeyChoices:
 async def create_key(context: AdminContext, new: KeyFields) -> ShownKey:
     """Create a key; its secret is in this answer and nowhere else."""
     check_names("tools", new.tools)
-    await _check_unattended(context, new.unattended)
+    await check_unattended(context, new.unattended)
     await _check_budget(context, new.destructive_per_day)
     _check_life(new.expires, await latest_expiry(context))
     record, secret = await context.services.access.keys.create(**new.model_dump())
@@ -242,7 +242,7 @@ async def regenerate_key(context: AdminContext, key: KeyName) -> ShownKey:
     """
     latest = await latest_expiry(context)
     before = await context.services.access.keys.get(key)
-    await _check_unattended(context, before.unattended)
+    await check_unattended(context, before.unattended)
     await _check_recent(context, _grants_writes(context, before))
     record, secret = await context.services.access.keys.regenerate(before, latest=latest)
     await context.changed(
@@ -276,7 +276,7 @@ async def change_key(context: AdminContext, key: KeyName, changes: KeyChanges) -
     check_names("tools", changes.tools or ())
     before = await context.services.access.keys.get(key)
     if await _may_widen(context, before, changes):
-        await _check_unattended(context, values.get("unattended", before.unattended))
+        await check_unattended(context, values.get("unattended", before.unattended))
     if values.get("destructive_per_day") != before.destructive_per_day:
         await _check_budget(context, values.get("destructive_per_day"))
     await _check_recent(context, _widens_writes(context, before, changes))

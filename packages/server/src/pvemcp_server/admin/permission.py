@@ -6,7 +6,7 @@ nothing, so its scope is `keys:read`, and that of any other operation `keys:writ
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, Protocol
 
 from pvemcp_server.access.sessions import RECENT
@@ -18,7 +18,6 @@ OWNERS: Final[Roles] = frozenset({AdminRole.OWNER})
 ISSUERS: Final = OWNERS | {AdminRole.KEY_ISSUER}
 AUDITORS: Final = OWNERS | {AdminRole.AUDITOR}
 EVERYONE: Final = frozenset(AdminRole)
-ALWAYS: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,11 @@ class RoleAuthority:
 
     @property
     def is_recent(self) -> bool:
-        """Whether the administrator has proved who they are within RECENT."""
-        return self.verified_at is not None and self.verified_at > utc_now() - RECENT
+        """Whether the administrator has proved who they are within RECENT.
+
+        A proof in the future is none: the clock was set back since.
+        """
+        return self.verified_at is not None and abs(utc_now() - self.verified_at) < RECENT
 
     def __str__(self) -> str:
         return f"the role {self.role}"
@@ -87,6 +89,14 @@ class TokenAuthority:
         return "this service token"
 
 
+class CommandLineAuthority(RoleAuthority):
+    """The rights of a command: its user has the files of the state."""
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether operations of weight may run: always."""
+        return True
+
+
 NO_AUTHORITY: Final = RoleAuthority()
-COMMAND_LINE: Final = RoleAuthority(AdminRole.OWNER, ALWAYS)
-"""The rights of a command: its user has the files of the state."""
+COMMAND_LINE: Final = CommandLineAuthority(AdminRole.OWNER)

@@ -10,6 +10,7 @@ from pvemcp_server.access.grants import grants_from_json, grants_to_json
 from pvemcp_server.access.model import Grant
 from pvemcp_server.access.model import Role as AccessRole
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.keys import check_unattended
 from pvemcp_server.admin.operation import Command, Result, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.admin.tools import check_names
@@ -98,6 +99,8 @@ async def create_role(context: AdminContext, new: RoleFields) -> Role:
 async def change_role(context: AdminContext, name: RoleName, changes: RoleChanges) -> Role:
     """Change the given fields; callers with this role follow within a second."""
     values = changes.values()
+    if "grants" in values:
+        await _check_unattended(context, name)
     role = await context.services.access.roles.change(
         name,
         new_name=values.get("name"),
@@ -118,6 +121,13 @@ async def remove_role(context: AdminContext, name: RoleName) -> None:
     """Remove a role that no key has."""
     await context.services.access.roles.remove(name)
     await context.changed("roles.remove", role=name)
+
+
+async def _check_unattended(context: AdminContext, name: str) -> None:
+    """Refuse other grants of a role that has a key whose calls run unasked, as for the key."""
+    role = await context.services.access.roles.get(name)
+    for key in await context.services.store.keys.all(role_id=role.id):
+        await check_unattended(context, key.unattended)
 
 
 def _grants(values: list[dict[str, Any]]) -> tuple[Grant, ...]:

@@ -6,12 +6,13 @@ import logging
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import anyio
@@ -28,8 +29,10 @@ MINUTE_SECONDS = 60
 MOST_BUFFERED = 2_000  # events; beyond it calls wait for the database or are refused
 PRUNE_SECONDS = 3600
 JUMP_SECONDS = 24 * 3600  # by which the clock has to differ from the time that has passed
+DOWN_SECONDS = 30 * 24 * 3600  # since the newest entry, beyond which a start counts as a jump
 SETTLED_SECONDS = 24 * 3600  # after a jump, before entries are deleted by the new time
 ANONYMOUS_PER_MINUTE = 200  # attempts without a known key or administrator, of all addresses
+NAMED_PER_MINUTE = 20  # attempts as one key or administrator for one reason, of all addresses
 LONGEST_TEXT = 1_000
 LONGEST_BULK_TEXT = 5_000  # of what names every guest or task of a bulk write
 LONGEST_ARGUMENTS = 16_000
@@ -104,6 +107,15 @@ class Event:
         }
 
 
+_Attempt = tuple[str | None, str | None, str | None]  # key, name and reason
+_ANONYMOUS: Final[_Attempt] = (None, None, "no known key or administrator")
+
+
+def _most(attempt: _Attempt) -> int:
+    """Return how many of these are recorded one by one in a minute."""
+    return ANONYMOUS_PER_MINUTE if attempt == _ANONYMOUS else NAMED_PER_MINUTE
+
+
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 
 
@@ -145,6 +157,14 @@ class ClockGuard:
         self._offset = self._present_offset()
         self._jumped = -math.inf  # on the monotonic clock
 
+    def begin(self, newest: datetime | None) -> None:
+        """Take a long time since the newest entry, or an unknown one, for a jump.
+
+        The clock may have jumped while no process ran.
+        """
+        if newest is None or abs((self._clock() - newest).total_seconds()) > DOWN_SECONDS:
+            self._jumped = self._monotonic()
+
     def is_steady(self) -> bool:
         """Return whether the clock has not jumped within SETTLED_SECONDS."""
         offset = self._present_offset()
@@ -173,7 +193,7 @@ class Audit(AuditReader):
         self._waiting: list[_Batch] = []
         self._writer: asyncio.Task[None] | None = None
         self._answers = True
-        self._anonymous = 0  # attempts in this minute
+        self._attempts: Counter[_Attempt] = Counter()  # in this minute
 
     async def intent(self, event: Event) -> str:
         """Store that a write is about to happen; raise Unrecorded if it cannot be stored."""
@@ -199,17 +219,24 @@ class Audit(AuditReader):
         self._buffer.append(row)
 
     async def refused(self, event: Event) -> None:
-        """Buffer a refused attempt; drop it when the buffer is full.
-
-        Attempts that name neither a key nor an administrator are counted beyond
-        ANONYMOUS_PER_MINUTE: strangers with many addresses must not fill the disk.
-        """
-        if event.key_id is None and event.key_name is None:
-            self._anonymous += 1
-            if self._anonymous > ANONYMOUS_PER_MINUTE:
-                return
+        """Buffer the refused attempt of a known caller; drop it when the buffer is full."""
         with suppress(Unrecorded):
             await self.call(event, Kind.REFUSED)
+
+    async def refused_sign_in(self, event: Event) -> None:
+        """Buffer a refused attempt to authenticate; beyond a limit, only count it.
+
+        Strangers with many addresses must not fill the disk: with no name they have
+        ANONYMOUS_PER_MINUTE together, and in the name of each key or administrator
+        NAMED_PER_MINUTE for each reason. So wrong secrets hide no use of the right one of a key
+        that is disabled.
+        """
+        attempt = (event.key_id, event.key_name, event.reason)
+        if event.key_id is None and event.key_name is None:
+            attempt = _ANONYMOUS
+        self._attempts[attempt] += 1
+        if self._attempts[attempt] <= _most(attempt):
+            await self.refused(event)
 
     async def decision(self, event: Event) -> None:
         """Store the answer to a confirmation before returning; raise Unrecorded on failure."""
@@ -260,6 +287,7 @@ class Audit(AuditReader):
         """Flush every half second, and a last time after `stop` is set; prune every hour."""
         pruned = counted_until = anyio.current_time()
         guard = ClockGuard(self._clock)
+        guard.begin(await self._newest())
         async for _ in ticks(stop, FLUSH_SECONDS):
             if anyio.current_time() - counted_until >= MINUTE_SECONDS or stop.is_set():
                 counted_until = anyio.current_time()
@@ -275,12 +303,28 @@ class Audit(AuditReader):
 
     async def end_minute(self) -> None:
         """Record how many attempts of this minute were only counted, and begin the next one."""
-        further, self._anonymous = self._anonymous - ANONYMOUS_PER_MINUTE, 0
-        if further > 0:
-            reason = f"{counted(further, 'further attempt')} without a known key or administrator"
-            event = Event(tool="sign in", outcome=Outcome.REFUSED, reason=reason, rows=further)
-            with suppress(Unrecorded):
-                await self.call(event, Kind.REFUSED)
+        attempts, self._attempts = self._attempts, Counter()
+        for attempt, count in attempts.items():
+            further = count - _most(attempt)
+            if further > 0:
+                key_id, key_name, reason = attempt
+                event = Event(
+                    tool="sign in",
+                    key_id=key_id,
+                    key_name=key_name,
+                    outcome=Outcome.REFUSED,
+                    reason=f"{counted(further, 'further attempt')}: {reason}",
+                    rows=further,
+                )
+                await self.refused(event)
+
+    async def _newest(self) -> datetime | None:
+        """Return the time of the newest entry; None when it is not known."""
+        try:
+            return next((entry.at for entry in await self.find(limit=1)), self._clock())
+        except Exception:
+            log.warning("The newest entry of the audit cannot be read", exc_info=True)
+            return None
 
     async def _prune_if_possible(self, days: int, targets: Collection[str]) -> None:
         try:

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import structlog
 
 from pvemcp_server.config import Config
-from pvemcp_server.store.key_format import KEY_PATTERN
+from pvemcp_server.store.key_format import KEY_LIKE
 
 HIDDEN = "***"
 # These log every request or frame; calls are in the audit
@@ -74,4 +74,4 @@ class MaskingFormatter(structlog.stdlib.ProcessorFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Format the record and mask keys in the line."""
-        return KEY_PATTERN.sub(HIDDEN, super().format(record))
+        return KEY_LIKE.sub(HIDDEN, super().format(record))

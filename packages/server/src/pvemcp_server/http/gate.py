@@ -147,15 +147,17 @@ class KeyGate:
     async def _authenticate(self, scope: Scope, settings: Values) -> Caller:
         """Return the caller; refuse all others, with 429 and unrecorded beyond the address's rate.
 
-        Requests without a key, with an unknown key and with each known key are counted apart: the
-        first ones hide no use of a key that is disabled or in wrong hands.
+        Requests without a key, with an unknown key, and for each reason with each known key are
+        counted apart: none hides the use of a key that is disabled or in wrong hands.
         """
         credential: Credential | None = scope["state"]["credential"]
         address = client_address(scope, self.proxies)
         try:
             return await self.keys.authenticate(credential.secret if credential else "", address)
         except AccessDenied as denied:
-            kind = denied.key_id or ("wrong key" if credential else "no key")
+            kind = "wrong key" if credential else "no key"
+            if denied.key_id:
+                kind = f"{denied.key_id} {denied.reason}"
             counted = f"{kind} {network_of(address)}"
             if not self.limits.count_refusal(counted, settings.calls_per_minute_per_address):
                 raise errors.too_many(_TOO_MANY_REFUSALS, 60) from None
@@ -166,7 +168,7 @@ class KeyGate:
                 outcome=Outcome.REFUSED,
                 reason=denied.reason,
             )
-            await self.audit.refused(attempt)
+            await self.audit.refused_sign_in(attempt)
             raise errors.unauthorized() from None
 
     async def _serve(self, scope: Scope, exchange: HttpExchange) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 import mcp_types as types
 
 from pvemcp_server.clusters import InventoryView, outcome_of
-from pvemcp_server.tables.registry import tables
+from pvemcp_server.query.sources import granted_catalog
 from pvemcp_server.toolkit.call import Call
 
 MOST: Final = 100  # values in one response, by the specification
@@ -27,7 +27,8 @@ async def complete(call: Call, argument: str, typed: str, cluster: str | None) -
     if argument == "cluster":
         return _matching({name: name for name in await call.reachable()}, typed)
     if argument == "table":
-        return _matching({name: name for name in tables()}, typed)
+        catalog = granted_catalog(call.caller, await call.source.kinds())
+        return _matching({name: name for name in catalog.tables}, typed)
     names: dict[str, str] = {}
     opened = await outcome_of(call.all_clusters(cluster or None), "names to complete")
     if isinstance(opened, Exception):

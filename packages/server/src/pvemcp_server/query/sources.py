@@ -1,6 +1,6 @@
 """The clusters and tables of a query, as far as its caller reaches them."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import reduce
@@ -50,6 +50,12 @@ def catalog_of(
             if table.kinds & kinds and any(reach(caller, table, cluster) for cluster in names)
         }
     )
+
+
+def granted_catalog(caller: Caller, kinds: Mapping[str, ClusterKind]) -> Catalog:
+    """Return the tables that the caller may query on these clusters, each with its kind."""
+    granted = {n: k for n, k in kinds.items() if caller.resources(TOOL, Effect.READ, n)}
+    return catalog_of(caller, granted, frozenset(granted.values()))
 
 
 async def _no_note(_cluster: Cluster, _table: Table) -> None:

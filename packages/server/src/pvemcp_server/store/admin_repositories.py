@@ -59,14 +59,14 @@ class AdminRepository(Repository[AdminRecord]):
         await connection.execute(sessions.delete().where(theirs))
         return changed
 
-    async def count_failure(self, admin_id: int) -> int:
-        """Count a failed sign-in and return the count.
+    async def count_failures(self, admin_id: int, further: int) -> int:
+        """Add failed sign-ins to the count and return it.
 
         The database adds it up, so that concurrent attempts all count.
         """
         table = self.table
         counted = table.update().where(table.c.id == admin_id)
-        counted = counted.values(failures=table.c.failures + 1)
+        counted = counted.values(failures=table.c.failures + further)
         async with self.database.writing() as connection:
             return await connection.scalar(counted.returning(table.c.failures)) or 0
 

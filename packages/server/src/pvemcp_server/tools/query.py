@@ -13,7 +13,7 @@ from pvemcp_server.errors import CallError, counted
 from pvemcp_server.query.execute import execute
 from pvemcp_server.query.operators import Operator
 from pvemcp_server.query.schema_description import details, overview
-from pvemcp_server.query.sources import TOOL, Sources, catalog_of
+from pvemcp_server.query.sources import TOOL, Sources, granted_catalog
 from pvemcp_server.tables.registry import EVERY_KIND, Budget, Table
 from pvemcp_server.toolkit.arguments import ClusterName
 from pvemcp_server.toolkit.call import NO_CLUSTER, Call
@@ -113,9 +113,7 @@ AskedQuery = Annotated[
 @tool("GetQuerySchema", area=Area.QUERY, effect=Effect.READ, kinds=EVERY_KIND)
 async def get_query_schema(call: Call, *, tables: TableNames = []) -> Document:  # noqa: B006 - read as a schema's default, never changed
     """List the tables that ExecuteQuery can ask, with fields, operators and examples."""
-    kinds = await call.source.kinds()
-    granted = {n: k for n, k in kinds.items() if call.caller.resources(TOOL, Effect.READ, n)}
-    catalog = catalog_of(call.caller, granted, frozenset(granted.values()))
+    catalog = granted_catalog(call.caller, await call.source.kinds())
     return details(catalog, tables) if tables else overview(catalog)
 
 
