@@ -37,7 +37,7 @@ from proxmox_client.api.tasks import poll_intervals
 from pvemcp_server.access.guest_lists import may_read, may_run
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.audit.log_secrets import mask_line
-from pvemcp_server.audit.mask import mask
+from pvemcp_server.audit.mask import mask, mask_text
 from pvemcp_server.clusters import Cluster, explain, reason_of
 from pvemcp_server.clusters.inventory import covers_guest
 from pvemcp_server.errors import BadArgument, Precondition, Unanswered, counted
@@ -136,7 +136,7 @@ async def read_guest_file(
     _require_agent(guest)
     return ConfirmedRead(
         cluster=cluster,
-        would=f"Read {json.dumps(path, ensure_ascii=False)} in {guest.label}.",
+        would=f"Read {_exact(path)} in {guest.label}.",
         discloses="Its text goes to the client of this call and its model.",
         read=partial(_read, call, guest, path),
     )
@@ -161,8 +161,7 @@ def _shown(argv: Sequence[str]) -> str:
 
     Raise BadArgument for one that cannot be shown and recorded whole.
     """
-    is_plain = all(each.isprintable() for each in argv)
-    command = json.dumps(argv, ensure_ascii=not is_plain)
+    command = _exact(argv)
     if len(command) > LONGEST_COMMAND:
         raise BadArgument(
             "argv",
@@ -170,9 +169,9 @@ def _shown(argv: Sequence[str]) -> str:
             "the question about it shows whole.",
             hint="Put a longer script into a file in the guest.",
         )
-    if "\0" in command or "\\u0000" in command:
+    if any("\0" in each for each in argv):
         raise BadArgument("argv", "no argument of a program has a NUL.")
-    if mask(list(argv)) != list(argv):
+    if mask(list(argv)) != list(argv) or mask_text(command) != command:
         raise BadArgument(
             "argv",
             "it has what looks like a secret, or a URL with a query. What runs is shown to the "
@@ -180,6 +179,14 @@ def _shown(argv: Sequence[str]) -> str:
             hint="Put it into a file in the guest.",
         )
     return command
+
+
+def _exact(value: Sequence[str] | str) -> str:
+    """Return the value as JSON of visible ASCII that no step after this shortens or changes.
+
+    Questions lose invisible characters, and several blanks become one.
+    """
+    return json.dumps(value).replace("  ", " \\u0020")
 
 
 def _list_of(call: Call, cluster: Cluster, guest: GuestResource, kind: str) -> frozenset[str]:
