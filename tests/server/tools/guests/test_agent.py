@@ -333,7 +333,10 @@ async def test_the_question_shows_the_longest_command_whole(client):
     assert longest in question
     assert "cannot be undone from here." in question
     error = await client.refused("ExecInGuest", **PROD, argv=["echo", f"{longest}x"])
-    assert error.startswith("argv: as JSON it has 401 characters, and 400 is the most")
+    assert error.startswith("argv: as JSON it has 401 characters, and a question shows 400.")
+    path = "/var/log/" + "ä" * 100
+    error = await replace(client, files=LOG).refused("ReadGuestFile", **PROD, path=path)
+    assert error.startswith("path: as JSON it has 611 characters, and a question shows 400.")
 
 
 HOSTILE = "a\u200bb\u202e\x1b[31m\npassword=hush\n" + "line\n" * 9_000 + "the end\n"
