@@ -13,6 +13,7 @@ from proxmox_client import AgentRefused
 from pvemcp_server.access.model import Grant, Resources
 from pvemcp_server.audit import Outcome
 from pvemcp_server.mcp.elicitation import Decision
+from pvemcp_server.pipeline.answers import visible
 from pvemcp_server.settings import Values
 from pvemcp_server.toolkit.registry import tools
 
@@ -169,11 +170,13 @@ async def test_only_the_very_same_program_runs(client, program):
 
 
 async def test_arguments_arrive_as_they_are(client):
-    argv = ["echo", " a, b;c ", "", "d\ne", "ä$(id)"]
+    argv = ["echo", " a, b;c ", "", "d\ne", "ä$(id)", "f   g\u3164\u200bh"]
     answer = await client("ExecInGuest", **PROD, argv=argv)
-    assert answer.data["stdout"] == " ".join(argv[1:]) + "\n"
+    assert answer.data["stdout"] == visible(" ".join(argv[1:])) + "\n"
     [question] = client.conversation.questions
-    assert question.startswith('Run ["echo", " a, b;c ", "", "d\\ne", "\\u00e4$(id)"] in qemu')
+    shown = question.partition("Run ")[2].partition(" in qemu")[0]
+    assert json.loads(shown) == argv
+    assert shown.isascii()
 
 
 LOG = frozenset({"/var/log/", "C:\\Logs\\"})
@@ -301,7 +304,13 @@ async def test_a_refusal_of_the_agent_is_quoted(client, guest, monkeypatch):
 
 @pytest.mark.parametrize(
     "argument",
-    ["--password=hush", "https://x/?token=hush", "Authorization: Bearer hush-hush", "a\0b"],
+    [
+        "--password=hush",
+        "https://x/?token=hush",
+        "Authorization: Bearer hush-hush",
+        "a\0b",
+        "token=",
+    ],
 )
 async def test_what_cannot_be_shown_and_recorded_as_it_is_does_not_run(client, argument):
     error = await client.refused("ExecInGuest", **PROD, argv=["echo", argument])
@@ -324,7 +333,10 @@ async def test_the_question_shows_the_longest_command_whole(client):
     assert longest in question
     assert "cannot be undone from here." in question
     error = await client.refused("ExecInGuest", **PROD, argv=["echo", f"{longest}x"])
-    assert error.startswith("argv: as JSON it has 401 characters, and 400 is the most")
+    assert error.startswith("argv: as JSON it has 401 characters, and a question shows 400.")
+    path = "/var/log/" + "ä" * 100
+    error = await replace(client, files=LOG).refused("ReadGuestFile", **PROD, path=path)
+    assert error.startswith("path: as JSON it has 611 characters, and a question shows 400.")
 
 
 HOSTILE = "a\u200bb\u202e\x1b[31m\npassword=hush\n" + "line\n" * 9_000 + "the end\n"

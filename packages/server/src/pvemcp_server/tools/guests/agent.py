@@ -37,7 +37,7 @@ from proxmox_client.api.tasks import poll_steps
 from pvemcp_server.access.guest_lists import may_read, may_run
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.audit.log_secrets import mask_line
-from pvemcp_server.audit.mask import mask
+from pvemcp_server.audit.mask import mask, mask_text
 from pvemcp_server.clusters import Cluster, explain, reason_of
 from pvemcp_server.clusters.inventory import covers_guest
 from pvemcp_server.errors import BadArgument, Precondition, Unanswered, counted
@@ -60,7 +60,7 @@ GuestPath = Annotated[
     Annotated[str, Exact], Field(min_length=1, max_length=500, description="Absolute path")
 ]
 
-LONGEST_COMMAND: Final = 400  # characters; the question shows a sentence of 600 whole
+LONGEST_SHOWN: Final = 400  # characters; a question shows a sentence of 600 whole
 MOST_OUTPUT: Final = 8_000  # bytes of all that a program or a file shows
 MOST_ERRORS: Final = 3_000  # bytes of these that its standard error may have
 MOST_READ: Final = 1 << 20  # bytes of a file, where Proxmox has the parameter for it
@@ -94,7 +94,7 @@ async def exec_in_guest(
     cluster = await cluster_with(call, cluster_name, vmids=[vmid])
     resource = await cluster.guest(vmid)
     _require_vm(cluster, resource)
-    command = _shown(argv)
+    command = _shown("argv", argv)
     listed = _list_of(call, cluster, resource, "programs")
     if not may_run(listed, argv[0]):
         raise _not_listed("argv", argv[0], cluster, resource, "programs", listed)
@@ -128,6 +128,7 @@ async def read_guest_file(
     cluster = await cluster_with(call, cluster_name, vmids=[vmid])
     resource = await cluster.guest(vmid)
     _require_vm(cluster, resource)
+    shown = _shown("path", path)
     listed = _list_of(call, cluster, resource, "files")
     if not may_read(listed, path):
         raise _not_listed("path", path, cluster, resource, "files", listed)
@@ -136,7 +137,7 @@ async def read_guest_file(
     _require_agent(guest)
     return ConfirmedRead(
         cluster=cluster,
-        would=f"Read {json.dumps(path, ensure_ascii=False)} in {guest.label}.",
+        would=f"Read {shown} in {guest.label}.",
         discloses="Its text goes to the client of this call and its model.",
         read=partial(_read, call, guest, path),
     )
@@ -156,30 +157,27 @@ def _label(cluster: Cluster, guest: GuestResource) -> str:
     return f"{guest.type} {guest.vmid} ({guest.name or 'no name'}) on {cluster.name}"
 
 
-def _shown(argv: Sequence[str]) -> str:
-    """Return the command as JSON, which shows where each argument begins and ends.
+def _shown(argument: str, value: Sequence[str] | str) -> str:
+    """Return the argument as JSON of visible ASCII: no step after this shortens or changes it.
 
-    Raise BadArgument for one that cannot be shown and recorded whole.
+    Questions lose invisible characters, and several blanks become one. Raise BadArgument for what
+    cannot be shown and recorded whole.
     """
-    is_plain = all(each.isprintable() for each in argv)
-    command = json.dumps(argv, ensure_ascii=not is_plain)
-    if len(command) > LONGEST_COMMAND:
+    text = json.dumps(value).replace("  ", " \\u0020")
+    hint = "Put it into a file in the guest." if argument == "argv" else ""
+    if len(text) > LONGEST_SHOWN:
+        reason = f"as JSON it has {len(text)} characters, and a question shows {LONGEST_SHOWN}."
+        raise BadArgument(argument, reason, hint=hint)
+    if "\0" in "".join(value):
+        raise BadArgument(argument, "no program and no file takes a NUL.")
+    if mask({argument: value}) != {argument: value} or mask_text(text) != text:
         raise BadArgument(
-            "argv",
-            f"as JSON it has {len(command)} characters, and {LONGEST_COMMAND} is the most that "
-            "the question about it shows whole.",
-            hint="Put a longer script into a file in the guest.",
-        )
-    if "\0" in command or "\\u0000" in command:
-        raise BadArgument("argv", "no argument of a program has a NUL.")
-    if mask(list(argv)) != list(argv):
-        raise BadArgument(
-            "argv",
-            "it has what looks like a secret, or a URL with a query. What runs is shown to the "
+            argument,
+            "it has what looks like a secret, or a URL with a query. What is done is shown to the "
             "user and recorded as it is, and other users of the guest can see it too.",
-            hint="Put it into a file in the guest.",
+            hint=hint,
         )
-    return command
+    return text
 
 
 def _list_of(call: Call, cluster: Cluster, guest: GuestResource, kind: str) -> frozenset[str]:
