@@ -177,6 +177,25 @@ async def test_an_empty_answer_names_values_that_no_row_has(tool_client, table, 
         assert note in answer.notes
 
 
+@pytest.mark.parametrize(
+    ("condition", "note"),
+    [
+        (is_("pool", "!=", "prodution"), "No pool 'prodution' in the guests looked at. Did you"),
+        (is_("pool", "NOT IN", "staging", "ofice"), "No pool 'ofice' in the guests looked at."),
+        (is_("tags", "NOT CONTAINS", "prodn"), "No tags 'prodn' in the guests looked at. Did"),
+        (is_("node", "!=", "pve1"), "No node 'pve1' in the guests looked at. Did you mean pve01"),
+        (is_("pool", "!=", "production"), ""),
+        (is_("tags", "NOT IN", "production"), ""),
+        (is_("status", "!=", "running"), ""),
+    ],
+)
+async def test_a_value_that_leaves_nothing_out_is_named(tool_client, condition, note):
+    for select in ({}, {"select": ["COUNT(*) as n"]}):
+        answer = await ask(tool_client, **{"from": "guests", "where": condition, **select})
+        assert note in answer.notes
+        assert ("looked at" in answer.notes) == bool(note)
+
+
 async def test_hints_on_many_long_values_stay_short(tool_client):
     words = [f"{n:03}{'x' * 500}" for n in range(900)]
     answer = await ask(tool_client, **{"from": "guests", "where": is_("pool", "IN", *words)})
@@ -570,6 +589,23 @@ async def test_a_cut_result_is_noted(tool_client):
     cut = await ask(tool_client, **{"from": "permissions", "limit": 5000, "select": "path"})
     assert len(cut.data) == 1000
     assert "Cut at 1000 rows: ask for the next with offset 1000" in cut.notes
+
+
+@pytest.mark.parametrize(
+    ("query", "noted"),
+    [
+        ({"select": ["vmid"], "orderBy": "memory_max", "limit": 3}, "the same memory_max as"),
+        ({"select": ["name", "cpu_count as n"], "orderBy": "n desc", "limit": 2}, "the same n as"),
+        ({"select": ["node", "COUNT(*) as n"], "groupBy": "node", "orderBy": "n", "limit": 2}, ""),
+        ({"select": ["vmid"], "orderBy": ["vmid", "name"], "limit": 3}, ""),
+        ({"select": ["vmid"], "orderBy": "memory_max"}, ""),
+        ({"select": ["pool"], "distinct": True, "orderBy": "pool", "limit": 1}, ""),
+    ],
+)
+async def test_a_limit_that_cuts_equal_rows_is_noted(tool_client, query, noted):
+    answer = await ask(tool_client, "prod", **{"from": "guests", **query})
+    assert noted in answer.notes
+    assert ("The limit cut rows with the same" in answer.notes) == bool(noted)
 
 
 async def test_a_query_without_a_limit_has_400_rows_and_a_cursor(tool_client):
