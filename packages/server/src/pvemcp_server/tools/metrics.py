@@ -186,7 +186,7 @@ async def list_storage_rrd_data(
     time_frame: Frame = "Month",
     on: ForecastDate = None,
 ) -> Rows:
-    """List growth of storages, when they are full, or their use `on` a date."""
+    """List growth of storages, when they are full, or their use on a date."""
     date = time_argument("on", on)
     if date and date <= datetime.now(UTC):
         raise BadArgument("on", "it is over: a forecast needs a date to come.")

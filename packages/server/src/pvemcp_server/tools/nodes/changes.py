@@ -27,7 +27,7 @@ from pvemcp_server.tools.nodes.tasks import User, time_argument
 ChangeKinds = Annotated[
     list[Kind] | None, NO_FILTER, Words(KINDS), AlsoNamed("kind"), Field(description="Kinds")
 ]
-Since = Annotated[str | None, Field(max_length=40, description="As -7d; absent: -24h")]
+Since = Annotated[str | None, Field(max_length=40, description="As -7d; absent -24h")]
 Until = Annotated[str | None, Field(max_length=40, description="As since")]
 
 _SPAN: Final = timedelta(hours=24)
@@ -45,7 +45,7 @@ async def list_changes(
     since: Since = None,
     until: Until = None,
 ) -> Rows:
-    """List what changed and who did it, newest first: tasks, options, sign-ins, outages."""
+    """List what changed and who did it, newest first: tasks, options, logins, outages."""
     end = time_argument("until", until)
     start = time_argument("since", since) or (end or datetime.now(UTC)) - _SPAN
     if end and start > end:
