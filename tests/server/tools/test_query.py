@@ -971,6 +971,23 @@ async def test_a_field_is_compared_with_a_related_one_and_with_sums(tool_client)
     assert "node.memory_total is unknown in" in answer.notes
 
 
+async def test_vms_are_found_by_the_time_of_their_creation(demo_client):
+    state = demo_client["prod"].emulated.state
+    new, edited = (state.guests[vmid] for vmid in (100, 101))
+    yesterday = int(state.now) - 86_400
+    new.config["meta"] = f"creation-qemu=10.0.2,ctime={yesterday}"
+    edited.config["meta"] = "creation-qemu=10.0.2,ctime=99999999999999"
+    query = {
+        "from": "guests",
+        "select": ["vmid", "qemu_config.created as created"],
+        "where": is_("qemu_config.created", ">", "-30d"),
+    }
+    answer = await ask(demo_client, "prod", **query)
+    created = datetime.fromtimestamp(yesterday, UTC)
+    assert answer.data == [{"vmid": 100, "created": f"{created:%Y-%m-%dT%H:%M:%SZ}"}]
+    assert "(its configuration does not have it), which this answer is not about." in answer.notes
+
+
 async def test_guests_are_counted_by_each_of_their_tags(tool_client):
     guests = await ask(tool_client, **{"from": "guests", "select": ["tags", "node"]})
     tags = Counter(tag for row in guests.data for tag in row.get("tags") or [None])

@@ -36,7 +36,7 @@ class Snapshot(Row, kw_only=True):
         Col(
             "Saved memory only; Proxmox doesn't report the space of disks",
             Unit.BYTES,
-            gap=Gap("it is saved memory only: Proxmox reports no space of a snapshot's disks"),
+            gap=Gap("only saved memory counts; Proxmox does not report the space of disks"),
         ),
     ] = None
     state: Annotated[
