@@ -428,12 +428,14 @@ async def test_malformed_answers_cost_their_own_rows_and_are_noted(client):
     for table, path in reads.items():
         for shape in MALFORMATIONS:
             fault = emulated.fault("malformed", path=path, shape=shape)
+            client[SERVER].inventory.failure = None  # of the shape before
             client.refresh()
             query = asking(table, "datastore", "COUNT(*) as n", groupBy=["datastore"])
             answer = await client("ExecuteQuery", **query)
             emulated.faults.remove(fault)
             assert "failed on this" not in answer.text + answer.notes, (table, shape)
-            if not answer.failed and sum(row["n"] for row in answer.data) < COUNTS[table]:
+            is_cut = shape != "null" and not answer.failed  # null is an empty list
+            if is_cut and sum(row["n"] for row in answer.data) < COUNTS[table]:
                 assert SERVER in answer.notes, (table, shape, answer.notes)
     client[SERVER].inventory.failure = None
     client.refresh()
