@@ -213,7 +213,7 @@ def test_recorded_answers_are_rows(pve_recordings, version):
                 ]
             case "/access/acl":
                 entries = msgspec.convert(data, list[access.AclEntry], strict=False)
-                made["acl"] += [accounts._entry(entry, {}) for entry in entries]
+                made["acl"] += [accounts._entry(entry, {}, {}) for entry in entries]
             case "/cluster/log":
                 lines = msgspec.convert(data, list[LogLine], strict=False)
                 made["log"] += [_line(line) for line in lines]
