@@ -354,8 +354,6 @@ PEERS: Final[Sequence[Peer]] = (
             "guests": lambda _s: [Call("list_vms", {}), Call("list_containers", {})],
             "nodes": _plain("list_nodes"),
             "storages": _plain("list_storages"),
-            "configs": _GUEST_STATUS,
-            "one config": _one(_GUEST_STATUS),
             "states": _GUEST_STATUS,
             "snapshots": _guests("list_snapshots", "list_snapshots", node=False),
             "one day": _one(_METRICS),
