@@ -81,6 +81,9 @@ def test_durations_are_seconds_or_have_a_unit(value, seconds):
         ("-1y", datetime(2025, 11, 22, 12, tzinfo=UTC)),
         ("2 years ago", datetime(2024, 11, 22, 12, tzinfo=UTC)),
         ("1.2.2026, 14:05:09", datetime(2026, 2, 1, 14, 5, 9, tzinfo=UTC)),
+        ("1 January 2027", datetime(2027, 1, 1, tzinfo=UTC)),
+        ("28 nov 2026 14:30", datetime(2026, 11, 28, 14, 30, tzinfo=UTC)),
+        ("Sep 3, 2026", datetime(2026, 9, 3, tzinfo=UTC)),
     ],
 )
 def test_times_are_absolute_or_relative_to_now(value, moment):
@@ -116,6 +119,8 @@ def test_a_number_is_converted_to_its_digits_for_text():
         ("2 months ago", Kind.TIME, Unit.TIME, '"-30d"'),
         ("in 2 days ago", Kind.TIME, Unit.TIME, '"-30d"'),
         ("31.02.2026", Kind.TIME, Unit.TIME, '"2026-01-31"'),
+        ("31 February 2026", Kind.TIME, Unit.TIME, '"2026-01-31"'),
+        ("3 Brumaire 2026", Kind.TIME, Unit.TIME, '"2026-01-31"'),
         ("2026-13-01", Kind.TIME, Unit.TIME, '"2026-01-31"'),
         ("-1M", Kind.TIME, Unit.TIME, '"-30d"'),
         ("1M", Kind.INTEGER, Unit.SECONDS, '"1h"'),

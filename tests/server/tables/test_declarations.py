@@ -39,6 +39,12 @@ def test_every_field_is_described_and_its_names_are_unique(table):
 
 
 @EVERY
+def test_an_id_is_also_called_like_the_thing(table):
+    id_ = table.fields.get("id")
+    assert id_ is None or id_.aliases
+
+
+@EVERY
 def test_minimal_full_and_extra_fields_and_pushdown_exist(table):
     assert set(table.row.full) <= set(table.fields)
     assert set(table.row.minimal) <= set(table.row.full or table.fields)

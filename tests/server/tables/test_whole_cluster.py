@@ -109,6 +109,21 @@ async def test_the_acl_has_the_privileges_of_its_roles(open_cluster, pve):
     developers = next(row for row in entries if row.path == "/pool/production")
     assert "VM.Audit" in developers.privileges
     assert "VM.Allocate" not in developers.privileges
+    assert developers.members == ["bob@pve", "carol@pve"]
+    assert {row.members is None for row in entries if row.type != "group"} == {True}
+
+
+async def test_the_acl_without_members_reads_no_users(open_cluster, pve):
+    fault = pve["prod"].fault("error", path="/access/users", message="asked")
+    try:
+        cluster = open_cluster()
+        entries = await rows("acl", cluster, LoadRequest(columns=frozenset({"path", "holder"})))
+        assert (bool(entries), list(cluster.notes)) == (True, [])
+        cluster = open_cluster()
+        assert {row.members is None for row in await rows("acl", cluster)} == {True}
+        assert "Members of groups of prod are missing" in " ".join(cluster.notes)
+    finally:
+        pve["prod"].faults.remove(fault)
 
 
 async def test_the_log_has_the_newest_lines_with_their_severity(open_cluster, pve):
@@ -198,7 +213,7 @@ def test_recorded_answers_are_rows(pve_recordings, version):
                 ]
             case "/access/acl":
                 entries = msgspec.convert(data, list[access.AclEntry], strict=False)
-                made["acl"] += [accounts._entry(entry, {}) for entry in entries]
+                made["acl"] += [accounts._entry(entry, {}, {}) for entry in entries]
             case "/cluster/log":
                 lines = msgspec.convert(data, list[LogLine], strict=False)
                 made["log"] += [_line(line) for line in lines]

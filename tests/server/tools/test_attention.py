@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from proxmox_client.emulator import ManualClock, Scenario, demo
@@ -18,6 +19,7 @@ from pvemcp_server.query.parser import parse
 from pvemcp_server.settings import Values, declared_settings
 from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables import tables
+from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.registry import tools
 from pvemcp_server.tools.attention import evidence
 from pvemcp_server.tools.attention.model import ON_REQUEST, Item, Severity, Topic, checks
@@ -305,9 +307,11 @@ ABOUT = {"node": "pve01", "vmid": 101, "vmids": [101]}
 def test_the_next_call_is_valid_for_one_and_for_several(name, number):
     item = Item(Severity.NOTICE, "x", detail="pbs-main", arguments={"cluster_name": "prod"})
     call = CHECKS[name].next(Values(), [item] * number)
-    required = tools()[call.tool].input_schema.get("required", ())
+    schema = tools()[call.tool].input_schema
+    required = schema.get("required", ())
     arguments = dict(call.arguments) | {k: ABOUT[k] for k in required if k in ABOUT}
     read_arguments(tools()[call.tool], arguments)
+    jsonschema.validate(json.loads(NextCall(call.tool, arguments).text.partition(" ")[2]), schema)
     if "query" in arguments:
         bind(parse(arguments["query"]), Catalog(dict(tables())), datetime.now(UTC))
 

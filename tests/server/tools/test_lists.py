@@ -60,3 +60,21 @@ async def test_every_format_carries_the_columns_that_were_picked(tool_client, to
 async def test_an_unknown_column_is_answered_with_the_known_ones(tool_client, tool):
     error = await tool_client.refused(tool, **LISTS[tool], fields=["nosuchthing"])
     assert error.startswith("fields: there is no column 'nosuchthing'.")
+
+
+NEWEST = (
+    ("ListTasks", "start_time"),
+    ("ListChanges", "time"),
+    ("ListBackups", "creation"),
+    ("ListIsos", "creation"),
+)
+
+
+@pytest.mark.parametrize(("tool", "time"), NEWEST)
+async def test_a_page_that_ends_between_equal_times_says_so(tool_client, tool, time):
+    arguments = {**LISTS.get(tool, {"cluster_name": "prod"}), "fields": [time]}
+    times = (await tool_client(tool, **arguments, limit=12)).column(time)
+    for limit in range(1, len(times)):
+        notes = (await tool_client(tool, **arguments, limit=limit)).notes
+        is_equal = times[limit - 1] is not None and times[limit - 1] == times[limit]
+        assert (f", the next one of the same {time}" in notes) == is_equal

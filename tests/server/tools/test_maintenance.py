@@ -1,6 +1,7 @@
 """CheckMaintenance: what speaks against taking a node away, and what is not known about it."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -15,6 +16,8 @@ from .tool_client import ToolClient, open_tool_client
 pytestmark = pytest.mark.anyio
 
 NODE = {"cluster_name": "lab", "node": "pve1"}
+NOW = datetime.now(UTC)
+LETTERS = str.maketrans(": */", "xxxx")
 QUORUM = "Quorum holds: 2 of 3 votes are left, so no other may fail."
 
 
@@ -234,8 +237,30 @@ async def test_tasks_jobs_and_replications_that_collide_are_named(client):
     state.backup_jobs["b"] = BackupJob("b", "*:0/30", {"all": 1, "storage": "shared"})
     answer = await check(client)
     assert "1 replication from or to it cannot run until it is back." in answer.data["findings"]
-    assert any("Backup job b begins at" in text for text in answer.data["findings"])
+    assert any("Backup job b begins 20" in text for text in answer.data["findings"])
     assert answer.data["verdict"] == "prepare"
+
+
+# Schedules of jobs, and those that the check names: all until tomorrow, else the next one
+FAR, FARTHER = (f"{NOW + timedelta(days=days):%a} 03:00".lower() for days in (3, 5))
+DUE = (
+    (["*:0/30", "*:0/20", FAR], ["*:0/30", "*:0/20"]),
+    ([FARTHER, FAR], [FAR]),
+    ([], []),
+)
+
+
+@pytest.mark.parametrize(("schedules", "named"), DUE)
+async def test_the_next_backup_job_is_named_and_all_until_tomorrow(client, schedules, named):
+    put(client, 100)
+    jobs = state_of(client).backup_jobs
+    for schedule in schedules:
+        name = schedule.translate(LETTERS)
+        jobs[name] = BackupJob(name, schedule, {"all": 1, "storage": "shared"})
+    findings = (await check(client)).data["findings"]
+    texts = [text for text in findings if text.startswith("Backup job")]
+    assert {text.split()[2] for text in texts} == {each.translate(LETTERS) for each in named}
+    assert ("No backup job with guests of it is due." in findings) == (not schedules)
 
 
 # The share of memory in use of each node, the one that is offline, and the finding
@@ -368,9 +393,9 @@ async def test_the_only_node_has_nowhere_to_move_to(tool_client):
     answer = await tool_client("CheckMaintenance", cluster_name="home-lab", node="pve")
     running = sum(g.running for g in tool_client["home-lab"].emulated.state.guests.values())
     assert answer.data["verdict"] == "prepare"
-    assert answer.data["findings"] == [
-        f"No other node is online: {running} running guests stop with it."
-    ]
+    stopping, job = answer.data["findings"]
+    assert stopping == f"No other node is online: {running} running guests stop with it."
+    assert job.startswith("Backup job backup-home begins 20")
 
 
 async def test_ceph_decides_with_its_health_and_its_daemons(tool_client, monkeypatch):

@@ -1,6 +1,6 @@
 """Metrics over time: summaries, rows by step, and what offline nodes have recorded."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from statistics import fmean
 
 import pytest
@@ -415,6 +415,28 @@ async def test_when_a_storage_is_full_is_one_call(tool_client):
     answer = await tool_client("ListStorageRrdData", storage="nfs-archive", format="JsonCompact")
     assert "full_on" in answer.text
     assert len(answer.text + answer.notes) < 600
+
+
+@pytest.mark.parametrize("on", ["+20d", "%Y-%m-%d", "%d.%m.%Y"])
+async def test_how_full_a_storage_is_on_a_date_is_one_call(tool_client, on):
+    state = tool_client["prod"].emulated.state
+    date = datetime.fromtimestamp(state.now, UTC) + timedelta(days=20)
+    arguments = {**PROD, "storage": "nfs-archive", "on": date.strftime(on)}
+    [row] = (await tool_client("ListStorageRrdData", **arguments)).data
+    storage = state.storages["nfs-archive"]
+    now = storage.used(row["node"]) / storage.total * 100
+    assert row["forecast_percentage"] == pytest.approx(now * (1 + 20 * GROWTH), abs=0.2)
+    assert row["forecast_low"] <= row["forecast_percentage"] <= row["forecast_high"]
+    assert row["forecast_for"][:10] == f"{date:%Y-%m-%d}"
+    query = query_of("storage_metrics", "month", ["storage", "forecast_for"])
+    rows = (await tool_client("ExecuteQuery", **PROD, query=query)).data
+    in_30_days = datetime.fromtimestamp(state.now, UTC) + timedelta(days=30)
+    assert {row["forecast_for"][:10] for row in rows} == {f"{in_30_days:%Y-%m-%d}"}
+
+
+async def test_a_forecast_for_the_past_is_refused(tool_client):
+    error = await tool_client.refused("ListStorageRrdData", **PROD, on="yesterday")
+    assert error == "on: it is over: a forecast needs a date to come."
 
 
 async def test_storages_that_will_be_full_soon_are_one_query(tool_client):

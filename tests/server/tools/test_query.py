@@ -177,6 +177,25 @@ async def test_an_empty_answer_names_values_that_no_row_has(tool_client, table, 
         assert note in answer.notes
 
 
+@pytest.mark.parametrize(
+    ("condition", "note"),
+    [
+        (is_("pool", "!=", "prodution"), "No pool 'prodution' in the guests looked at. Did you"),
+        (is_("pool", "NOT IN", "staging", "ofice"), "No pool 'ofice' in the guests looked at."),
+        (is_("tags", "NOT CONTAINS", "prodn"), "No tags 'prodn' in the guests looked at. Did"),
+        (is_("node", "!=", "pve1"), "No node 'pve1' in the guests looked at. Did you mean pve01"),
+        (is_("pool", "!=", "production"), ""),
+        (is_("tags", "NOT IN", "production"), ""),
+        (is_("status", "!=", "running"), ""),
+    ],
+)
+async def test_a_value_that_leaves_nothing_out_is_named(tool_client, condition, note):
+    for select in ({}, {"select": ["COUNT(*) as n"]}):
+        answer = await ask(tool_client, **{"from": "guests", "where": condition, **select})
+        assert note in answer.notes
+        assert ("looked at" in answer.notes) == bool(note)
+
+
 async def test_hints_on_many_long_values_stay_short(tool_client):
     words = [f"{n:03}{'x' * 500}" for n in range(900)]
     answer = await ask(tool_client, **{"from": "guests", "where": is_("pool", "IN", *words)})
@@ -572,6 +591,23 @@ async def test_a_cut_result_is_noted(tool_client):
     assert "Cut at 1000 rows: ask for the next with offset 1000" in cut.notes
 
 
+@pytest.mark.parametrize(
+    ("query", "noted"),
+    [
+        ({"select": ["vmid"], "orderBy": "memory_max", "limit": 3}, "the same memory_max as"),
+        ({"select": ["name", "cpu_count as n"], "orderBy": "n desc", "limit": 2}, "the same n as"),
+        ({"select": ["node", "COUNT(*) as n"], "groupBy": "node", "orderBy": "n", "limit": 2}, ""),
+        ({"select": ["vmid"], "orderBy": ["vmid", "name"], "limit": 3}, ""),
+        ({"select": ["vmid"], "orderBy": "memory_max"}, ""),
+        ({"select": ["pool"], "distinct": True, "orderBy": "pool", "limit": 1}, ""),
+    ],
+)
+async def test_a_limit_that_cuts_equal_rows_is_noted(tool_client, query, noted):
+    answer = await ask(tool_client, "prod", **{"from": "guests", **query})
+    assert noted in answer.notes
+    assert ("The limit cut rows with the same" in answer.notes) == bool(noted)
+
+
 async def test_a_query_without_a_limit_has_400_rows_and_a_cursor(tool_client):
     query = {"from": "permissions", "select": "path"}
     answer = await tool_client("ExecuteQuery", query=query)
@@ -933,6 +969,23 @@ async def test_a_field_is_compared_with_a_related_one_and_with_sums(tool_client)
         if row.get("node.memory_total") and row["sum"] <= row["node.memory_total"]
     ]
     assert "node.memory_total is unknown in" in answer.notes
+
+
+async def test_vms_are_found_by_the_time_of_their_creation(demo_client):
+    state = demo_client["prod"].emulated.state
+    new, edited = (state.guests[vmid] for vmid in (100, 101))
+    yesterday = int(state.now) - 86_400
+    new.config["meta"] = f"creation-qemu=10.0.2,ctime={yesterday}"
+    edited.config["meta"] = "creation-qemu=10.0.2,ctime=99999999999999"
+    query = {
+        "from": "guests",
+        "select": ["vmid", "qemu_config.created as created"],
+        "where": is_("qemu_config.created", ">", "-30d"),
+    }
+    answer = await ask(demo_client, "prod", **query)
+    created = datetime.fromtimestamp(yesterday, UTC)
+    assert answer.data == [{"vmid": 100, "created": f"{created:%Y-%m-%dT%H:%M:%SZ}"}]
+    assert "(its configuration does not have it), which this answer is not about." in answer.notes
 
 
 async def test_guests_are_counted_by_each_of_their_tags(tool_client):

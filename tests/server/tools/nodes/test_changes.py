@@ -61,7 +61,7 @@ async def test_each_task_and_line_of_a_time_is_one_row(tool_client, arguments, s
 
 async def test_a_task_has_its_user_and_outcome(tool_client):
     tasks = tool_client["prod"].emulated.state.tasks
-    answer = await tool_client("ListChanges", **PROD, kind="task", since="-3d", fields=ALL)
+    answer = await tool_client("ListChanges", **PROD, kinds=["task"], since="-3d", fields=ALL)
     assert answer.data
     for row in answer.data:
         task = tasks[row["upid"]]
@@ -73,7 +73,8 @@ async def test_a_task_has_its_user_and_outcome(tool_client):
 @pytest.mark.parametrize(
     ("arguments", "matches"),
     [
-        ({"kind": "config"}, lambda row: row["kind"] == "config" and row["vmid"]),
+        ({"kinds": ["config"]}, lambda row: row["kind"] == "config" and row["vmid"]),
+        ({"kinds": "config, logins"}, lambda row: row["kind"] in ("config", "login")),
         ({"kind": "logins"}, lambda row: row["kind"] == "login"),
         ({"user": "ALICE"}, lambda row: "alice" in row["user"]),
         ({"node": "pve02"}, lambda row: row["node"] == "pve02"),
@@ -103,7 +104,7 @@ async def test_tasks_are_asked_for_only_if_they_can_be_rows(tool_client, kind, a
 async def test_who_changed_the_memory_of_a_vm_is_answered(demo_client):
     prod = demo_client["prod"]
     await prod.pve.transport.request("PUT", "/nodes/pve01/qemu/101/config", {"memory": 6144})
-    answer = await demo_client("ListChanges", **PROD, vmid=101, kind="config", fields=ALL)
+    answer = await demo_client("ListChanges", **PROD, vmid=101, kinds=["config"], fields=ALL)
     newest = answer.data[0]
     assert newest["text"] == "update VM 101: -memory 6144"
     assert (newest["user"], newest["node"]) == (prod.account, "pve01")
@@ -113,7 +114,7 @@ async def test_who_changed_the_memory_of_a_vm_is_answered(demo_client):
 @pytest.mark.parametrize("kind", ["login", "task"])
 async def test_what_is_not_logged_is_noted_where_it_matters(tool_client, kind):
     assert NOT_LOGGED in (await tool_client("ListChanges", **PROD)).notes
-    assert NOT_LOGGED not in (await tool_client("ListChanges", **PROD, kind=kind)).notes
+    assert NOT_LOGGED not in (await tool_client("ListChanges", **PROD, kinds=[kind])).notes
 
 
 @pytest.mark.parametrize("tool", ["ListChanges", "ExecuteQuery"])

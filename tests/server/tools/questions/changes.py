@@ -269,7 +269,7 @@ def why_a_guest_does_not_start(demo, found, answer):
 @question(
     "N35",
     "Who changed the memory of VM 101 on prod, and to what?",
-    call("ListChanges", cluster_name="prod", vmid=101, kind="config", since="-3d"),
+    call("ListChanges", cluster_name="prod", vmid=101, kinds=["config"], since="-3d"),
 )
 def changed_memory(demo, answer):
     lines = [entry for entry in demo.prod.log if entry.text.startswith("update VM 101:")]

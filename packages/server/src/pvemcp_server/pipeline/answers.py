@@ -196,7 +196,8 @@ class Writer:
             rows = rows[:fitting]
         end, total = self.page.start + len(rows), len(answer.rows)
         if end < total:
-            self.notes.add(note_of_rest(self.tool, self.accepted, self.page, end, total))
+            tie = answer.tie_at(end)
+            self.notes.add(note_of_rest(self.tool, self.accepted, self.page, end, total, tie))
         if empty:
             names = _with_reasons(empty, answer.reasons)
             self.notes.add(f"Left out because empty in every row: {names}.")

@@ -69,14 +69,19 @@ def rows_that_fit(accepted: BaseModel, count: int, text: str) -> int:
     return max(1, min(count - 1, count * MOST_TOKENS // tokens))
 
 
-def note_of_rest(tool: Tool, accepted: BaseModel, page: slice, end: int, total: int) -> str:
-    """Return the note that an answer ends before row `end` of `total`, with the way to go on."""
+def note_of_rest(
+    tool: Tool, accepted: BaseModel, page: slice, end: int, total: int, tie: str = ""
+) -> str:
+    """Return the note that an answer ends before row `end` of `total`, with the way to go on.
+
+    `tie` says that the next row is equal in the order to the last one here.
+    """
     cut = ""
     if end < min(page.stop, total):
         cut = f", cut at about {MOST_TOKENS:,} tokens: fewer `fields` or a `limit` give more rows"
     cursor = make_cursor(end, tool.name, accepted.model_dump(exclude_unset=True))
     return (
-        f"Rows {page.start + 1}–{end} of {total}{cut}; for the next page repeat the call with "
+        f"Rows {page.start + 1}–{end} of {total}{cut}{tie}; for the next page repeat the call with "
         f"cursor={cursor}"
     )
 

@@ -1,8 +1,8 @@
 """Hints about an answer: values that occur in no row, and rows counted or merged by mistake."""
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any, Final
@@ -34,6 +34,8 @@ Cells = list[tuple[Any, ...]]
 Run = Callable[[QueryPlan], Awaitable[Cells]]
 """Runs another plan on the database of the answer."""
 
+Operators = Mapping[Kind, Sequence[Operator]]
+
 _MAX_HINTS: Final = 3  # of one kind
 _SHOWN: Final = 40  # characters of a value that a hint repeats
 _MAX_VALUES: Final = 200  # of a column; with more they are names of single things
@@ -45,6 +47,10 @@ _UPPER: Final = (Operator.LESS, Operator.AT_MOST, Operator.EQUAL)
 _EQUALITY: Final = {
     Kind.TEXT: (Operator.EQUAL, Operator.IN),
     Kind.LIST: (Operator.CONTAINS, Operator.IN),
+}
+_INEQUALITY: Final = {
+    Kind.TEXT: (Operator.UNEQUAL, Operator.NOT_IN),
+    Kind.LIST: (Operator.NOT_CONTAINS, Operator.NOT_IN),
 }
 _INVENTORY_NAMES: Final[dict[str, Callable[[InventoryView], set[str]]]] = {
     "node": lambda view: {
@@ -70,10 +76,11 @@ class Hints:
         if any(map(any, cells)):
             hints = [*self._fractions(), *await self._shared_rows(), *await self._merged_nodes()]
             hints += [*await self._merged_clusters(), *self._absent_groups()]
+            hints += [*await self._unknown_values(_INEQUALITY), *await self._cut_ties(cells)]
         else:
             hints = [
                 *self._wildcards(),
-                *await self._unknown_values(),
+                *await self._unknown_values(_EQUALITY),
                 *self._absent_groups(),
             ]
         hints += [*self._caveats(), *await self._gaps()]
@@ -87,7 +94,8 @@ class Hints:
         return [
             *self._fractions(),
             *self._wildcards(),
-            *await self._unknown_values(),
+            *await self._unknown_values(_EQUALITY),
+            *await self._unknown_values(_INEQUALITY),
             *self._caveats(),
             *await self._gaps(),
         ]
@@ -162,7 +170,23 @@ class Hints:
             use = "leave them out, and use CONTAINS, STARTSWITH or ENDSWITH"
             yield f"In {abbreviated(pattern)} the signs % and * stand for themselves: {use}."
 
-    async def _unknown_values(self) -> list[str]:
+    async def _cut_ties(self, cells: Cells) -> list[str]:
+        """Warn when the limit cuts rows that are equal in the order to the last one."""
+        plan = self.plan
+        if len(cells) <= plan.limit or not plan.order_by:
+            return []
+        keys = tuple(Output("", sort.expression) for sort in plan.order_by)
+        last = plan.offset + plan.limit - 1
+        pair = await self.run(replace(plan, outputs=plan.outputs + keys, offset=last, limit=1))
+        kept, cut = ([_folded(key) for key in row[len(plan.outputs) :]] for row in pair)
+        if kept != cut:
+            return []
+        aliases = {output.expression: output.name for output in plan.outputs}
+        columns = [(sort.expression, column_of(sort.expression)) for sort in plan.order_by]
+        names = [aliases.get(each, column.name if column else "") for each, column in columns]
+        return [f"The limit cut rows with the same {', '.join(filter(None, names))} as the last."]
+
+    async def _unknown_values(self, operators: Operators) -> list[str]:
         """Warn about filter values that occur in no row: they are probably misspelled.
 
         Fields with a closed set of choices are left out, as the binder checks those, and so is
@@ -173,11 +197,14 @@ class Hints:
             (predicate.expression, predicate.values)
             for predicate in predicates(self.plan.where)
             if isinstance(predicate.expression, Column)
-            and _searches_names(predicate.expression, predicate.operator)
+            and _searches_names(predicate.expression)
+            and predicate.operator in operators.get(predicate.expression.field.kind, ())
             and not predicate.reading
         )
         for column, values in islice(searched, _MAX_HINTS):
             known, where = await self._known_values(column)
+            if operators is _INEQUALITY and known:  # other conditions may have left rows unread
+                where = f"in the {self.plan.table.name} looked at"
             folded = {value.casefold() for value in (*known, *column.field.meanings)}
             unknown = (str(value)[:_SHOWN] for value in values if known and value not in folded)
             for value in islice(unknown, _MAX_HINTS):
@@ -340,10 +367,12 @@ def _columns_in(part: Predicate | Existence | PredicateGroup) -> set[Column | No
     return {column_of(each) for test in predicates(group) for each in test.expressions}
 
 
-def _searches_names(column: Column, operator: Operator) -> bool:
-    field = column.field
-    names = not field.choices and field.name != CLUSTER.name
-    return names and operator in _EQUALITY.get(field.kind, ())
+def _searches_names(column: Column) -> bool:
+    return not column.field.choices and column.field.name != CLUSTER.name
+
+
+def _folded(cell: Any) -> Any:
+    return cell.casefold() if isinstance(cell, str) else cell
 
 
 def _is_percentage(expression: Expression) -> bool:

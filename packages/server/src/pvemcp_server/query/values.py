@@ -31,11 +31,23 @@ _UNITS: Final = {
     "d": "d", "day": "d", "w": "w", "week": "w", "y": "y", "year": "y",
 }  # fmt: skip
 _DAY: Final = re.compile(
-    r"(today|yesterday|tomorrow|\d{4}-\d\d-\d\d|\d{1,2}\.\d{1,2}\.\d{4})"
+    r"(today|yesterday|tomorrow|\d{4}-\d\d-\d\d|\d{1,2}\.\d{1,2}\.\d{4}"
+    r"|\d{1,2} [a-z]{3,9} \d{4}|[a-z]{3,9} \d{1,2},? \d{4})"
     r"(?:,?[ T](\d{1,2}:\d\d(?::\d\d)?))?",
     re.ASCII,
 )
 _DAYS: Final = {"yesterday": -1, "today": 0, "tomorrow": 1}
+_MONTHS: Final = {
+    name: str(number)
+    for number, month in enumerate(
+        (
+            *("january", "february", "march", "april", "may", "june"),
+            *("july", "august", "september", "october", "november", "december"),
+        ),
+        1,
+    )
+    for name in (month, month[:3])
+}
 _EPOCH: Final = re.compile(r"\d{9,10}(\.\d+)?", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
@@ -156,8 +168,8 @@ def time_of(text: str, now: datetime) -> int | None:
     """Return the epoch seconds of a time as people write it; None for other texts.
 
     These are "now", a distance ("-24h", "7 days ago", "in 2 hours", "P1D"), a day with or without a
-    time of it ("yesterday", "28.11.2026 14:30"), epoch seconds, and ISO 8601. UTC unless it says
-    more. A distance without a sign lies in the past.
+    time of it ("yesterday", "28.11.2026 14:30", "28 Nov 2026"), epoch seconds, and ISO 8601. UTC
+    unless it says more. A distance without a sign lies in the past.
     """
     text = text.strip()
     word = text.lower()
@@ -199,11 +211,20 @@ def _day_and_clock(text: str, now: datetime) -> tuple[date | None, str]:
         clock = f"0{clock}"
     if name in _DAYS:
         return now.astimezone(UTC).date() + timedelta(days=_DAYS[name]), clock
-    iso = name if "-" in name else "-".join(part.zfill(2) for part in reversed(name.split(".")))
     try:
-        return date.fromisoformat(iso), clock
+        return date.fromisoformat(_iso_day(name)), clock
     except ValueError:
         return None, ""
+
+
+def _iso_day(name: str) -> str:
+    """Return a day as ISO 8601: 2027-01-31 for 31.1.2027, 31 jan 2027 and january 31, 2027."""
+    if "-" in name:
+        return name
+    day, month, year = re.split(r"[ .]", name.replace(",", ""))
+    if not day.isdigit():
+        day, month = month, day
+    return f"{year}-{_MONTHS.get(month, month).zfill(2)}-{day.zfill(2)}"
 
 
 def _iso_time(text: str) -> int | None:

@@ -1,8 +1,10 @@
 """Users, API tokens and the access control list of a cluster."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, ClassVar
+from operator import attrgetter
+from typing import Annotated, ClassVar, Final
 
 from proxmox_client.api.access import AclEntry as AclAnswer
 from proxmox_client.api.access import Role, Token
@@ -20,6 +22,7 @@ from pvemcp_server.tables.registry import (
 )
 from pvemcp_server.tables.rows import Col, Row, Unit, moment
 
+_GROUP: Final = "group"
 _TO_USER = Relation("user", "users", {"userid": "userid"}, "The user")
 
 
@@ -67,11 +70,14 @@ class ApiToken(Row):
 class AclEntry(Row):
     """A role that a user, group or token has on a path."""
 
-    minimal: ClassVar[tuple[str, ...]] = ("path", "type", "holder", "role", "propagate")
+    minimal: ClassVar[tuple[str, ...]] = ("path", "type", "holder", "members", "role", "propagate")
 
     path: Annotated[str, Col("Where: /, /vms/100, /pool/web, /storage/nfs …")]
     type: Annotated[str, Col("Kind of holder", values=("user", "group", "token"))]
     holder: Annotated[str, Col("User, group or token", aliases=("ugid",))]
+    members: Annotated[
+        list[str] | None, Col("Users of a group, none if it is empty; null for other holders")
+    ]
     role: Annotated[str, Col("Role: PVEAdmin, PVEAuditor …", aliases=("roleid",))]
     propagate: Annotated[bool, Col("Whether it also holds below the path")]
     privileges: Annotated[list[str], Col("Privileges of the role")]
@@ -122,9 +128,11 @@ async def acl(cluster: Cluster, request: LoadRequest) -> list[AclEntry]:
     """
     entries = await cluster.pve.access.acl()
     roles = await _roles(cluster, request)
+    has_groups = any(entry.type == _GROUP for entry in entries)
+    members = await _members(cluster) if has_groups and request.wants_column("members") else None
     what = "the entries that the account may change only"
     await note_filtered(cluster, "/access", "Sys.Audit", what=what)
-    return made(cluster, entries, lambda entry: [_entry(entry, roles)])
+    return made(cluster, entries, lambda entry: [_entry(entry, roles, members)])
 
 
 async def _users(cluster: Cluster) -> Sequence[UserAnswer]:
@@ -133,6 +141,19 @@ async def _users(cluster: Cluster) -> Sequence[UserAnswer]:
     what = "users of some groups and the account's own only"
     await note_filtered(cluster, "/access/groups", "Sys.Audit", "User.Modify", what=what)
     return users
+
+
+async def _members(cluster: Cluster) -> Mapping[str, Sequence[str]] | None:
+    """Return the users of each group that has any; None if they cannot be read."""
+    failure = f"Members of groups of {cluster.name} are missing"
+    users = await cluster.optional(_users(cluster), failure)
+    if users is None:
+        return None
+    members = defaultdict(list)
+    for user in sorted(users, key=attrgetter("userid")):
+        for group in user.group_list:
+            members[group].append(user.userid)
+    return members
 
 
 async def _roles(cluster: Cluster, request: LoadRequest) -> Mapping[str, Sequence[str]]:
@@ -187,11 +208,17 @@ def _token(user: UserAnswer, token: Token, now: datetime) -> ApiToken:
     )
 
 
-def _entry(entry: AclAnswer, roles: Mapping[str, Sequence[str]]) -> AclEntry:
+def _entry(
+    entry: AclAnswer,
+    roles: Mapping[str, Sequence[str]],
+    members: Mapping[str, Sequence[str]] | None,
+) -> AclEntry:
+    is_group = entry.type == _GROUP
     return AclEntry(
         path=entry.path,
         type=entry.type,
         holder=entry.ugid,
+        members=None if members is None or not is_group else list(members.get(entry.ugid, ())),
         role=entry.role_id,
         propagate=entry.propagate,
         privileges=list(roles.get(entry.role_id, ())),

@@ -42,7 +42,7 @@ class BackupJob(Row):
         "last_run_ok",
     )
 
-    id: Annotated[str, Col("Job id")]
+    id: Annotated[str, Col("Job id", aliases=("job", "job_id"))]
     enabled: Annotated[bool, Col("Whether it runs")]
     schedule: Annotated[str | None, Col("Calendar event")]
     next_run: Annotated[datetime | None, Col("Next run", Unit.TIME)]

@@ -1,8 +1,10 @@
 """Configurations of virtual machines and of containers."""
 
+import re
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
 from proxmox_client import Lxc, Qemu
 from proxmox_client.api.configs import LxcConfig, QemuConfig
@@ -14,9 +16,10 @@ from pvemcp_server.tables.config_options import pending_changes
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import Cost, LoadRequest, made, table
-from pvemcp_server.tables.rows import Col, Row, Unit
+from pvemcp_server.tables.rows import Col, Gap, Row, Unit, moment
 
 _NAMED = 10  # guests with pending changes that a note names
+_CTIME: Final = re.compile(r"\bctime=(\d{1,10})\b", re.ASCII)  # of the option meta
 _IN_FORCE = "the other columns show what is in force"
 
 
@@ -49,6 +52,10 @@ class QemuSettings(Row):
     shares: Annotated[int | None, Col("Weight when memory is ballooned")]
     on_boot: Annotated[bool, Col("Whether it starts with the node")]
     startup: Annotated[str | None, Col("Order and delays of start", aliases=("startup_order",))]
+    created: Annotated[
+        datetime | None,
+        Col("When it was created", Unit.TIME, gap=Gap("its configuration does not have it")),
+    ]
     arch: Annotated[str | None, Col("Processor architecture, if not the host's")]
     acpi: Annotated[bool, Col("Whether ACPI is on")]
     agent_enabled: Annotated[bool, Col("Whether the guest agent is switched on")]
@@ -183,6 +190,11 @@ def _note_pending(cluster: Cluster, vmids: Sequence[int], rows: str) -> None:
         )
 
 
+def _created(config: QemuConfig) -> datetime | None:
+    match = _CTIME.search(str(config.raw.get("meta", "")))
+    return moment(int(match[1])) if match else None
+
+
 def _qemu(guest: GuestResource, configs: BothConfigs[Any], config: QemuConfig) -> QemuSettings:
     return QemuSettings(
         vmid=guest.vmid,
@@ -198,6 +210,7 @@ def _qemu(guest: GuestResource, configs: BothConfigs[Any], config: QemuConfig) -
         shares=config.shares,
         on_boot=config.on_boot,
         startup=config.startup,
+        created=_created(config),
         arch=config.arch,
         acpi=config.acpi,
         agent_enabled=config.agent_enabled,

@@ -30,7 +30,13 @@ class Disk(Row):
     vm_name: Annotated[str, Col("Name of the guest", aliases=("guest_name",))]
     node: Annotated[str, Col("Node the guest is on")]
     type: Annotated[Literal["qemu", "lxc"], Col("Kind of guest", meanings=GUEST_TYPES)]
-    id: Annotated[str, Col("Name in the configuration: scsi0, rootfs, mp0, unused0 …")]
+    id: Annotated[
+        str,
+        Col(
+            "Name in the configuration: scsi0, rootfs, mp0, unused0 …",
+            aliases=("disk", "device", "slot"),
+        ),
+    ]
     storage: Annotated[str | None, Col("Storage it is on")]
     volume: Annotated[str, Col("Volume id, a path, or none for an empty drive")]
     size: Annotated[int | None, Col("Size", Unit.BYTES)]
@@ -53,7 +59,9 @@ class Network(Row):
     vm_name: Annotated[str, Col("Name of the guest", aliases=("guest_name",))]
     node: Annotated[str, Col("Node the guest is on")]
     type: Annotated[Literal["qemu", "lxc"], Col("Kind of guest", meanings=GUEST_TYPES)]
-    id: Annotated[str, Col("Name in the configuration: net0 …")]
+    id: Annotated[
+        str, Col("Name in the configuration: net0 …", aliases=("nic", "interface", "device"))
+    ]
     model: Annotated[str, Col("virtio, e1000 …; veth in a container")]
     mac: Annotated[str | None, Col("MAC address")]
     bridge: Annotated[str | None, Col("Bridge it is connected to")]

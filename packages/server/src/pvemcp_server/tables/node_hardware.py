@@ -67,7 +67,9 @@ class PciDeviceRow(Row):
     minimal: ClassVar[tuple[str, ...]] = ("node", "id", "kind", "vendor", "device", "iommu_group")
 
     node: Annotated[str, Col("Node")]
-    id: Annotated[str, Col("Address: 0000:65:00.0, as hostpci options have it")]
+    id: Annotated[
+        str, Col("Address: 0000:65:00.0, as hostpci options have it", aliases=("address", "slot"))
+    ]
     kind: Annotated[str | None, Col("Kind by its class", values=tuple(_KINDS.values()))]
     vendor: Annotated[str, Col("Vendor by name, else by number", aliases=("vendor_name",))]
     device: Annotated[str, Col("Device by name, else by number", aliases=("device_name", "name"))]

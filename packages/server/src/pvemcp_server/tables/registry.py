@@ -92,7 +92,7 @@ class LoadRequest:
     types: frozenset[str] = frozenset()  # of tasks; of content on a storage; kinds of changes
     frames: frozenset[str] = frozenset()  # time frames of metrics; empty means their default
     since: datetime | None = None  # for tasks and changes: started then or later
-    until: datetime | None = None  # for them: started then or earlier
+    until: datetime | None = None  # for them: started then or earlier; the date of a forecast
     limit: int | None = None
     budget: Budget = Budget()
 

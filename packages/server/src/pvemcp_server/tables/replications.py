@@ -33,7 +33,9 @@ class Replication(Row):
         "error",
     )
 
-    id: Annotated[str, Col("Job id: the guest's VMID and the job's number")]
+    id: Annotated[
+        str, Col("Job id: the guest's VMID and the job's number", aliases=("job", "job_id"))
+    ]
     vmid: Annotated[int, Col("Guest it copies", aliases=("guest", "guest_id"))]
     source: Annotated[str | None, Col("Node it copies from", aliases=("node", "source_node"))]
     target: Annotated[str, Col("Node it copies to", aliases=("target_node",))]

@@ -34,9 +34,9 @@ class Snapshot(Row, kw_only=True):
     size: Annotated[
         int | None,
         Col(
-            "Saved memory; Proxmox doesn't report the space of disks",
+            "Saved memory only; Proxmox doesn't report the space of disks",
             Unit.BYTES,
-            gap=Gap("without saved memory; Proxmox does not report the space of disks"),
+            gap=Gap("only saved memory counts; Proxmox does not report the space of disks"),
         ),
     ] = None
     state: Annotated[

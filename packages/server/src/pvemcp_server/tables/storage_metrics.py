@@ -1,7 +1,7 @@
 """Growth of storages over a time frame, and when they would be full."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, ClassVar, Final
 
 from msgspec.structs import replace
@@ -15,10 +15,13 @@ from pvemcp_server.tables.metrics import FRAME_WORDS, FRAMES, PUSHDOWN, frames_o
 from pvemcp_server.tables.reach import of_storage
 from pvemcp_server.tables.registry import Cost, LoadRequest, table
 from pvemcp_server.tables.rows import Col, Row, Unit, moment, share, whole
-from pvemcp_server.tables.series import Point, forecast
+from pvemcp_server.tables.series import DAY, Point, forecast
 from pvemcp_server.tables.storages import primary
 
 _DEFAULT: Final[TimeFrame] = "month"
+
+_PERCENT: Final = Unit.PERCENT
+_AHEAD: Final = timedelta(days=30)  # of a forecast for which no date is given
 
 Key = tuple[str, str, TimeFrame]  # a storage, a node, and a time frame
 
@@ -35,6 +38,16 @@ class StorageMetric(Row, kw_only=True):
         "full_on",
         "full_earliest",
         "full_latest",
+    )
+    on_date: ClassVar[tuple[str, ...]] = (
+        "storage",
+        "node",
+        "disk_usage_percentage",
+        "growth_per_day",
+        "forecast_for",
+        "forecast_percentage",
+        "forecast_low",
+        "forecast_high",
     )
 
     storage: Annotated[str, Col("Name", aliases=("name",))]
@@ -63,6 +76,14 @@ class StorageMetric(Row, kw_only=True):
     full_latest: Annotated[
         datetime | None, Col("Latest time by it; null: perhaps never", Unit.TIME)
     ] = None
+    forecast_for: Annotated[
+        datetime | None, Col("In 30 days; ListStorageRrdData takes another date", Unit.TIME)
+    ] = None
+    forecast_percentage: Annotated[
+        float | None, Col("Space in use then at this growth; above 100 it does not fit", _PERCENT)
+    ] = None
+    forecast_low: Annotated[float | None, Col("Least by the uncertainty", _PERCENT)] = None
+    forecast_high: Annotated[float | None, Col("Most by it", _PERCENT)] = None
 
 
 @table(
@@ -91,19 +112,21 @@ async def storage_metrics(cluster: Cluster, request: LoadRequest) -> list[Storag
         if (storage.storage, storage.node) in chosen and storage.node not in silent
     }
 
+    date = request.until or datetime.now(UTC) + _AHEAD
+
     async def read(key: Key) -> StorageMetric:
         name, node, frame = key
         series = await cluster.pve.storage(node, name).rrd(frame)
-        return to_row(by_key[key], frame, series)
+        return to_row(by_key[key], frame, series, date)
 
     rows = await fanout.each(cluster, by_key, read, request, "metrics of storage")
     return list(rows.values())
 
 
 def to_row(
-    storage: StorageResource, frame: TimeFrame, series: Sequence[StorageRrd]
+    storage: StorageResource, frame: TimeFrame, series: Sequence[StorageRrd], date: datetime
 ) -> StorageMetric:
-    """Return the row of a storage with this series."""
+    """Return the row of a storage with this series, and the forecast for the date."""
     row = StorageMetric(
         storage=storage.storage,
         node=storage.node,
@@ -126,6 +149,11 @@ def to_row(
     found = forecast([Point(when, value) for when, value, _ in recorded], total)
     if found is None:
         return row
+    seconds = max(0.0, date.timestamp() - time)
+
+    def then(change: float) -> float | None:
+        return share(max(0.0, used + change * seconds / DAY), total)
+
     return replace(
         row,
         growth_per_day=round(found.growth),
@@ -133,4 +161,8 @@ def to_row(
         full_on=moment(found.full),
         full_earliest=moment(found.earliest),
         full_latest=moment(found.latest),
+        forecast_for=date,
+        forecast_percentage=then(found.growth),
+        forecast_low=then(found.growth - found.uncertainty),
+        forecast_high=then(found.growth + found.uncertainty),
     )

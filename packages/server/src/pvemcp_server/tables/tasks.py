@@ -68,7 +68,7 @@ class Task(Row):
     upid: Annotated[str, Col("Task id: what GetTask takes")]
     node: Annotated[str, Col("Node it ran on")]
     type: Annotated[str, Col("Kind: qmstart, qmsnapshot, vzdump, qmigrate …", meanings=TYPES)]
-    id: Annotated[str | None, Col("Subject: a VMID, a storage …")]
+    id: Annotated[str | None, Col("Subject: a VMID, a storage …", aliases=("subject", "object"))]
     status: Annotated[
         str,
         Col("running, OK, WARNINGS: n, or what went wrong", redirects=_OUTCOMES),

@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Sized
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from operator import attrgetter
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -73,11 +72,12 @@ async def listed(
     for caveat in _caveats(table, needed, request, [row for _, row in pairs]):
         call.notes.add(caveat)
     result: list[Any] = [row for _, row in pairs]
+    newest_by = order.field if isinstance(order, NewestFirst) else ""
     if cluster_name is not None:
-        return Rows(result, tuple(columns), reasons=table.reasons)
+        return Rows(result, tuple(columns), reasons=table.reasons, newest_by=newest_by)
     # converting all of thousands of rows would block the event loop
     result[call.page] = [{"cluster": name, **asdict(row)} for name, row in pairs[call.page]]
-    return Rows(result, ("cluster", *columns), reasons=table.reasons)
+    return Rows(result, ("cluster", *columns), reasons=table.reasons, newest_by=newest_by)
 
 
 async def _read(
@@ -144,15 +144,15 @@ async def rows_or_error(cluster: Cluster, read: Callable[[Cluster], Awaitable[T]
     return rows
 
 
-def newest_first(field: str) -> Callable[[Any], float]:
-    """Return a sort key with the latest time first and rows without one last."""
-    read = attrgetter(field)
+@dataclass(frozen=True)
+class NewestFirst:
+    """A sort key with the latest time first and rows without one last."""
 
-    def since(row: Any) -> float:
-        time: datetime | None = read(row)
+    field: str
+
+    def __call__(self, row: Any) -> float:
+        time: datetime | None = getattr(row, self.field)
         return -time.timestamp() if time is not None else 0.0
-
-    return since
 
 
 def with_budget(call: Call, request: LoadRequest = ALL) -> LoadRequest:

@@ -39,13 +39,26 @@ class Rows:
     """A list answer: rows in order, and its columns, which an empty answer has too.
 
     `decimals` gives the significant digits after the point of columns that differ from the usual,
-    and `reasons` why columns may be empty in every row.
+    and `reasons` why columns may be empty in every row. `newest_by` is the time by which rows are
+    sorted, if they are.
     """
 
     rows: Sequence[Row | Mapping[str, Any]]
     columns: tuple[str, ...]
     decimals: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    newest_by: str = ""
+
+    def tie_at(self, end: int) -> str:
+        """Return words for a note if the row at `end` has the same time as the one before it."""
+        if not self.newest_by:
+            return ""
+        last, following = (
+            row[self.newest_by] if isinstance(row, Mapping) else getattr(row, self.newest_by)
+            for row in self.rows[end - 1 : end + 1]
+        )
+        is_tie = last is not None and last == following
+        return f", the next one of the same {self.newest_by}" if is_tie else ""
 
 
 Document = Mapping[str, Any]

@@ -19,7 +19,7 @@ from pvemcp_server.tables import Backup, LoadRequest, backups
 from pvemcp_server.tables.rows import seconds_since
 from pvemcp_server.tables.volumes import listed_volumes
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.lists import newest_first, with_budget
+from pvemcp_server.toolkit.lists import NewestFirst, with_budget
 from pvemcp_server.toolkit.room import readable
 from pvemcp_server.toolkit.volume_users import clones_of
 from pvemcp_server.toolkit.write_target import TargetGuest
@@ -144,7 +144,7 @@ async def _backups(call: Call, cluster: Cluster, vmid: int) -> list[Backup] | No
     rows = await granted_rows(call, cluster, backups, request)
     if rows is None:
         return None
-    return sorted((row for row in rows if row.vmid == vmid), key=newest_first("creation"))
+    return sorted((row for row in rows if row.vmid == vmid), key=NewestFirst("creation"))
 
 
 def _named(configs: Iterable[GuestConfig]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from asyncio import gather
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from math import inf
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
@@ -12,6 +13,7 @@ from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.rrd import Consolidation, GuestRrd, NodeRrd, TimeFrame
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, offload
+from pvemcp_server.errors import BadArgument
 from pvemcp_server.tables import StorageMetric, fanout, storage_metrics
 from pvemcp_server.tables.metrics import FRAME_WORDS
 from pvemcp_server.tables.registry import LoadRequest
@@ -42,12 +44,14 @@ from pvemcp_server.toolkit.downsample import downsampled, interval, step_for, wo
 from pvemcp_server.toolkit.lists import listed, rows_or_error, with_budget
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.toolkit.rrd_rows import NodePoint, NodeSummary, VmPoint, VmSummary
+from pvemcp_server.tools.nodes.tasks import time_argument
 
 Frame = Annotated[
     Literal["Hour", "Day", "Week", "Month", "Year"],
     Words({frame.capitalize(): words for frame, words in FRAME_WORDS.items()}),
     Field(description="How far back"),
 ]
+ForecastDate = Annotated[str | None, Field(max_length=40, description="Date")]
 Step = Annotated[
     str | None,
     Field(pattern=r"^[1-9][0-9]{0,2}[mhd]$", description="Rows of this length: 15m, 1h, 1d"),
@@ -180,17 +184,22 @@ async def list_storage_rrd_data(
     storage: AnyStorage = None,
     node: AnyNode = None,
     time_frame: Frame = "Month",
+    on: ForecastDate = None,
 ) -> Rows:
-    """List growth per day of storages and when they are full: full_on, and its 95 % range."""
+    """List growth of storages, when they are full, or their use on a date."""
+    date = time_argument("on", on)
+    if date and date <= datetime.now(UTC):
+        raise BadArgument("on", "it is over: a forecast needs a date to come.")
     return await listed(
         call,
         storage_metrics,
         cluster_name,
-        StorageMetric.minimal,
+        StorageMetric.on_date if date else StorageMetric.minimal,
         request=LoadRequest(
             storages=frozenset(filter(None, [storage])),
             nodes=frozenset(filter(None, [node])),
             frames=frozenset({FRAMES[time_frame]}),
+            until=date,
         ),
         order=_soonest_full,
         clusters=await clusters_with(call, cluster_name, node, storage),

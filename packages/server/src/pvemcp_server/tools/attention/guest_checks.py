@@ -18,6 +18,7 @@ from pvemcp_server.tools.attention.model import (
     asks,
     calls,
     check,
+    query_of,
     where,
 )
 from pvemcp_server.tools.attention.space import full_soon, nearly_full
@@ -83,7 +84,7 @@ def _of_running_guests(field: str) -> Any:
     query = {
         "from": tables.guests.name,
         "select": ["cluster", "node", f"SUM({field})"],
-        "where": where("status", "=", "running"),
+        "where": {"conditions": [where("status", "=", "running")]},
         "groupBy": ["cluster", "node"],
     }
     return calls("ExecuteQuery", query=query)
@@ -216,15 +217,14 @@ def guests_with_old_backups(evidence: Evidence) -> Iterator[Item]:
 
 def _unverified(limits: Values, items: Sequence[Item]) -> NextCall:
     """Return the query for guests whose newest backup is on a storage that verifies backups."""
-    storages = sorted({item.detail for item in items})
+    storages = tuple(sorted({item.detail for item in items}))
     age = where("last_verified_backup_age", ">", limits.attention_verified_days * _DAY)
-    conditions = [
+    return query_of(
+        tables.backup_coverage,
         where("last_backup_storage", "IN", storages),
         _NOT_A_TEMPLATE,
         {"logic": "or", "conditions": [where("last_verified_backup", "IS NULL"), age]},
-    ]
-    query = {"from": tables.backup_coverage.name, "where": conditions}
-    return NextCall("ExecuteQuery", {"query": query})
+    )
 
 
 @check(

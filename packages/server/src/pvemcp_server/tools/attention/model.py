@@ -185,13 +185,18 @@ def asks(
 
     def query(limits: Values, _items: Sequence[Item]) -> NextCall:
         parts = [each(limits) if callable(each) else each for each in conditions]
-        if not parts:
-            return NextCall("ExecuteQuery", {"query": {"from": table.name}})
-        together = parts[0] if len(parts) == 1 else parts
-        where = {"logic": "or", "conditions": parts} if any_of else together
-        return NextCall("ExecuteQuery", {"query": {"from": table.name, "where": where}})
+        return query_of(table, *parts, any_of=any_of)
 
     return query
+
+
+def query_of(table: Table, *conditions: Condition, any_of: bool = False) -> NextCall:
+    """Return the query of the rows of a table that match, as the tool's schema describes it."""
+    query: dict[str, Any] = {"from": table.name}
+    if conditions:
+        logic = {"logic": "or"} if any_of and len(conditions) > 1 else {}
+        query["where"] = {**logic, "conditions": list(conditions)}
+    return NextCall("ExecuteQuery", {"query": query})
 
 
 def where(name: str, operator: str, value: Any = None) -> Condition:
@@ -199,4 +204,9 @@ def where(name: str, operator: str, value: Any = None) -> Condition:
     condition = {"field": name, "operator": operator}
     if value is None:
         return condition
-    return {**condition, "value": list(value) if isinstance(value, tuple) else value}
+    values = value if isinstance(value, tuple) else (value,)
+    return {**condition, "value": [_text(each) for each in values]}
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,9 +1,9 @@
 """What speaks against taking a node away now, judged from the facts about it."""
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pvemcp_server.errors import counted
 from pvemcp_server.tables import CephHealth
@@ -12,7 +12,7 @@ from pvemcp_server.tools.maintenance.facts import HA_MAINTENANCE, Facts, HighAva
 from pvemcp_server.tools.maintenance.placement import Placement
 
 _NAMED: Final = 3  # things that a finding names
-_NEAR: Final = timedelta(hours=6)  # backup jobs that begin within it are named
+_NEAR: Final = timedelta(hours=24)  # backup jobs that begin within it are named, until tonight
 _SOON: Final = timedelta(hours=1)  # and those within it should be waited for
 _FLAGS: Final = "OSDMAP_FLAGS"  # the check of Ceph that only says that flags are set
 _CONSOLES: Final = frozenset({"vncproxy", "vncshell", "termproxy", "spiceproxy"})
@@ -240,15 +240,23 @@ def _of_backups(facts: Facts) -> Iterator[Finding]:
         yield Finding(Weight.UNKNOWN, "Which backup jobs begin soon is not known.")
         return
     here = {row.vmid for row in facts.guests or ()}
-    for row in facts.backup_jobs:
-        covered = here.intersection(row.vmids)
-        if not (row.enabled and row.next_run and row.node in (None, facts.node) and covered):
-            continue
-        if (left := row.next_run - facts.now) <= _NEAR:
-            weight = Weight.PREPARE if left <= _SOON else Weight.FACT
-            number = counted(len(covered), "guest")
-            text = f"Backup job {row.id} begins at {row.next_run:%H:%MZ} with {number} of it."
-            yield Finding(weight, text)
+    due = [
+        row
+        for row in facts.backup_jobs
+        if row.enabled and row.next_run and row.node in (None, facts.node)
+    ]
+    colliding = sorted((row for row in due if here.intersection(row.vmids)), key=_next_run)
+    for number, row in enumerate(colliding):
+        left = row.next_run - facts.now
+        if left > _NEAR and number:  # the next one is named whenever it is
+            break
+        guests = counted(len(here.intersection(row.vmids)), "guest")
+        yield Finding(
+            Weight.PREPARE if left <= _SOON else Weight.FACT,
+            f"Backup job {row.id} begins {row.next_run:%Y-%m-%d %H:%MZ} with {guests} of it.",
+        )
+    if here and not colliding:
+        yield Finding(Weight.FACT, "No backup job with guests of it is due.")
 
 
 def _of_replications(facts: Facts) -> Iterator[Finding]:
@@ -270,6 +278,11 @@ def _of_storages(facts: Facts) -> Iterator[Finding]:
     ]
     if local and not facts.is_alone:
         yield Finding(Weight.FACT, f"Unreachable without it: {_listed(local)}.")
+
+
+def _next_run(job: Any) -> datetime:
+    next_run: datetime = job.next_run
+    return next_run
 
 
 def _listed(names: Sequence[str], separator: str = ", ") -> str:

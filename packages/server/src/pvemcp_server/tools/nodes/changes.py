@@ -10,18 +10,25 @@ from pvemcp_server.errors import BadArgument
 from pvemcp_server.tables import Change, LoadRequest, changes
 from pvemcp_server.tables.changes import KINDS, Kind
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import AnyNode, AnyVm, ClusterName, Words
+from pvemcp_server.toolkit.arguments import (
+    NO_FILTER,
+    AlsoNamed,
+    AnyNode,
+    AnyVm,
+    ClusterName,
+    Words,
+)
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import clusters_with
-from pvemcp_server.toolkit.lists import listed, newest_first
+from pvemcp_server.toolkit.lists import NewestFirst, listed
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.tools.nodes.tasks import User, time_argument
 
-ChangeKind = Annotated[Kind | None, Words(KINDS), Field(description="One kind only")]
-Since = Annotated[
-    str | None, Field(max_length=40, description="ISO 8601, or -7d; absent: 24 h before until")
+ChangeKinds = Annotated[
+    list[Kind] | None, NO_FILTER, Words(KINDS), AlsoNamed("kind"), Field(description="Kinds")
 ]
-Until = Annotated[str | None, Field(max_length=40, description="As since; absent: now")]
+Since = Annotated[str | None, Field(max_length=40, description="As -7d; absent -24h")]
+Until = Annotated[str | None, Field(max_length=40, description="As since")]
 
 _SPAN: Final = timedelta(hours=24)
 
@@ -31,14 +38,14 @@ async def list_changes(
     call: Call,
     *,
     cluster_name: ClusterName = None,
-    kind: ChangeKind = None,
+    kinds: ChangeKinds = None,
     node: AnyNode = None,
     vmid: AnyVm = None,
     user: User = None,
     since: Since = None,
     until: Until = None,
 ) -> Rows:
-    """List what changed and who did it, newest first: tasks, options, sign-ins, outages."""
+    """List what changed and who did it, newest first: tasks, options, logins, outages."""
     end = time_argument("until", until)
     start = time_argument("since", since) or (end or datetime.now(UTC)) - _SPAN
     if end and start > end:
@@ -55,12 +62,12 @@ async def list_changes(
         request=LoadRequest(
             vmids=frozenset() if vmid is None else frozenset({vmid}),
             nodes=frozenset(filter(None, [node])),
-            types=frozenset(filter(None, [kind])),
+            types=frozenset(kinds or ()),
             since=start,
             until=end,
         ),
         keep=keep,
-        order=newest_first("time"),
+        order=NewestFirst("time"),
         clusters=await clusters_with(call, cluster_name, node, may_be_offline=True),
         required=node is not None,
     )

@@ -26,7 +26,7 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import Clamp, ItsCluster, NodeName, Rule, VmId
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import cluster_with
-from pvemcp_server.toolkit.lists import newest_first, with_budget
+from pvemcp_server.toolkit.lists import NewestFirst, with_budget
 from pvemcp_server.toolkit.missing_privileges import explain_filtered
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.tools.nodes.tasks import (
@@ -229,7 +229,7 @@ def _newest(found: list[Task], until: datetime | None) -> list[Task]:
     """Return the tasks that started before a time, newest first."""
     return [
         task
-        for task in sorted(found, key=newest_first("start_time"))
+        for task in sorted(found, key=NewestFirst("start_time"))
         if until is None or task.start_time is None or task.start_time <= until
     ]
 

@@ -30,7 +30,7 @@ from pvemcp_server.toolkit.arguments import (
 )
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import cluster_with, clusters_with
-from pvemcp_server.toolkit.lists import listed, newest_first
+from pvemcp_server.toolkit.lists import NewestFirst, listed
 from pvemcp_server.toolkit.registry import Document, Rows, document, tool
 from pvemcp_server.toolkit.task_wait import watch
 
@@ -123,7 +123,7 @@ async def list_tasks(
             limit=None if filtered_here else limit + 1,
         ),
         keep=keep,
-        order=newest_first("start_time"),
+        order=NewestFirst("start_time"),
         clusters=await clusters_with(call, cluster_name, node),
         required=node is not None,
     )
@@ -135,7 +135,7 @@ async def list_tasks(
         call.notes.add(f"type {type!r} stands for {', '.join(types)}.")
     if len(rows.rows) > limit:
         more = "a larger limit or filters" if limit < _MOST_TASKS else "filters"
-        call.notes.add(f"The newest {limit}; use {more} for more.")
+        call.notes.add(f"The newest {limit}{rows.tie_at(limit)}; use {more} for more.")
     return replace(rows, rows=rows.rows[:limit])
 
 

@@ -9,7 +9,7 @@ from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.tables import Backup, LoadRequest, backups
 from pvemcp_server.tables.registry import load
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.lists import newest_first, with_budget
+from pvemcp_server.toolkit.lists import NewestFirst, with_budget
 
 NamedBackup = Annotated[
     str, Field(max_length=500, description="Its volid, or a VMID for its newest backup")
@@ -30,7 +30,7 @@ async def backup_named(
 
     async def read(cluster: Cluster) -> list[Backup]:
         rows = await load(backups, cluster, with_budget(call, request))
-        return sorted(rows, key=newest_first("creation"))
+        return sorted(rows, key=NewestFirst("creation"))
 
     clusters = await _clusters(call, cluster_name, name)
     answers = await call.each(clusters, read)

@@ -23,7 +23,7 @@ from pvemcp_server.toolkit.arguments import (
 from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import clusters_with
-from pvemcp_server.toolkit.lists import listed, newest_first
+from pvemcp_server.toolkit.lists import NewestFirst, listed
 from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Rows, tool
@@ -84,7 +84,7 @@ async def list_backups(
             storages=frozenset(filter(None, [storage])),
         ),
         keep=lambda row: vmid in (None, row.vmid),
-        order=newest_first("creation"),
+        order=NewestFirst("creation"),
         clusters=clusters,
         required=node is not None and storage is not None,
     )

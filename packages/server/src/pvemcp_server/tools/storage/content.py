@@ -10,7 +10,7 @@ from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import NO_FILTER, ClusterName, NodeName, StorageName
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import clusters_with
-from pvemcp_server.toolkit.lists import listed, newest_first
+from pvemcp_server.toolkit.lists import NewestFirst, listed
 from pvemcp_server.toolkit.registry import Rows, tool
 
 ContentType = Annotated[
@@ -91,7 +91,7 @@ async def _volumes(
             types=frozenset(filter(None, [content])),
         ),
         keep=lambda row: content in (None, row.content),
-        order=newest_first("creation"),
+        order=NewestFirst("creation"),
         clusters=clusters,
         required=True,
     )
