@@ -44,7 +44,7 @@ SIZES = ((1, 10), (5, 100), (30, 1000), (30, 10_000))
 PACE = 500.0  # how much faster than real time tasks run
 
 LOCAL = {"node": "pve1", "storage": "local"}
-SEVERAL_NODES = {"MigrateVm"}
+SEVERAL_NODES = {"MigrateVm", "EvacuateNode"}
 LOCKED = 104  # a guest that no other example is about
 
 # Where the cost depends on the arguments: titles that follow or replace the example of the tool
@@ -54,6 +54,7 @@ VARIANTS: Mapping[str, Mapping[str, dict[str, Any]]] = {
         "ListVms, Full, 50 a page": {"detail_level": "Full", "limit": 50},
     },
     "ListSnapshots": {"ListSnapshots": {"vmids": [100, 101, 102]}},
+    "DetachDisk": {"DetachDisk": {"vmid": 100, "disk": "scsi0", "boot_disk": True}},
     "UnlockVm": {"UnlockVm": {"vmid": LOCKED}},
     "ListBackups": {"ListBackups": LOCAL},
     "DeleteIso": {
