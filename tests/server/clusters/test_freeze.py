@@ -24,7 +24,7 @@ async def test_no_write_leaves_while_its_cluster_is_frozen(
     await access.clusters.add_identity("lab", "narrow", token_id=token_id, secret=secret)
     bound = (await access.clusters.identity("lab", "narrow")).id
     opened = [await clusters.open("lab", by, EVERYTHING, Notes()) for by in ({}, {"lab": bound})]
-    assert [cluster.freeze for cluster in opened] == [None, None]
+    assert [await cluster.read_freeze() for cluster in opened] == [None, None]
     sent = []
 
     async def count(*arguments, **options):
@@ -43,7 +43,7 @@ async def test_no_write_leaves_while_its_cluster_is_frozen(
             await cluster.pve.version()
     assert sent == ["GET", "GET"]
     frozen = await clusters.open("lab", {}, EVERYTHING, Notes())
-    assert str(frozen.freeze).endswith("by ada: because")
+    assert str(await frozen.read_freeze()).endswith("by ada: because")
     await clusters.freezes.end(name)
     await store.watch.poll()
     with pytest.raises(ConnectionError):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from proxmox_client.outages import Response
+from proxmox_client.responses import Response
 
 from .tool_client import ConnectedCluster
 

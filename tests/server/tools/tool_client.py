@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from proxmox_client import ApiToken, BackupServer, Client, Tls
 from proxmox_client.emulator import Clock, EmulatedBackupServer, Emulator, Scenario
 from proxmox_client.emulator import EmulatedCluster as Emulated
-from proxmox_client.outages import Response
+from proxmox_client.responses import Response
 from pvemcp_server.access.budgets import Budget
 from pvemcp_server.access.freezes import Freeze
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role, Toolset
@@ -109,7 +110,7 @@ class FakeClusters:
             scope=scope,
             notes=notes,
             protected=connected.protected,
-            freeze=self.freezes.freeze,
+            read_freeze=partial(self.freezes.of, name),
             tls="ca",
         )
 

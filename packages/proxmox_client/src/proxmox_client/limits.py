@@ -59,13 +59,11 @@ class FairSemaphore:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # it had the slot by then
-                self._give_back()
+                await self.__aexit__()
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        self._give_back()
-
-    def _give_back(self) -> None:
+        """Give the slot to the next requester."""
         while self._queues:
             requester = next(iter(self._queues))
             queue = self._queues.pop(requester)

@@ -26,9 +26,8 @@ from proxmox_client.errors import (
 from proxmox_client.hosts import DEFAULT_PORT, Host
 from proxmox_client.json_decoder import Envelope, decode
 from proxmox_client.limits import ConcurrencyLimiter, Limits, datastore_of, node_of, time_limit
-from proxmox_client.outages import Outage, Response, outage_of
-from proxmox_client.response_body import read_body
 from proxmox_client.response_errors import response_error, undecodable
+from proxmox_client.responses import Outage, Response, outage_of, read_body
 from proxmox_client.session import Ticket, TicketSession
 from proxmox_client.tls import Tls
 
@@ -347,7 +346,8 @@ class Transport:
 
         Booleans are sent as 0 or 1, a sequence as one field for each item, and None not at all.
         """
-        _refuse_unbounded(method, path, parameters)
+        if method != "GET":
+            _refuse_unbounded(path, parameters)
         form = urlencode(
             {
                 name: int(value) if isinstance(value, bool) else value
@@ -469,13 +469,13 @@ def _open_transport(tls: Tls, limits: Limits) -> HttpTransport:
     return httpx.AsyncHTTPTransport(verify=tls.context(), limits=connections, trust_env=False)
 
 
-def _refuse_unbounded(method: str, path: str, parameters: Mapping[str, Parameter]) -> None:
+def _refuse_unbounded(path: str, parameters: Mapping[str, Parameter]) -> None:
     """Raise BadParameters for a bulk action without guests: it is for every guest of the cluster.
 
     Source: PVE/API2/Cluster/BulkAction/Guest.pm.
     """
     segments = [unquote(segment) for segment in path.split("/") if segment]
-    if method != "GET" and segments[:2] == ["cluster", "bulk-action"] and not parameters.get("vms"):
+    if segments[:2] == ["cluster", "bulk-action"] and not parameters.get("vms"):
         message = "without guests, a bulk action is for every guest of the cluster: never sent"
         raise BadParameters(400, "", message, {"vms": message})
 

@@ -255,6 +255,15 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
+class _Permission:
+    """A tool's permission to write, which is granted like a tool."""
+
+    name: str
+    effect: Effect = Effect.WRITE
+    toolset: Toolset | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """The holder of an API key, with a role.
 
@@ -288,16 +297,13 @@ class Caller:
 
     def is_granted(self, tool: DeclaredTool) -> bool:
         """Return whether role and key grant the tool on any cluster, whatever its set."""
-        return self._has(tool.name, tool.effect)
+        return Grant(self.tools).gives(tool.name, tool.effect) and any(
+            grant.gives(tool.name, tool.effect) for grant in self.role.grants
+        )
 
     def has_permission(self, name: str) -> bool:
         """Return whether role and key grant a tool's permission to write, on any cluster."""
-        return self._has(name, Effect.WRITE)
-
-    def _has(self, name: str, effect: Effect) -> bool:
-        return Grant(self.tools).gives(name, effect) and any(
-            grant.gives(name, effect) for grant in self.role.grants
-        )
+        return self.is_granted(_Permission(name))
 
     def resources(self, tool: str, effect: Effect, cluster: str) -> Resources:
         """Return what of `cluster` the caller may access with `tool`; NOTHING when not granted."""

@@ -93,6 +93,10 @@ async def outcome_of(read: Awaitable[T], what: str) -> T | Exception:
         return error
 
 
+async def _not_frozen() -> None:
+    """Return that writes are not frozen."""
+
+
 @dataclass
 class Cluster:
     """A cluster as loaders and tools get it. Its client uses the caller's Proxmox account."""
@@ -105,7 +109,7 @@ class Cluster:
     scope: Resources
     notes: Notes
     protected: bool = False
-    freeze: Freeze | None = None  # when the call began
+    read_freeze: Callable[[], Awaitable[Freeze | None]] = _not_frozen
     tls: str = ""  # how its certificate is checked: system, ca, pinned or insecure
     history: History | None = None  # what the server noted as this account
     _view: InventoryView | None = None

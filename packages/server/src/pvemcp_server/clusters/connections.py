@@ -116,7 +116,7 @@ class Clusters:
             scope=scope,
             notes=notes,
             protected=connection.record.protected,
-            freeze=await self.freezes.of(connection.record),
+            read_freeze=partial(self.freezes.of, connection.record),
             tls=connection.record.tls_mode.value,
             history=History(self._store.history, connection.identity),
         )

@@ -51,7 +51,7 @@ class Recorder:
         size = len(written.data.encode()) + len(written.notes.encode())
         failures = self._failures() if self._intent else ""
         outcome = Outcome.ERROR if failures else Outcome.OK
-        reason = failures or self._result() or None
+        reason = failures or (self.call and self.call.result) or None
         event = self._event(outcome, rows=written.rows, bytes=size, reason=reason)
         if self._intent is None:
             await self.audit.call(event)

@@ -197,7 +197,7 @@ class Pipeline:
         if tool is None or not caller.is_granted(tool):
             await recorder.refused("unknown tool" if tool is None else "tool not granted")
             raise UnknownTool(name, granted_tools(self.tools, caller))
-        tool = tool.of(caller)
+        tool = tool.of(caller) if tool.write_permission else tool
         if tool.toolset and tool.toolset not in caller.toolsets:
             await recorder.refused("toolset not in the key")
             missing = _toolset_error(tool, caller)
@@ -312,7 +312,8 @@ class Pipeline:
         self, tool: Tool, accepted: BaseModel, call: Call, recorder: Recorder
     ) -> tuple[Written, Started | None]:
         """Run the tool within the call's deadline, carry out its plan, and write the answer."""
-        _require_switched_on(tool, call.settings)
+        if tool.guarded_by:
+            _require_switched_on(tool, call.settings)
         arguments = {name: getattr(accepted, name) for name in tool.arguments.model_fields}
         async with asyncio.timeout(call.seconds_left):
             answer: Answer = await tool.run(call, **arguments)

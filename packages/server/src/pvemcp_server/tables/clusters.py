@@ -91,6 +91,7 @@ async def clusters(cluster: Cluster, request: LoadRequest) -> list[ClusterRow]:
     if failure is not None:
         cluster.notes.add(f"{cluster.name}: {await cluster.explain(failure)}")
     last_seen = cluster.inventory.last_seen
+    freeze = await cluster.read_freeze()
     return [
         ClusterRow(
             name=cluster.name,
@@ -101,7 +102,7 @@ async def clusters(cluster: Cluster, request: LoadRequest) -> list[ClusterRow]:
             nodes=nodes,
             datastores=datastores,
             quorate=quorate,
-            frozen=str(cluster.freeze) if cluster.freeze else None,
+            frozen=str(freeze) if freeze else None,
             tls=_TLS.get(cluster.tls, "verified"),
             last_seen=last_seen.replace(microsecond=0) if last_seen else None,
         )

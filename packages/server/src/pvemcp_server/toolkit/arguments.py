@@ -61,7 +61,7 @@ ClusterName = Annotated[str | None, NO_FILTER, Field(description="Cluster; all i
 OneCluster = Annotated[
     str | None, NO_FILTER, Field(description="Cluster; needed if you reach several")
 ]
-ItsCluster = Annotated[str | None, NO_FILTER, Field(description="Cluster, if several have it")]
+ItsCluster = Annotated[str | None, NO_FILTER, Field(description="Cluster, if several")]
 INTEGER: Final = WithJsonSchema({"type": "integer"})  # bounds cost tokens; errors name them
 VmId = Annotated[int, INTEGER, Field(ge=100, le=999_999_999, description="VMID")]
 AnyVm = Annotated[VmId | None, NO_FILTER, Field(description="VMID")]
@@ -133,4 +133,4 @@ class WriteOptions(Options):
     """Options of writes: a preview, and waiting for the outcome."""
 
     dry_run: Annotated[bool, Field(description="Preview only")] = False
-    wait: Annotated[bool, Field(description="Wait for its outcome")] = False
+    wait: Annotated[bool, Field(description="Wait for its end")] = False

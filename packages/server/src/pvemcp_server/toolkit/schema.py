@@ -29,6 +29,7 @@ def input_schema(model: type[BaseModel], first: Sequence[str] = ()) -> JsonSchem
         name: _without_absence(properties[name]) for name in dict.fromkeys([*first, *properties])
     }
     plain.pop("description", None)
+    plain.pop("additionalProperties", None)  # 300 tokens over all tools; the refusal says as much
     return plain
 
 

@@ -30,7 +30,7 @@ TableNames = Annotated[
 _LOGIC = {"type": "string", "enum": ["and", "or"]}
 _COMPARISON = {
     "field": {"type": "string"},
-    "operator": {"type": "string", "enum": [o.value for o in Operator if not o.tests_rows]},
+    "operator": {"type": "string"},  # of those that conditions of `where` name
     # any value may be written as text; an array without items is refused by
     # OpenAI, Azure, Gemini and VS Code, together with all other tools
     "value": {"type": "array", "items": {"type": "string"}},

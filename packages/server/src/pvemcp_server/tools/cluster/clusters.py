@@ -18,8 +18,9 @@ async def list_clusters(call: Call) -> Rows:
     with deadline(call.seconds_left / 2):  # a cluster that hangs is still listed, as not reachable
         rows = await listed(call, clusters, None, ClusterRow.minimal, order=attrgetter("name"))
     kinds = await call.source.kinds()
+    freezes = [await cluster.read_freeze() for cluster in call.opened.values()]
     rare = {
         "datastores": any(kinds[name] is ClusterKind.PBS for name in await call.reachable()),
-        "frozen": any(cluster.freeze for cluster in call.opened.values()),
+        "frozen": any(freezes),
     }
     return Rows(rows.rows, (*ClusterRow.minimal, *(name for name, has in rare.items() if has)))
