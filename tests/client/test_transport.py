@@ -301,16 +301,16 @@ async def test_requesters_get_slots_of_a_node_in_turn():
     client = Client(["pve1"], ApiToken("a@pve!b", "c"), http_transport=httpx.MockTransport(answer))
     cancelled = []
     async with asyncio.TaskGroup() as group:
-        with requester("many"):
-            for vmid in range(100, 200):
-                task = group.create_task(client.qemu("pve1", vmid).status())
-                cancelled += [task] if vmid >= 150 else []
+        requester.set("many")
+        for vmid in range(100, 200):
+            task = group.create_task(client.qemu("pve1", vmid).status())
+            cancelled += [task] if vmid >= 150 else []
         await asyncio.sleep(0)
         for task in cancelled:  # those that wait no more cost no turn
             task.cancel()
-        with requester("few"):
-            for vmid in (900, 901):
-                group.create_task(client.qemu("pve1", vmid).status())
+        requester.set("few")
+        for vmid in (900, 901):
+            group.create_task(client.qemu("pve1", vmid).status())
     assert len(order) == 52
     assert max(order.index(vmid) for vmid in ("900", "901")) < 10
 

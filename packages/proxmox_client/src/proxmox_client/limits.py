@@ -15,7 +15,8 @@ PROBE_TIMEOUT: Final = 3.0
 """Seconds for a read that shows whether something answers again."""
 
 _deadline: ContextVar[float | None] = ContextVar("proxmox_client_deadline", default=None)
-_requester: ContextVar[str] = ContextVar("proxmox_client_requester", default="")
+requester: ContextVar[str] = ContextVar("proxmox_client_requester", default="")
+"""Whose requests those of the present task are: requesters get free slots in turn."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class FairSemaphore:
             self._free -= 1
             return
         turn = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(_requester.get(), deque()).append(turn)
+        self._queues.setdefault(requester.get(), deque()).append(turn)
         try:
             await turn
         except asyncio.CancelledError:
@@ -65,11 +66,11 @@ class FairSemaphore:
     async def __aexit__(self, *_: object) -> None:
         """Give the slot to the next requester."""
         while self._queues:
-            requester = next(iter(self._queues))
-            queue = self._queues.pop(requester)
+            name = next(iter(self._queues))
+            queue = self._queues.pop(name)
             turn = queue.popleft()
             if queue:
-                self._queues[requester] = queue
+                self._queues[name] = queue
             if not turn.done():  # those that were cancelled wait no more
                 turn.set_result(None)
                 return
@@ -128,19 +129,6 @@ def deadline(seconds: float) -> Iterator[None]:
         yield
     finally:
         _deadline.reset(reset)
-
-
-@contextmanager
-def requester(name: str) -> Iterator[None]:
-    """Name whose requests those inside the block are, also in tasks that it starts.
-
-    Requesters get free slots of a node and of a cluster in turn.
-    """
-    reset = _requester.set(name)
-    try:
-        yield
-    finally:
-        _requester.reset(reset)
 
 
 def remaining() -> float | None:

@@ -202,7 +202,8 @@ class Pipeline:
             await recorder.refused("toolset not in the key")
             missing = _toolset_error(tool, caller)
             return Result((str(missing),), missing)
-        with CancelScope() as scope, requester(caller.key_id):
+        requester.set(caller.key_id)
+        with CancelScope() as scope:
             self.running[scope] = caller
             try:
                 return await self._answer(tool, arguments, conversation, recorder)
