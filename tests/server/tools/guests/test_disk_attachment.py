@@ -255,6 +255,14 @@ async def test_a_configuration_that_changed_after_the_plan_is_not_written(client
     assert "scsi1" in guest.config
 
 
+async def test_a_hidden_storage_that_fails_is_answered_like_an_absent_one(client):
+    own = client.scoped(Resources(vmids=frozenset({100})))
+    client[VM["cluster_name"]].emulated.fault("error", path=".*/storage/shared/content")
+    hidden = await own.refused("AttachDisk", **VM, volume="shared:100/vm-100-disk-7.qcow2")
+    absent = await own.refused("AttachDisk", **VM, volume="nothing:100/vm-100-disk-7.qcow2")
+    assert hidden.replace("shared", "nothing") == absent
+
+
 async def test_a_new_disk_fills_a_granted_storage_only(client):
     own = Resources(vmids=frozenset({100}))
     call = {**VM, "volume": "shared:4", "dry_run": True}

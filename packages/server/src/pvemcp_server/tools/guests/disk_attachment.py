@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import Field
 
-from proxmox_client import Qemu, Task
+from proxmox_client import ProxmoxError, Qemu, Task
 from proxmox_client.api.configs import GuestDisk, QemuConfig, bytes_of
 from proxmox_client.api.guests import BothConfigs
 from proxmox_client.api.resources import GuestType
@@ -213,7 +213,12 @@ async def _own_volume(guest: TargetGuest, configs: BothConfigs[Any], volid: str)
     if storage not in names:
         raise missing
     kind: StorageContentKind = "images" if guest.resource.type == "qemu" else "rootdir"
-    rows = await guest.cluster.pve.storage(guest.node, storage).content(kind, guest.vmid)
+    try:
+        rows = await guest.cluster.pve.storage(guest.node, storage).content(kind, guest.vmid)
+    except ProxmoxError:
+        if guest.cluster.scope.covers_target_storage(storage, node=guest.node):
+            raise
+        raise missing from None  # as for a storage that does not exist
     own = next((row for row in rows if row.volid == volid and row.vmid == guest.vmid), None)
     if own is None:
         raise missing
