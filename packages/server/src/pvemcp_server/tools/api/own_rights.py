@@ -6,6 +6,7 @@ A role may give CallApi on a whole cluster and other tools, such as ExecInGuest,
 import re
 from typing import Final
 
+from proxmox_client.json_decoder import split_list
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition
 from pvemcp_server.toolkit.call import Call
@@ -17,7 +18,6 @@ _CONFIG: Final = re.compile(r"(?:PUT|POST) /nodes/\{node\}/(?:qemu|lxc)/\{vmid\}
 _ROLLBACK: Final = re.compile(r"POST .*/snapshot/\{snapname\}/rollback")
 _CREATION: Final = re.compile(r"POST /nodes/\{node\}/(?:qemu|lxc)")
 _POOLS: Final = re.compile(r"(?:PUT|POST) /pools.*")
-_SEPARATORS: Final = re.compile(r"[,; ]+")
 
 
 async def refuse_own_rights(call: Call, cluster: Cluster, request: ApiRequest) -> None:
@@ -32,7 +32,7 @@ async def refuse_own_rights(call: Call, cluster: Cluster, request: ApiRequest) -
 
 
 async def _refuse_tags(call: Call, cluster: Cluster, request: ApiRequest) -> None:
-    unset = _split(str(request.parameters.get("delete", "")))
+    unset = split_list(str(request.parameters.get("delete", "")))
     snapshot = request.path_values.get("snapname")
     if not (snapshot or "tags" in request.parameters or "tags" in unset):
         return
@@ -41,7 +41,7 @@ async def _refuse_tags(call: Call, cluster: Cluster, request: ApiRequest) -> Non
         after = (await guest.api.config(snapshot=snapshot)).tag_list
         refuse_granting_tags(call, guest, guest.status.tag_list, after, "The snapshot")
     else:
-        tags = _split(str(request.parameters.get("tags", "")))
+        tags = split_list(str(request.parameters.get("tags", "")))
         refuse_granting_tags(call, guest, guest.status.tag_list, tags)
 
 
@@ -63,7 +63,3 @@ def _refuse_pool(call: Call, cluster: Cluster, pool: str) -> None:
                 f"Which guests are in pool {pool} decides what this key may do with them.",
                 hint="An administrator can change that in Proxmox.",
             )
-
-
-def _split(text: str) -> list[str]:
-    return [name for name in _SEPARATORS.split(text) if name]

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from proxmox_client import ResponseError, Task, Upid
 from proxmox_client.api.resources import GuestResource
+from proxmox_client.json_decoder import split_list
 from pvemcp_server.clusters import Cluster, reason_of
 from pvemcp_server.errors import BadArgument, Precondition
 from pvemcp_server.toolkit.call import Call
@@ -157,7 +158,7 @@ def _in_words(request: ApiRequest, present: Mapping[str, Any]) -> str:
     old = masked(present)
     parts = [_change(name, old, new[name]) for name in request.parameters]
     removed = str(request.parameters.get("delete", ""))
-    parts += [f"{name} {_text(old[name])} → unset" for name in _names(removed) if name in old]
+    parts += [f"{name} {_text(old[name])} → unset" for name in split_list(removed) if name in old]
     words = f": {', '.join(parts)}" if parts else ""
     if request.method == "DELETE" and (now := list(_scalars(old))):
         more = " …" if len(now) > _MOST_SHOWN else ""
@@ -168,10 +169,6 @@ def _in_words(request: ApiRequest, present: Mapping[str, Any]) -> str:
 def _change(name: str, old: Mapping[str, Any], new: Any) -> str:
     before = f"{_text(old[name])} → " if name in old else ""
     return f"{name} {before}{_text(new, most=_NEW)}"
-
-
-def _names(text: str) -> list[str]:
-    return [name for name in re.split(r"[,; ]+", text) if name]
 
 
 def _scalars(values: Mapping[str, Any]) -> Iterable[str]:
