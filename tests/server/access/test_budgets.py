@@ -32,6 +32,17 @@ async def test_processes_share_one_count(store, other_store, key_id):
     assert today.renews == datetime(2027, 2, 1, tzinfo=UTC)
 
 
+async def test_a_request_on_many_guests_is_counted_whole_or_not_at_all(store, other_store, key_id):
+    budgets = [DestructiveBudgets(each, clock=lambda: DAY) for each in (store, other_store)]
+    assert await outcomes(budgets[0].spend(key_id, 100, 6)) == [OverBudget]
+    assert (await budgets[0].of(key_id, 100)).used == 0
+    results = await outcomes(*(budgets[n % 2].spend(key_id, 100, 2) for n in range(4)))
+    assert (results.count(type(None)), results.count(OverBudget)) == (2, 2)
+    assert (await budgets[0].of(key_id, 100)).used == 4
+    with pytest.raises(OverBudget, match="this needs 2"):
+        await budgets[1].spend(key_id, 100, 2)
+
+
 async def test_a_budget_renews_at_midnight(store, key_id):
     now = DAY
     budgets = DestructiveBudgets(store, clock=lambda: now)

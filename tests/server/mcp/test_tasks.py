@@ -118,6 +118,33 @@ async def test_a_cancellation_by_a_key_that_lost_the_tool_ends_as_refused(client
     assert (entry.kind.value, entry.outcome) == ("intent", "refused")
 
 
+async def change_role(served, tools):
+    access = served.state.access
+    await access.roles.create("Others", [Grant(frozenset(tools))])
+    await access.keys.change(served.key_id, role="Others", toolsets={"api"})
+    await served.state.store.watch.poll()
+
+
+async def test_a_task_that_undo_started_belongs_to_the_call_that_it_made(client, demo_served):
+    suspended = await client.begin("ChangeVmState", snapshot_name=None, action="Suspend")
+    await client.ended(suspended)
+    task = await client.send("tools/call", name="Undo", arguments={"cluster_name": "home-lab"})
+    await change_role(demo_served, {"Undo"})
+    for method in ("tasks/get", "tasks/cancel"):
+        answer = await client.send(method, taskId=task["result"]["taskId"])
+        assert answer["error"]["message"] == "Unknown task"
+
+
+async def test_a_key_that_lost_the_permission_to_write_cancels_nothing(client, demo_served):
+    await demo_served.state.access.keys.change(demo_served.key_id, toolsets={"api"})
+    await demo_served.state.store.watch.poll()
+    request = {"path": "/nodes/pve/qemu/101/snapshot", "parameters": ["snapname=before"]}
+    task = await client.begin("CallApi", vmid=None, snapshot_name=None, method="POST", **request)
+    await change_role(demo_served, {"CallApi"})
+    refused = await client.send("tasks/cancel", taskId=task["taskId"])
+    assert refused["error"]["message"] == "Unknown task"
+
+
 async def test_a_task_about_a_guest_that_the_role_no_longer_shows_is_hidden(client, demo_served):
     task = await client.begin("BackupVm", snapshot_name=None)
     access = demo_served.state.access

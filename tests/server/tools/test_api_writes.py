@@ -113,6 +113,8 @@ def test_a_parameter_that_sounds_dangerous_makes_any_request_so(name):
         ("POST", "/nodes/pve01/lxc/300/migrate", {"target": "pve02", "restart": "1"}),
         ("POST", "/cluster/backup", {"prune-backups": "keep-last=1"}),
         ("PUT", "/pools/production", {"vms": "101", "delete": "1"}),
+        ("PUT", "/cluster/backup/nightly", {"enabled": "0"}),
+        ("PUT", "/cluster/replication/101-0", {"disable": "1"}),
     ],
 )
 def test_what_parameters_lose_counts(method, path, parameters):
@@ -296,6 +298,100 @@ def test_parameters_are_masked_by_their_names_in_every_form(parameters):
     assert mask(masked) == masked
 
 
+UPID = "UPID:pve01:00001234:0000ABCD:65F00000:qmstart:101:root@pam:"
+
+
+async def test_no_other_name_of_a_node_hides_its_guests(demo_client):
+    for method, path, *parameters in (
+        ("POST", "/nodes/localhost/status", "command=reboot"),  # a name that Proxmox accepts
+        ("POST", "/nodes/localhost/stopall", "vms=101"),
+    ):
+        answer = await planned(demo_client, method, path, *parameters)
+        assert answer.text.startswith("No node 'localhost'"), answer.text
+    assert sent(demo_client) == []
+
+
+async def test_each_guest_of_a_request_counts_as_a_write_that_loses_data(demo_client):
+    demo_client.budgets.limit = 2
+    for path in ("/nodes/pve01/stopall", "/cluster/bulk-action/guest/shutdown"):
+        answer = await planned(demo_client, "POST", path, "vms=101", "vms=103", "vms=105")
+        assert "this needs 3." in answer.text, answer.text
+    answer = await planned(demo_client, "POST", "/nodes/pve01/status", "command=reboot")
+    assert "this needs " in answer.text, answer.text
+    assert (sent(demo_client), demo_client.budgets.used) == ([], 0)
+    await planned(demo_client, "POST", "/nodes/pve01/stopall", "vms=101", "vms=103")
+    assert demo_client.budgets.used == 2
+
+
+async def test_no_parameter_is_pushed_out_of_the_question(tool_client):
+    tool_client.conversation.decision = Decision.NO
+    tool_client.conversation.questions.clear()
+    path = "/nodes/pve01/qemu/101/config"
+    answer = await planned(
+        tool_client, "PUT", path, f"description={'a ' * 2_000}", "name=a", "delete=scsi0"
+    )
+    assert answer.text == "The user declined; nothing was changed."
+    [question] = tool_client.conversation.questions
+    for shown in (" more characters)", "→ 'a', delete 'scsi0'", "What the changed options"):
+        assert shown in question
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "parameters", "opened"),
+    [
+        ("POST", "/storage", {"storage": "a", "type": "dir", "path": "/etc"}, "path"),
+        ("POST", "/cluster/mapping/dir", {"id": "a", "map": "node=pve01,path=/"}, "map"),
+        ("PUT", "/cluster/mapping/dir/a", {"map": "node=pve01,path=/"}, "map"),
+    ],
+)
+def test_a_folder_of_a_node_is_opened_to_guests_with_consent_only(method, path, parameters, opened):
+    endpoint, _ = load("9.2").find(method, path)
+    assert f"those in the folders of {opened}." in effects.disclosure(endpoint, parameters)
+
+
+OWN_RIGHTS = (
+    ("PUT", "/nodes/pve01/qemu/101/config", "tags=db;team"),
+    ("POST", "/nodes/pve01/qemu/101/config", "tags=TEAM"),
+    ("PUT", "/pools/production", "vms=102"),
+    ("PUT", "/pools", "poolid=production", "vms=102"),
+)
+
+
+async def test_a_key_does_not_change_which_guests_its_role_covers(demo_client):
+    inside = Grant(
+        frozenset({"ExecInGuest"}),
+        resources=Resources(pools=frozenset({"production"}), tags=frozenset({"team"})),
+    )
+    demo_client.more_grants = (inside,)
+    for method, path, *parameters in OWN_RIGHTS:
+        answer = await planned(demo_client, method, path, *parameters)
+        assert "decides what this key may do with" in answer.text, (path, answer.text)
+    guest = demo_client["prod"].emulated.state.guests[140]
+    guest.snapshots["pre-patch-09"].config["tags"] = "team"
+    path = f"/nodes/{guest.node}/qemu/140/snapshot/pre-patch-09/rollback"
+    answer = await planned(demo_client, "POST", path)
+    assert answer.text.startswith("The snapshot would add or remove the tag"), answer.text
+    guest.config["tags"] = "team"
+    guest.touch()
+    demo_client.refresh()
+    path = f"/nodes/{guest.node}/qemu/140/config"
+    for separator in (",", ";", " ", "\t"):  # all that Proxmox splits lists at
+        answer = await planned(demo_client, "PUT", path, f"delete=onboot{separator}tags")
+        assert "would add or remove the tag team" in answer.text, answer.text
+    archive = ["vmid=101", "archive=local:backup/vzdump-qemu-101.zst", "force=1"]
+    answer = await planned(demo_client, "POST", "/nodes/pve01/qemu", *archive)
+    assert answer.text.startswith("Guest 101 exists, and CallApi restores over none."), answer.text
+    assert sent(demo_client) == []
+    demo_client.more_grants = ()
+    assert not (await planned(demo_client, "PUT", "/pools/production", "vms=102")).failed
+
+
+async def test_no_volume_leads_to_another_path(tool_client):
+    path = "/nodes/pve01/storage/local/content/../../../../../access/users/a@pve"
+    answer = await planned(tool_client, "DELETE", path)
+    assert answer.text == "path: the volume has . or .. in it."
+
+
 READER = frozenset({"CallApi", "FindApi"})
 WRITER = READER | {WRITE}
 
@@ -367,6 +463,7 @@ async def test_what_is_protected_is_not_written_to(demo_client):
         ("POST", "/cluster/replication", "id=101-0", "type=local", "target=pve02"),
         ("POST", "/nodes/pve01/status", "command=reboot"),
         ("DELETE", "/nodes/pve01/storage/local-zfs/content/local-zfs:vm-101-disk-0"),
+        ("DELETE", f"/nodes/pve01/tasks/{UPID}"),
     ):
         answer = await planned(demo_client, method, path, *parameters)
         assert "is protected" in answer.text, (path, answer.text)

@@ -75,10 +75,10 @@ class FakeBudgets:
     async def of(self, _key_id: str, _default: int) -> Budget:
         return Budget(self.limit, self.used, datetime(2027, 2, 1, tzinfo=UTC))
 
-    async def spend(self, key_id: str, default: int) -> None:
-        if self.used >= self.limit:
-            raise self.error(await self.of(key_id, default), 1)
-        self.used += 1
+    async def spend(self, key_id: str, default: int, count: int = 1) -> None:
+        if self.used + count > self.limit:
+            raise self.error(await self.of(key_id, default), count)
+        self.used += count
 
     def error(self, budget: Budget, needed: int) -> OverBudget:
         return OverBudget(budget.fact(needed))
@@ -236,6 +236,7 @@ class ToolClient:
     tools: frozenset[str] = frozenset({ANY})
     programs: frozenset[str] = frozenset({"echo"})
     files: frozenset[str] = frozenset({"/etc/hostname"})
+    more_grants: tuple[Grant, ...] = ()  # of the role, beside that of the fields above
     unattended: str | None = None
     toolsets: frozenset[str] = frozenset(Toolset)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
@@ -269,7 +270,7 @@ class ToolClient:
         grant = Grant(
             self.tools, resources=self.resources, programs=self.programs, files=self.files
         )
-        role = Role(1, "test", "", (grant,))
+        role = Role(1, "test", "", (grant, *self.more_grants))
         caller = Caller(
             self.key_id,
             "test key",

@@ -5,6 +5,7 @@ from tests.server.tools.tool_client import PACE, ToolClient, offered, open_tool_
 
 from proxmox_client.emulator import Clock, Scenario
 from proxmox_client.emulator.state.guest import Kind
+from proxmox_client.emulator.state.storage import Volume
 from pvemcp_server.access.model import Resources
 from pvemcp_server.mcp.elicitation import Decision
 
@@ -252,6 +253,26 @@ async def test_a_configuration_that_changed_after_the_plan_is_not_written(client
     error = await client.refused("DetachDisk", **VM, disk="scsi1")
     assert "The configuration changed between the plan and the write" in error
     assert "scsi1" in guest.config
+
+
+@pytest.mark.parametrize(
+    "name", ["vm-100-state-before.raw", "vm-100-cloudinit.qcow2", "base-100-disk-7.qcow2"]
+)
+async def test_a_volume_of_the_guest_that_is_no_disk_is_not_attached(client, name):
+    volid = f"shared:100/{name}"
+    storage = client["lab"].emulated.state.storages["shared"]
+    storage.put(guest_of(client).node, Volume(volid, "images", "raw", 1, 1, 100))
+    error = await client.refused("AttachDisk", **VM, volume=volid)
+    assert error == f"volume: {volid} holds RAM, cloud-init or a base image; it is no disk."
+    assert sent(client) == []
+
+
+async def test_a_hidden_storage_that_fails_is_answered_like_an_absent_one(client):
+    own = client.scoped(Resources(vmids=frozenset({100})))
+    client[VM["cluster_name"]].emulated.fault("error", path=".*/storage/shared/content")
+    hidden = await own.refused("AttachDisk", **VM, volume="shared:100/vm-100-disk-7.qcow2")
+    absent = await own.refused("AttachDisk", **VM, volume="nothing:100/vm-100-disk-7.qcow2")
+    assert hidden.replace("shared", "nothing") == absent
 
 
 async def test_a_new_disk_fills_a_granted_storage_only(client):

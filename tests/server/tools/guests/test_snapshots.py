@@ -8,6 +8,7 @@ from proxmox_client.api.access import Access
 from proxmox_client.api.guests import Snapshot as ListedSnapshot
 from proxmox_client.emulator import FaultKind
 from proxmox_client.emulator.state.guest import Snapshot
+from pvemcp_server.errors import Frozen
 from pvemcp_server.mcp.elicitation import Decision
 
 pytestmark = pytest.mark.anyio
@@ -225,6 +226,22 @@ async def test_a_rollback_that_fails_half_way_says_what_is_left(demo_client, fai
     assert len(left) == (1 if tool else 0)
     if tool:
         assert f'undo it: {tool} {{"cluster_name":"prod","vmid":105,"snapshot_name":' in error
+
+
+async def test_a_freeze_before_the_rollback_itself_names_the_snapshot_that_was_taken(
+    demo_client, monkeypatch
+):
+    async def frozen(*_arguments, **_options):
+        raise Frozen("Writes are frozen.")
+
+    monkeypatch.setattr(Qemu, "rollback", frozen)
+    call = {"vmid": 105, "snapshot_name": "release-4-2", "wait": True}
+    error = await demo_client.refused("RollbackVmSnapshot", **PROD, **call)
+    snapshots = demo_client["prod"].emulated.state.guests[105].snapshots
+    [kept] = [name for name in snapshots if name.startswith("before-rollback")]
+    assert "Writes are frozen. Its state before is snapshot" in error
+    undo = f'DeleteVmSnapshot {{"cluster_name":"prod","vmid":105,"snapshot_name":"{kept}"}}'
+    assert f"undo it: {undo}." in error
 
 
 async def test_a_rollback_whose_task_fails_names_the_snapshot_to_go_back_to(

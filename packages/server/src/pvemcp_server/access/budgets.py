@@ -46,12 +46,16 @@ class DestructiveBudgets:
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         return Budget(default if own is None else own, used, midnight + timedelta(days=1))
 
-    async def spend(self, key_id: str, default: int) -> None:
-        """Count a write that is sent now; raise OverBudget, and count nothing, if none is left."""
+    async def spend(self, key_id: str, default: int, count: int = 1) -> None:
+        """Count writes that are sent now; raise OverBudget, and count nothing, if too few are left.
+
+        `count` is the number of guests that one request is about.
+        """
         budget = await self.of(key_id, default)
         day = f"{self._clock():%Y-%m-%d}"
-        if not await self._store.destructive_uses.spend(key_id, day=day, most=budget.limit):
-            raise self.error(await self.of(key_id, default), 1)
+        uses = self._store.destructive_uses
+        if not await uses.spend(key_id, day=day, most=budget.limit, count=count):
+            raise self.error(await self.of(key_id, default), count)
 
     def error(self, budget: Budget, needed: int) -> OverBudget:
         """Return the refusal of a call, with when the budget renews."""

@@ -19,7 +19,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from proxmox_client import ProxmoxError, Task, TaskOutcome, Upid
 from pvemcp_formats import Format, encode_document, tidy
-from pvemcp_server.access.model import Caller
+from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.audit import Outcome
 from pvemcp_server.audit.log_secrets import mask_line
 from pvemcp_server.clusters import explain
@@ -71,7 +71,7 @@ class McpTasks:
     pipeline: Pipeline
     rows: Repository[McpTask]
 
-    async def create(self, ctx: Context, tool: str, started: Started) -> dict[str, Any]:
+    async def create(self, ctx: Context, started: Started) -> dict[str, Any]:
         """Store the running Proxmox task of a call; return the MCP task as the call's result."""
         caller, now = caller_of(ctx), utc_now()
         await self._sweep(caller)
@@ -79,7 +79,7 @@ class McpTasks:
             id=secrets.token_urlsafe(32),
             key_id=caller.key_id,
             cluster=started.cluster,
-            tool=tool,
+            tool=started.tool,
             upid=started.upid,
             status="working",
             message="running",
@@ -182,6 +182,9 @@ class McpTasks:
         """
         tool, caller = self.pipeline.tools.get(task.tool), caller_of(ctx)
         if tool is None or not caller.may_call(tool):
+            raise MCPError(types.INVALID_PARAMS, "Unknown task")
+        permission = (writes and tool.write_permission) or ""  # without it, the tool only reads
+        if permission and not caller.resources(permission, Effect.WRITE, task.cluster):
             raise MCPError(types.INVALID_PARAMS, "Unknown task")
         call: Call = await self.pipeline.open(tool, caller, SilentConversation())
         cluster = await (writable_cluster if writes else Call.cluster)(call, task.cluster)

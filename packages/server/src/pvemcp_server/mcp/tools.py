@@ -52,7 +52,7 @@ class ToolHandlers:
             return required.result
         if result.started and knows_tasks(ctx):
             try:
-                return await self.tasks.create(ctx, params.name, result.started)
+                return await self.tasks.create(ctx, result.started)
             except (DatabaseFailed, OSError):
                 log.exception("A task could not be stored, so its client gets the UPID")
         content: list[types.ContentBlock] = [types.TextContent(text=text) for text in result.texts]

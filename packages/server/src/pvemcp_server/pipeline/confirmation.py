@@ -14,12 +14,13 @@ from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.settings import Values
 from pvemcp_server.store.records import ApprovalRecord
 from pvemcp_server.toolkit.call import Conversation, Decision
+from pvemcp_server.toolkit.plan import lines
 
 if TYPE_CHECKING:
     from mcp_types import InputRequiredResult
 
 QUESTION_CHARACTERS: Final = 1_000
-SENTENCE_CHARACTERS: Final = 600  # of a question
+SENTENCE_CHARACTERS: Final = 600  # of a piece of a sentence in a question
 BOX: Final = "Do it"  # title of the field that has to be ticked for consent
 RecordDecision = Callable[[Outcome, str], Awaitable[None]]
 Approve = Callable[[], Awaitable[None]]
@@ -30,7 +31,7 @@ _OUTCOMES: Final = {
     Decision.DISMISSED: Outcome.NO_ANSWER,
     Decision.NO_ANSWER: Outcome.NO_ANSWER,
 }
-_WHOLE: Final = 10_000  # characters; no sentence is longer
+_WHOLE: Final = 200_000  # characters; no sentence is longer
 _SETTING: Final = Values.model_fields["unconfirmed_destructive"].title
 _UNATTENDED: Final = "Without a user"  # the field `unattended` on the page of the key
 
@@ -91,12 +92,13 @@ def always_asking(settings: Values) -> Values:
 
 
 def question_of(sentences: Iterable[str]) -> str:
-    """Return the question about a plan, with the beginning of each of its sentences.
+    """Return the question about a plan; of a long word, such as a URL, the beginning.
 
-    The first one holds arguments, such as a URL: a long one must not push out what follows, which
-    is what is lost or disclosed.
+    The first sentence holds the arguments: a long one must push out neither the others nor what
+    follows, which is what is lost or disclosed.
     """
-    return " ".join(_shortened(clean_line(each, _WHOLE)) for each in sentences)
+    whole = (clean_line(each, _WHOLE) for each in sentences)
+    return " ".join(_shortened(line) for each in whole for line in lines(each))
 
 
 def _shortened(text: str) -> str:

@@ -52,7 +52,7 @@ from pvemcp_server.toolkit.bulk import BulkPlan
 from pvemcp_server.toolkit.call import Call, Conversation
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
 from pvemcp_server.toolkit.past_tasks import time_taken
-from pvemcp_server.toolkit.plan import ConfirmedRead, Plan
+from pvemcp_server.toolkit.plan import ConfirmedRead, Plan, lines
 from pvemcp_server.toolkit.registry import Answer, Document, Rows, Tool
 from pvemcp_server.toolkit.undo import KeptUndo, Undo, UndoLog, merged
 
@@ -88,6 +88,7 @@ class _Undoing(Exception):
 class Started:
     """A Proxmox task that a call started and did not wait for."""
 
+    tool: str  # by whose permission it is: for Undo, that of the call which it made
     cluster: str
     upid: str
     answer: Document
@@ -331,7 +332,12 @@ class Pipeline:
             answer = await self._carry_out(tool, call, plan, arguments, recorder)
             if answer.get("task_status") == "running":
                 started = Started(
-                    plan.cluster.name, call.upids[-1], answer, output_format, plan.warnings
+                    tool.name,
+                    plan.cluster.name,
+                    call.upids[-1],
+                    answer,
+                    output_format,
+                    plan.warnings,
                 )
         writer = Writer(tool, accepted, output_format, call.page, call.notes)
         if isinstance(answer, Rows):
@@ -386,7 +392,7 @@ class Pipeline:
             if not call.dry_run:
                 raise freeze.error
             call.notes.add(f"{freeze.fact} Until that ends, this would be refused.")
-        destructive = sum(_loses_data(tool, part) for part in plan.parts)
+        destructive = sum(part.guests for part in plan.parts if _loses_data(tool, part))
         if destructive and call.caller.key_id:
             most = call.settings.destructive_calls_per_day_per_key
             budget = await self.budgets.of(call.caller.key_id, most)
@@ -404,7 +410,7 @@ class Pipeline:
         await self.clusters.freezes.refuse(plan.cluster.name)
         if call.caller.key_id and _loses_data(tool, plan):
             most = call.settings.destructive_calls_per_day_per_key
-            await self.budgets.spend(call.caller.key_id, most)
+            await self.budgets.spend(call.caller.key_id, most, plan.guests)
 
     async def _confirm(
         self,
@@ -424,7 +430,9 @@ class Pipeline:
             plan=plan.sentences,
             shown_arguments=recorder.arguments,
             shown_plan=tuple(
-                clean_line(mask_text(each), PLAN_CHARACTERS) for each in plan.sentences
+                clean_line(line, PLAN_CHARACTERS)
+                for each in plan.sentences
+                for line in lines(mask_text(each))  # a secret is recognized in the whole only
             ),
         )
         await confirm(

@@ -60,24 +60,24 @@ class DestructiveUseRepository(Repository[DestructiveUse]):
     def __init__(self, database: Database) -> None:
         super().__init__(database, records.destructive_uses, DestructiveUse)
 
-    async def spend(self, key_id: str, *, day: str, most: int) -> bool:
-        """Count a write; return False, and count nothing, if `most` were counted on that day.
+    async def spend(self, key_id: str, *, day: str, most: int, count: int = 1) -> bool:
+        """Add `count` writes; return False, and add nothing, if that were more than `most` a day.
 
         Of concurrent writes, also by other processes, `most` get True: one conditional statement.
         A clock that is behind counts on the later day that another process has begun.
         """
-        if most <= 0:
+        if count > most:
             return False
         table = self.table
         dialect = sqlite if self.database.is_sqlite else postgresql
         is_same = table.c.day >= day
-        first = dialect.insert(table).values(key_id=key_id, day=day, count=1)
+        first = dialect.insert(table).values(key_id=key_id, day=day, count=count)
         values = {
             "day": case((is_same, table.c.day), else_=day),
-            "count": case((is_same, table.c.count + 1), else_=1),
+            "count": case((is_same, table.c.count + count), else_=count),
         }
         spend = first.on_conflict_do_update(
-            index_elements=["key_id"], set_=values, where=~is_same | (table.c.count < most)
+            index_elements=["key_id"], set_=values, where=~is_same | (table.c.count + count <= most)
         )
         async with self.database.writing() as connection:
             with self._conflicts({}):

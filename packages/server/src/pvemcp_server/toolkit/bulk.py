@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from textwrap import wrap
 from time import monotonic
 from typing import Any, Final
 
@@ -22,12 +21,11 @@ from pvemcp_server.clusters import Cluster, Notes, outcome_of
 from pvemcp_server.errors import CallError, Precondition
 from pvemcp_server.toolkit.call import Call, Conversation, Decision
 from pvemcp_server.toolkit.needs import RequiredPrivilege
-from pvemcp_server.toolkit.plan import Plan
+from pvemcp_server.toolkit.plan import Plan, lines
 from pvemcp_server.toolkit.write_target import writable_cluster
 
 _PLANNED_AT_ONCE: Final = 8
 _SHARE_OF_PLANS: Final = 0.9  # of the call's time: a guest that does not answer costs itself only
-_LINE: Final = 500  # characters: a question shows the first 600 of each sentence
 _REASON: Final = 600  # characters of a row's error
 _REASONS: Final = 3_000  # characters of all reasons where they are one text
 _SUBJECT: Final = "\0"  # stands for the guest where sentences are compared
@@ -88,7 +86,7 @@ class BulkPlan:
             *self.warnings,
             left_out,
         )
-        return tuple(line for text in texts for line in _lines(text))
+        return tuple(line for text in texts for line in lines(text))
 
     @property
     def sentence(self) -> str:
@@ -304,11 +302,6 @@ def by_reason(reasons: Mapping[int, str]) -> str:
 
 def _list(names: Iterable[object]) -> str:
     return ", ".join(map(str, names))
-
-
-def _lines(text: str) -> list[str]:
-    """Return a sentence in pieces that no question shortens; joined by blanks they are the same."""
-    return wrap(text, _LINE, break_long_words=False, break_on_hyphens=False)
 
 
 @dataclass(slots=True)

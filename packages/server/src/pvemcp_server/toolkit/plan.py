@@ -7,7 +7,8 @@ is a BulkPlan (`toolkit/bulk.py`).
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from textwrap import wrap
+from typing import Any, Final, Self
 
 from proxmox_client import (
     DeadlineExceeded,
@@ -26,6 +27,16 @@ from pvemcp_server.toolkit.past_tasks import PastTasks
 from pvemcp_server.toolkit.task_wait import follow
 from pvemcp_server.toolkit.undo import Undo
 from pvemcp_server.toolkit.write_target import TargetGuest
+
+_LINE: Final = 500  # characters: a question shows the first 600 of each sentence
+
+
+def lines(text: str) -> list[str]:
+    """Return a sentence in pieces that no question shortens; joined by blanks they are the same.
+
+    None of many arguments is pushed out of the question then; a long word still is shortened.
+    """
+    return wrap(text, _LINE, break_long_words=False, break_on_hyphens=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,7 @@ class Plan:
     needs: tuple[RequiredPrivilege, ...] | None = None  # of these arguments; None: the tool's
     room: str = ""  # what the target has free at the moment: for the dry run only
     guest: TargetGuest | None = None  # the one that it is about
+    guests: int = 1  # that one request is about: each counts as a write where data is lost
     past: PastTasks | None = None  # say how long it takes: for the dry run only
     storage: str = ""  # the one that the task fills, where that bounds how many run at once
     undo: Undo | None = None  # where it is known before

@@ -37,7 +37,10 @@ _BULK: Final[Mapping[str, str]] = {
     r"POST /cluster/bulk-action/.*": "vms",
     r"POST /nodes/\{node\}/(?:startall|stopall|suspendall|migrateall)": "vms",
     r"POST /nodes/\{node\}/vzdump": "vmid",
+    r"DELETE /nodes/\{node\}/storage/\{storage\}/prunebackups": "vmid",
 }
+# The request on the guests of its node that run
+_OF_NODE: Final = r"POST /nodes/\{node\}/status"
 
 _READS: Final = re.compile(rf"POST {_GUEST}/agent/(?:ping|fsfreeze-status)")
 
@@ -67,6 +70,10 @@ _DESTROYING: Final[Mapping[str, str]] = {
         r"|PUT /nodes/\{node\}/(?:network|config)|PUT /cluster/sdn"
         r"|(?:PUT|POST) /nodes/\{node\}/certificates/.*|PUT /storage/.*"
         r"|PUT /nodes/\{node\}/ceph/pool/.*"
+        r"|PUT /nodes/\{node\}/dns|POST /nodes/\{node\}/hosts"
+    ),
+    "Connections that were let in may be refused, and those that were refused let in": (
+        r"PUT .*/firewall/.*|POST .*/firewall/(?:rules|(?:groups|ipset)/[^/]+)"
     ),
     "Older backups are removed by the retention of job or storage": (
         r"POST /nodes/\{node\}/vzdump"
@@ -84,6 +91,13 @@ _STOPPING_VALUES: Final[Mapping[str, frozenset[str]]] = {
     "protected": _UNSET,
     "protection": _UNSET,
 }
+# Parameters that switch off what is there now, such as a backup job: of a PUT, as nothing new has
+# done anything yet
+_SWITCHES: Final[Mapping[str, frozenset[str]]] = {
+    "enable": _UNSET,
+    "enabled": _UNSET,
+    "disable": frozenset({"1", "true", "yes", "on"}),
+}
 _DELETED: Final = "What is deleted cannot be restored."
 
 # Parameters that name a host which the cluster contacts from then on
@@ -92,6 +106,11 @@ _CONTACTING: Final = re.compile(
     r"POST /cluster/notifications/targets/.*|POST /nodes/\{node\}/(?:aplinfo|apt/update)"
     r"|(?:POST|PUT) /nodes/\{node\}/subscription|\w+ /cluster/acme/account.*"
 )
+# Parameters that name folders of nodes, by the requests that open these to guests
+_FOLDERS: Final[Mapping[str, frozenset[str]]] = {
+    r"POST /storage": frozenset({"path", "content-dirs"}),
+    r"(?:POST|PUT) /cluster/mapping/dir.*": frozenset({"map"}),
+}
 
 
 def refusal(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
@@ -130,22 +149,41 @@ def loss(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
     for words, pattern in _DESTROYING.items():
         if re.fullmatch(pattern, request):
             return f"{words}."
-    losing = sorted(name for name, value in parameters.items() if _loses(name, str(value)))
+    losing = sorted(
+        name for name, value in parameters.items() if _loses(endpoint.method, name, str(value))
+    )
     names = ", ".join(losing)
     return f"By {names}, it stops, removes or overrides what is there now." if losing else ""
 
 
-def _loses(name: str, value: str) -> bool:
+def _loses(method: str, name: str, value: str) -> bool:
     folded = value.casefold()
+    if method == "PUT" and name in _SWITCHES:
+        return folded in _SWITCHES[name]
     if name in _STOPPING_VALUES:
         return folded in _STOPPING_VALUES[name]
     return folded not in _UNSET and _LOSING_PARAMETERS.fullmatch(name) is not None
 
 
 def disclosure(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
-    """Return a sentence on hosts that the cluster contacts because of it; empty if none."""
+    """Return a sentence on hosts that it contacts, or folders that it opens; empty if none."""
     if hosts := sorted(_HOSTS & parameters.keys()):
         return f"The cluster contacts what {', '.join(hosts)} names."
-    if _CONTACTING.fullmatch(f"{endpoint.method} {endpoint.path}"):
+    request = f"{endpoint.method} {endpoint.path}"
+    if _CONTACTING.fullmatch(request):
         return "The cluster contacts another host for it."
+    for pattern, names in _FOLDERS.items():
+        if re.fullmatch(pattern, request) and (folders := sorted(names & parameters.keys())):
+            return f"Guests may get files of nodes: those in the folders of {', '.join(folders)}."
     return ""
+
+
+def is_of_many_guests(endpoint: Endpoint) -> bool:
+    """Return whether the request acts on each of the guests that it names, or of its node."""
+    request = f"{endpoint.method} {endpoint.path}"
+    return any(re.fullmatch(pattern, request) for pattern in (*_BULK, _OF_NODE))
+
+
+def is_of_node(endpoint: Endpoint) -> bool:
+    """Return whether the request acts on a node, and so on the guests that run there."""
+    return re.fullmatch(_OF_NODE, f"{endpoint.method} {endpoint.path}") is not None

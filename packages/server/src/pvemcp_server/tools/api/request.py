@@ -95,6 +95,8 @@ async def checked(cluster: Cluster, method: str, path: str, pairs: Sequence[str]
         error = _unknown(schema, method, path, release)
         raise BadArgument("path", error, hint="FindApi names methods.")
     endpoint, values = match
+    if {".", ".."} & set(values.get("volume", "").split("/")):  # it alone may have slashes
+        raise BadArgument("path", "the volume has . or .. in it.")
     parameters = _values(endpoint, pairs)
     if reason := effects.refusal(endpoint, parameters):
         verb = "read" if method == "GET" else "send"

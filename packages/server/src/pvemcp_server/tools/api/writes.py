@@ -5,17 +5,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from proxmox_client import ResponseError, Task
+from proxmox_client import ResponseError, Task, Upid
+from proxmox_client.api.resources import GuestResource
+from proxmox_client.json_decoder import split_list
 from pvemcp_server.clusters import Cluster, reason_of
-from pvemcp_server.errors import Precondition
+from pvemcp_server.errors import BadArgument, Precondition
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.write_target import require_no_protected_owner
 from pvemcp_server.tools.api import effects, privileges
 from pvemcp_server.tools.api.masking import masked
+from pvemcp_server.tools.api.own_rights import refuse_own_rights
 from pvemcp_server.tools.api.request import ApiRequest, Values, schema_of
 
 _OLD: Final = 200  # characters of a present value
+_NEW: Final = 400  # characters of a new one
 _MOST_SHOWN: Final = 12  # present values of what is deleted
 _NAMELESS: Final = frozenset({"digest"})
 # Parameters that name guests: a guest that a tag protects refuses every write
@@ -23,7 +27,6 @@ _OF_GUESTS: Final = frozenset(
     {"vmid", "vms", "guest", "sid", "resources", "volume", "volid", "archive", "target-vmid"}
 )
 _VMID: Final = re.compile(r"(?<!\d)[1-9]\d{2,8}(?!\d)")
-_OF_ALL_GUESTS: Final = re.compile(r"POST /nodes/\{node\}/status")
 
 
 @dataclass
@@ -51,7 +54,9 @@ class _Write:
 
 async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     """Return the plan of a request that changes something; only reads are sent."""
+    await _require_known_node(cluster, request)
     guests = await _guests(call, cluster, request)
+    await refuse_own_rights(call, cluster, request)
     present = await _present(cluster, request)
     parameters = dict(request.parameters)
     if "digest" in request.endpoint.parameters and isinstance(present.get("digest"), str):
@@ -65,7 +70,8 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     return Plan(
         cluster=cluster,
         would=f"Send {request.method} {request.shown_path} to {cluster.name}"
-        f"{_in_words(request, present)}.{guests}{asks}",
+        f"{_in_words(request, present)}.{_labels(guests)}{asks}",
+        guests=_count(request, guests),
         loses=effects.loss(request.endpoint, request.parameters),
         discloses=effects.disclosure(request.endpoint, request.parameters),
         ids={"method": request.method, "path": request.shown_path},
@@ -76,22 +82,53 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     )
 
 
-async def _guests(call: Call, cluster: Cluster, request: ApiRequest) -> str:
-    """Return a sentence that names the guests; raise Precondition if a tag protects one of them."""
+async def _require_known_node(cluster: Cluster, request: ApiRequest) -> None:
+    """Raise UnknownName for a node that is none: Proxmox takes `localhost` for any."""
+    node = request.path_values.get("node")
+    nodes = (await cluster.inventory.view()).by_node
+    if node is not None and node not in nodes:
+        raise cluster.unknown("node", node, nodes)
+
+
+async def _guests(call: Call, cluster: Cluster, request: ApiRequest) -> list[GuestResource]:
+    """Return the guests that it is about; raise Precondition if a tag protects one of them."""
     guests = (await cluster.inventory.view()).by_vmid
     texts = [str(value) for name, value in request.values.items() if name in _OF_GUESTS]
     if "replication" in request.endpoint.path:  # the id of a job is the VMID with a number
         texts.append(str(request.values.get("id", "")))
+    if upid := request.path_values.get("upid"):
+        texts.append(_of_task(upid))
     vmids = {int(number) for text in texts for number in _VMID.findall(text)}
-    named = sorted(vmids & guests.keys())
-    affected = set(named)
-    if _OF_ALL_GUESTS.fullmatch(f"{request.method} {request.endpoint.path}"):
+    if effects.is_of_node(request.endpoint):
         node = request.path_values["node"]
-        affected |= {vmid for vmid, guest in guests.items() if guest.node == node}
-    for vmid in sorted(affected):
+        vmids |= {vmid for vmid, guest in guests.items() if guest.node == node}
+    about = sorted(vmids & guests.keys())
+    for vmid in about:
         await require_no_protected_owner(call, cluster, vmid, "which this is about")
-    labels = [f"{vmid} is {guests[vmid].name or 'without a name'}" for vmid in named[:_MOST_SHOWN]]
-    return f" Guest {', '.join(labels)}." if labels else ""
+    return [guests[vmid] for vmid in about]
+
+
+def _count(request: ApiRequest, guests: Iterable[GuestResource]) -> int:
+    """Return how many writes the request counts as: one for each guest that it acts on."""
+    if not effects.is_of_many_guests(request.endpoint):
+        return 1
+    of_node = effects.is_of_node(request.endpoint)
+    return max(1, sum(not of_node or guest.status != "stopped" for guest in guests))
+
+
+def _of_task(upid: str) -> str:
+    """Return what the task is about, often a VMID; raise BadArgument for an invalid id."""
+    try:
+        return Upid.parse(upid).id
+    except ValueError as error:
+        raise BadArgument("path", str(error)) from None
+
+
+def _labels(guests: Iterable[GuestResource]) -> str:
+    """Return a sentence that names the guests."""
+    labels = [f"{guest.vmid} is {guest.name or 'without a name'}" for guest in guests]
+    more = f" and {len(labels) - _MOST_SHOWN} more" if len(labels) > _MOST_SHOWN else ""
+    return f" Guest {', '.join(labels[:_MOST_SHOWN])}{more}." if labels else ""
 
 
 async def _present(cluster: Cluster, request: ApiRequest) -> Mapping[str, Any]:
@@ -121,7 +158,7 @@ def _in_words(request: ApiRequest, present: Mapping[str, Any]) -> str:
     old = masked(present)
     parts = [_change(name, old, new[name]) for name in request.parameters]
     removed = str(request.parameters.get("delete", ""))
-    parts += [f"{name} {_text(old[name])} → unset" for name in _names(removed) if name in old]
+    parts += [f"{name} {_text(old[name])} → unset" for name in split_list(removed) if name in old]
     words = f": {', '.join(parts)}" if parts else ""
     if request.method == "DELETE" and (now := list(_scalars(old))):
         more = " …" if len(now) > _MOST_SHOWN else ""
@@ -131,11 +168,7 @@ def _in_words(request: ApiRequest, present: Mapping[str, Any]) -> str:
 
 def _change(name: str, old: Mapping[str, Any], new: Any) -> str:
     before = f"{_text(old[name])} → " if name in old else ""
-    return f"{name} {before}{_text(new, most=None)}"
-
-
-def _names(text: str) -> list[str]:
-    return [name for name in re.split(r"[,; ]+", text) if name]
+    return f"{name} {before}{_text(new, most=_NEW)}"
 
 
 def _scalars(values: Mapping[str, Any]) -> Iterable[str]:
@@ -144,6 +177,7 @@ def _scalars(values: Mapping[str, Any]) -> Iterable[str]:
             yield f"{name} {_text(value)}"
 
 
-def _text(value: Any, most: int | None = _OLD) -> str:
+def _text(value: Any, most: int = _OLD) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return repr(text if most is None or len(text) <= most else f"{text[:most]}…")
+    more = f"… ({len(text) - most} more characters)" if len(text) > most else ""
+    return f"{text[:most]!r}{more}"

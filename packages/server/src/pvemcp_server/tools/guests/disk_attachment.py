@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import Field
 
-from proxmox_client import Qemu, Task
+from proxmox_client import ProxmoxError, Qemu, Task
 from proxmox_client.api.configs import GuestDisk, QemuConfig, bytes_of
 from proxmox_client.api.guests import BothConfigs
 from proxmox_client.api.resources import GuestType
@@ -56,6 +56,9 @@ _OPTIONS: Final[Mapping[GuestType, re.Pattern[str]]] = {
 }
 """What a disk may have: nothing that reads another volume, maps ids or drops what is written."""
 _FORMAT: Final = "format"
+# Volumes of a guest that are none of its disks: saved RAM, which QEMU trusts when it is loaded,
+# the cloud-init drive, and images that linked clones are based on
+_NO_DISK: Final = re.compile(r"(?:vm-\d+-(?:state-|cloudinit)|base(?:vol)?-\d+-)")
 _RESTART: Final = (
     "Pending changes take effect when it is stopped and started, or rebooted by ChangeVmState."
 )
@@ -213,10 +216,19 @@ async def _own_volume(guest: TargetGuest, configs: BothConfigs[Any], volid: str)
     if storage not in names:
         raise missing
     kind: StorageContentKind = "images" if guest.resource.type == "qemu" else "rootdir"
-    rows = await guest.cluster.pve.storage(guest.node, storage).content(kind, guest.vmid)
+    try:
+        rows = await guest.cluster.pve.storage(guest.node, storage).content(kind, guest.vmid)
+    except ProxmoxError:
+        if guest.cluster.scope.covers_target_storage(storage, node=guest.node):
+            raise
+        raise missing from None  # as for a storage that does not exist
     own = next((row for row in rows if row.volid == volid and row.vmid == guest.vmid), None)
     if own is None:
         raise missing
+    if _NO_DISK.match(re.split("[:/]", volid)[-1]):
+        raise BadArgument(
+            "volume", f"{volid} holds RAM, cloud-init or a base image; it is no disk."
+        )
     return _Source(volid, f"{volid} ({readable(own.size)})", storage, own.size, is_new=False)
 
 

@@ -11,7 +11,7 @@ from proxmox_client import ProxmoxError, ResponseError, Task, TaskFailed
 from proxmox_client.api.configs import GuestConfig
 from proxmox_client.api.guests import Snapshot as ProxmoxSnapshot
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.errors import PartlyDone, Precondition
+from pvemcp_server.errors import Frozen, PartlyDone, Precondition
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, SnapshotName, VmId
 from pvemcp_server.toolkit.call import Call
@@ -191,7 +191,7 @@ class _Rollback:
             await self._keep_present()
         try:
             return await self.guest.api.rollback(self.name)
-        except ResponseError as error:
+        except (ResponseError, Frozen) as error:
             await self._raise_failure(error, "DeleteVmSnapshot")
             raise
 
@@ -225,7 +225,7 @@ class _Rollback:
             ) from error
         self.kept = name
 
-    async def _raise_failure(self, error: ProxmoxError, remedy: str) -> None:
+    async def _raise_failure(self, error: ProxmoxError | Frozen, remedy: str) -> None:
         """Raise PartlyDone if the snapshot before it was taken; `remedy` is the tool for that."""
         if self.kept:
             reason = await self.guest.cluster.explain(error)
