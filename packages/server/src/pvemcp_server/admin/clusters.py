@@ -15,7 +15,7 @@ from pvemcp_server.admin.operation import Column, Command, Result, Route, Subjec
 from pvemcp_server.admin.permission import AUDITORS, EVERYONE, ISSUERS, OWNERS
 from pvemcp_server.clusters import Check, check
 from pvemcp_server.clusters.connections import tls_of
-from pvemcp_server.clusters.link_local import check_hosts
+from pvemcp_server.link_local import check_hosts
 from pvemcp_server.errors import BadArgument, CallError
 from pvemcp_server.store.records import (
     BindingRecord,
