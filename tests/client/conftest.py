@@ -168,11 +168,19 @@ def certificate(tmp_path_factory) -> Certificate:
     return Certificate(ca_pem, chain, leaf.fingerprint(hashes.SHA256()).hex(":").upper())
 
 
+ENDLESS = {
+    "informational": b"HTTP/1.1 100\n\n" * 1_000,
+    "header": b"X-A: b\r\n" * 1_000,
+    "bytes": b"H",
+}
+"""Heads that never end, by their action; what is not their beginning may follow it."""
+
+
 class Pveproxy:
     """A TLS server that follows a script with one action per request; the last one is repeated.
 
     Actions: "answer", "answer and close" (without notice, as after 5 s idle), "drop" (no answer),
-    "half" (of a body), "hang" (until the client disconnects).
+    "half" (of a body), "hang" (until the client disconnects), and heads of ENDLESS.
     """
 
     def __init__(self) -> None:
@@ -216,6 +224,10 @@ class Pveproxy:
             self.disconnected.set()
         if action in ("hang", "drop"):
             return False
+        while action in ENDLESS:
+            writer.write(ENDLESS[action])
+            await writer.drain()
+            await asyncio.sleep(0)
         body = b'{"data":{"version":"9.2.11","release":"9.2"}}'
         content = body[:10] if action == "half" else body
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + content)

@@ -27,6 +27,8 @@ from proxmox_client import (
 from proxmox_client.limits import FairSemaphore
 from proxmox_client.transport import KEEPALIVE_EXPIRY, MAX_ANSWER, MAX_ATTEMPTS
 
+from .conftest import ENDLESS
+
 pytestmark = pytest.mark.anyio
 
 
@@ -430,6 +432,15 @@ async def test_an_answer_costs_no_more_than_its_content(case):
         await client.transport.post("/version")
     assert sum(sent) < MAX_ANSWER + 2 * len(MIB)
     assert len(sent) < 2_000
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+async def test_a_head_that_never_ends_does_not_stop_the_event_loop(socket_client, pveproxy, case):
+    client = socket_client((await pveproxy("answer", case)).host)
+    await client.version()  # also on a connection that was used before
+    async with asyncio.timeout(5):
+        with pytest.raises(Unreachable, match="does not begin within 16 KiB"):
+            await client.transport.post("/version")
 
 
 @pytest.mark.parametrize("status", [200, 500])

@@ -35,7 +35,8 @@ GENEROUS = {
 def fixture(services):
     """Return the fixture server behind our gate and transports."""
     endpoint = Endpoint(services, {})
-    transports = endpoint.transports = Transports(fixture_server(), SessionIds(lambda: bytes(32)))
+    session_ids = SessionIds(lambda: bytes(32))
+    transports = endpoint.transports = Transports(fixture_server(), session_ids, services.audit)
 
     @asynccontextmanager
     async def lifespan(_):

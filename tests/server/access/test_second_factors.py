@@ -337,6 +337,9 @@ async def test_a_sealed_state_is_valid_for_its_purpose_place_and_time(store: Sto
     clock.time += MINUTE
     with pytest.raises(AccessDenied, match="too long"):
         await states.open("sign-in", sealed, bound="here")
+    clock.time -= timedelta(hours=1)  # set back: its minute is no longer for that
+    with pytest.raises(AccessDenied, match="too long"):
+        await states.open("sign-in", sealed, bound="here")
 
 
 async def test_a_sealed_state_is_used_once_in_every_process(store: Store, other_store: Store):

@@ -136,6 +136,39 @@ async def test_rows_that_a_receiver_has_not_read_are_sent_again(
     assert [row["tool"] for row in tcp_server.rows] == ["ListVms"]
 
 
+@pytest.mark.parametrize("scheme", ["udp", "tcp", "tls"])
+async def test_a_name_that_resolves_to_a_metadata_address_later_gets_no_row(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, scheme: str
+):
+    await record(store, "ListVms")
+    resolved = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 514))
+        for address in ("127.0.0.1", "169.254.169.254")
+    ]
+    monkeypatch.setattr(syslog.socket, "getaddrinfo", lambda *_args, **_options: resolved)
+    receiver = SyslogReceiver(f"{scheme}://logs.example:514")
+    assert not await forwarder_to(store, receiver, clock).forward("syslog")
+    [progress] = await progress_of(store, {"syslog": receiver})
+    assert "link-local" in (progress.error or "")
+
+
+async def test_rows_go_to_the_address_that_was_checked(
+    store: Store, server: SyslogServer, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+):
+    resolve, names = socket.getaddrinfo, []
+
+    def getaddrinfo(name, *args, **options):
+        names.append(name)
+        return resolve("127.0.0.1" if name == "logs.example" else name, *args, **options)
+
+    monkeypatch.setattr(syslog.socket, "getaddrinfo", getaddrinfo)
+    address = server.address.replace("127.0.0.1", "logs.example")
+    await record(store, "ListVms")
+    receiver = SyslogReceiver(address, certificate.fingerprint)
+    assert await forwarder_to(store, receiver, Clock()).forward("syslog")
+    assert names.count("logs.example") == 1
+
+
 async def test_another_certificate_gets_no_row(
     store: Store, certificate: Certificate, clock: Clock
 ):

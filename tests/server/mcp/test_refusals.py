@@ -41,6 +41,26 @@ async def test_every_refused_call_is_recorded_once(served, fake_tools, case):
     assert fake_tools.done == []
 
 
+CONTRADICTIONS = {
+    "another name": {"Mcp_Name": "ListThings"},
+    "another method": {"Mcp_Method": "tools/list"},
+    "an unknown revision": {"MCP_Protocol_Version": "2099-01-01"},
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+async def test_a_call_that_the_transport_refuses_is_recorded_once(served, fake_tools, case):
+    before = len(await served.recorded())
+    params = {"name": "DeleteThing", "arguments": {"vmid": 101}}
+    answer = await served.modern.send("tools/call", params, **CONTRADICTIONS[case])
+    assert answer.status_code == 400
+    [entry] = (await served.recorded())[before:]
+    assert (entry.kind, entry.key_id, entry.tool) == (Kind.REFUSED, served.key_id, "DeleteThing")
+    assert entry.arguments == {"arguments": {"vmid": 101}}
+    assert entry.reason == answer.json()["error"]["message"]
+    assert fake_tools.done == []
+
+
 async def test_a_consent_of_another_key_is_recorded_without_its_state(served, fake_tools):
     asked = (await served.modern.send("tools/call", DELETION)).json()["result"]
     other = served.modern

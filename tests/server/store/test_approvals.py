@@ -107,6 +107,20 @@ async def test_an_approval_ends_with_its_lifetime(store: Store, key_id: str):
     ]
 
 
+async def test_an_approval_lives_no_longer_once_the_clock_is_set_back(store: Store, key_id: str):
+    earlier = utc_now() - timedelta(minutes=2)
+    waiting, _ = await ask(store, key_id, call="waiting")
+    approval, _ = await ask(store, key_id)
+    await decide(store, approval.id)
+    assert await use(store, key_id, now=earlier) is None
+    assert await store.approvals.waiting(earlier) == []
+    assert len(await store.approvals.ended(earlier, 9)) == 2
+    decision = {"by": "ada", "now": earlier, "expires": earlier + LIFE}
+    assert not await store.approvals.decide(waiting.id, ApprovalState.APPROVED, **decision)
+    soon = utc_now() - timedelta(seconds=30)  # the clocks of two machines differ a little
+    assert await use(store, key_id, now=soon)
+
+
 async def test_a_changed_plan_ends_its_approval(store: Store, key_id: str):
     old, _ = await ask(store, key_id)
     await decide(store, old.id)

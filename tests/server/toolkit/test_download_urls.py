@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvemcp_server.clusters.link_local import METADATA
 from pvemcp_server.errors import CallError
+from pvemcp_server.link_local import METADATA
 from pvemcp_server.toolkit.download_urls import DownloadRules, check_download, resolve
 
 pytestmark = pytest.mark.anyio

@@ -1,5 +1,6 @@
 """Sign-in with an OpenID Connect issuer: a small one of our own, over real HTTP."""
 
+import gzip
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
+import httpx2 as httpx
 import pytest
 import uvicorn
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
@@ -19,6 +21,7 @@ from joserfc.jwk import RSAKey
 from pyotp import TOTP
 
 from pvemcp_server.access.second_factors import new_totp_secret
+from pvemcp_server.web.oidc import MOST_BYTES
 
 MISSING = object()  # in place of a claim
 new_key = partial(RSAKey.generate_key, 2048, {"kid": "1"})
@@ -314,6 +317,27 @@ async def test_an_account_of_the_issuer_gets_no_password(oidc_front, issuer):
     await oidc_front.sign_in()
     refused = await oidc_front.api("POST", "/admins/ada%40example.com/reset-password")
     assert (refused.status_code, "OpenID Connect" in refused.json()["error"]) == (422, True)
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip", "gzip, gzip", "deflate"])
+async def test_an_answer_of_the_issuer_costs_no_more_than_its_content(
+    oidc_front, monkeypatch, coding
+):
+    sent: list[int] = []
+
+    class Endless(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield gzip.compress(bytes(8 * MOST_BYTES)) if coding == "gzip" else b""
+            while len(sent) < 1_000:
+                sent.append(1)
+                yield bytes(64 * 1024)
+
+    async def answer(*_: object) -> httpx.Response:
+        return httpx.Response(200, headers={"Content-Encoding": coding}, stream=Endless())
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", answer)
+    assert (await oidc_front.get("/admin/oidc")).status_code == 502
+    assert len(sent) < 20
 
 
 async def test_metadata_of_another_issuer_is_refused(oidc_front, issuer):

@@ -80,6 +80,32 @@ async def test_a_token_widens_a_role_of_unasked_keys_only_with_the_scope_of_the_
         assert (await present(stranger, secret, "PATCH", path, json=wider)).status_code == status
 
 
+PROXMOX = {"token_id": "root@pam!all", "secret": "12345678-1234-1234-1234-123456789abc"}
+
+
+async def test_a_token_gives_unasked_keys_another_identity_only_with_the_scope_of_the_setting(
+    stranger,
+):
+    access, store = stranger.services.access, stranger.services.store
+    await access.clusters.create("prod", ["127.0.0.1"], **PROXMOX)
+    await access.clusters.add_identity("prod", "strong", **PROXMOX)
+    for name, unattended in (("asked", "approve"), ("unasked", "allow")):
+        await access.roles.create(name, [Grant(frozenset({"ListVms"}))])
+        await access.keys.create(name, role=name, unattended=unattended)
+    bind, unbind = "identities/strong/bindings", "unbind"
+    holders = [{kind: name} for kind in ("key", "role") for name in ("asked", "unasked")]
+    requests = [(path, to) for to in holders for path in (bind, unbind)]
+    requests.append(("identities/strong/default", {}))
+    for scopes_of in (["clusters:write"], ["clusters:write", "settings:write"]):
+        secret = await new_token(stranger, *scopes_of, name=str(len(scopes_of)))
+        for path, to in requests:
+            where = f"/admin/api/clusters/prod/{path}"
+            answer = await present(stranger, secret, "POST", where, json=to or None)
+            is_refused = len(scopes_of) == 1 and "asked" not in to.values()
+            assert (answer.status_code == 403) == is_refused, (scopes_of, path, to, answer.text)
+    assert [each.name for each in await store.identities.all() if each.is_default] == ["strong"]
+
+
 async def test_a_token_with_every_scope_opens_no_page_session_or_mcp(stranger):
     secret = await new_token(stranger, *scopes())
     await stranger.services.settings.change({"enabled": True}, by="ada")

@@ -13,6 +13,7 @@ from typing import Any
 
 from proxmox_client.errors import TlsError, Unreachable
 from proxmox_client.hosts import Host
+from proxmox_client.response_heads import LimitedObject, limit_heads
 
 HANDSHAKE_TIMEOUT = 10.0
 _FINGERPRINT = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){31}", re.ASCII)
@@ -49,6 +50,7 @@ class Tls:
             )
         except (ssl.SSLError, TypeError):  # the latter for a text beyond ASCII
             raise ValueError("no certificate can be read from the given authority") from None
+        limit_heads(context)
         # Proxmox's own CAs made before 2026-03 lack keyUsage; Python 3.13 rejects them by default
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return context
@@ -107,20 +109,20 @@ def _os_error_text(error: OSError) -> str:
 @cache
 def _default_context() -> ssl.SSLContext:
     # all clusters share one context: loading the system's store takes 90 ms
-    return ssl.create_default_context()
+    return limit_heads(ssl.create_default_context())
 
 
 def _unverified_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return context
+    return limit_heads(context)
 
 
 def _pinned_context(pins: frozenset[str]) -> ssl.SSLContext:
     """Create a context whose handshakes fail, before a byte is sent, unless the leaf is pinned."""
 
-    class PinnedObject(ssl.SSLObject):
+    class PinnedObject(LimitedObject):
         def do_handshake(self) -> None:
             super().do_handshake()
             fingerprint = fingerprint_of(_leaf(self))

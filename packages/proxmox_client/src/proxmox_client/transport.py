@@ -27,6 +27,7 @@ from proxmox_client.hosts import DEFAULT_PORT, Host
 from proxmox_client.json_decoder import Envelope, decode
 from proxmox_client.limits import ConcurrencyLimiter, Limits, datastore_of, node_of, time_limit
 from proxmox_client.response_errors import response_error, undecodable
+from proxmox_client.response_heads import limited_head
 from proxmox_client.responses import Outage, Response, outage_of, read_body
 from proxmox_client.session import Ticket, TicketSession
 from proxmox_client.tls import Tls
@@ -165,7 +166,8 @@ class HostPool:
         request = httpx.Request(
             method, url, headers=all_headers, content=content, extensions=extensions
         )
-        response = await self._http_transport.handle_async_request(request)
+        with limited_head():
+            response = await self._http_transport.handle_async_request(request)
         try:
             body = await read_body(response, MAX_ANSWER)
         finally:

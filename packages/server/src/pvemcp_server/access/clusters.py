@@ -178,7 +178,7 @@ class ClusterConfigs:
     ) -> None:
         """Make a key, or all keys of a role, use this identity on the cluster."""
         record = await self.identity(cluster, identity)
-        key_id, role_id = await self._holder(key, role)
+        key_id, role_id = await self.holder(key, role)
         await self._store.bindings.bind(record, key_id=key_id, role_id=role_id)
 
     async def unbind(
@@ -186,7 +186,7 @@ class ClusterConfigs:
     ) -> None:
         """Make a key or role use the default identity of the cluster again."""
         record = await self.get(cluster)
-        key_id, role_id = await self._holder(key, role)
+        key_id, role_id = await self.holder(key, role)
         for binding in await self._store.bindings.all(cluster_id=record.id):
             if (binding.key_id, binding.role_id) == (key_id, role_id):
                 await self._store.bindings.remove(binding.id)
@@ -196,7 +196,8 @@ class ClusterConfigs:
         record = await self.get(cluster)
         return await self._store.bindings.all(cluster_id=record.id)
 
-    async def _holder(self, key: str | None, role: str | None) -> tuple[str | None, int | None]:
+    async def holder(self, key: str | None, role: str | None) -> tuple[str | None, int | None]:
+        """Return the ids of a key, by id or name, or of a role; raise BadArgument for both."""
         if (key is None) == (role is None):
             raise BadArgument("key", "name either a key or a role.")
         if key is not None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pvemcp_server.errors import AccessDenied, ConfigError
 from pvemcp_server.store import Store
-from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.columns import CLOCK_SKEW, utc_now
 
 LONGEST: Final = 4096
 
@@ -33,10 +33,12 @@ class SealedStates:
 
     def seal(self, purpose: str, life: timedelta, *, bound: str = "", **values: Any) -> str:
         """Return a text that only `open` with the same purpose and `bound` reads."""
+        now = self._clock()
         state = {
             "values": values,
             "nonce": secrets.token_urlsafe(32),
-            "expires": (self._clock() + life).timestamp(),
+            "begun": now.timestamp(),
+            "expires": (now + life).timestamp(),
         }
         sealed = self._store.vault.encrypt(json.dumps(state), *_place(purpose), bound=bound)
         return urlsafe_b64encode(sealed).decode()
@@ -54,8 +56,9 @@ class SealedStates:
         except (ConfigError, ValueError):
             raise AccessDenied("this browser has no such step in progress") from None
         state = json.loads(text)
-        expires = datetime.fromtimestamp(state["expires"], UTC)
-        if expires <= self._clock():
+        begun, expires = (datetime.fromtimestamp(state[at], UTC) for at in ("begun", "expires"))
+        now = self._clock()
+        if expires <= now or begun > now + CLOCK_SKEW:  # the latter: the clock was set back since
             raise AccessDenied("the step took too long")
         if await self._store.spent_tokens.is_spent(state["nonce"]):
             raise AccessDenied("this step was done before")

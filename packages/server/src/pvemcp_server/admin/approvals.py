@@ -12,7 +12,7 @@ from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.approvals import APPROVED_LIFE
 from pvemcp_server.audit import Event, Outcome
 from pvemcp_server.errors import CallError, UnknownName, Unrecorded
-from pvemcp_server.store.columns import HIGHEST_ID, utc_now
+from pvemcp_server.store.columns import CLOCK_SKEW, HIGHEST_ID, utc_now
 from pvemcp_server.store.records import ApprovalRecord, ApprovalState, WebhookRecord
 
 subject = Subject(
@@ -237,4 +237,6 @@ def _state(record: ApprovalRecord) -> str:
     if record.state is ApprovalState.APPROVED and record.answered:
         return "used"
     is_open = record.state in (ApprovalState.WAITING, ApprovalState.APPROVED)
-    return "expired" if is_open and record.expires <= utc_now() else record.state.value
+    now, begun = utc_now(), record.decided or record.created
+    has_time = record.expires > now and begun < now + CLOCK_SKEW
+    return "expired" if is_open and not has_time else record.state.value

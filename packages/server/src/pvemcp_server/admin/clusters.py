@@ -11,12 +11,13 @@ from pvemcp_server.access.clusters import checked, hosts_with_ports
 from pvemcp_server.access.fields import Argument, Changes, Fields
 from pvemcp_server.access.freezes import Freeze
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.keys import check_unattended_keys
 from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS, EVERYONE, ISSUERS, OWNERS
 from pvemcp_server.clusters import Check, check
 from pvemcp_server.clusters.connections import tls_of
-from pvemcp_server.clusters.link_local import check_hosts
 from pvemcp_server.errors import BadArgument, CallError
+from pvemcp_server.link_local import check_hosts
 from pvemcp_server.store.records import (
     BindingRecord,
     ClusterKind,
@@ -338,6 +339,7 @@ async def renew_identity(context: AdminContext, name: ClusterName, new: Identity
 )
 async def make_default(context: AdminContext, name: ClusterName, identity: IdentityName) -> Cluster:
     """Use this identity for every key that is bound to no other."""
+    await check_unattended_keys(context)
     await context.services.access.clusters.make_default(name, identity)
     await context.changed("clusters.make_default", cluster=name, identity=identity)
     return await get_cluster(context, name)
@@ -387,6 +389,7 @@ async def bind(
     context: AdminContext, name: ClusterName, identity: IdentityName, to: Binding
 ) -> Cluster:
     """Use this identity on the cluster for a key, or for all keys of a role."""
+    await _check_unattended(context, to)
     await context.services.access.clusters.bind(name, identity, key=to.key, role=to.role)
     await context.changed("clusters.bind", cluster=name, identity=identity, **to.model_dump())
     return await get_cluster(context, name)
@@ -406,6 +409,7 @@ def _unbound_text(result: Result) -> str:
 )
 async def unbind(context: AdminContext, name: ClusterName, binding: Binding) -> Cluster:
     """Use the default identity on the cluster again for a key or role."""
+    await _check_unattended(context, binding)
     await context.services.access.clusters.unbind(name, key=binding.key, role=binding.role)
     await context.changed("clusters.unbind", cluster=name, **binding.model_dump())
     return await get_cluster(context, name)
@@ -484,6 +488,12 @@ async def unfreeze_all(context: AdminContext) -> Freeze:
     ended = await context.services.clusters.freezes.end(None)
     await context.changed("freezes.end_all", frozen=str(ended))
     return ended
+
+
+async def _check_unattended(context: AdminContext, holder: Binding) -> None:
+    """Refuse another identity for keys whose calls run unasked, as for the rights of the key."""
+    key, role = await context.services.access.clusters.holder(holder.key, holder.role)
+    await check_unattended_keys(context, **({"id": key} if key else {"role_id": role}))
 
 
 def _without_secret(new: IdentityFields) -> dict[str, str]:

@@ -124,6 +124,12 @@ async def check_unattended(context: AdminContext, unattended: str | None) -> Non
         await context.require(ALLOW)
 
 
+async def check_unattended_keys(context: AdminContext, **equals: Any) -> None:
+    """Refuse other rights of those of these keys whose calls are not confirmed, but to owners."""
+    for key in await context.services.store.keys.all(**equals):
+        await check_unattended(context, key.unattended)
+
+
 async def _check_budget(context: AdminContext, budget: int | None) -> None:
     """Refuse a budget above the setting, but to owners."""
     values = await context.services.settings.current()

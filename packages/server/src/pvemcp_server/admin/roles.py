@@ -10,7 +10,7 @@ from pvemcp_server.access.grants import grants_from_json, grants_to_json
 from pvemcp_server.access.model import Grant
 from pvemcp_server.access.model import Role as AccessRole
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.admin.keys import check_unattended
+from pvemcp_server.admin.keys import check_unattended_keys
 from pvemcp_server.admin.operation import Command, Result, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.admin.tools import check_names
@@ -126,8 +126,7 @@ async def remove_role(context: AdminContext, name: RoleName) -> None:
 async def _check_unattended(context: AdminContext, name: str) -> None:
     """Refuse other grants of a role that has a key whose calls run unasked, as for the key."""
     role = await context.services.access.roles.get(name)
-    for key in await context.services.store.keys.all(role_id=role.id):
-        await check_unattended(context, key.unattended)
+    await check_unattended_keys(context, role_id=role.id)
 
 
 def _grants(values: list[dict[str, Any]]) -> tuple[Grant, ...]:

@@ -9,7 +9,7 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.keys import longer_keys, longer_tokens
 from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS, OWNERS
-from pvemcp_server.clusters.link_local import check_hosts
+from pvemcp_server.link_local import check_hosts
 from pvemcp_server.settings import declared_settings
 
 subject = Subject("Settings", {"settings": "Show and change settings."})

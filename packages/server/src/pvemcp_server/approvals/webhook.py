@@ -14,8 +14,9 @@ import anyio
 import httpx2 as httpx
 
 from proxmox_client.hosts import Host
-from pvemcp_server.clusters.link_local import checked_addresses
+from proxmox_client.response_heads import limit_heads, limited_head
 from pvemcp_server.errors import BadArgument, CallError
+from pvemcp_server.link_local import checked_addresses
 from pvemcp_server.store import Store
 from pvemcp_server.store.records import WebhookRecord
 
@@ -141,7 +142,7 @@ async def _post(
     # nothing of the environment: neither a proxy nor passwords of ~/.netrc
     async with httpx.AsyncClient(
         trust_env=False,
-        verify=ssl.create_default_context(),
+        verify=limit_heads(ssl.create_default_context()),
         follow_redirects=False,
         headers={**headers, "Host": url.netloc.decode()},
         timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
@@ -151,8 +152,10 @@ async def _post(
             target = url.copy_with(host=address)
             name = {"sni_hostname": url.raw_host.decode()}
             try:
-                async with http.stream("POST", target, content=body, extensions=name) as response:
-                    return response.status_code  # the body is not read
+                with limited_head():
+                    request = http.stream("POST", target, content=body, extensions=name)
+                    async with request as response:
+                        return response.status_code  # the body is not read
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 failure = error
         raise failure

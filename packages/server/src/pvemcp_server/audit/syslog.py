@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from proxmox_client.tls import fingerprint_of
 from pvemcp_server.audit.json_lines import Row, to_json
+from pvemcp_server.link_local import is_link_local
 
 PORTS: Final[Mapping[str, int]] = {"udp": 514, "tcp": 601, "tls": 6514}
 TIMEOUT_SECONDS: Final = 5
@@ -53,7 +55,7 @@ class SyslogReceiver:
                     datagrams.send(_datagram(row))
                 _check_refused(datagrams)
             return
-        with socket.create_connection((host, port), TIMEOUT_SECONDS) as connection:
+        with _connection(host, port) as connection:
             if scheme == "tcp":
                 _send_all(connection, rows)
                 connection.shutdown(socket.SHUT_WR)
@@ -123,11 +125,34 @@ def _send_all(connection: socket.socket, rows: Sequence[Row]) -> None:
         connection.sendall(b"%d %s" % (len(message), message))
 
 
+def _connection(host: str, port: int) -> socket.socket:
+    """Connect to the first address of the host that accepts it."""
+    failure = OSError("the host has no address")
+    for address in _addresses(host, port, socket.SOCK_STREAM):
+        try:
+            return socket.create_connection(address[:2], TIMEOUT_SECONDS)
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+def _addresses(host: str, port: int, kind: socket.SocketKind) -> list[tuple[Any, ...]]:
+    """Resolve a host; raise OSError for a link-local or metadata address, which gets nothing.
+
+    Connect to one of these: the name was checked when it was set, and may lead elsewhere by now.
+    """
+    addresses = [found[4] for found in socket.getaddrinfo(host, port, type=kind)]
+    if any(is_link_local(ip_address(str(each[0]).partition("%")[0])) for each in addresses):
+        raise PermissionError(f"{host} is a link-local or metadata address; not contacted")
+    return addresses
+
+
 @contextmanager
 def _datagrams(host: str, port: int) -> Iterator[socket.socket]:
     """Open a connected UDP socket, which learns of refused datagrams."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind, protocol) as datagrams:
+    address = _addresses(host, port, socket.SOCK_DGRAM)[0]
+    family = socket.AF_INET6 if len(address) > 2 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
         datagrams.settimeout(TIMEOUT_SECONDS)
         datagrams.connect(address)
         yield datagrams

@@ -8,8 +8,8 @@ import proxmox_client as pve
 from pvemcp_server.clusters.acl import Acl, Advice
 from pvemcp_server.clusters.backup_server import grant_lines, missing_privileges
 from pvemcp_server.clusters.explain import explain
-from pvemcp_server.clusters.link_local import check_hosts
 from pvemcp_server.errors import CallError
+from pvemcp_server.link_local import check_hosts
 from pvemcp_server.store.records import ClusterKind
 
 CHECK_SECONDS = 20

@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pvemcp_server.access import Caller
+from pvemcp_server.audit import Audit
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.http.exchange import BODY_BYTES, ActiveRequests
 from pvemcp_server.http.gate import MCP, SSE, SSE_MESSAGES, KeyGate
@@ -28,6 +29,7 @@ from pvemcp_server.mcp.sse import SseEndpoint
 from pvemcp_server.mcp.subscriptions import Subscriptions
 from pvemcp_server.mcp.tasks import McpTasks
 from pvemcp_server.mcp.tools import ToolHandlers
+from pvemcp_server.mcp.transport_refusals import TransportRefusals
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.services import Services
@@ -42,10 +44,10 @@ STREAMS: Final = 10_000  # in total; the gate limits those of each key
 class Transports:
     """The SDK's transports around one server, as ASGI applications."""
 
-    def __init__(self, server: Server[Any], session_ids: SessionIds) -> None:
+    def __init__(self, server: Server[Any], session_ids: SessionIds, audit: Audit) -> None:
         self.sessions = Sessions(server, session_ids, max_request_body_size=BODY_BYTES)
         sse = SseEndpoint(server)
-        modern = self.sessions.manager.handle_request
+        modern = TransportRefusals(self.sessions.manager.handle_request, audit)
         # Only the gate may call these: they check no key
         self.by_path: Mapping[str, ASGIApp] = {
             MCP: Messages(self.sessions.handle_request, modern),
@@ -109,6 +111,7 @@ class Endpoint:
         self.transports = Transports(
             self.server,
             SessionIds(partial(services.store.vault.derive, "mcp session ids")),
+            services.audit,
         )
         watch = services.store.watch
         watch.on_change(Topic.ACCESS, self.notifications.rights_changed)

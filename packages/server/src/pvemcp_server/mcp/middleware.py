@@ -13,7 +13,9 @@ from mcp.server.context import (
 )
 from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
+from starlette.types import Scope
 
+from pvemcp_server.access import Caller
 from pvemcp_server.audit import Audit
 from pvemcp_server.audit.mask import mask
 from pvemcp_server.http.gate import caller_of, client_program
@@ -81,6 +83,8 @@ class RefusalAudit:
     audit: Audit
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        if ctx.request is not None:
+            ctx.request.state.has_reached = True
         try:
             return await call_next(ctx)
         except RecordedError:
@@ -93,9 +97,25 @@ class RefusalAudit:
             raise
 
     async def _record(self, ctx: Context, reason: str) -> None:
-        params: Mapping[str, Any] = ctx.params or {}
-        named = params.get("name")
-        name = clean_line(named, _NAME_CHARACTERS) if isinstance(named, str) else ctx.method
-        rest = mask({key: value for key, value in params.items() if key not in _LEFT_OUT})
-        recorder = Recorder(self.audit, caller_of(ctx), name, client_program(ctx), rest)
-        await recorder.refused(reason)
+        params, client = ctx.params or {}, client_program(ctx)
+        await record_refusal(self.audit, caller_of(ctx), ctx.method, params, reason, client)
+
+
+def has_reached(scope: Scope) -> bool:
+    """Return whether a request got to RefusalAudit, which records its refusal."""
+    return "has_reached" in scope["state"]
+
+
+async def record_refusal(
+    audit: Audit,
+    caller: Caller,
+    method: str,
+    params: Mapping[str, Any],
+    reason: str,
+    client: str = "",
+) -> None:
+    """Record a request that no tool has seen."""
+    named = params.get("name")
+    name = clean_line(named, _NAME_CHARACTERS) if isinstance(named, str) else method
+    rest = mask({key: value for key, value in params.items() if key not in _LEFT_OUT})
+    await Recorder(audit, caller, name, client, rest).refused(reason)

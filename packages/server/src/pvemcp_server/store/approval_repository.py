@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from pvemcp_server.store import records
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
-from pvemcp_server.store.open_approvals import is_open
+from pvemcp_server.store.open_approvals import has_time, is_open
 from pvemcp_server.store.records import ApprovalRecord, ApprovalState, WebhookRecord
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.vault import Vault
@@ -63,7 +63,7 @@ class ApprovalRepository(Repository[ApprovalRecord]):
         Of concurrent uses, also by other processes, exactly one gets it: one conditional UPDATE.
         """
         table = self.table
-        unused = (table.c.state == state) & table.c.answered.is_(None) & (table.c.expires > now)
+        unused = (table.c.state == state) & table.c.answered.is_(None) & has_time(now)
         use = table.update().where(unused, *self._where(equals)).values(answered=now)
         async with self.database.writing() as connection:
             row = (await connection.execute(use.returning(table))).mappings().first()
@@ -74,7 +74,7 @@ class ApprovalRepository(Repository[ApprovalRecord]):
     ) -> ApprovalRecord | None:
         """Decide a waiting approval; return None when it does not wait, or not any more."""
         table = self.table
-        waits = (table.c.state == ApprovalState.WAITING) & (table.c.expires > now)
+        waits = (table.c.state == ApprovalState.WAITING) & has_time(now)
         decision = {"state": state, "decided": now, "decided_by": by, "expires": expires}
         update = table.update().where(table.c.id == number, waits).values(**decision)
         async with self.database.writing() as connection:
@@ -84,7 +84,7 @@ class ApprovalRepository(Repository[ApprovalRecord]):
     async def waiting(self, now: datetime) -> list[ApprovalRecord]:
         """Return the approvals that wait, the oldest first."""
         table = self.table
-        query = select(table).where(table.c.state == ApprovalState.WAITING, table.c.expires > now)
+        query = select(table).where(table.c.state == ApprovalState.WAITING, has_time(now))
         async with self.database.reading() as connection:
             rows = (await connection.execute(query.order_by(table.c.id))).mappings()
             return [self._read(row) for row in rows]
@@ -92,7 +92,7 @@ class ApprovalRepository(Repository[ApprovalRecord]):
     async def ended(self, now: datetime, limit: int) -> list[ApprovalRecord]:
         """Return the approvals that do not wait any more, the newest first."""
         table = self.table
-        waits = (table.c.state == ApprovalState.WAITING) & (table.c.expires > now)
+        waits = (table.c.state == ApprovalState.WAITING) & has_time(now)
         query = select(table).where(~waits).order_by(table.c.id.desc()).limit(limit)
         async with self.database.reading() as connection:
             rows = (await connection.execute(query)).mappings()

@@ -26,6 +26,8 @@ from sqlalchemy import (
 HIGHEST_ID = 2**31 - 1  # PostgreSQL refuses to compare an id with a larger number
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+# of clocks of several machines; what began further in the future shows a clock that was set back
+CLOCK_SKEW = timedelta(minutes=1)
 
 
 class Moment(TypeDecorator[datetime]):

@@ -12,8 +12,8 @@ from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
-from pvemcp_server.clusters.link_local import embedded_ipv4, is_link_local
 from pvemcp_server.errors import BadArgument, Precondition
+from pvemcp_server.link_local import embedded_ipv4, is_link_local
 
 # Characters of a host: percent signs are refused, since the fetching side decodes `%2e` to a dot
 _HOST = re.compile(r"[a-z0-9._:-]+")

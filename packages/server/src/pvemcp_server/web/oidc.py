@@ -18,6 +18,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, OctKey
 
+from proxmox_client.responses import read_body
 from pvemcp_server.config import Config
 from pvemcp_server.errors import AccessDenied, ConfigError
 
@@ -27,6 +28,7 @@ SIGN_IN_SECONDS: Final = 600
 METADATA_SECONDS: Final = 600
 TIMEOUT_SECONDS: Final = 10
 LEEWAY_SECONDS: Final = 60
+MOST_BYTES: Final = 1024 * 1024  # of an answer: metadata, tokens or keys
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -75,7 +77,10 @@ class PendingSignIn:
             jwt.JWTClaimsRegistry(exp={"essential": True}).validate(token.claims)
         except (JoseError, ValueError):
             raise AccessDenied("this browser has no sign-in in progress") from None
-        return cls(**{each.name: token.claims[each.name] for each in fields(cls)})
+        pending = cls(**{each.name: token.claims[each.name] for each in fields(cls)})
+        if pending.begun > time.time() + LEEWAY_SECONDS:
+            raise AccessDenied("the clock was set back since this sign-in began")
+        return pending
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,20 @@ class MetadataCache:
         return self._kept[1]
 
 
+async def _read_bounded(response: httpx.Response) -> None:
+    """Read an answer before httpx does, which has no limit; raise httpx.HTTPError beyond one."""
+    stream = response.stream
+    assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101 - of an async client
+    try:
+        body = await read_body(response, MOST_BYTES)
+    finally:
+        await stream.aclose()
+    if body is None:
+        raise httpx.DecodingError(f"the issuer's answer is longer than {MOST_BYTES >> 10} KiB")
+    response.headers.pop("content-encoding", None)  # read_body has decoded it
+    response.stream = httpx.ByteStream(body)
+
+
 @asynccontextmanager
 async def open_issuer(config: Config, cache: MetadataCache) -> AsyncIterator[Issuer]:
     """Open the configured issuer; raise ConfigError when it is missing or not trustworthy."""
@@ -189,6 +208,8 @@ async def open_issuer(config: Config, cache: MetadataCache) -> AsyncIterator[Iss
         redirect_uri=f"{config.base_url}/admin/oidc/callback",
         code_challenge_method="S256",
         timeout=TIMEOUT_SECONDS,
+        headers={"Accept-Encoding": "gzip"},
+        event_hooks={"response": [_read_bounded]},
     ) as client:
         yield Issuer(client, issuer, await cache.get(client, issuer))
 
