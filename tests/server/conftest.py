@@ -535,20 +535,40 @@ async def demo_pve(anyio_backend: object) -> AsyncIterator[Emulator]:
         yield pve
 
 
+ServeDemo = Callable[[Path, Emulator], AbstractAsyncContextManager[Served]]
+
+
+@pytest.fixture(scope="session")
+def serve_demo(served_state: ServedState) -> ServeDemo:
+    """Return how to start the product with its own tools on emulated clusters.
+
+    Where the folder has a state, it is that one that is served.
+    """
+
+    @asynccontextmanager
+    async def serve(folder: Path, pve: Emulator) -> AsyncIterator[Served]:
+        config = Config(state_dir=folder, port=0, log_level="warning")
+        is_new = not config.state_dir.exists()
+        if is_new:
+            shutil.copytree(served_state.folder, folder)
+        async with open_store(config) as store, open_access(store) as access:
+            for emulated in pve if is_new else ():
+                await _add_cluster(access, emulated.name, emulated)
+            state = State(config, store, access, Settings(store))
+            product = FakeTools(tools=dict(registry.tools()))
+            async with _served(state, product, served_state.key, served_state.key_id) as served:
+                yield served
+
+    return serve
+
+
 @pytest.fixture
 async def demo_served(
-    tmp_path: Path, demo_pve: Emulator, served_state: ServedState
+    tmp_path: Path, demo_pve: Emulator, serve_demo: ServeDemo
 ) -> AsyncIterator[Served]:
     """Start the product with its own tools on the demo clusters."""
-    config = Config(state_dir=tmp_path / "state", port=0, log_level="warning")
-    shutil.copytree(served_state.folder, config.state_dir)
-    async with open_store(config) as store, open_access(store) as access:
-        for name in ("home-lab", "prod"):
-            await _add_cluster(access, name, demo_pve[name])
-        state = State(config, store, access, Settings(store))
-        product = FakeTools(tools=dict(registry.tools()))
-        async with _served(state, product, served_state.key, served_state.key_id) as served:
-            yield served
+    async with serve_demo(tmp_path / "state", demo_pve) as served:
+        yield served
 
 
 @pytest.fixture

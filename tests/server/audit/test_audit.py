@@ -340,6 +340,15 @@ async def test_entries_can_be_filtered(audit: Audit, which, tools):
     assert [entry.tool for entry in await audit.find(AuditFilter(**which))] == tools
 
 
+async def test_a_write_whose_process_was_killed_is_found_by_its_unknown_outcome(audit: Audit):
+    await audit.call(Event(tool="ListVms"))
+    call = await audit.intent(Event(tool="BackupVm"))
+    unknown = AuditFilter(outcome="unknown")
+    assert [entry.tool for entry in await audit.find(unknown)] == ["BackupVm"]
+    await audit.outcome(call, Event(tool="BackupVm", outcome=Outcome.OK))
+    assert await audit.find(unknown) == []
+
+
 async def test_a_call_on_several_clusters_is_found_by_each(audit: Audit):
     await audit.call(Event(tool="ListVms", cluster="home-lab, prod, prod-2"))
     await audit.flush()

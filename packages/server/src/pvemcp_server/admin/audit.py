@@ -33,6 +33,7 @@ Outcomes = Literal[
     "no answer",
     "waiting",
     "used",
+    "unknown",
 ]
 
 
@@ -77,8 +78,9 @@ class Search(Fields):
     )
     outcome: Outcomes | None = Field(
         default=None,
-        description="ok, error, refused, cancelled or waiting (for an approval); a decision: "
-        "accepted, declined, no answer, waiting or used",
+        description="ok, error, refused, cancelled, waiting (for an approval) or unknown (a write "
+        "that runs, or whose server was killed); a decision: accepted, declined, no answer, "
+        "waiting or used",
     )
     address: str | None = Field(default=None, description="Address of the client")
     text: str | None = Field(

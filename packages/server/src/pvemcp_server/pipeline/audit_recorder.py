@@ -76,7 +76,8 @@ class Recorder:
         if self._ended:
             return
         with anyio.CancelScope(shield=True):
-            reason = f"cancelled by {by}. {self._failures()}{self._result()}".rstrip(". ")
+            ends = by_reason(self.call.failures) if self.call else ""  # of a write on many guests
+            reason = f"cancelled by {by}. {ends}{self._result()}".rstrip(". ")
             await self._end(self._event(Outcome.CANCELLED, reason=reason))
 
     def _result(self) -> str:

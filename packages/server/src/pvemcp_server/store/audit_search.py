@@ -26,6 +26,7 @@ COLUMNS = {
     if column.name not in {"root", "previous", "hash"}
 }
 
+UNKNOWN = "unknown"  # the outcome of a write whose process ended before it recorded one
 Condition = Callable[[Any], ColumnElement[bool]]
 
 
@@ -39,7 +40,7 @@ class AuditFilter:
     tool: str | None = None
     cluster: str | None = None  # matches also one of the several clusters of a call
     kind: str | None = None
-    outcome: str | None = None
+    outcome: str | None = None  # UNKNOWN matches writes without one
     address: str | None = None
     text: str | None = None  # in key name, acting administrator, tool, arguments or reason
     before: int | None = None  # entries older than this one: the next page
@@ -89,6 +90,12 @@ def _is(name: str) -> Condition:
     return lambda value: COLUMNS[name] == value
 
 
+def _ended(outcome: str) -> ColumnElement[bool]:
+    if outcome == UNKNOWN:
+        return COLUMNS["outcome"].is_(None) & (START.c.kind == "intent")
+    return COLUMNS["outcome"] == outcome
+
+
 def _is_in_clusters(cluster: str) -> ColumnElement[bool]:
     """Match the cluster in the list of a call, such as "lab, prod"."""
     several = literal(", ") + START.c.cluster + ", "
@@ -107,7 +114,7 @@ CONDITIONS: Mapping[str, Condition] = {
     "tool": _is("tool"),
     "cluster": _is_in_clusters,
     "kind": _is("kind"),
-    "outcome": _is("outcome"),
+    "outcome": _ended,
     "address": _is("address"),
     "text": _mentions,
     "before": lambda seq: START.c.seq < seq,

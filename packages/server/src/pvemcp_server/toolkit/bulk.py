@@ -30,6 +30,8 @@ _REASON: Final = 600  # characters of a row's error
 _REASONS: Final = 3_000  # characters of all reasons where they are one text
 _SUBJECT: Final = "\0"  # stands for the guest where sentences are compared
 _REPEAT: Final = "Repeat the call for this guest."
+_UNSENT: Final = "Not sent: the call ended before."
+_OPEN: Final = "Sent, and the call did not wait for its end."
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,11 @@ class BulkPlan:
             call.notes.add(warning)
         call.failures.update(self.refused)
         writes = _Writes(self, call)
-        rows = await asyncio.gather(*(writes.row(*each) for each in self.plans.items()))
+        try:
+            rows = await asyncio.gather(*(writes.row(*each) for each in self.plans.items()))
+        except asyncio.CancelledError:
+            writes.note_unfinished(self.plans)
+            raise
         for note in _shared(self.notes):
             call.notes.add(note)
         if not any(each["success"] for each in rows):
@@ -147,7 +153,7 @@ class _Writes:
         self._progress = _Progress(call.conversation, len(bulk.plans))
         self._nodes = _places(bulk.limits.per_node)
         self._storages = _places(bulk.limits.per_storage)
-        self._sent, self._failed = list[int](), list[int]()
+        self._sent, self._failed, self._done = list[int](), list[int](), set[int]()
 
     async def row(self, vmid: int, plan: Plan) -> dict[str, Any]:
         """Send the write of a guest and return its row."""
@@ -169,7 +175,14 @@ class _Writes:
         if isinstance(outcome, Exception):
             upid = str(outcome.upid) if isinstance(outcome, TaskFailed) else ""
             return _failure(self._call, vmid, await _reason(self._call, outcome), upid)
+        self._done.add(vmid)
         return {"vmid": vmid, **{k: v for k, v in outcome.items() if k not in known}}
+
+    def note_unfinished(self, vmids: Iterable[int]) -> None:
+        """Note for the audit whether each write without a row was sent, once all have stopped."""
+        for vmid in vmids:
+            if vmid not in self._done:
+                self._call.failures.setdefault(vmid, _OPEN if vmid in self._sent else _UNSENT)
 
     def _obstacle(self) -> str:
         """Return why nothing more may be sent; empty if it may."""
