@@ -8,8 +8,9 @@ PACKAGES := proxmox_client formats server bridge
 STAMP := $(VENV)/.installed
 LOCKED := constraints.txt constraints-dev.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-# On all cores, which pip can't; some packages ship files that no Python compiles
-COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+# Without what no command imports; some packages ship files that no Python compiles
+UNUSED := /(tests|numpy|pandas|pip|setuptools|mypyc?|PyInstaller|_pyinstaller_hooks_contrib)/
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '$(UNUSED)' $(VENV)/lib || true
 # In the order of tests/conftest.py; by default xdist ends with the files of few and long tests
 PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
@@ -32,7 +33,7 @@ $(STAMP): constraints.txt $(PACKAGES:%=packages/%/pyproject.toml)
 	@test -n "$(PYTHON)" || { echo "pvemcp needs Python 3.11 or newer."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (once; about a minute) …"
-	@$(PIP) --require-hashes -r constraints.txt
+	@$(BIN)/python scripts/install.py constraints.txt
 	@$(PIP) --no-deps --no-build-isolation $(PACKAGES:%=-e packages/%)
 	@$(COMPILE)
 	@touch $@
@@ -41,7 +42,7 @@ dev: $(VENV)/.dev $(VENV)/.npm ## The same with everything for development
 
 $(VENV)/.dev: $(STAMP) constraints-dev.txt
 	@echo "Installing development tools …"
-	@$(PIP) --require-hashes -r constraints-dev.txt
+	@$(BIN)/python scripts/install.py constraints-dev.txt
 	@$(COMPILE)
 	@touch $@
 

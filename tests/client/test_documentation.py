@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.cases import walk
 
 from proxmox_client import BackupServer, Client, Lxc, Node, Qemu, Storage, Task, schema
 from proxmox_client.api.access import Access
@@ -49,13 +50,13 @@ def endpoint(owner, method):
     return endpoints[request[1], path]
 
 
-@pytest.mark.parametrize(("owner", "method"), calls())
+@walk(("owner", "method"), calls())
 def test_every_call_documents_its_request_line_and_source(owner, method):
     assert endpoint(owner, method)
     assert re.search(r"\nSource: PVE/API2(/\w+)*\.pm", inspect.getdoc(method))
 
 
-@pytest.mark.parametrize(("owner", "method"), calls())
+@walk(("owner", "method"), calls())
 def test_every_call_documents_a_required_privilege(owner, method):
     # Quirk 36.
     required = set(PRIVILEGE.findall(json.dumps(endpoint(owner, method).permissions)))
@@ -63,7 +64,7 @@ def test_every_call_documents_a_required_privilege(owner, method):
     assert required & documented or not required
 
 
-@pytest.mark.parametrize(
+@walk(
     ("name", "method"),
     [
         (name, method)

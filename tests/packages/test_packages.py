@@ -5,8 +5,8 @@ import re
 import subprocess
 import sys
 import tomllib
-from functools import cache
-from importlib.metadata import packages_distributions
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
 # Loaded by name: database drivers from the URL, the form parser by Starlette
 LOADED_BY_NAME = {"aiosqlite", "asyncpg", "python-multipart"}
-# packages_distributions() does not map the modules of an editable installation
+# the files of an editable installation are not its modules
 EDITABLE = {"pvemcp-client", "pvemcp-formats"}
 
 package = pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
@@ -37,23 +37,41 @@ def _declared(package: Path) -> set[str]:
     return {_normalized(requirement) for requirement in requirements}
 
 
-_distributions = cache(packages_distributions)  # it reads the metadata of all installed packages
+def _modules(requirement: str) -> set[str]:
+    """Return the top-level modules of a package, none where it is not installed."""
+    try:
+        found = distribution(requirement)
+    except PackageNotFoundError:
+        return set()
+    declared = set((found.read_text("top_level.txt") or "").split())
+    return declared or {path.parts[0].partition(".")[0] for path in found.files or ()}
 
 
 def _imported(package: Path) -> set[str]:
-    trees = [ast.parse(path.read_text()) for path in package.glob("src/**/*.py")]
+    """Return the top-level modules that the package imports."""
     modules: set[str] = set()
-    for node in (node for tree in trees for node in ast.walk(tree)):
-        if isinstance(node, ast.Import):
-            modules |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            modules.add(node.module.partition(".")[0])
-    return {_normalized(name) for module in modules for name in _distributions().get(module, ())}
+    for path in package.glob("src/**/*.py"):
+        for node in _statements(ast.parse(path.read_text()).body):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules.add(node.module.partition(".")[0])
+    return modules
+
+
+def _statements(body: list[ast.AST]) -> Iterator[ast.AST]:
+    """Yield the statements and those inside of them: `ast.walk` would visit every expression."""
+    for node in body:
+        yield node
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(node, part, []))
 
 
 @package
 def test_every_declared_dependency_is_imported(package):
-    assert _declared(package) - _imported(package) - LOADED_BY_NAME - EDITABLE == set()
+    imported = _imported(package)
+    needed = _declared(package) - LOADED_BY_NAME - EDITABLE
+    assert {name for name in needed if not _modules(name) & imported} == set()
 
 
 @package

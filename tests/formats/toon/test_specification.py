@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cases import walk
 
 from pvemcp_formats import Unreadable, toon
 
@@ -38,7 +39,7 @@ def exact(value: Any) -> str:
     return json.dumps(value)
 
 
-@pytest.mark.parametrize("example", examples("encode"))
+@walk("example", examples("encode"))
 def test_encoding_follows_the_specification_and_is_reversible(example):
     arguments = options(example)
     text = toon.encode(example["encode"], **arguments)
@@ -47,12 +48,12 @@ def test_encoding_follows_the_specification_and_is_reversible(example):
     assert toon.decode(text, **arguments) == example["encode"]
 
 
-@pytest.mark.parametrize("example", examples("decode"))
+@walk("example", examples("decode"))
 def test_decoding_follows_the_specification(example):
     assert exact(toon.decode(example["decode"], **options(example))) == exact(example["gives"])
 
 
-@pytest.mark.parametrize("example", examples("decode", refused=True))
+@walk("example", examples("decode", refused=True))
 def test_invalid_text_is_rejected_as_the_specification_says(example):
     with pytest.raises(Unreadable):
         toon.decode(example["decode"], **options(example))

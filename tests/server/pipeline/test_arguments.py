@@ -6,6 +6,7 @@ from typing import Literal, get_args, get_origin
 
 import jsonschema
 import pytest
+from tests.cases import walk
 from tests.server.tools.examples import PROD, examples
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
@@ -61,7 +62,7 @@ def read(tool, **more):
     return read_arguments(tool, {**EXAMPLES[tool.name], **more})
 
 
-@pytest.mark.parametrize(("tool", "name"), arguments(optional=True))
+@walk(("tool", "name"), arguments(optional=True))
 def test_an_optional_argument_without_a_value_has_its_default(tool, name):
     given = {key: value for key, value in EXAMPLES[tool.name].items() if key != name}
     default = getattr(read_arguments(tool, given), name)
@@ -71,14 +72,14 @@ def test_an_optional_argument_without_a_value_has_its_default(tool, name):
         assert name not in accepted.model_fields_set
 
 
-@pytest.mark.parametrize("tool", tools().values(), ids=list(tools()))
+@walk("tool", tools().values())
 def test_a_call_with_every_optional_argument_as_null_is_the_call_without_them(tool):
     given = EXAMPLES[tool.name]
     nulls = dict.fromkeys(tool.accepted.model_fields.keys() - given.keys())
     assert read_arguments(tool, {**given, **nulls}) == read_arguments(tool, given)
 
 
-@pytest.mark.parametrize("tool", tools().values(), ids=list(tools()))
+@walk("tool", tools().values())
 def test_a_required_argument_without_a_value_is_an_error(tool):
     for name, field in tool.arguments.model_fields.items():
         if field.is_required() and name != "query":
@@ -89,7 +90,7 @@ def test_a_required_argument_without_a_value_is_an_error(tool):
                     read(tool, **{name: ""})
 
 
-@pytest.mark.parametrize(("tool", "name"), arguments(lists=True))
+@walk(("tool", "name"), arguments(lists=True))
 def test_a_list_may_be_json_text_or_have_commas_or_be_one_value(tool, name):
     entry = entry_of(tool, name)
     one, two = (getattr(read(tool, **{name: [entry] * n}), name) for n in (1, 2))
@@ -108,7 +109,7 @@ def test_a_list_may_be_json_text_or_have_commas_or_be_one_value(tool, name):
         assert getattr(read(tool, **{name: f"{entry} {entry}"}), name) == two
 
 
-@pytest.mark.parametrize(("tool", "name"), arguments(optional=True))
+@walk(("tool", "name"), arguments(optional=True))
 def test_all_in_place_of_a_filter_is_no_filter(tool, name):
     field = tool.accepted.model_fields[name]
     filters = ("cluster_name", "node", "nodes", "storage", "vmid", "vmids")
@@ -129,7 +130,7 @@ def test_a_number_in_place_of_a_text_is_read():
         read(tools()["CreateVmSnapshot"], snapshot_name=20_261_128)
 
 
-@pytest.mark.parametrize(("tool", "name"), arguments())
+@walk(("tool", "name"), arguments())
 def test_a_choice_may_be_written_in_any_case(tool, name):
     for choice in choices(tool.accepted.model_fields[name]):
         as_declared = getattr(read(tool, **{name: choice}), name)
@@ -137,7 +138,7 @@ def test_a_choice_may_be_written_in_any_case(tool, name):
             assert getattr(read(tool, **{name: same}), name) == as_declared
 
 
-@pytest.mark.parametrize("tool", tools().values(), ids=list(tools()))
+@walk("tool", tools().values())
 def test_a_client_that_checks_against_the_schema_sends_the_example(tool):
     jsonschema.validate(EXAMPLES[tool.name], tool.input_schema)
 
@@ -150,7 +151,7 @@ def test_what_is_no_list_in_any_form_is_an_error(name, value):
         read(tools()["ListSnapshots"], **{name: value})
 
 
-@pytest.mark.parametrize("tool", list(tools().values()), ids=lambda tool: tool.name)
+@walk("tool", tools().values())
 def test_an_error_explains_ten_of_thousands_of_wrong_names(tool, monkeypatch):
     """Count what takes time: comparing a name with the known ones."""
     compared = []
@@ -171,7 +172,7 @@ LISTS = [
 ]
 
 
-@pytest.mark.parametrize(("tool", "name"), LISTS, ids=[f"{t.name}-{n}" for t, n in LISTS])
+@walk(("tool", "name"), LISTS)
 def test_no_list_of_thousands_of_entries_is_validated(tool, name, monkeypatch):
     """Refuse the list as a whole: to explain each entry takes seconds."""
     validated = []

@@ -2,11 +2,13 @@
 
 import json
 import re
+from itertools import product
 from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.cases import walk
 
 from pvemcp_server.errors import BadArgument, OverBudget
 from pvemcp_server.query.binder import bind
@@ -40,6 +42,10 @@ FRAGMENTS = [
     "NAME\u0301", "\uff4eame", "n\u0430me", "name\ud800", "*", "(SELECT 1)", "?1", ":a", "$a", "",
     " ", "\n", "a" * 10_000, "node." * 500 + "name", "node.node.node.node.node.name", "..", ".",
 ]  # fmt: skip
+PLACES = (
+    *("from", "select", "alias", "groupBy", "orderBy", "limitPer"),
+    *("field", "operator", "value", "key"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,22 +77,7 @@ def assert_declared_tokens(sql):
         at = token.end()
 
 
-@pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda fragment: ascii(fragment)[:30])
-@pytest.mark.parametrize(
-    "place",
-    [
-        "from",
-        "select",
-        "alias",
-        "groupBy",
-        "orderBy",
-        "limitPer",
-        "field",
-        "operator",
-        "value",
-        "key",
-    ],
-)
+@walk(("fragment", "place"), list(product(FRAGMENTS, PLACES)))
 def test_sql_fragments_are_refused_or_bound(differential, fragment, place):
     query = {
         "from": fragment if place == "from" else "guests",

@@ -2,7 +2,7 @@
 
 import re
 
-import pytest
+from tests.cases import walk
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from pvemcp_server.access.model import Effect
@@ -12,7 +12,7 @@ from pvemcp_server.tables import rows
 from pvemcp_server.tables.registry import ALL, LoadRequest, tables
 from pvemcp_server.toolkit.registry import tools
 
-EVERY = pytest.mark.parametrize("table", tables().values(), ids=lambda table: table.name)
+EVERY = walk("table", tables().values())
 
 
 def test_all_tables_of_the_reference_are_declared():

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.cases import walk
 
 from pvemcp_server.access.model import Effect
 from pvemcp_server.errors import BadArgument
@@ -16,7 +17,7 @@ from pvemcp_server.toolkit.schema import description_of
 from .examples import PROD, examples
 
 REPOSITORY = Path(__file__).parents[3]
-EVERY = pytest.mark.parametrize("tool", tools().values(), ids=list(tools()))
+EVERY = walk("tool", tools().values())
 
 
 def test_every_tool_has_an_example():
@@ -47,7 +48,7 @@ PATTERNS = [
 ]
 
 
-@pytest.mark.parametrize(("tool", "name", "value"), PATTERNS)
+@walk(("tool", "name", "value"), PATTERNS)
 def test_a_pattern_is_explained_in_words(tool, name, value):
     with pytest.raises(BadArgument) as refusal:
         read_arguments(tool, {name: value})
