@@ -4,6 +4,7 @@ import pytest
 
 import pvemcp_server.tables  # noqa: F401 - declares the tables
 from pvemcp_server.errors import BadArgument
+from pvemcp_server.query.catalog import Catalog
 from pvemcp_server.tables.registry import tables
 
 
@@ -484,3 +485,25 @@ def test_every_choice_of_a_field_is_read_in_any_case(differential):
             for word in (choice.lower(), choice.upper()):
                 where = only(field.name, "=", [word])
                 differential.answer({"from": table.name, "where": where}, rows)
+
+
+def test_near_names_of_the_table_come_before_related_ones():
+    catalog = Catalog(tables())
+    for table, name, suggested in (
+        ("guests", "started", "uptime"),
+        ("nodes", "boot_time", "uptime"),
+        ("pbs_jobs", "gc_last_run", "last_run or store.gc_last_run"),
+        ("zfs_pools", "cpu_usage_percentage", "usage_percentage or node.cpu_usage_percentage"),
+        ("snapshots", "guest.started", "guest.uptime"),
+    ):
+        with pytest.raises(BadArgument, match=f"Did you mean {suggested}[ ?]"):
+            catalog.column(tables()[table], name, "select[0]")
+
+
+def test_the_share_of_space_has_both_usual_names_in_every_table():
+    shares = {"usage_percentage", "disk_usage_percentage"}
+    for table in tables().values():
+        if "memory_usage_percentage" in table.fields:  # a use of several resources
+            continue
+        for name in shares & table.fields.keys():
+            assert shares <= {name, *table.fields[name].aliases}, table.name

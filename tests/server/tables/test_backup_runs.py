@@ -125,6 +125,12 @@ def test_the_last_run_has_the_outcome_of_its_worst_task():
     assert Run.newest([]) is None
 
 
+def test_the_last_run_lasts_until_its_last_task_ended():
+    first, slow = task(90_000, end=90_100), task(90_060, end=93_000, node="pve2")
+    assert Run.newest([task(1_000), first, slow]).seconds == 3_000
+    assert Run.newest([first, task(90_060, "RUNNING", None, "pve2")]).seconds is None
+
+
 def test_two_tasks_of_one_node_are_two_runs():
     run = Run.newest([task(90_000, "job errors"), task(90_120)])
     assert (run.upid, run.ok) == ("UPID:pve1:90120", True)

@@ -44,6 +44,16 @@ async def test_every_level_has_its_rules_in_order(open_cluster):
     assert rules[3].action == "webserver"
 
 
+async def test_rules_say_that_they_are_in_force_only_where_the_firewall_is_on(open_cluster):
+    cluster = open_cluster()
+    await rows("firewall_rules", cluster, types={"guest"})
+    [note] = [text for text in cluster.notes if "a firewall that is off applies none" in text]
+    assert cluster.notes[note].fact
+    unfiltered = open_cluster()
+    assert not await rows("firewall_rules", unfiltered, types={"node"}, nodes={"pve02"})
+    assert note not in unfiltered.notes
+
+
 async def test_options_have_the_defaults_of_their_level(open_cluster):
     options = await rows("firewall_options", open_cluster())
     by_place = {(row.level, row.vmid or row.node): row for row in options}

@@ -171,8 +171,8 @@ async def test_tools_of_proxmox_ve_say_how_a_backup_server_is_read(client):
     assert client.requests(SERVER) == []
 
 
-async def test_lists_over_all_clusters_say_nothing_of_it(client):
-    for name in ("ListVms", "ListNodes", "ListStorage", "ListBackups", "ListTasks"):
+async def test_lists_of_what_it_does_not_have_say_nothing_of_it(client):
+    for name in ("ListVms", "ListNodes", "ListBackups", "ListPools"):
         answer = await client(name)
         assert {row["cluster"] for row in answer.data} <= {"home-lab", "prod"}
         assert f"{SERVER}:" not in answer.notes
@@ -460,3 +460,38 @@ async def test_one_that_is_down_is_listed_and_costs_only_its_own_rows(client):
     assert answer.data == []
     assert "backup does not answer" in answer.notes
     assert "Missing from backup: jobs of type verify" in answer.notes
+
+
+LISTS = (  # what they are called with, what narrows them, and the table that they name
+    ("ListStorage", {}, {"type": "dir"}, "pbs_datastores"),
+    ("ListStorageRrdData", {}, {"storage": "local"}, "pbs_datastores"),
+    ("ListBackupJobs", {}, {"vmid": 101}, "pbs_jobs"),
+    ("ListTasks", {}, {"type": "vzdump"}, "pbs_jobs"),
+    ("ListTasks", {"status": "running"}, {"vmid": 101}, "pbs_jobs"),
+    ("ListChanges", {}, {"kinds": ["login"]}, "pbs_jobs"),
+    ("ListChanges", {"kinds": ["task"]}, {"node": "pve01"}, "pbs_jobs"),
+)
+
+
+async def test_lists_of_all_clusters_name_the_table_of_the_backup_server(client):
+    without_server = replace(
+        client, tools=frozenset({name for name, *_ in LISTS})
+    )  # no queries, so no tables
+    for name, wide, narrow, table in LISTS:
+        client.requests(SERVER)
+        assert f"in the table {table}." in (await client(name, **wide)).notes, name
+        assert client.requests(SERVER) == []
+        for answer in (
+            await client(name, **wide, **narrow),
+            await client(name, **wide, cluster_name="prod"),
+            await without_server(name, **wide),
+        ):
+            assert table not in answer.notes, name
+
+
+async def test_an_unknown_storage_may_be_a_datastore(client):
+    hint = "ExecuteQuery has the datastores of backup in the table pbs_datastores."
+    assert hint in await client.refused("ListStorageRrdData", storage="offsite")
+    assert hint in await client.refused("ListStorageContent", node="pve01", storage="offsite")
+    narrow = replace(client, tools=frozenset({"ListStorageRrdData"}))
+    assert "datastore" not in await narrow.refused("ListStorageRrdData", storage="offsite")

@@ -92,6 +92,7 @@ async def test_running_guests_can_be_moved_by_the_call_that_it_names(client):
     assert (answer.data["verdict"], answer.data["movable"]) == ("prepare", [100, 101])
     assert any("2 running guests without HA" in text for text in answer.data["findings"])
     tool, _, arguments = answer.data["next"][0].partition(" ")
+    assert json.loads(arguments)["vmids"] == [100, 101]
     preview = await client(tool, **json.loads(arguments), dry_run=True)
     assert not preview.failed, preview.text
 

@@ -139,7 +139,10 @@ async def test_a_step_gives_rows_over_time(tool_client):
     }  # fmt: skip
     assert len(answer.data) in (24, 25)
     assert answer.column("time") == sorted(answer.column("time"))
-    assert answer.notes == ""
+    assert answer.notes == "Each row is of the 1h until its time."
+    newest = datetime.fromisoformat(answer.data[-1]["time"]).timestamp()
+    state = tool_client["prod"].emulated.state
+    assert newest == max(time for time in rrd.times(state, "day"))
 
 
 @pytest.mark.parametrize("consolidation", ["Average", "Maximum"])
@@ -162,9 +165,17 @@ async def test_rows_of_guests_are_flat(tool_client, consolidation):
 @pytest.mark.parametrize(
     ("cluster", "frame", "step", "note"),
     [
-        ("prod", "Day", "1m", "Each row is of 15m: to bound the answer."),
-        ("home-lab", "Day", "1m", "Each row is of 30m: recorded no finer."),
-        ("prod", "Day", "30m", ""),
+        (
+            "prod",
+            "Day",
+            "1m",
+            (
+                "Each row is of the 15m until its time, to bound the answer: a shorter "
+                "time_frame, fewer nodes or metrics make it finer."
+            ),
+        ),
+        ("home-lab", "Day", "1m", "Each row is of the 30m until its time, recorded no finer."),
+        ("prod", "Day", "30m", "Each row is of the 30m until its time."),
     ],
 )
 async def test_rows_that_are_longer_than_the_step_say_why(tool_client, cluster, frame, step, note):

@@ -288,8 +288,8 @@ def folded(name: str) -> str:
     return name.translate(_FOLD) if len(name) <= _LONGEST_NAME else name
 
 
-def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """Return the known names that resemble `name`, the most similar first.
+def nearest(name: str, known: Iterable[str], most: int = 3, *, likeness: float = 0.5) -> list[str]:
+    """Return the known names that resemble `name` at least so much, the most similar first.
 
     Of many names, those that share most pairs of letters with it are compared.
     """
@@ -303,8 +303,8 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
         compared = nlargest(
             _MOST_COMPARED, compared, lambda other: len(pairs & set(pairwise(other)))
         )
-    similar = get_close_matches(folded_name, compared, most, cutoff=0.5)
-    likeness = [SequenceMatcher(None, match, folded_name).ratio() for match in similar]
+    similar = get_close_matches(folded_name, compared, most, cutoff=likeness)
+    ratios = [SequenceMatcher(None, match, folded_name).ratio() for match in similar]
     # drop names that are much less similar than the best match
-    close = [m for m, ratio in zip(similar, likeness, strict=True) if ratio > likeness[0] - 0.2]
+    close = [m for m, ratio in zip(similar, ratios, strict=True) if ratio > ratios[0] - 0.2]
     return [candidate for match in close for candidate in by_folded[match]][:most]

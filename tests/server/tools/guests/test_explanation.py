@@ -212,10 +212,13 @@ async def test_a_role_for_one_guest_gets_no_neighbours_and_no_node(tool_client):
 
 
 async def test_a_part_whose_tool_is_not_granted_is_noted(tool_client):
-    granted = frozenset(tools()) - {"ListTasks", "ListStorage"}
+    hint = "ListChanges with vmid has changes of its options."
+    assert hint in (await tool_client("ExplainGuest", **PROD, vmid=BIG)).notes
+    granted = frozenset(tools()) - {"ListTasks", "ListStorage", "ListChanges"}
     client = type(tool_client)(tool_client.clusters, tools=granted)
     answer = await client("ExplainGuest", **PROD, vmid=BIG)
     assert answer.data["tasks"] == []
+    assert hint not in answer.notes
     assert "No tasks of prod here: ListTasks is not granted there." in answer.notes
     assert "No storages of prod here: ListStorage is not granted there." in answer.notes
 

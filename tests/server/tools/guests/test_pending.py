@@ -87,6 +87,18 @@ async def test_tables_of_devices_show_it_too(client):
     assert row["pending"] == "changed to virtio=BC:24:11:00:00:01,bridge=vmbr9"
 
 
+async def test_the_main_fields_show_what_the_note_names(client):
+    for table, vmid in (
+        ("qemu_configs", VM),
+        ("lxc_configs", CONTAINER),
+        ("disks", VM),
+    ):
+        query = {"from": table, "where": {"field": "vmid", "operator": "=", "value": vmid}}
+        answer = await client("ExecuteQuery", **PROD, query=query)
+        assert "The field pending has them" in answer.notes, table
+        assert any(answer.column("pending")), table
+
+
 async def test_a_changed_cloud_init_address_waits_at_its_network_device(client):
     vm = client["prod"].emulated.state.guests[VM]
     vm.pending["ipconfig0"] = "ip=dhcp"

@@ -153,6 +153,9 @@ async def test_the_beginning_of_both_records_is_named(tool_client):
     answer = await tool_client("ListChanges", **PROD, since="-3650d")
     assert f"The log of prod has no older lines than {first:%Y-%m-%d %H:%M} UTC." in answer.notes
     assert "prod has no older tasks on record than these dates: pve01 20" in answer.notes
+    assert "Tasks go further back" not in answer.notes
+    options = await tool_client("ListChanges", **PROD, since="-3650d", kinds=["config"])
+    assert "Tasks go further back: kind task, where qmconfig is" in options.notes
     recent = await tool_client("ListChanges", **PROD, since="-1h")
     assert "no older lines" not in recent.notes
 

@@ -128,6 +128,10 @@ async def test_list_backup_jobs_has_guests_and_the_last_outcome(tool_client):
     assert set(jobs["backup-nightly"]["vmids"]) == nightly
     assert jobs["backup-nightly"]["last_run_ok"] is True
     assert jobs["backup-archive"]["last_run_ok"] is False
+    nightly_tasks = [t for t in state.tasks.values() if t.type == "vzdump" and not t.id]
+    newest = max(task.started for task in nightly_tasks)
+    ends = [task.ended - newest for task in nightly_tasks if task.started == newest]
+    assert jobs["backup-nightly"]["last_run_duration"] == int(max(ends))
     assert jobs["backup-archive"]["vmids"] == [101, 102, 103, 105, 150, 200]
     for name, row in jobs.items():
         assert row["enabled"] is state.backup_jobs[name].enabled

@@ -5,6 +5,8 @@ from pvemcp_server.clusters.cluster import (
     Cluster,
     Notes,
     backup_server_hint,
+    datastores_hint,
+    jobs_hint,
     offload,
     outcome_of,
 )
@@ -21,7 +23,9 @@ __all__ = [
     "Notes",
     "backup_server_hint",
     "check",
+    "datastores_hint",
     "explain",
+    "jobs_hint",
     "offload",
     "outcome_of",
     "reason_of",

@@ -48,6 +48,19 @@ def backup_server_hint(name: str) -> str:
     )
 
 
+def datastores_hint(names: Sequence[str]) -> str:
+    """Return where the datastores of backup servers are, as they are no storages."""
+    return f"ExecuteQuery has the datastores of {' and '.join(names)} in the table pbs_datastores."
+
+
+def jobs_hint(names: Sequence[str]) -> str:
+    """Return where the jobs of backup servers are, as Proxmox VE has no tasks of them."""
+    return (
+        f"ExecuteQuery has the last runs of jobs of {' and '.join(names)} (sync, prune, verify, "
+        "garbage collection) in the table pbs_jobs."
+    )
+
+
 class NoteKind(NamedTuple):
     """What a note is about, if it isn't a part of the read that failed."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Final
 
-from pvemcp_server.errors import BadArgument, folded
+from pvemcp_server.errors import BadArgument, folded, nearest
 from pvemcp_server.query.names import unknown_name
 from pvemcp_server.query.operators import Span
 from pvemcp_server.tables.registry import CLUSTER_FIELD, Relation, Table
@@ -14,6 +14,10 @@ from pvemcp_server.tables.rows import Field, Kind
 CLUSTER: Final = Field(CLUSTER_FIELD, Kind.TEXT, "Cluster the row is from", nullable=False)
 MAX_HOPS: Final = 3  # relations in one dotted name
 _SUGGESTED: Final = 3
+_SAME: Final = 0.85  # likeness of a table's own name, from which it precedes related fields
+_STARTS: Final = frozenset(
+    f"{word}{end}" for word in ("started", "booted") for end in ("", "at", "on", "time")
+) | {"start", "starttime", "laststart", "laststarted", "boottime", "lastboot", "lastbooted"}
 
 Path = tuple[str, ...]
 """The names of the relations that lead from the queried table to another one."""
@@ -56,6 +60,11 @@ def _longer_names(table: Table, name: str) -> list[str]:
     """Return the table's first fields that begin with this word: cpu_usage for `cpu`."""
     begins = [n for n in fields_of(table) if folded(n.partition("_")[0]) == folded(name)]
     return begins[:_SUGGESTED]
+
+
+def _of_start(table: Table, name: str) -> list[str]:
+    """Return uptime for the time at which something was started, which Proxmox does not report."""
+    return ["uptime"] if folded(name) in _STARTS and "uptime" in table.fields else []
 
 
 def _spans_of_times(table: Table, name: str) -> list[str]:
@@ -108,11 +117,13 @@ class Catalog:
             known = (*fields_of(table), *(f"{hop}.…" for hop in self.relations(table)))
             aliases = (alias for field in table.fields.values() for alias in field.aliases)
             places = (
+                *nearest(last, fields_of(table), likeness=_SAME),
+                *_of_start(table, last),
                 *_longer_names(table, last),
                 *_spans_of_times(table, last),
                 *self._related_fields(table, last),
             )
-            suggestions = [".".join((*path, dotted)) for dotted in places]
+            suggestions = [".".join((*path, dotted)) for dotted in dict.fromkeys(places)]
             raise unknown_name(at, f"field of {table.name}", last, known, aliases, suggestions)
         declared, field = match
         return Column(path, table.name, field, ".".join((*path, declared)))

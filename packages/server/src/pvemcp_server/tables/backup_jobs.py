@@ -17,7 +17,7 @@ from pvemcp_server.tables.rows import Col, Row, Unit, moment
 _KEEP = tuple(
     f"keep-{span}" for span in ("all", "last", "hourly", "daily", "weekly", "monthly", "yearly")
 )
-_LAST_RUN = ("last_run", "last_run_status", "last_run_ok", "last_run_upid")
+_LAST_RUN = ("last_run", "last_run_duration", "last_run_status", "last_run_ok", "last_run_upid")
 
 
 class BackupJob(Row):
@@ -38,6 +38,7 @@ class BackupJob(Row):
         "retention",
         "notes",
         "last_run",
+        "last_run_duration",
         "last_run_status",
         "last_run_ok",
     )
@@ -61,6 +62,14 @@ class BackupJob(Row):
     notes_template: Annotated[str | None, Col("Notes that its backups get")]
     last_run: Annotated[
         datetime | None, Col("Start of its last run on record as it is now", Unit.TIME)
+    ]
+    last_run_duration: Annotated[
+        int | None,
+        Col(
+            "Until its tasks had ended on all nodes; null while it runs",
+            Unit.SECONDS,
+            ("duration",),
+        ),
     ]
     last_run_status: Annotated[str | None, Col("OK, WARNINGS: n, or what went wrong")]
     last_run_ok: Annotated[bool | None, Col("Whether the last run went well")]
@@ -154,6 +163,7 @@ def _row(job: JobAnswer, vmids: list[int], run: Run | None) -> BackupJob:
         notes=job.comment,
         notes_template=job.notes_template,
         last_run=run.start if run else None,
+        last_run_duration=run.seconds if run else None,
         last_run_status=run.status if run else None,
         last_run_ok=run.ok if run else None,
         last_run_upid=run.upid if run else None,

@@ -49,6 +49,7 @@ class Run:
     """The last run of a job: all its tasks, with the outcome of the worst of them."""
 
     start: datetime
+    seconds: int | None  # until the last of its tasks ended; None while one runs
     status: str
     ok: bool | None
     upid: str
@@ -64,9 +65,12 @@ class Run:
         for start, task in started:
             if started[0][0] - start <= _ONE_RUN:
                 run.setdefault(task.node, (start, task))
+        ends = [task.end_time for _, task in run.values()]
+        began = min(task.start_time for _, task in run.values())
+        seconds = None if None in ends else max(0, max(filter(None, ends)) - began)
         start, worst = max(run.values(), key=lambda pair: _severity(pair[1]))
         status = "running" if worst.running else worst.status or "unknown"
-        return cls(start, status, None if worst.running else worst.ok, worst.upid)
+        return cls(start, seconds, status, None if worst.running else worst.ok, worst.upid)
 
 
 Option = str | frozenset[Any]

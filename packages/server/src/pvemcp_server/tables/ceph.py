@@ -35,7 +35,9 @@ class CephHealth(Row):
     used: Annotated[int | None, Col("In use, with all copies", Unit.BYTES)]
     available: Annotated[int | None, Col("Not in use", Unit.BYTES)]
     total: Annotated[int | None, Col("Size of all OSDs", Unit.BYTES)]
-    usage_percentage: Annotated[float | None, Col("In use", Unit.PERCENT)]
+    usage_percentage: Annotated[
+        float | None, Col("In use", Unit.PERCENT, ("disk_usage_percentage",))
+    ]
     fsid: Annotated[str | None, Col("Id of the Ceph cluster")]
 
 

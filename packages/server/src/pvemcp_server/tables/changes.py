@@ -134,6 +134,11 @@ async def _log(cluster: Cluster, request: LoadRequest) -> Sequence[ClusterLogLin
             f"The log of {cluster.name} has no older lines than {min(times):%Y-%m-%d %H:%M} UTC.",
             advice=True,
         )
+        if "config" in request.types and "task" not in request.types:
+            cluster.notes.add(
+                "Tasks go further back: kind task, where qmconfig is a change of a VM's options.",
+                advice=True,
+            )
     return lines or ()
 
 

@@ -58,7 +58,9 @@ class GuestFilesystem(Row):
         ),
     ]
     free: Annotated[int | None, Col("Not in use", Unit.BYTES, gap=_UNREPORTED)]
-    usage_percentage: Annotated[float | None, Col("In use", Unit.PERCENT, gap=_UNREPORTED)]
+    usage_percentage: Annotated[
+        float | None, Col("In use", Unit.PERCENT, ("disk_usage_percentage",), gap=_UNREPORTED)
+    ]
     problem: Annotated[str | None, Col("Why none of a VM is known, in Proxmox's words")]
 
 

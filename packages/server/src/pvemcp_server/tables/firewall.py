@@ -28,6 +28,10 @@ Level = Literal["cluster", "group", "node", "guest"]
 _ON_BY_DEFAULT: Final = frozenset({"node"})
 _POLICY_IN: Final = "DROP"
 _POLICY_OUT: Final = "ACCEPT"
+_RULES_ONLY: Final = (
+    "enabled is that of each rule: a firewall that is off applies none. firewall_options says "
+    "whether that of the cluster and of each level is on."
+)
 
 
 class FirewallRule(Row):
@@ -116,12 +120,14 @@ firewall_table = partial(
 
 @firewall_table("firewall_rules")
 async def firewall_rules(cluster: Cluster, request: LoadRequest) -> list[FirewallRule]:
-    """Rules of the firewall on every level, by a condition on level with few calls.
+    """Rules of the firewall on every level, in force where firewall_options is enabled too.
 
     For keys with a role on the whole cluster; the account needs Sys.Audit on / and VM.Audit.
     """
     places = [*await _places(cluster, request), *await _groups(cluster, request)]
     answers = await _each(cluster, request, places, Firewall.rules, "firewall rules")
+    if any(rules for _, rules in answers):
+        cluster.notes.add(_RULES_ONLY, fact=True)
     pairs = ((place, rule) for place, rules in answers for rule in rules)
     return made(cluster, pairs, lambda pair: [_rule(*pair)])
 

@@ -35,6 +35,7 @@ class QemuSettings(Row):
         "sockets",
         "memory_mb",
         "on_boot",
+        "pending",
     )
 
     vmid: Annotated[int, Col("Guest", aliases=("guest_id", "id"))]
@@ -98,6 +99,7 @@ class LxcSettings(Row):
         "memory_mb",
         "on_boot",
         "unprivileged",
+        "pending",
     )
 
     vmid: Annotated[int, Col("Guest", aliases=("guest_id", "id"))]
@@ -186,7 +188,7 @@ def _note_pending(cluster: Cluster, vmids: Sequence[int], rows: str) -> None:
         more = f" and {len(vmids) - _NAMED} more" if len(vmids) > _NAMED else ""
         cluster.notes.add(
             f"Configuration changes wait for a restart on {cluster.name}: guests {named}{more}. "
-            f"The column pending has them; {rows}."
+            f"The field pending has them; {rows}."
         )
 
 

@@ -17,14 +17,14 @@ _CONFIGURED = Gap(
     ("dhcp", "manual", "auto"),
 )
 
-_ROWS = "rows where it is added are not in use yet, the others are"
+_ROWS = "rows where it is added are not in use yet, removed and changed ones still are"
 _PENDING = "What the next start of the guest does to it: removed, added, or changed to …"
 
 
 class Disk(Row):
     """A disk, drive or mount point of a guest."""
 
-    minimal: ClassVar[tuple[str, ...]] = ("vmid", "id", "storage", "volume", "size")
+    minimal: ClassVar[tuple[str, ...]] = ("vmid", "id", "storage", "volume", "size", "pending")
 
     vmid: Annotated[int, Col("Guest it belongs to", aliases=("guest_id",))]
     vm_name: Annotated[str, Col("Name of the guest", aliases=("guest_name",))]
@@ -53,7 +53,9 @@ class Disk(Row):
 class Network(Row):
     """A network device of a guest."""
 
-    minimal: ClassVar[tuple[str, ...]] = ("vmid", "id", "model", "mac", "bridge", "vlan", "ip")
+    minimal: ClassVar[tuple[str, ...]] = (
+        *("vmid", "id", "model", "mac", "bridge", "vlan", "ip", "pending"),
+    )
 
     vmid: Annotated[int, Col("Guest it belongs to", aliases=("guest_id",))]
     vm_name: Annotated[str, Col("Name of the guest", aliases=("guest_name",))]

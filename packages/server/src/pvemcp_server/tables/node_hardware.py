@@ -37,7 +37,9 @@ class ZfsPool(Row):
     size: Annotated[int | None, Col("Size", Unit.BYTES, ("total",))]
     used: Annotated[int | None, Col("In use", Unit.BYTES, ("allocated",))]
     free: Annotated[int | None, Col("Not in use", Unit.BYTES)]
-    usage_percentage: Annotated[float | None, Col("In use", Unit.PERCENT)]
+    usage_percentage: Annotated[
+        float | None, Col("In use", Unit.PERCENT, ("disk_usage_percentage",))
+    ]
     fragmentation: Annotated[float | None, Col("Fragmentation of the free space", Unit.PERCENT)]
     deduplication: Annotated[float | None, Col("Ratio of deduplication; 1 for none")]
 

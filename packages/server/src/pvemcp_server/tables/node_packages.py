@@ -19,7 +19,9 @@ _INSTALLED = "Installed"
 class NodeVersion(Row):
     """The versions that a node runs."""
 
-    minimal: ClassVar[tuple[str, ...]] = ("node", "pve_version", "kernel", "reboot_needed")
+    minimal: ClassVar[tuple[str, ...]] = (
+        *("node", "pve_version", "kernel", "newest_kernel", "reboot_needed"),
+    )
 
     node: Annotated[str, Col("Node")]
     pve_version: Annotated[str | None, Col("Version of Proxmox VE: 9.2.11", aliases=("version",))]
@@ -41,7 +43,7 @@ class NodeVersion(Row):
 class NodeUpdate(Row):
     """A package of which a node can install a newer version."""
 
-    minimal: ClassVar[tuple[str, ...]] = ("node", "package", "installed", "version")
+    minimal: ClassVar[tuple[str, ...]] = ("node", "package", "installed", "version", "origin")
 
     node: Annotated[str, Col("Node")]
     package: Annotated[str, Col("Package", aliases=("name",))]

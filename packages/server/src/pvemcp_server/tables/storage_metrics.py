@@ -59,7 +59,9 @@ class StorageMetric(Row, kw_only=True):
         Col("Pick it with a condition; month without one", values=FRAMES, meanings=FRAME_WORDS),
     ]
     latest_time: Annotated[datetime | None, Col("Last recorded value", Unit.TIME)] = None
-    disk_usage_percentage: Annotated[float | None, Col("Space in use", Unit.PERCENT)] = None
+    disk_usage_percentage: Annotated[
+        float | None, Col("Space in use", Unit.PERCENT, ("usage_percentage",))
+    ] = None
     disk_usage: Annotated[int | None, Col("Space in use", Unit.BYTES, ("used",))] = None
     disk_total: Annotated[int | None, Col("Space", Unit.BYTES, ("total",))] = None
     disk_free: Annotated[int | None, Col("Space left", Unit.BYTES, ("free", "available"))] = None

@@ -15,7 +15,9 @@ from pvemcp_server.clusters import (
     InventoryView,
     Notes,
     backup_server_hint,
+    datastores_hint,
     explain,
+    jobs_hint,
     outcome_of,
 )
 from pvemcp_server.errors import BadArgument, CallError, UnknownName
@@ -113,6 +115,26 @@ class Call:
         others = [name for name in names if kinds[name] not in self.kinds]
         return [name for name in names if name not in others], others
 
+    async def backup_servers(self, tool: str) -> list[str]:
+        """List the backup servers where queries give the caller the rows that this tool grants."""
+        kinds, needed = await self.source.kinds(), ("ExecuteQuery", tool)
+        return [
+            name
+            for name, kind in kinds.items()
+            if kind is ClusterKind.PBS
+            and all(self.caller.resources(each, Effect.READ, name) for each in needed)
+        ]
+
+    async def note_datastores(self) -> None:
+        """Note where the datastores of backup servers are: a list of storages lacks them."""
+        if servers := await self.backup_servers("ListStorage"):
+            self.notes.add(datastores_hint(servers))
+
+    async def note_jobs(self) -> None:
+        """Note where the jobs of backup servers are: tasks and backup jobs do not include them."""
+        if servers := await self.backup_servers("ListBackupJobs"):
+            self.notes.add(jobs_hint(servers))
+
     async def cluster(self, name: str | None) -> Cluster:
         """Open the named cluster, or the only reachable one; case does not matter.
 
@@ -166,6 +188,9 @@ class Call:
         if isinstance(error, UnknownName) and error.kind == "guest" and error.name.isdecimal():
             places = await self._clusters_with(int(error.name))
             text += f" It is on {' and '.join(places)}: give cluster_name." if places else ""
+        if isinstance(error, UnknownName) and error.kind == "storage":
+            servers = await self.backup_servers("ListStorage")
+            text += f" {datastores_hint(servers)}" if servers else ""
         return text
 
     async def _clusters_with(self, vmid: int) -> list[str]:

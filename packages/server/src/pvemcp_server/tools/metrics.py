@@ -187,6 +187,8 @@ async def list_storage_rrd_data(
     on: ForecastDate = None,
 ) -> Rows:
     """List growth of storages, when they are full, or their use on a date."""
+    if cluster_name is None and storage is None and node is None:
+        await call.note_datastores()
     date = time_argument("on", on)
     if date and date <= datetime.now(UTC):
         raise BadArgument("on", "it is over: a forecast needs a date to come.")
@@ -262,6 +264,14 @@ class _Read(Generic[K, P]):
         least = int(step[:-1]) * _SECONDS[step[-1]]
         shortest = max((interval(series) for series in recorded.values()), default=0)
         seconds = step_for(recorded.values(), width, max(least, shortest))
+        reason = ""
+        if seconds > least:
+            reason = (
+                ", recorded no finer"
+                if seconds == shortest
+                else f", to bound the answer: a shorter time_frame, fewer {self.what}s or metrics "
+                "make it finer"
+            )
         maximum = consolidation == "Maximum"
         ends = {
             key: points[-1].time
@@ -269,9 +279,8 @@ class _Read(Generic[K, P]):
             if (points := [p for p in series if any(m.read(p) is not None for m in self.metrics)])
         }
         self._note_ends(recorded, ends)
-        if ends and seconds > least:
-            reason = "recorded no finer" if seconds == shortest else "to bound the answer"
-            self.call.notes.add(f"Each row is of {words(seconds)}: {reason}.")
+        if ends:
+            self.call.notes.add(f"Each row is of the {words(seconds)} until its time{reason}.")
         return [
             (key, point)
             for key, series in recorded.items()

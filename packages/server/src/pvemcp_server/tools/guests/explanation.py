@@ -132,6 +132,8 @@ async def explain_guest(call: Call, *, cluster_name: ItsCluster = None, vmid: Vm
         call.notes.add(
             f"The use of {guest.node} is unknown, and what else runs there may be missing."
         )
+    if call.caller.resources("ListChanges", Effect.READ, cluster.name):
+        call.notes.add("ListChanges with vmid has changes of its options.")
     is_blind = guest.node in (await cluster.inventory.view()).nodes_without_statistics
     if is_blind:
         cluster.note_without_statistics({guest.node})

@@ -38,7 +38,9 @@ class MaintenanceCheck(Row):
     ha: Annotated[list[str], Col("Running guests that HA can move, and where to")]
     movable: Annotated[list[int], Col("Running guests without HA that MigrateVm can move")]
     stuck: Annotated[list[str], Col("Running guests that cannot move, and why")]
-    next: Annotated[list[str], Col("Calls that prepare it, for the first guest of each list")]
+    next: Annotated[
+        list[str], Col("Calls that prepare it: move guests to a node, shut the others down")
+    ]
 
 
 @tool(
@@ -94,8 +96,9 @@ def _next_calls(
     if facts.tasks:
         steps.append(NextCall("ListTasks", {**place, "node": facts.node, "status": "running"}))
     if movable:
-        first = movable[0]
-        move = {**place, "vmids": [first.vmid], "target_node": first.targets[0], "online": True}
+        target = movable[0].targets[0]
+        vmids = [each.vmid for each in movable if each.targets[0] == target][:_MOST]
+        move = {**place, "vmids": vmids, "target_node": target, "online": True}
         steps.append(NextCall("MigrateVm", move))
         every = {**place, "node": facts.node, "dry_run": True}
         steps.append(NextCall("EvacuateNode", every))

@@ -51,6 +51,9 @@ async def list_changes(
     if end and start > end:
         raise BadArgument("until", "it is before since.")
 
+    if cluster_name is None and vmid is None and node is None and "task" in (kinds or ("task",)):
+        await call.note_jobs()
+
     def keep(row: Change) -> bool:
         return user is None or user.casefold() in (row.user or "").casefold()
 

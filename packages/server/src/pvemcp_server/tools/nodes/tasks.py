@@ -127,6 +127,8 @@ async def list_tasks(
         clusters=await clusters_with(call, cluster_name, node),
         required=node is not None,
     )
+    if cluster_name is None and vmid is None and node is None and not (type and rows.rows):
+        await call.note_jobs()
     if type and not rows.rows and not set(types) & set(TYPES):
         near = ", ".join(tasks.fields["type"].values_like(type))
         hint = f" Types with this name or meaning: {near}." if near else ""
@@ -154,9 +156,13 @@ def time_argument(name: str, text: str | None) -> datetime | None:
     """Parse a time as queries do; one before 1970 is the start of all tasks."""
     if text is None:
         return None
-    seconds = time_of(text, datetime.now(UTC))
+    now = datetime.now(UTC)
+    seconds = time_of(text, now)
     if seconds is None:
-        raise BadArgument(name, f"{text!r} is neither ISO 8601 nor like -24h or yesterday.")
+        example = f"{now:%Y-%m-%dT%H:%MZ}"
+        raise BadArgument(
+            name, f"{text!r} is neither ISO 8601 ({example}) nor like -24h or yesterday."
+        )
     return datetime.fromtimestamp(min(max(0, seconds), _LAST_TIME), UTC)
 
 

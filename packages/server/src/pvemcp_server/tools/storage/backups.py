@@ -101,6 +101,8 @@ async def list_backup_jobs(
     call: Call, *, cluster_name: ClusterName = None, vmid: OneVm = None
 ) -> Rows:
     """List backup jobs, the guests they cover and how their last run went."""
+    if cluster_name is None and vmid is None:
+        await call.note_jobs()
     return await listed(
         call,
         backup_jobs,

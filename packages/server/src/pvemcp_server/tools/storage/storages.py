@@ -43,6 +43,8 @@ async def list_storage(
         keep=lambda row: not types or row.type.casefold() in types,
         order=attrgetter("storage", "node"),
     )
+    if cluster_name is None and not types:
+        await call.note_datastores()
     if types and not rows.rows:
         call.notes.add(f"No storage of type {' or '.join(map(repr, types))}.")
     return rows
