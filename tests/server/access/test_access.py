@@ -29,7 +29,7 @@ async def test_closing_logs_uses_that_could_not_be_stored(
         _, secret = await access.keys.create("laptop")
         await access.authenticator.authenticate(secret, "::1")
         monkeypatch.setattr(store.database, "writing", unreachable)
-    assert "The uses of keys could not be stored" in caplog.text
+    assert "Uses of keys and failed sign-ins could not be stored" in caplog.text
 
 
 async def test_a_key_never_refers_to_a_missing_role(access: Access, store: Store):

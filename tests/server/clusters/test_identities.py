@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.server.tools.few_guests import few_guests
-from tests.server.tools.tool_client import FakeUndos
+from tests.server.tools.tool_client import FakeBudgets, FakeUndos
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from proxmox_client.emulator import Emulator, ManualClock
@@ -101,7 +101,13 @@ async def clients(clusters, access, lab, new_token) -> Clients:
     sets = frozenset(Toolset)
     return Clients(
         Pipeline(
-            tools(), clusters, Settings(), AuditRecorder(), None, StoredUndos(FakeUndos()), None
+            tools(),
+            clusters,
+            Settings(),
+            AuditRecorder(),
+            None,
+            StoredUndos(FakeUndos()),
+            FakeBudgets(),
         ),
         Caller("wide", "wide", ROLE, toolsets=sets, version="w"),
         Caller("narrow", "narrow", ROLE, identities={"lab": bound}, toolsets=sets, version="n"),

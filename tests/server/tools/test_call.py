@@ -71,7 +71,7 @@ def _remove_accounts(demo_client, *names):
 FOUND = {
     name: {key: value for key, value in arguments.items() if key != "cluster_name"}
     for name, arguments in examples(replace(PROD, vmid=300, other_vmid=301, moved_vmid=300)).items()
-    if "if several have it" in str(tools()[name].input_schema["properties"])
+    if "Cluster, if several" in str(tools()[name].input_schema["properties"]) and name != "Undo"
 } | {"ListNodeRrdData": {"nodes": ["pve01"]}}
 
 

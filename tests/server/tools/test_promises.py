@@ -90,7 +90,7 @@ def test_cluster_name_is_optional_and_described_for_writes(tool):
     if not tool.reads:
         description = schema["properties"]["cluster_name"]["description"]
         of_a_path = tool.name == "CallApi"  # no argument of its own names a guest or node
-        assert of_a_path or description == "Cluster, if several have it"
+        assert of_a_path or description == "Cluster, if several"
 
 
 @EVERY
