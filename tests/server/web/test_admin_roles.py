@@ -162,11 +162,11 @@ async def test_a_key_issuer_freezes_and_an_owner_unfreezes_after_a_recent_sign_i
     await equipped.become(AdminRole.KEY_ISSUER)
     await equipped.forget_proof()
     assert "Freeze all writes" in (await equipped.get("/admin/keys")).text
-    await equipped.post("/admin/clusters/freeze", reason="<b>fire</b>")
+    await equipped.post("/admin/clusters/freeze", reason="<b>fi\u202e\x1b\nre</b>")
     await equipped.post("/admin/clusters/prod/freeze")
     shown = (await equipped.get("/admin/keys")).text
     assert "All writes are frozen" in shown
-    assert "&lt;b&gt;fire&lt;/b&gt;" in shown
+    assert "&lt;b&gt;fi re&lt;/b&gt;" in shown  # as text, without what is invisible
     assert "Unfreeze" not in shown
     (everywhere, own) = (await equipped.api("GET", "/freezes")).json()
     assert (everywhere["cluster"], everywhere["by"]) == (None, "ada")
@@ -205,6 +205,11 @@ async def test_only_who_may_change_the_setting_gives_a_key_more_destructive_call
     await front.become(AdminRole.OWNER)
     await front.sign_in()
     assert (await front.api("PATCH", path, json=most)).json()["destructive_per_day"] == 101
+    await front.become(AdminRole.KEY_ISSUER)
+    wider = ("PATCH", path, {"role": "Administrator"})
+    for method, where, body in (wider, ("POST", f"{path}/regenerate", None)):
+        assert (await front.api(method, where, json=body)).json()["code"] == "not_permitted"
+    await front.become(AdminRole.OWNER)
     await front.post(f"/admin{path}/change", name="laptop", role="Operator")
     assert (await front.api("GET", path)).json()["destructive_per_day"] is None
 

@@ -107,8 +107,8 @@ class Freezes:
 
     async def start(self, name: str | None, *, reason: str, by: str) -> Freeze:
         """Freeze a cluster, or all; return the freeze in force if there is one already."""
-        reason = " ".join(reason.split())
-        record = await self._store.freezes.start(await self._id(name), reason=reason, by=by)
+        visible = "".join(letter for letter in " ".join(reason.split()) if letter.isprintable())
+        record = await self._store.freezes.start(await self._id(name), reason=visible, by=by)
         return _freeze(record, name)
 
     async def end(self, name: str | None) -> Freeze:

@@ -131,7 +131,7 @@ async def check_unattended_keys(context: AdminContext, **equals: Any) -> None:
 
 
 async def _check_budget(context: AdminContext, budget: int | None) -> None:
-    """Refuse a budget above the setting, but to owners."""
+    """Refuse a secret, or other rights, of a key with a budget above the setting, but to owners."""
     values = await context.services.settings.current()
     if budget is not None and budget > values.destructive_calls_per_day_per_key:
         await context.require(MORE)
@@ -249,6 +249,7 @@ async def regenerate_key(context: AdminContext, key: KeyName) -> ShownKey:
     latest = await latest_expiry(context)
     before = await context.services.access.keys.get(key)
     await check_unattended(context, before.unattended)
+    await _check_budget(context, before.destructive_per_day)
     await _check_recent(context, _grants_writes(context, before))
     record, secret = await context.services.access.keys.regenerate(before, latest=latest)
     await context.changed(
@@ -283,8 +284,7 @@ async def change_key(context: AdminContext, key: KeyName, changes: KeyChanges) -
     before = await context.services.access.keys.get(key)
     if await _may_widen(context, before, changes):
         await check_unattended(context, values.get("unattended", before.unattended))
-    if values.get("destructive_per_day") != before.destructive_per_day:
-        await _check_budget(context, values.get("destructive_per_day"))
+        await _check_budget(context, values.get("destructive_per_day", before.destructive_per_day))
     await _check_recent(context, _widens_writes(context, before, changes))
     if values.get("expires", before.expires) != before.expires:
         latest = await latest_expiry(context, before)
