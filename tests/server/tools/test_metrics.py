@@ -399,17 +399,17 @@ GROWTH = 0.0011  # per day, of what the emulator's storages hold now
 
 
 @pytest.mark.parametrize("frame", ["Day", "Month"])
-async def test_growth_of_storages_is_exact_and_the_first_to_be_full_leads(tool_client, frame):
+async def test_growth_of_storages_is_near_and_the_first_to_be_full_leads(tool_client, frame):
     answer = await tool_client("ListStorageRrdData", **PROD, time_frame=frame)
     state = tool_client["prod"].emulated.state
     for row in answer.data:
         storage = state.storages[row["storage"]]
         used = storage.used(row["node"])
-        assert row["growth_per_day"] == pytest.approx(used * GROWTH, rel=1e-3)
+        assert row["growth_per_day"] == pytest.approx(used * GROWTH, rel=0.03)
         days = (storage.total - used) / (used * GROWTH)
         full = datetime.fromisoformat(row["full_on"]).timestamp()
-        assert full == pytest.approx(state.now + days * 86400, abs=86400)
-        assert row["full_earliest"] <= row["full_on"] <= row["full_latest"]
+        assert full == pytest.approx(state.now + days * 86400, abs=days * 0.03 * 86400)
+        assert row["full_earliest"] < row["full_on"] < row["full_latest"]
     assert answer.column("full_on") == sorted(answer.column("full_on"))
     assert "Offline on prod, so missing here: pve05." in answer.notes
 
