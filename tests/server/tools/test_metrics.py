@@ -171,7 +171,7 @@ async def test_rows_of_guests_are_flat(tool_client, consolidation):
             "1m",
             (
                 "Each row is of the 15m until its time, to bound the answer: a shorter "
-                "time_frame, fewer nodes or metrics make it finer."
+                "time_frame, fewer nodes, metrics or fields make it finer."
             ),
         ),
         ("home-lab", "Day", "1m", "Each row is of the 30m until its time, recorded no finer."),
@@ -185,6 +185,15 @@ async def test_rows_that_are_longer_than_the_step_say_why(tool_client, cluster, 
         step=step, limit=100,
     )  # fmt: skip
     assert answer.notes == note
+
+
+async def test_fewer_fields_give_finer_rows(tool_client):
+    week = {**PROD, "vmids": [101], "time_frame": "Week", "step": "1h", "limit": 200}
+    wide = await tool_client("ListVmRrdData", **week)
+    assert "fields make it finer" in wide.notes
+    one = await tool_client("ListVmRrdData", **week, fields=["time", "CpuUsage"])
+    assert "Each row is of the 1h until its time." in one.notes
+    assert len(one.data) in (168, 169)
 
 
 async def test_a_step_of_another_form_is_refused(tool_client):
