@@ -197,3 +197,18 @@ async def test_guest_addresses_are_private(prod):
     for guest in prod.cluster.state.guests.values():
         addresses = guest.agent.addresses if guest.agent else ()
         assert all(address.startswith("10.") for address in addresses)
+
+
+def test_tasks_of_guests_fit_what_the_guests_do_now():
+    for build in demo().clusters.values():
+        state = build(ManualClock())
+        for task in state.tasks.values():
+            guest = state.guests.get(int(task.id)) if task.id.isdecimal() else None
+            if guest:
+                assert task.node == guest.node
+                assert state.nodes[task.node].online
+            if guest and task.outcome == "OK" and task.type[2:] in ("start", "shutdown"):
+                assert guest.running == task.type.endswith("start")
+                assert task.ended == pytest.approx(
+                    guest.started if guest.running else guest.stopped, abs=1
+                )

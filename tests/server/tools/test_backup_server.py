@@ -81,9 +81,12 @@ async def test_datastores_have_growth_and_when_they_are_full(client):
         store = state.datastores[row["datastore"]]
         assert row["disk_usage"] + row["disk_free"] == row["disk_total"] == store.total
         assert row["growth_per_day"] == pytest.approx(store.growth, rel=0.05)
+        assert 0 < row["growth_uncertainty"] < store.growth / 10
         assert row["deduplication_factor"] == store.deduplication
         assert row["gc_ok"]
     assert rows[1]["full_on"] < rows[0]["full_on"]
+    of_storages = (await client("ListStorageRrdData", storage="pbs-main", node="pve01")).data
+    assert rows[0]["growth_per_day"] == pytest.approx(of_storages[0]["growth_per_day"], rel=0.05)
 
 
 async def test_snapshots_of_every_namespace_have_their_verification(client):

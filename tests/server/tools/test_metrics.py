@@ -171,7 +171,7 @@ async def test_rows_of_guests_are_flat(tool_client, consolidation):
             "1m",
             (
                 "Each row is of the 15m until its time, to bound the answer: a shorter "
-                "time_frame, fewer nodes or metrics make it finer."
+                "time_frame, fewer nodes, metrics or fields make it finer."
             ),
         ),
         ("home-lab", "Day", "1m", "Each row is of the 30m until its time, recorded no finer."),
@@ -185,6 +185,15 @@ async def test_rows_that_are_longer_than_the_step_say_why(tool_client, cluster, 
         step=step, limit=100,
     )  # fmt: skip
     assert answer.notes == note
+
+
+async def test_fewer_fields_give_finer_rows(tool_client):
+    week = {**PROD, "vmids": [101], "time_frame": "Week", "step": "1h", "limit": 200}
+    wide = await tool_client("ListVmRrdData", **week)
+    assert "fields make it finer" in wide.notes
+    one = await tool_client("ListVmRrdData", **week, fields=["time", "CpuUsage"])
+    assert "Each row is of the 1h until its time." in one.notes
+    assert len(one.data) in (168, 169)
 
 
 async def test_a_step_of_another_form_is_refused(tool_client):
@@ -399,17 +408,17 @@ GROWTH = 0.0011  # per day, of what the emulator's storages hold now
 
 
 @pytest.mark.parametrize("frame", ["Day", "Month"])
-async def test_growth_of_storages_is_exact_and_the_first_to_be_full_leads(tool_client, frame):
+async def test_growth_of_storages_is_near_and_the_first_to_be_full_leads(tool_client, frame):
     answer = await tool_client("ListStorageRrdData", **PROD, time_frame=frame)
     state = tool_client["prod"].emulated.state
     for row in answer.data:
         storage = state.storages[row["storage"]]
         used = storage.used(row["node"])
-        assert row["growth_per_day"] == pytest.approx(used * GROWTH, rel=1e-3)
+        assert row["growth_per_day"] == pytest.approx(used * GROWTH, rel=0.03)
         days = (storage.total - used) / (used * GROWTH)
         full = datetime.fromisoformat(row["full_on"]).timestamp()
-        assert full == pytest.approx(state.now + days * 86400, abs=86400)
-        assert row["full_earliest"] <= row["full_on"] <= row["full_latest"]
+        assert full == pytest.approx(state.now + days * 86400, abs=days * 0.03 * 86400)
+        assert row["full_earliest"] < row["full_on"] < row["full_latest"]
     assert answer.column("full_on") == sorted(answer.column("full_on"))
     assert "Offline on prod, so missing here: pve05." in answer.notes
 

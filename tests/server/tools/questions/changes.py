@@ -171,11 +171,11 @@ def tasks_of_a_guest(demo, answer):
 
 @question(
     "B72",
-    "Wer hat VM 163 heruntergefahren?",
-    call("ListTasks", vmid=163, type="qmshutdown"),
+    "Wer hat VM 118 heruntergefahren?",
+    call("ListTasks", vmid=118, type="qmshutdown"),
 )
 def who_shut_a_guest_down(demo, answer):
-    own = tasks(demo, lambda task: (task.type, task.id) == ("qmshutdown", "163"))
+    own = tasks(demo, lambda task: (task.type, task.id) == ("qmshutdown", "118"))
     yield answer.column("user", "status"), [(task.user, task.outcome) for _, task in own]
     yield bool(own), True
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from proxmox_client.emulator.state import metrics
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Guest, Kind
-from proxmox_client.emulator.state.load import Load
+from proxmox_client.emulator.state.load import Load, unevenness
 from proxmox_client.emulator.state.node import Node
 from proxmox_client.emulator.state.storage import Storage
 
@@ -27,6 +27,9 @@ FRAMES_9: Final = {
     "year": (21600, 1440),
     "decade": (604800, 570),
 }
+GROWTH: Final = 0.0011
+"""The growth of a storage per day, of what it holds now."""
+
 PEAK: Final = 1.25
 """The ratio of the maximum of an interval to its average."""
 
@@ -116,7 +119,8 @@ def storage_rows(storage: Storage, node: str, state: ClusterState) -> RowAt:
 
     def row_at(when: int, _factor: float) -> Row:
         days = max(0.0, now - when) / 86400
-        return {"total": storage.total, "used": used * max(0.25, 1 - 0.0011 * days)}
+        grown = GROWTH * days * unevenness(when, storage.name)
+        return {"total": storage.total, "used": used * max(0.25, 1 - grown)}
 
     return row_at
 

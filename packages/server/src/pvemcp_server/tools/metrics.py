@@ -13,7 +13,7 @@ from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.rrd import Consolidation, GuestRrd, NodeRrd, TimeFrame
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, offload
-from pvemcp_server.errors import BadArgument
+from pvemcp_server.errors import BadArgument, folded
 from pvemcp_server.tables import StorageMetric, fanout, storage_metrics
 from pvemcp_server.tables.metrics import FRAME_WORDS
 from pvemcp_server.tables.registry import LoadRequest
@@ -129,7 +129,7 @@ async def list_vm_rrd_data(
         return Rows(rows, ("vmid", *_SUMMARY))
     keys = ("vmid", "name", "time")
     columns = read.columns(VmPoint, keys)
-    points = await read.points(step, consolidation, len(columns) + _KEYS)
+    points = await read.points(step, consolidation, columns)
     return read.rows([_vm_point(guests[vmid], point) for vmid, point in points], keys, columns)
 
 
@@ -165,7 +165,7 @@ async def list_node_rrd_data(
         return Rows(rows, ("node", *_SUMMARY))
     keys = ("node", "time")
     columns = read.columns(NodePoint, keys)
-    points = await read.points(step, consolidation, len(columns) + _KEYS)
+    points = await read.points(step, consolidation, columns)
     return read.rows([_node_point(*point) for point in points], keys, columns)
 
 
@@ -258,19 +258,23 @@ class _Read(Generic[K, P]):
         self._note_ends({key: average for key, (average, _) in recorded.items()}, ends)
         return [(key, _cells(name, summary)) for key, name, summary in found]
 
-    async def points(self, step: str, consolidation: str, width: int) -> list[tuple[K, P]]:
+    async def points(
+        self, step: str, consolidation: str, columns: Sequence[str]
+    ) -> list[tuple[K, P]]:
         """Return the points of all series, as far apart as the step says or the answer bears."""
         recorded = await self._recorded(lambda key: self.ask(key, _FUNCTIONS[consolidation]))
         least = int(step[:-1]) * _SECONDS[step[-1]]
         shortest = max((interval(series) for series in recorded.values()), default=0)
-        seconds = step_for(recorded.values(), width, max(least, shortest))
+        picked = {folded(name) for name in self.call.fields}
+        values = [name for name in columns if not picked or folded(name) in picked]
+        seconds = step_for(recorded.values(), len(values) + _KEYS, max(least, shortest))
         reason = ""
         if seconds > least:
             reason = (
                 ", recorded no finer"
                 if seconds == shortest
-                else f", to bound the answer: a shorter time_frame, fewer {self.what}s or metrics "
-                "make it finer"
+                else f", to bound the answer: a shorter time_frame, fewer {self.what}s, metrics or "
+                "fields make it finer"
             )
         maximum = consolidation == "Maximum"
         ends = {

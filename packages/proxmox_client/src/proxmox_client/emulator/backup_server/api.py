@@ -25,6 +25,7 @@ from proxmox_client.emulator.backup_server.state import (
 from proxmox_client.emulator.calendar import next_run
 from proxmox_client.emulator.errors import ApiError, Unauthorized
 from proxmox_client.emulator.http.messages import Request, Response
+from proxmox_client.emulator.state.load import unevenness
 
 ROOT_PATH: Final = "/api2/json"
 STEP: Final = 1800
@@ -137,9 +138,9 @@ def _usage(state: BackupServerState, store: Datastore) -> Row:
     if store.failure:
         return {"store": store.name, "error": store.failure}
     end = int(state.now) // STEP * STEP
-    per_step = store.growth * STEP / 86400
     history = [
-        max(0.0, store.used - per_step * (POINTS - 1 - step)) / store.total
+        max(0.0, store.used - _grown_since(store, end, end - (POINTS - 1 - step) * STEP))
+        / store.total
         for step in range(POINTS)
     ]
     full = end + (store.total - store.used) / store.growth * 86400 if store.growth else 0
@@ -154,6 +155,11 @@ def _usage(state: BackupServerState, store: Datastore) -> Row:
         "estimated-full-date": int(full),
         "gc-status": _collection(store),
     }
+
+
+def _grown_since(store: Datastore, end: int, when: int) -> float:
+    """Return the bytes that came between two times."""
+    return store.growth * (end - when) / 86400 * unevenness(when, store.name)
 
 
 def _collection(store: Datastore) -> Row:

@@ -31,7 +31,7 @@ def backup_server(clock: Clock, clusters: Mapping[str, ClusterState]) -> BackupS
     """
     now = int(clock.now())
     state = BackupServerState(NAME, clock)
-    main = Datastore("main", 48 * TIB, int(48 * TIB * 0.74), 90 * GIB, comment="Nightly backups")
+    main = Datastore("main", 48 * TIB, int(48 * TIB * 0.74), 40 * GIB, comment="Nightly backups")
     main.namespaces[""] = [
         *_of_storages(clusters, main.name, now),
         *(_host("gateway", now - night * DAY - 5 * HOUR) for night in range(3)),

@@ -1,6 +1,6 @@
 """The task history of a cluster from before the emulator started, with logs."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from proxmox_client.emulator.scenario.builder import DAY, Builder
@@ -23,9 +23,6 @@ FAILURES: Final = (
     ("qmdestroy", "can't lock file '/var/lock/qemu-server/lock-{id}.conf' - got timeout"),
 )
 ROUTINE: Final = (
-    ("qmstart", 4),
-    ("qmshutdown", 38),
-    ("qmreboot", 25),
     ("qmsnapshot", 9),
     ("qmdelsnapshot", 14),
     ("qmigrate", 75),
@@ -56,15 +53,16 @@ def add_task(
 
 def add_failed_tasks(builder: Builder, users: tuple[str, ...], count: int) -> None:
     """Add failed tasks of the last days, of several users."""
-    nodes = [node.name for node in builder.state.nodes.values() if node.online]
-    vmids = sorted(builder.state.guests)
+    nodes = _online_nodes(builder)
+    vmids = _reachable(builder)
     for number in range(count):
         type_, outcome = FAILURES[number % len(FAILURES)]
-        vmid = str(_guest_of(builder, type_, builder.random.choice(vmids)))
+        guest = builder.state.guests[_guest_of(builder, type_, builder.random.choice(vmids))]
+        vmid = str(guest.vmid)
         id_ = "debian-13.iso" if type_ == "download" else vmid
         add_task(
             builder,
-            nodes[number % len(nodes)],
+            nodes[number % len(nodes)] if type_ == "download" else guest.node,
             type_,
             id_,
             users[number % len(users)],
@@ -76,26 +74,51 @@ def add_failed_tasks(builder: Builder, users: tuple[str, ...], count: int) -> No
 
 def add_routine_tasks(builder: Builder, users: tuple[str, ...], days: int) -> None:
     """Add the ordinary tasks of the last days."""
-    nodes = [node.name for node in builder.state.nodes.values() if node.online]
-    vmids = sorted(builder.state.guests)
-    for number in range(days * 6):
+    _add_starts_and_stops(builder, users, days)
+    nodes, vmids = _online_nodes(builder), _reachable(builder)
+    for number in range(days * 4):
         type_, seconds = builder.random.choice(ROUTINE)
-        id_ = ""
+        id_, node = "", builder.random.choice(nodes)
         if type_ != "aptupdate":
-            id_ = str(_guest_of(builder, type_, builder.random.choice(vmids)))
+            vmid = _guest_of(builder, type_, builder.random.choice(vmids))
+            id_, node = str(vmid), builder.state.guests[vmid].node
         user = "root@pam" if type_ == "aptupdate" else builder.random.choice(users)
-        hours_ago = number * 4 + builder.random.random() * 3 + 0.2
+        hours_ago = number * 6 + builder.random.random() * 5 + 0.2
         lasts = seconds * builder.random.random() + 1
-        node = builder.random.choice(nodes)
         add_task(builder, node, type_, id_, user, hours_ago=hours_ago, seconds=lasts)
+
+
+def _add_starts_and_stops(builder: Builder, users: tuple[str, ...], days: int) -> None:
+    """Add the tasks after which guests run, or are stopped, as they are now."""
+    for vmid in _reachable(builder):
+        guest = builder.state.guests[vmid]
+        word, when = ("start", guest.started) if guest.running else ("shutdown", guest.stopped)
+        seconds = 30 + builder.random.randrange(30)
+        hours_ago = (builder.now - when + seconds) / 3600
+        if guest.template or hours_ago > days * 24:
+            continue
+        type_ = f"{'qm' if guest.kind is Kind.QEMU else 'vz'}{word}"
+        user = builder.random.choice(users)
+        add_task(builder, guest.node, type_, str(vmid), user, hours_ago=hours_ago, seconds=seconds)
+
+
+def _online_nodes(builder: Builder) -> list[str]:
+    return [node.name for node in builder.state.nodes.values() if node.online]
+
+
+def _reachable(builder: Builder) -> list[int]:
+    """Return the guests of nodes that are online: others have no tasks on record."""
+    nodes = _online_nodes(builder)
+    return sorted(guest.vmid for guest in builder.state.guests.values() if guest.node in nodes)
 
 
 def _guest_of(builder: Builder, type_: str, vmid: int) -> int:
     """Return the guest, or the one next to it if tasks of this type are of the other kind."""
     kind = {"qm": "qemu", "vz": "lxc"}.get(type_[:2]) if type_ != "vzdump" else None
     guests = builder.state.guests
-    fitting = [other for other, guest in guests.items() if kind in (None, guest.kind)]
-    return min(fitting or guests, key=lambda other: (abs(other - vmid), other))
+    known = {vmid: guests[vmid] for vmid in _reachable(builder)}
+    fitting = [other for other, guest in known.items() if kind in (None, guest.kind)]
+    return min(fitting or known, key=lambda other: (abs(other - vmid), other))
 
 
 def add_backup_runs(
@@ -119,9 +142,9 @@ def add_backup_runs(
             local_vmids = [vmid for vmid in vmids if builder.state.guests[vmid].node == node]
             if vmids and not local_vmids:
                 continue
-            log = _backup_log(builder, options, local_vmids, age_hours, outcome)
-            node_outcome = outcome if node == nodes[0] else "OK"
             seconds = 300 + builder.random.randrange(1500)
+            log = _backup_log(builder, options, local_vmids, age_hours, seconds, outcome)
+            node_outcome = outcome if node == nodes[0] else "OK"
             add_task(
                 builder,
                 node,
@@ -136,20 +159,26 @@ def add_backup_runs(
 
 
 def _backup_log(
-    builder: Builder, options: str, vmids: list[int], hours_ago: float, outcome: str
+    builder: Builder,
+    options: str,
+    vmids: list[int],
+    hours_ago: float,
+    seconds: int,
+    outcome: str,
 ) -> tuple[str, ...]:
-    when = datetime.fromtimestamp(builder.now - hours_ago * 3600, UTC)
+    start = datetime.fromtimestamp(builder.now - hours_ago * 3600, UTC)
+    each = timedelta(seconds=seconds // max(1, len(vmids)))
     lines = [f"INFO: starting new backup job: vzdump {options}"]
-    for vmid in vmids:
+    for position, vmid in enumerate(vmids):
         guest = builder.state.guests[vmid]
         lines += [
             f"INFO: Starting Backup of VM {vmid} ({guest.kind})",
-            f"INFO: Backup started at {when:%Y-%m-%d %H:%M:%S}",
+            f"INFO: Backup started at {start + position * each:%Y-%m-%d %H:%M:%S}",
             f"INFO: status = {guest.status}",
             f"INFO: {guest.kind.word} Name: {guest.name}",
         ]
         if outcome == "OK" or vmid != vmids[-1]:
-            lines.append(f"INFO: Finished Backup of VM {vmid} (00:03:12)")
+            lines.append(f"INFO: Finished Backup of VM {vmid} ({each!s:0>8})")
         else:
             lines.append(f"ERROR: Backup of VM {vmid} failed - no space left on device")
     result = "successfully" if outcome == "OK" else "with errors"

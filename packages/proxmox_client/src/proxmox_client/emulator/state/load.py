@@ -3,10 +3,12 @@
 import math
 from dataclasses import dataclass
 from typing import Final
+from zlib import crc32
 
 DAY: Final = 86400.0
 STEP: Final = 10
 """Seconds between two measurements of pvestatd."""
+_UNEVEN: Final = 0.3
 
 
 @dataclass(slots=True)
@@ -56,10 +58,19 @@ class Load:
 
     def noise(self, when: float) -> float:
         """Return a pseudo-random number from 0 to 1, constant within one measurement."""
-        mixed = (int(when) // STEP * 2654435761 + self.phase * 40503) & 0xFFFFFFFF
-        mixed = ((mixed ^ (mixed >> 15)) * 0x2C1B3C6D) & 0xFFFFFFFF
-        return (mixed >> 8 & 0xFFFF) / 65535.0
+        return _noise(when, self.phase)
 
     def _level(self, when: float) -> float:
         angle = 2 * math.pi * (when / DAY + (self.phase % 97) / 970)
         return 1 + self.swing * math.sin(angle)
+
+
+def unevenness(when: float, name: str) -> float:
+    """Return a factor near 1 for the growth until now: no storage grows along a line."""
+    return 1 + _UNEVEN * (_noise(when, crc32(name.encode())) - 0.5)
+
+
+def _noise(when: float, phase: int) -> float:
+    mixed = (int(when) // STEP * 2654435761 + phase * 40503) & 0xFFFFFFFF
+    mixed = ((mixed ^ (mixed >> 15)) * 0x2C1B3C6D) & 0xFFFFFFFF
+    return (mixed >> 8 & 0xFFFF) / 65535.0
