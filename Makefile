@@ -8,7 +8,8 @@ PACKAGES := proxmox_client formats server bridge
 STAMP := $(VENV)/.installed
 LOCKED := constraints.txt constraints-dev.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-# Without what no command imports; some packages ship files that no Python compiles
+# On all cores, which pip can't, and without what no test and no command imports, half of all;
+# some packages ship files that no Python compiles
 UNUSED := /(tests|numpy|pandas|pip|setuptools|mypyc?|PyInstaller|_pyinstaller_hooks_contrib)/
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '$(UNUSED)' $(VENV)/lib || true
 # In the order of tests/conftest.py; by default xdist ends with the files of few and long tests
@@ -33,7 +34,7 @@ $(STAMP): constraints.txt $(PACKAGES:%=packages/%/pyproject.toml)
 	@test -n "$(PYTHON)" || { echo "pvemcp needs Python 3.11 or newer."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (once; about a minute) …"
-	@$(BIN)/python scripts/install.py constraints.txt
+	@$(PIP) --require-hashes -r constraints.txt
 	@$(PIP) --no-deps --no-build-isolation $(PACKAGES:%=-e packages/%)
 	@$(COMPILE)
 	@touch $@
@@ -42,7 +43,7 @@ dev: $(VENV)/.dev $(VENV)/.npm ## The same with everything for development
 
 $(VENV)/.dev: $(STAMP) constraints-dev.txt
 	@echo "Installing development tools …"
-	@$(BIN)/python scripts/install.py constraints-dev.txt
+	@$(PIP) --require-hashes -r constraints-dev.txt
 	@$(COMPILE)
 	@touch $@
 
