@@ -30,25 +30,13 @@ SECONDS = {"slow": 20.0, "browser": 4.0, "node": 3.0, "e2e": 2.0, "postgres": 1.
 OTHER_SECONDS = 0.1
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Let each worker collect the whole suite from another file on.
-
-    In a fresh clone each file is then compiled by one worker, and the others read its bytecode.
-    """
-    worker = getattr(config, "workerinput", None)
-    if worker and [Path(one).resolve() for one in config.args] == [REPOSITORY / "tests"]:
-        files = [str(file) for file in sorted((REPOSITORY / "tests").rglob("test_*.py"))]
-        first = len(files) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
-        config.args = files[first:] + files[:first]
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first: workers then end together, with short files."""
     seconds: Counter[Path] = Counter()
     for item in items:
         known = [SECONDS[mark.name] for mark in item.iter_markers() if mark.name in SECONDS]
         seconds[item.path] += max(known, default=OTHER_SECONDS)
-    items.sort(key=lambda item: (-seconds[item.path], item.path))
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 @pytest.hookimpl(wrapper=True)
