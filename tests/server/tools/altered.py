@@ -35,6 +35,7 @@ def altered(
         yield
     finally:
         transport.request, transport._probe = send, probe  # type: ignore[method-assign]
+        cluster.inventory.failure = None  # or it would not be asked again for seconds
         cluster.inventory.invalidate()
 
 
