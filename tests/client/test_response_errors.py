@@ -19,6 +19,7 @@ from proxmox_client import (
     ResponseError,
     Unauthenticated,
 )
+from proxmox_client.errors import means_no_quorum
 from proxmox_client.response_errors import response_error
 
 OF_TEXT = {ResponseError, NotFound, Conflict, OutdatedDigest, NoQuorum, AgentRefused}
@@ -154,3 +155,12 @@ def test_recorded_errors_have_the_right_type_and_proxmox_text(version, exchanges
         first_line = exchange["reason"].split(" at /usr/share")[0]
         errors = exchange["body"].get("errors", {}) if exchange["body"] else {}
         assert first_line in str(error) or str(error) in {str(text) for text in errors.values()}
+
+
+@pytest.mark.parametrize("text", ["mkdir/etc/pve/", "guest-", "hostname lookup ", "(Permission"])
+def test_the_time_of_reading_an_error_does_not_grow_with_its_text(text):
+    # of megabytes, patterns of quadratic time would take hours
+    body = json.dumps({"message": text * 1_000_000}).encode()
+    error = response_error("/nodes/pve1/status", 500, text * 100_000, body)
+    assert error.status == 500
+    assert not means_no_quorum(text * 1_000_000)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 import proxmox_client.api
+from proxmox_client.api.resources import PoolResource
 from proxmox_client.client import Client
 from proxmox_client.json_decoder import Answer, decode, tolerate_malformed
 
@@ -50,3 +51,11 @@ def test_a_row_without_its_identity_is_left_out_and_counted(row):
     with tolerate_malformed() as left_out:
         assert decode(b'{"data":[{}]}', list[row]).data == []
     assert left_out == ["a row without a name"]
+
+
+@pytest.mark.parametrize("row", ["0", "{}", "[]", "null"])
+def test_an_answer_of_malformed_rows_only_is_given_up_soon(row):
+    body = b'{"data":[' + b",".join([row.encode()] * 500_000) + b"]}"
+    with tolerate_malformed() as left_out, pytest.raises(ValueError, match="rows are malformed"):
+        decode(body, list[PoolResource])
+    assert len(left_out) <= 1_001

@@ -459,6 +459,26 @@ async def test_a_question_without_a_decision_is_a_refusal(served, fake_tools):
     assert "gave no decision; nothing was changed" in result.content[0].text
 
 
+async def test_http_sse_takes_no_revision_without_a_handshake(served):
+    # they hold no session, so their streams and sizes would not be bounded here
+    meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
+    listen = {"method": "subscriptions/listen", "params": {"_meta": meta}}
+    ping = {"method": "ping"}
+    headers = {"Content-Type": "application/json"}
+    async with served.http.stream("GET", f"/sse/{served.key}", headers=ACCEPT) as stream:
+        address = await first_data(stream.aiter_lines())
+        for version, message in (
+            (None, listen),
+            ("2025-11-25", listen),
+            ("2026-07-28", ping),
+            ("x", ping),
+        ):
+            own = headers | ({"MCP-Protocol-Version": version} if version else {})
+            body = {"jsonrpc": "2.0", "id": 1, **message}
+            answer = await served.http.post(address, json=body, headers=own)
+            assert (answer.status_code, "HTTP+SSE takes" in answer.text) == (400, True)
+
+
 @pytest.mark.parametrize("path", ["/mcp", "/sse/messages?session_id=" + 32 * "0"])
 @pytest.mark.parametrize(
     "odd",

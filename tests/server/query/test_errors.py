@@ -388,6 +388,7 @@ def without(rows, *conditions):
                 ("cluster, vmid", '{"fields": ["cluster", "vmid"], "count": 3}'),
                 ('["vmid"]', '{"fields": ["vmid"], "count": 3}'),
                 ({"vmid": 1}, '{"fields": ["vmid"], "count": 1}'),
+                (["a as x" + " " * 40_000 + "\nz"], '{"fields": ["node"], "count": 3}'),
             )
         ),
         (

@@ -351,39 +351,56 @@ def test_a_folder_of_a_node_is_opened_to_guests_with_consent_only(method, path, 
 
 OWN_RIGHTS = (
     ("PUT", "/nodes/pve01/qemu/101/config", "tags=db;team"),
-    ("POST", "/nodes/pve01/qemu/101/config", "tags=TEAM"),
     ("PUT", "/pools/production", "vms=102"),
-    ("PUT", "/pools", "poolid=production", "vms=102"),
+    ("POST", "/nodes/pve01/qemu/101/migrate", "target=pve02", "online=1"),
+    ("POST", "/nodes/pve01/qemu/101/clone", "newid=901", "pool=production"),
+    ("POST", "/nodes/pve01/qemu", "vmid=904", "tags=team"),
+    ("PUT", "/cluster/options", "keyboard=de"),
 )
 
 
-async def test_a_key_does_not_change_which_guests_its_role_covers(demo_client):
-    inside = Grant(
-        frozenset({"ExecInGuest"}),
-        resources=Resources(pools=frozenset({"production"}), tags=frozenset({"team"})),
-    )
+@pytest.mark.parametrize(
+    "part", [{"pools": {"production"}}, {"tags": {"team"}}, {"nodes": {"pve02"}}, {"vmids": {901}}]
+)
+async def test_a_key_whose_role_covers_parts_too_changes_nothing(demo_client, part):
+    parts = {name: frozenset(values) for name, values in part.items()}
+    inside = Grant(frozenset({"ExecInGuest"}), resources=Resources(**parts))
     demo_client.more_grants = (inside,)
     for method, path, *parameters in OWN_RIGHTS:
         answer = await planned(demo_client, method, path, *parameters)
-        assert "decides what this key may do with" in answer.text, (path, answer.text)
-    guest = demo_client["prod"].emulated.state.guests[140]
-    guest.snapshots["pre-patch-09"].config["tags"] = "team"
-    path = f"/nodes/{guest.node}/qemu/140/snapshot/pre-patch-09/rollback"
-    answer = await planned(demo_client, "POST", path)
-    assert answer.text.startswith("The snapshot would add or remove the tag"), answer.text
-    guest.config["tags"] = "team"
+        assert answer.text.startswith("The role of this key grants other tools on a part of prod")
+    assert not (await planned(demo_client, "GET", "/pools")).failed
+    assert sent(demo_client) == []
+    demo_client.more_grants = (Grant(frozenset({"ExecInGuest"}), frozenset({"home-lab"}), part_of),)
+    assert not (await planned(demo_client, "PUT", "/pools/production", "vms=102")).failed
+
+
+part_of = Resources(vmids=frozenset({101}))
+VOLUMES = ("scsi0=ceph-vm:vm-101-disk-0", "scsi0=ceph-vm:0,import-from=ceph-vm:base-101-disk-0")
+
+
+@pytest.mark.parametrize("volume", VOLUMES)
+async def test_volumes_of_other_guests_are_named_asked_about_or_protected(demo_client, volume):
+    call = ("POST", "/nodes/pve01/qemu", "vmid=904", volume)
+    demo_client.conversation.decision = Decision.NO
+    answer = await planned(demo_client, *call)
+    assert answer.text == "The user declined; nothing was changed."
+    [question] = demo_client.conversation.questions
+    assert "Guest 101 is db-primary." in question
+    assert "It uses volumes of guest 101, which that guest may use too." in question
+    guest = demo_client["prod"].emulated.state.guests[101]
+    guest.config["tags"] = "protected"
     guest.touch()
     demo_client.refresh()
-    path = f"/nodes/{guest.node}/qemu/140/config"
-    for separator in (",", ";", " ", "\t"):  # all that Proxmox splits lists at
-        answer = await planned(demo_client, "PUT", path, f"delete=onboot{separator}tags")
-        assert "would add or remove the tag team" in answer.text, answer.text
-    archive = ["vmid=101", "archive=local:backup/vzdump-qemu-101.zst", "force=1"]
-    answer = await planned(demo_client, "POST", "/nodes/pve01/qemu", *archive)
-    assert answer.text.startswith("Guest 101 exists, and CallApi restores over none."), answer.text
+    assert "is protected by its tag protected" in (await planned(demo_client, *call)).text
     assert sent(demo_client) == []
-    demo_client.more_grants = ()
-    assert not (await planned(demo_client, "PUT", "/pools/production", "vms=102")).failed
+
+
+async def test_a_list_within_an_object_of_parameters_is_bounded(tool_client):
+    many = {"exclude-path": [1] * 120_000}
+    call = {"method": "POST", "path": "/nodes/pve01/vzdump", "parameters": [many]}
+    error = await tool_client.refused("CallApi", cluster_name="prod", **call)
+    assert "it has more than 1,000 entries" in error
 
 
 async def test_no_volume_leads_to_another_path(tool_client):

@@ -17,6 +17,7 @@ import msgspec
 T = TypeVar("T")
 
 _MALFORMED_VALUES: Final = 8  # of one row, before the row is given up
+_MOST_LOST: Final = 1_000  # malformed rows of an answer
 _BITS: Final = 64  # of Proxmox's counters
 _MOST_DIGITS: Final = 20
 _HUGE: Final = re.compile(rb"[:\[,]\s*-?[0-9]{20,}")
@@ -102,12 +103,22 @@ def decode(body: bytes, answer: type[T]) -> Envelope[T]:
 
 
 def convert_rows(rows: Any, row: Any) -> list[Any]:
-    """Convert the rows of a list, in a `tolerate_malformed` block as far as that is possible."""
+    """Convert the rows of a list, in a `tolerate_malformed` block as far as that is possible.
+
+    Raise ValueError when more than _MOST_LOST cannot be converted: a few kilobytes of compressed
+    zeros would take minutes.
+    """
     left_out = _left_out.get()
     if left_out is None or not isinstance(rows, list):
         return convert(rows, list[row])
-    converted = (_convert_row(each, row, left_out) for each in rows)
-    return [each for each in converted if each is not None]
+    converted, lost = [], 0
+    for each in rows:
+        one = _convert_row(each, row, left_out)
+        if one is not None:
+            converted.append(one)
+        elif (lost := lost + 1) > _MOST_LOST:
+            raise ValueError(f"more than {_MOST_LOST:,} of its rows are malformed")
+    return converted
 
 
 def convert_object(value: Any, answer: type[T]) -> T:

@@ -62,7 +62,7 @@ def response_error(path: str, status: int, reason: str, body: bytes) -> Response
         case 401:
             return Unauthenticated(status, reason, message, errors)
         case 403:
-            denied = _PERMISSION.search(message)
+            denied = _PERMISSION.search(message[:_LONGEST_TEXT])
             return Forbidden(
                 status,
                 reason,
@@ -78,7 +78,8 @@ def response_error(path: str, status: int, reason: str, body: bytes) -> Response
         case _ if status in _PROXY_STATUSES:
             return NodeUnreachable(status, reason, message, errors, node=node_of(path))
         case _:
-            text = f"{reason}\n{message}"
+            # bounded: some of the patterns take quadratic time
+            text = f"{reason[:_LONGEST_TEXT]}\n{message[:_LONGEST_TEXT]}"
             if means_no_quorum(text):
                 return NoQuorum(status, reason, message, errors)
             kinds = (error for pattern, error in _ERRORS_BY_TEXT if pattern.search(text))

@@ -15,6 +15,8 @@ from pvemcp_server.store.key_format import KEY_LIKE, PREFIX
 MASK = "***"
 DEEPEST: Final = 32  # levels of nesting; no argument has more, and hundreds exceed the stack
 LONGEST: Final = 25_000  # characters that are searched; what is stored or shown is shorter
+MOST_ITEMS: Final = 3_000  # members and entries at any depth: each takes time, however short it is
+_CUT: Final = "…"
 # the length of a scheme is bounded; otherwise a long word takes quadratic time
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}+://[^\s\"'<>]+")
 # names of what is secret, at the end of a longer one too: `vncticket`, `AWS_SECRET_ACCESS_KEY`
@@ -92,8 +94,8 @@ def mask(value: Any, secret_fields: Collection[str] = (), levels: int = DEEPEST)
 
     `secret_fields` are names of arguments, at any depth; `secret_fields_of` returns those of a
     model. Values nested deeper than `levels` are masked as a whole, and NaN and the infinities are
-    texts. All names and texts beyond the first LONGEST characters are left out. The function is
-    idempotent, but at the end of what is cut.
+    texts. What is beyond the first LONGEST characters or MOST_ITEMS items is left out. The function
+    is idempotent, but at the end of what is cut.
     """
     return _Masker(secret_fields).value(value, levels)
 
@@ -104,18 +106,24 @@ class _Masker:
 
     secret_fields: Collection[str]
     left: int = LONGEST  # characters
+    items: int = MOST_ITEMS  # members of mappings and entries of lists
 
     def value(self, value: Any, levels: int, *, of_api: bool = False) -> Any:
         if isinstance(value, Mapping):
-            return {
-                self.text(str(name)): MASK
-                if not levels or self._is_secret(str(name), of_api=of_api)
-                else self.value(inner, levels - 1, of_api=of_api or name == _PARAMETERS)
-                for name, inner in value.items()
-            }
+            members = {}
+            for name, inner in value.items():
+                self.items -= 1
+                if self.items < 0:
+                    members[_CUT] = _CUT
+                    break
+                members[self.text(str(name))] = (
+                    MASK
+                    if not levels or self._is_secret(str(name), of_api=of_api)
+                    else self.value(inner, levels - 1, of_api=of_api or name == _PARAMETERS)
+                )
+            return members
         if isinstance(value, list | tuple | set | frozenset):
-            items = self._items(value, levels - 1, of_api=of_api)
-            return list(items) if levels else [MASK for _ in value]
+            return list(self._items(value, levels - 1, of_api=of_api))
         if isinstance(value, str):
             pair = _PAIR.match(value) if of_api else None
             if pair and self._is_secret(pair[1], of_api=True):
@@ -136,7 +144,11 @@ class _Masker:
         """Yield the items; the one after an option is its value: `--password`, then the secret."""
         follows = False
         for item in items:
-            is_value = follows and isinstance(item, str)
+            self.items -= 1
+            if self.items < 0:
+                yield _CUT
+                break
+            is_value = levels < 0 or (follows and isinstance(item, str))
             yield MASK if is_value else self.value(item, levels, of_api=of_api)
             follows = isinstance(item, str) and bool(_SECRET_OPTION.fullmatch(item))
 

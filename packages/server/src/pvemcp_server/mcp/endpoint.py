@@ -52,7 +52,7 @@ class Transports:
         self.by_path: Mapping[str, ASGIApp] = {
             MCP: Messages(self.sessions.handle_request, modern),
             SSE: _get_only(sse.stream),
-            SSE_MESSAGES: Messages(sse.messages, sse.messages, batching=()),
+            SSE_MESSAGES: Messages(sse.messages, None, batching=()),
         }
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
-from mcp_types import PARSE_ERROR
+from mcp_types import PARSE_ERROR, PROTOCOL_VERSION_META_KEY
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,18 +19,21 @@ from pvemcp_server.http.exchange import KEPT_BYTES
 
 BATCHING: Final = (None, "2025-03-26")  # the header came later than batches
 MOST_MESSAGES: Final = 50
+_NOT_HERE: Final = (
+    f"HTTP+SSE takes the revisions {', '.join(HANDSHAKE_PROTOCOL_VERSIONS)} only: POST to /mcp."
+)
 _EVENT: Final = b"event: message\r\ndata: "
 
 
 class Messages:
     """ASGI middleware in front of the SDK's transports.
 
-    Requests of later revisions go to `modern` as they are; the SDK checks them itself.
-    `batching` are the revisions of the protocol that have batches.
+    Requests of later revisions go to `modern` as they are; the SDK checks them itself. A transport
+    without `modern` refuses them. `batching` are the revisions of the protocol that have batches.
     """
 
     def __init__(
-        self, app: ASGIApp, modern: ASGIApp, batching: Collection[str | None] = BATCHING
+        self, app: ASGIApp, modern: ASGIApp | None, batching: Collection[str | None] = BATCHING
     ) -> None:
         self._app = app
         self._modern = modern
@@ -40,6 +43,8 @@ class Messages:
         """Check the messages of a POST and pass them on one by one; raise Refused."""
         version = Headers(scope=scope).get("mcp-protocol-version")
         if version not in (None, *HANDSHAKE_PROTOCOL_VERSIONS):
+            if self._modern is None:
+                raise Refused(400, _NOT_HERE)
             await self._modern(scope, receive, send)
             return
         if scope["method"] != "POST":
@@ -49,6 +54,8 @@ class Messages:
         parsed = _parsed(body)
         if not isinstance(parsed, list) or version not in self._batching:
             check(parsed)
+            if self._modern is None and _is_modern(parsed):
+                raise Refused(400, _NOT_HERE)
             if parsed.get("method") == "initialize" and len(body) > KEPT_BYTES:
                 raise too_large(KEPT_BYTES)  # a session keeps what its client says of itself
             await self._app(scope, Replay(body, receive), send)
@@ -101,6 +108,12 @@ def check(message: Any) -> None:
         raise Refused(400, "The params of a message are an object.")
     if not message.keys() & {"method", "result", "error"}:
         raise Refused(400, "A JSON-RPC message has a method, a result or an error.")
+
+
+def _is_modern(message: dict[str, Any]) -> bool:
+    """Return whether a request names its revision, as those without a handshake do."""
+    meta = (message.get("params") or {}).get("_meta")
+    return isinstance(meta, dict) and PROTOCOL_VERSION_META_KEY in meta
 
 
 def _is_id(value: Any, *, in_error: bool) -> bool:

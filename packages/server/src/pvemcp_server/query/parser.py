@@ -93,6 +93,7 @@ _HINTS_ON_FORMS: Final = (
 )
 """How to write what SQL has functions for."""
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_. -]{0,119}"
+_LONGEST_SHOWN: Final = 100  # characters of a field in an example
 _FIELD: Final = re.compile(rf"\s*({_NAME}?)(?:\s+as\s+(\S.*?))?\s*", re.ASCII | re.IGNORECASE)
 _AGGREGATE: Final = re.compile(
     rf"\s*([A-Za-z]+)\s*\(\s*(distinct\s+)?(\*|{_NAME}?)\s*\)(?:\s+as\s+(\S.*?))?\s*",
@@ -432,7 +433,8 @@ def _limit_per_example(value: Json) -> str:
         count = number if type(number) is int else count
     fields = fields.split(",") if isinstance(fields, str) else fields
     listed = fields if isinstance(fields, list) else []
-    names = [name.strip() for name in listed if isinstance(name, str) and _FIELD.fullmatch(name)]
+    short = (name for name in listed if isinstance(name, str) and len(name) <= _LONGEST_SHOWN)
+    names = [name.strip() for name in short if _FIELD.fullmatch(name)]
     form = json.dumps({"fields": names or ["node"], "count": count})
     return f'Write "limitPer": {form}.'
 

@@ -8,7 +8,7 @@ from proxmox_client.api.configs import GuestDisk
 from proxmox_client.properties import Properties, flag, parse
 
 # the name of a volume that builds on another: `base-102-disk-0/vm-103-disk-0`
-_LINKED_CLONE: Final = re.compile(r"[:/](base(?:vol)?-\d+-[^/]+)/", re.ASCII)
+_LINKED_CLONE: Final = re.compile(r"[:/](base(?:vol)?-\d+-[^/:]+)/", re.ASCII)
 _DEVICE: Final = re.compile(r"(hostpci|usb|serial|parallel)\d+", re.ASCII)
 
 

@@ -61,6 +61,14 @@ def _require_permission(call: Call, cluster: Cluster, request: ApiRequest) -> No
             f"on {cluster.name} for reading only.",
             hint=f"An administrator can grant {WRITE} for the whole cluster in its role.",
         )
+    # pools, tags, nodes and VMIDs decide about these grants, and many requests change them
+    grants = call.caller.role.grants
+    if any(each.reaches(cluster.name) and not each.resources.everything for each in grants):
+        raise Precondition(
+            f"The role of this key grants other tools on a part of {cluster.name}, and what "
+            "CallApi changes could decide what is in that part.",
+            hint=f"An administrator can grant {WRITE} in a role without such parts.",
+        )
 
 
 async def _read(call: Call, cluster: Cluster, request: ApiRequest) -> Rows:

@@ -82,7 +82,7 @@ _DESTROYING: Final[Mapping[str, str]] = {
 # Parameters that make any request one that loses something, if they are set
 _LOSING_PARAMETERS: Final = re.compile(
     r"(?:.*[-_])?(?:delete|force|purge|prune|remove|destroy|wipe|overwrite|skiplock|restart)"
-    r"(?:[-_].*)?|forceStop|overrule-shutdown|stop",
+    r"(?:[-_].*)?|forceStop|overrule-shutdown|stop|target-vmid",
 )
 _UNSET: Final = frozenset({"", "0", "false", "no", "off"})
 _STOPPING_VALUES: Final[Mapping[str, frozenset[str]]] = {

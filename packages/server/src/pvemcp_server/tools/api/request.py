@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
@@ -18,13 +19,18 @@ from pvemcp_server.toolkit.arguments import Whole
 from pvemcp_server.tools.api import effects
 
 METHODS: Final = ("GET", "POST", "PUT", "DELETE")
+MOST_PAIRS: Final = 1_000
 
 
 def _pairs(value: Any) -> Any:
     """Return objects among the parameters, which models write too, as `name=value`."""
     if not isinstance(value, list):
         return value
-    return [pair for item in value for pair in (_of_object(item) if _is_object(item) else [item])]
+    pairs = (pair for item in value for pair in (_of_object(item) if _is_object(item) else [item]))
+    read = list(islice(pairs, MOST_PAIRS + 1))
+    if len(read) > MOST_PAIRS:
+        raise ValueError(f"it has more than {MOST_PAIRS:,} entries")
+    return read
 
 
 def _is_object(item: Any) -> bool:

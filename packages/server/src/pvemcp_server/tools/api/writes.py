@@ -15,7 +15,6 @@ from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.write_target import require_no_protected_owner
 from pvemcp_server.tools.api import effects, privileges
 from pvemcp_server.tools.api.masking import masked
-from pvemcp_server.tools.api.own_rights import refuse_own_rights
 from pvemcp_server.tools.api.request import ApiRequest, Values, schema_of
 
 _OLD: Final = 200  # characters of a present value
@@ -27,6 +26,7 @@ _OF_GUESTS: Final = frozenset(
     {"vmid", "vms", "guest", "sid", "resources", "volume", "volid", "archive", "target-vmid"}
 )
 _VMID: Final = re.compile(r"(?<!\d)[1-9]\d{2,8}(?!\d)")
+_VOLUME: Final = re.compile(r"(?:vm|base|subvol|basevol)-([1-9]\d{2,8})-")  # with its guest
 
 
 @dataclass
@@ -56,7 +56,6 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     """Return the plan of a request that changes something; only reads are sent."""
     await _require_known_node(cluster, request)
     guests = await _guests(call, cluster, request)
-    await refuse_own_rights(call, cluster, request)
     present = await _present(cluster, request)
     parameters = dict(request.parameters)
     if "digest" in request.endpoint.parameters and isinstance(present.get("digest"), str):
@@ -72,7 +71,7 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
         would=f"Send {request.method} {request.shown_path} to {cluster.name}"
         f"{_in_words(request, present)}.{_labels(guests)}{asks}",
         guests=_count(request, guests),
-        loses=effects.loss(request.endpoint, request.parameters),
+        loses=effects.loss(request.endpoint, request.parameters) or _foreign(request, guests),
         discloses=effects.disclosure(request.endpoint, request.parameters),
         ids={"method": request.method, "path": request.shown_path},
         act=(write := _Write(cluster, request, parameters)).send,
@@ -98,7 +97,7 @@ async def _guests(call: Call, cluster: Cluster, request: ApiRequest) -> list[Gue
         texts.append(str(request.values.get("id", "")))
     if upid := request.path_values.get("upid"):
         texts.append(_of_task(upid))
-    vmids = {int(number) for text in texts for number in _VMID.findall(text)}
+    vmids = {int(number) for text in texts for number in _VMID.findall(text)} | _owners(request)
     if effects.is_of_node(request.endpoint):
         node = request.path_values["node"]
         vmids |= {vmid for vmid, guest in guests.items() if guest.node == node}
@@ -106,6 +105,20 @@ async def _guests(call: Call, cluster: Cluster, request: ApiRequest) -> list[Gue
     for vmid in about:
         await require_no_protected_owner(call, cluster, vmid, "which this is about")
     return [guests[vmid] for vmid in about]
+
+
+def _owners(request: ApiRequest) -> set[int]:
+    """Return the guests whose volumes the request names, in any of its values."""
+    values = map(str, request.values.values())
+    return {int(number) for text in values for number in _VOLUME.findall(text)}
+
+
+def _foreign(request: ApiRequest, guests: Iterable[GuestResource]) -> str:
+    """Return a sentence on volumes of other guests than the one that it is about."""
+    about = str(request.values.get("vmid", ""))
+    others = sorted(_owners(request) & {guest.vmid for guest in guests} - {int(about or 0)})
+    names = ", ".join(map(str, others))
+    return f"It uses volumes of guest {names}, which that guest may use too." if others else ""
 
 
 def _count(request: ApiRequest, guests: Iterable[GuestResource]) -> int:
