@@ -424,16 +424,24 @@ async def test_a_freeze_in_the_middle_of_a_bulk_write_names_the_guests_not_sent(
     served, pve, received, administrator
 ):
     vmids = running_on(pve, "pve01", 10)
+    writes, known = 0, anyio.Event()
 
     async def freeze(_path):
-        received["prod"].before = None
+        nonlocal writes
+        writes += 1
+        if writes > 1:  # the others that are on their way wait until the freeze is known
+            await known.wait()
+            return
         frozen = await administrator.post("/clusters/prod/freeze", json={"reason": "an incident"})
         assert frozen.status_code == 200, frozen.text
+        await served.app.endpoint.services.store.watch.poll()  # else within a second
+        known.set()
 
     received["prod"].before = freeze
     async with assistant(served.mcp) as call:
         many = {"cluster_name": "prod", "vmids": vmids, "snapshot_name": "frozen"}
         answer = await call("CreateVmSnapshot", **many, wait=True)
+    received["prod"].before = None
     assert (await administrator.post("/clusters/prod/unfreeze")).status_code == 200
     rows = answer.data["results"]
     sent = [row["vmid"] for row in rows if row["success"]]
