@@ -451,3 +451,24 @@ def test_the_token_table_of_the_settings_equals_the_docs():
 )
 def test_tokens_are_estimated_from_words_digits_and_punctuation(text, tokens):
     assert estimate(text) == tokens
+
+
+def test_no_form_can_put_what_it_holds_into_a_url():
+    """Look at every form: a browser sends one without a method as a query, before htmx has it."""
+    folder = Path(static_files.__file__).parent / "templates"
+    forms = [
+        (file.name, form)
+        for file in folder.glob("*.html")
+        for form in re.findall(r"<form\b.*?</form>", file.read_text("utf-8"), re.DOTALL)
+    ]
+    assert len(forms) > 30
+    for name, form in forms:
+        tag = form[: form.index(">")]
+        asks = 'method="get" action=' in tag and "hx-" not in tag and "password" not in form
+        assert 'method="post"' in tag or asks, (name, tag)
+
+
+async def test_htmx_takes_over_what_it_has_swapped_in_at_once(equipped):
+    # for the default of 20 ms, Enter sends the form without htmx
+    page = (await equipped.get("/admin/keys")).text
+    assert '"defaultSettleDelay": 0' in page
