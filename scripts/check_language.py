@@ -46,6 +46,7 @@ EXEMPT: Final = {
 # Participles that say nothing of the value; in packages they name no variable and no argument
 VAGUE_NAMES: Final = frozenset({"told", "said", "asked", "wanted"})
 NOT_A_NOUN: Final = "name the thing: 'guest', 'row', 'missing_nodes'"
+NOT_A_THING: Final = "name the module by what is in it: 'mask', 'migration', 'connection_limits'"
 # Words that open a function's docstring; the methods of HTTP are written in capitals
 VERBS: Final = frozenset((Path(__file__).with_name("verbs.txt")).read_text().split())
 NOT_A_VERB: Final = "start with an imperative verb (a missing verb goes into scripts/verbs.txt)"
@@ -108,6 +109,14 @@ def check_names(path: str, text: str) -> Iterator[Finding]:
                 yield Finding(path, node.lineno, name, NOT_A_NOUN)
 
 
+def check_module(path: str) -> Iterator[Finding]:
+    """Find a module or package whose name is an activity; tests say what is tested."""
+    file = Path(path)
+    for name in (file.stem, *file.parent.parts):
+        if name.endswith("ing") and not file.stem.startswith("test_"):
+            yield Finding(path, 1, name, NOT_A_THING)
+
+
 def docstrings(text: str) -> Iterator[Docstring]:
     """Read the docstrings of functions that say what they do, not what a thing is."""
     for node in ast.walk(ast.parse(text)):
@@ -127,6 +136,7 @@ def check(path: Path) -> list[Finding]:
     text = full.read_text("utf-8")
     found = list(check_words(name, text))
     if path.suffix == ".py":
+        found += check_module(name)
         found += check_docstrings(name, text)
         if name.startswith("packages/"):
             found += check_names(name, text)

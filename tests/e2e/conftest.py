@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from .browsing import ARGUMENTS, CHROMIUM
+from .chromium import ARGUMENTS, CHROMIUM
 
 BIN = Path(sys.executable).parent
 READY = "Stop with Ctrl-C"

@@ -16,7 +16,7 @@ import pytest
 from mcp import Client
 from playwright.sync_api import BrowserContext, Page, expect
 
-from .browsing import Watched
+from .chromium import Watched
 
 BAD = ("serious", "critical")
 PASSWORD = "a password of my own"

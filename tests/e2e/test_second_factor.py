@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 from pyotp import TOTP
 
-from .browsing import Watched
+from .chromium import Watched
 
 PASSWORD = "a password of my own"
 AUTHENTICATOR = {

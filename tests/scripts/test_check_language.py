@@ -80,6 +80,20 @@ def test_a_vague_name_of_a_variable_or_argument_is_found(text, names):
     assert sorted(finding.found for finding in found) == sorted(names)
 
 
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("packages/server/src/pvemcp_server/tools/api/masking.py", ["masking"]),
+        ("tests/e2e/browsing.py", ["browsing"]),
+        ("packages/server/src/pvemcp_server/caching/rows.py", ["caching"]),
+        ("packages/server/src/pvemcp_server/store/setting_repository.py", []),
+        ("tests/e2e/test_starting.py", []),  # a test says what is tested
+    ],
+)
+def test_a_module_or_package_that_is_named_by_an_activity_is_found(path, names):
+    assert [finding.found for finding in check_language.check_module(path)] == names
+
+
 def test_a_finding_fails_the_command_and_names_the_line(tmp_path):
     planted = tmp_path / "planted.md"
     planted.write_text("Plain.\n\nNobody knows.\n")

@@ -10,8 +10,8 @@ from pvemcp_server.access.model import ANY, NAMED_ONLY, READS, Effect, Grant, Re
 from pvemcp_server.access.roles import BUILT_IN
 from pvemcp_server.toolkit.registry import tools
 from pvemcp_server.tools.api import call as api
-from pvemcp_server.tools.api import masking
-from pvemcp_server.tools.api.masking import masked
+from pvemcp_server.tools.api import mask
+from pvemcp_server.tools.api.mask import masked
 
 pytestmark = pytest.mark.anyio
 
@@ -75,7 +75,7 @@ async def test_objects_and_plain_values_are_rows_too(tool_client):
 async def test_a_long_answer_is_cut_and_masked_beside_other_calls(tool_client, monkeypatch):
     threads = []
     monkeypatch.setattr(api, "MOST_ROWS", 3)
-    monkeypatch.setattr(masking, "masked", lambda data: threads.append(current_thread()) or data)
+    monkeypatch.setattr(mask, "masked", lambda data: threads.append(current_thread()) or data)
     answer = await tool_client("CallApi", **PROD, path="/nodes/pve01/tasks", fields=["upid"])
     assert len(answer.data) == 3
     assert "The first 3 of" in answer.notes

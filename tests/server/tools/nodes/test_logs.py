@@ -14,7 +14,7 @@ from proxmox_client.emulator.state.node import LogEntry
 from pvemcp_server.access.key_threads import has_key_thread
 from pvemcp_server.access.model import Resources
 from pvemcp_server.audit.log_secrets import mask_line
-from pvemcp_server.tools.api import masking as api
+from pvemcp_server.tools.api import mask as api
 from pvemcp_server.tools.nodes import logs
 from pvemcp_server.tools.nodes.logs import SEARCHED, _parse, _zone
 

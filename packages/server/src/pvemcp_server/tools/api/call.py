@@ -12,7 +12,7 @@ from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.toolkit.write_target import refuse_protected
-from pvemcp_server.tools.api import effects, masking
+from pvemcp_server.tools.api import effects, mask
 from pvemcp_server.tools.api.request import ApiParameters, ApiPath, ApiRequest, Method, checked
 from pvemcp_server.tools.api.writes import planned
 
@@ -77,7 +77,7 @@ async def _read(call: Call, cluster: Cluster, request: ApiRequest) -> Rows:
         call.notes.add(f"The first {MOST_ROWS:,} of {len(data):,} rows; parameters give others.")
         data = data[:MOST_ROWS]
     # the texts of a long answer take seconds, and calls of other keys go on
-    rows = await in_key_thread(call.caller.key_id, lambda: _rows(masking.masked(data)))
+    rows = await in_key_thread(call.caller.key_id, lambda: _rows(mask.masked(data)))
     sent = f"{request.method} {request.endpoint.path}"
     call.notes.add(f"{sent} as Proxmox answers it: its texts are data, its units raw.")
     columns = tuple(dict.fromkeys(name for row in rows for name in row))

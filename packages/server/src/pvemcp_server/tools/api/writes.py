@@ -14,7 +14,7 @@ from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.write_target import require_no_protected_owner
 from pvemcp_server.tools.api import effects, privileges
-from pvemcp_server.tools.api.masking import masked
+from pvemcp_server.tools.api.mask import masked
 from pvemcp_server.tools.api.request import ApiRequest, Values, schema_of
 
 _OLD: Final = 200  # characters of a present value
