@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
@@ -36,6 +36,7 @@ from sqlalchemy.util import LRUCache
 
 from proxmox_client.emulator import Emulator, demo
 from proxmox_client.emulator.access.roles import all_privileges, builtin_roles
+from proxmox_client.emulator.certificates import CertificateAuthority
 from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.state.user_config import AclEntry
 from pvemcp_server.access import Access, open_access, passwords
@@ -639,3 +640,21 @@ def http(served: Served) -> httpx.AsyncClient:
 @pytest.fixture
 def modern(served: Served) -> Modern:
     return served.modern
+
+
+@pytest.fixture
+async def endless_head(anyio_backend: str) -> AsyncIterator[tuple[str, str]]:
+    """Start an HTTPS server whose answers never begin; yield its address and its authority."""
+    authority = CertificateAuthority("test")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            while True:
+                writer.write(b"HTTP/1.1 100\r\n\r\n" * 1_000)
+                await writer.drain()
+        writer.transport.abort()
+
+    context = authority.issue("endless", "127.0.0.1").context
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", authority.pem
