@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 import proxmox_client.api
-from proxmox_client.api.resources import PoolResource
+from proxmox_client.api.resources import PoolResource, Resources
 from proxmox_client.client import Client
 from proxmox_client.json_decoder import Answer, decode, tolerate_malformed
 
@@ -59,3 +59,23 @@ def test_an_answer_of_malformed_rows_only_is_given_up_soon(row):
     with tolerate_malformed() as left_out, pytest.raises(ValueError, match="rows are malformed"):
         decode(body, list[PoolResource])
     assert len(left_out) <= 1_001
+
+
+WRONG = {"cpu": [1], "maxcpu": "four", "mem": {}}
+
+
+@pytest.mark.parametrize("wrong", [dict([item]) for item in WRONG.items()] + [WRONG])
+def test_many_guests_are_read_without_the_values_that_a_version_changed(wrong):
+    guests = [{"type": "qemu", "vmid": vmid, "node": "pve1", **wrong} for vmid in range(10_000)]
+    with tolerate_malformed() as left_out:
+        assert len(Resources.read(msgspec.json.encode(guests)).guests) == 10_000
+    assert len(left_out) == 10_000
+    assert left_out[7] == f"{', '.join(sorted(wrong))} of 7"
+
+
+@pytest.mark.parametrize("value", ["[]", '"x"', '{"a":"x"}'])
+def test_an_answer_of_malformed_values_is_given_up_soon(value):
+    row = f'{{"type":"qemu","vmid":101,"cpu":{value}}}'.encode()
+    with tolerate_malformed() as left_out, pytest.raises(ValueError, match="values of its rows"):
+        Resources.read(b"[" + b",".join([row] * 300_000) + b"]")
+    assert len(left_out) <= 50_000

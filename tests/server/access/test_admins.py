@@ -1,5 +1,6 @@
 """Administrators: passwords, lock-out, sessions."""
 
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from types import SimpleNamespace
@@ -28,11 +29,13 @@ from pvemcp_server.admin import account
 from pvemcp_server.admin import admins as administrators
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.permission import COMMAND_LINE
+from pvemcp_server.admin.service_tokens import ServiceTokenFields, create_token
 from pvemcp_server.errors import (
     AccessDenied,
     AccountChanged,
     BadArgument,
     ConfigError,
+    NotPermitted,
     TooManyFailures,
     UnknownName,
 )
@@ -74,7 +77,7 @@ async def test_the_first_administrator_must_change_the_generated_password(admins
     _, password = await admins.first("admin")
     assert (await admins.sign_in("admin", password)).must_change
     assert await admins.first("admin") == (False, None)
-    await admins.set_password("admin", PASSWORD)
+    await admins.set_password(await admins.get("admin"), PASSWORD)
     assert not (await admins.sign_in("admin", PASSWORD)).must_change
     assert await reason(admins, "admin", password) == "wrong password"
 
@@ -310,13 +313,37 @@ async def test_a_password_reset_unlocks_and_ends_sessions(admins: Admins, sessio
 
 ENDS = {
     "reset password": lambda access: access.admins.reset_password("ada"),
-    "new password": lambda access: access.admins.set_password("ada", f"new {PASSWORD}"),
+    "new password": lambda access: _set_password(access),
     "disabled": lambda access: access.admins.set_enabled("ada", enabled=False),
     "all sessions ended": lambda access: _end_sessions(access),
     "first second factor": lambda access: _add_app(access),
     "second factors removed": lambda access: _remove_second_factors(access),
     "removed": lambda access: access.admins.remove("ada"),
 }
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_a_password_change_that_began_before_sessions_end_is_refused(
+    access: Access, end: str
+):
+    await access.admins.create("bob", PASSWORD)
+    ada = await access.admins.create("ada", PASSWORD)
+    await ENDS[end](access)
+    with pytest.raises(AccountChanged):
+        await access.admins.set_password(ada, f"another {PASSWORD}")
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_no_service_token_is_created_by_a_session_that_has_ended(access: Access, end: str):
+    await access.admins.create("bob", PASSWORD)
+    ada = await access.admins.create("ada", PASSWORD)
+    await access.sessions.open(ada, address="::1", agent="")
+    [session] = await access.sessions.of(ada)
+    await ENDS[end](access)
+    new = ServiceTokenFields(name="robot", scopes=["keys:read"])
+    with pytest.raises(NotPermitted, match="sign in again"):
+        await create_token(replace(_context(access), session_id=session.digest), new)
+    assert await access.service_tokens.all() == []
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -353,6 +380,10 @@ def _context(access: Access) -> AdminContext:
     context = AdminContext(services, "ada", authority=COMMAND_LINE)
     object.__setattr__(context, "changed", AsyncMock())
     return context
+
+
+async def _set_password(access: Access) -> None:
+    await access.admins.set_password(await access.admins.get("ada"), f"new {PASSWORD}")
 
 
 async def _end_sessions(access: Access) -> None:

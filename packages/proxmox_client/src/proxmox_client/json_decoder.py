@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 _MALFORMED_VALUES: Final = 8  # of one row, before the row is given up
 _MOST_LOST: Final = 1_000  # malformed rows of an answer
+_MOST_LEFT_OUT: Final = 50_000  # values of an answer: each takes 10 µs of the event loop
 _BITS: Final = 64  # of Proxmox's counters
 _MOST_DIGITS: Final = 20
 _HUGE: Final = re.compile(rb"[:\[,]\s*-?[0-9]{20,}")
@@ -25,7 +26,7 @@ _IDENTIFYING: Final = (
     *("id", "upid", "volid", "sid", "vmid", "name", "hostname"),
     *("devpath", "rule", "storage", "node", "backup-id", "store", "ns"),
 )
-_PLACE: Final = re.compile(r"`\$\.(?P<member>[^.`\[]+)")
+_PLACE: Final = re.compile(r"`\$\.data\.(?P<member>[^.`\[]+)")
 _ESCAPED: Final = re.compile(
     r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     r"|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
@@ -105,19 +106,26 @@ def decode(body: bytes, answer: type[T]) -> Envelope[T]:
 def convert_rows(rows: Any, row: Any) -> list[Any]:
     """Convert the rows of a list, in a `tolerate_malformed` block as far as that is possible.
 
-    Raise ValueError when more than _MOST_LOST cannot be converted: a few kilobytes of compressed
-    zeros would take minutes.
+    Raise ValueError when more than _MOST_LOST cannot be converted, or than _MOST_LEFT_OUT values:
+    a few kilobytes of compressed zeros would take minutes.
     """
     left_out = _left_out.get()
     if left_out is None or not isinstance(rows, list):
         return convert(rows, list[row])
-    converted, lost = [], 0
+    envelope = _envelope(row)  # msgspec remembers how to read it, unlike a union
+    converted, lost, values = [], 0, 0
     for each in rows:
-        one = _convert_row(each, row, left_out)
+        one, without = _convert_row(each, envelope)
+        values += len(without)
         if one is not None:
             converted.append(one)
         elif (lost := lost + 1) > _MOST_LOST:
             raise ValueError(f"more than {_MOST_LOST:,} of its rows are malformed")
+        if values > _MOST_LEFT_OUT:
+            raise ValueError(f"more than {_MOST_LEFT_OUT:,} values of its rows are malformed")
+        if one is None or without:
+            name = _name_of(each)
+            left_out.append(name if one is None else f"{', '.join(sorted(without))} of {name}")
     return converted
 
 
@@ -127,23 +135,23 @@ def convert_object(value: Any, answer: type[T]) -> T:
     return rows[0] if rows else convert(value, answer)
 
 
-def _convert_row(value: Any, row: Any, left_out: list[str]) -> Any:
-    """Convert a row without the values that don't fit; return None for one that needs them."""
+def _convert_row(value: Any, envelope: type[Envelope[T]]) -> tuple[T | None, list[str]]:
+    """Convert a row without the values that don't fit, and return their names too.
+
+    A row that needs them, or has too many of them, is None.
+    """
     rest = dict(value) if isinstance(value, dict) else value
+    without: list[str] = []
     for _ in range(_MALFORMED_VALUES):
         try:
-            converted = convert(rest, row)
+            return convert({"data": rest}, envelope).data, without
         except msgspec.ValidationError as error:
             place = _PLACE.search(str(error))
             if place is None or not isinstance(rest, dict) or place["member"] not in rest:
                 break
             del rest[place["member"]]
-            continue
-        if rest != value:
-            left_out.append(f"{', '.join(sorted(value.keys() - rest.keys()))} of {_name_of(value)}")
-        return converted
-    left_out.append(_name_of(value))
-    return None
+            without.append(place["member"])
+    return None, without
 
 
 def _name_of(row: Any) -> str:

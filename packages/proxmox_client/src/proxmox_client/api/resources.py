@@ -205,7 +205,7 @@ class Resources(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, data: bytes | msgspec.Raw) -> "Resources":
-        """Decode the rows; rows of an unknown type are left out. Raise msgspec.MsgspecError."""
+        """Decode the rows, without those of an unknown type; raise as `decode` does."""
         try:
             rows = _rows.decode(data)
         except msgspec.ValidationError:

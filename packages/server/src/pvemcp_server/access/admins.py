@@ -301,27 +301,39 @@ class Admins:
             raise AccessDenied("unknown administrator")
         return changed
 
-    async def set_password(
-        self, name: str, password: str, *, must_change: bool = False
-    ) -> AdminRecord:
-        """Set a password, end the locks of the account in every process, and end its sessions.
+    async def set_password(self, admin: AdminRecord, password: str) -> AdminRecord:
+        """Set the password of an administrator, as read before the present one was checked.
 
-        Raise BadArgument for an account of an OpenID Connect issuer, which has none.
+        End the locks of the account in every process, and its sessions. Raise AccountChanged when
+        these have ended since: a reset, which may answer a theft of the old password, stands. Raise
+        BadArgument for an account of an OpenID Connect issuer, which has none.
         """
-        admin = await self.get(name)
-        if admin.subject is not None:
-            raise BadArgument("name", f"{name!r} signs in with OpenID Connect, without a password.")
-        hashed = await self._hash(password, name)
-        changed = await self._store.admins.end_sessions(
-            admin.id, password_hash=hashed, must_change=must_change, failures=0
-        )
-        return changed or await self.get(name)  # which raises UnknownName
+        values = await self._new_password(admin, password, must_change=False)
+        changed = await self._store.admins.end_sessions_since(admin, **values)
+        if changed is None:
+            raise AccountChanged
+        return changed
 
     async def reset_password(self, name: str) -> str:
-        """Set and return a random password, which must be changed at the next sign-in."""
-        password = random_password()
-        await self.set_password(name, password, must_change=True)
+        """Set and return a random password, which must be changed at the next sign-in.
+
+        End locks and sessions, and raise BadArgument, as `set_password` does.
+        """
+        admin, password = await self.get(name), random_password()
+        values = await self._new_password(admin, password, must_change=True)
+        if await self._store.admins.end_sessions(admin.id, **values) is None:
+            await self.get(name)  # which raises UnknownName
         return password
+
+    async def _new_password(
+        self, admin: AdminRecord, password: str, *, must_change: bool
+    ) -> dict[str, Any]:
+        """Return the columns of a new password, for which no failure has counted yet."""
+        if admin.subject is not None:
+            signs_in = f"{admin.name!r} signs in with OpenID Connect, without a password."
+            raise BadArgument("name", signs_in)
+        hashed = await self._hash(password, admin.name)
+        return {"password_hash": hashed, "must_change": must_change, "failures": 0}
 
     async def set_role(self, name: str, role: AdminRole) -> None:
         """Give an administrator another role; the last owner keeps theirs.

@@ -11,7 +11,7 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.keys import latest_expiry
 from pvemcp_server.admin.operation import Command, Route, Subject, operations, scopes
 from pvemcp_server.admin.permission import AUDITORS, OWNERS
-from pvemcp_server.errors import BadArgument, UnknownName
+from pvemcp_server.errors import BadArgument, NotPermitted, UnknownName
 from pvemcp_server.store.records import ServiceTokenRecord
 
 subject = Subject(
@@ -115,11 +115,15 @@ async def create_token(context: AdminContext, new: ServiceTokenFields) -> ShownS
     It ends with the account of the administrator who creates it; one of the command line has none.
     """
     access = context.services.access
+    admin = await access.sessions.administrator(context.session_id)
+    if context.session_id and admin is None:
+        # without an administrator, the token would outlast the account
+        raise NotPermitted("Your session has ended; sign in again to create a token.")
     record, secret = await access.service_tokens.create(
         **new.model_dump(),
         latest=await latest_expiry(context),
         by=context.by,
-        admin=await access.sessions.administrator(context.session_id),
+        admin=admin,
     )
     await context.changed(
         "tokens.create",

@@ -38,12 +38,27 @@ class AdminRepository(Repository[AdminRecord]):
             await connection.execute(rows)
             yield connection
 
+    async def is_present_in(self, connection: AsyncConnection, admin: AdminRecord) -> bool:
+        """Return whether no sessions have ended since the record was read.
+
+        The row is locked, so that what ends them at the same time, also in another process, waits.
+        """
+        query = select(self.table.c.generation).where(self.table.c.id == admin.id)
+        return await connection.scalar(query.with_for_update()) == admin.generation
+
     async def end_sessions(
         self, admin_id: int, *, keep: str = "", **values: Any
     ) -> AdminRecord | None:
         """Do the same as `end_sessions_in`, in a transaction of its own."""
         async with self.database.writing() as connection:
             return await self.end_sessions_in(connection, admin_id, keep=keep, **values)
+
+    async def end_sessions_since(self, admin: AdminRecord, **values: Any) -> AdminRecord | None:
+        """Do the same as `end_sessions`; return None if others did since the record was read."""
+        async with self.database.writing() as connection:
+            if not await self.is_present_in(connection, admin):
+                return None
+            return await self.end_sessions_in(connection, admin.id, **values)
 
     async def end_sessions_in(
         self, connection: AsyncConnection, admin_id: int, *, keep: str = "", **values: Any
@@ -74,16 +89,14 @@ class AdminRepository(Repository[AdminRecord]):
 class SessionRepository(Repository[SessionRecord]):
     """Sessions of administrators."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, admins: AdminRepository) -> None:
         super().__init__(database, records.sessions, SessionRecord)
+        self._admins = admins
 
     async def open(self, admin: AdminRecord, **values: Any) -> bool:
         """Insert a session; return False when others have ended since the record was read."""
-        admins = records.admins
-        # locked, so that sessions which end at the same time, also in other processes, wait here
-        present = select(admins.c.generation).where(admins.c.id == admin.id).with_for_update()
         async with self.database.writing() as connection:
-            if await connection.scalar(present) != admin.generation:
+            if not await self._admins.is_present_in(connection, admin):
                 return False
             await self.add_in(connection, admin_id=admin.id, **values)
         return True

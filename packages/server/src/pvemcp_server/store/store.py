@@ -65,7 +65,7 @@ class Store:
         self.identities = IdentityRepository(database, vault)
         self.bindings = BindingRepository(database)
         self.admins = AdminRepository(database)
-        self.sessions = SessionRepository(database)
+        self.sessions = SessionRepository(database, self.admins)
         self.service_tokens = Repository(database, records.service_tokens, ServiceTokenRecord)
         self.spent_tokens = SpentTokenRepository(database)
         self.second_factors = SecondFactorRepository(database, vault)

@@ -9,6 +9,7 @@ from pvemcp_server.admin import authentication
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.errors import (
     AccessDenied,
+    AccountChanged,
     BadArgument,
     LocalSignInOff,
     SecondFactorNeeded,
@@ -19,6 +20,7 @@ from pvemcp_server.web.pages import second_step
 from pvemcp_server.web.passkeys import passkey_site_of
 from pvemcp_server.web.session import (
     SignedIn,
+    SignedOut,
     address_of,
     check_csrf,
     close_session,
@@ -112,7 +114,9 @@ async def change_password(
         await authentication.check_password(
             services, admin, current, address_of(request), device_of(request), action=CHANGE
         )
-        admin = await services.access.admins.set_password(name, _checked(current, new, again))
+        admin = await services.access.admins.set_password(admin, _checked(current, new, again))
+    except AccountChanged:
+        raise SignedOut from None
     except TooManyFailures as denied:
         wrong = too_many_attempts(denied)
     except AccessDenied:
