@@ -290,6 +290,33 @@ async def test_one_row_of_the_audit_has_the_request_without_secrets(demo_client)
     assert intent.arguments["parameters"] == ["poolid=new"]
 
 
+HIDDEN = [
+    ("POST", "/storage", ["storage=new", "type=dir", f"path=/etc{'/' * 57}"], "path"),
+    (
+        "PUT",
+        "/nodes/pve02/lxc/300/config",
+        ["mp5=mp=/srv/token='x,ceph-ct:subvol-101-disk-0"],
+        "mp5",
+    ),
+    ("PUT", "/nodes/pve01/qemu/101/config", ["description=password: x"], "description"),
+    ("PUT", "/nodes/pve02/lxc/300/config", ["env=LD_PRELOAD=/x"], "env"),
+    # neither is a secret, but what stands between their quotes looks like one
+    ("PUT", "/nodes/pve01/qemu/101/config", ["description=token=", "onboot=0"], "a part"),
+    ("POST", "/pools", ["poolid=a", "comment=https://a/b?c=d"], "comment"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "parameters", "name"), HIDDEN)
+async def test_what_masking_would_hide_from_the_user_is_not_sent(
+    tool_client, method, path, parameters, name
+):
+    tool_client.requests("prod")
+    answer = await planned(tool_client, method, path, *parameters)
+    assert answer.text.startswith(f"parameters: {name} looks like a secret"), answer.text
+    assert tool_client.conversation.questions == []
+    assert sent(tool_client) == []
+
+
 @pytest.mark.parametrize("parameters", [["key=hush"], {"key": "hush"}, [{"key": "hush"}]])
 def test_parameters_are_masked_by_their_names_in_every_form(parameters):
     masked = mask({"parameters": parameters, "key": "of another argument"})

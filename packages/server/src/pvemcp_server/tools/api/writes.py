@@ -8,13 +8,14 @@ from typing import Any, Final
 from proxmox_client import ResponseError, Task, Upid
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.json_decoder import split_list
+from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.clusters import Cluster, reason_of
 from pvemcp_server.errors import BadArgument, Precondition
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.write_target import require_no_protected_owner
 from pvemcp_server.tools.api import effects, privileges
-from pvemcp_server.tools.api.mask import masked
+from pvemcp_server.tools.api.mask import is_secret, masked
 from pvemcp_server.tools.api.request import ApiRequest, Values, schema_of
 
 _OLD: Final = 200  # characters of a present value
@@ -66,10 +67,14 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
         hint = "An administrator can grant it to the account in Proxmox."
         raise Precondition(refused, hint=hint)
     asks = f" Proxmox asks for {needed}." if needed else ""
+    would = (
+        f"Send {request.method} {request.shown_path} to {cluster.name}"
+        f"{_in_words(request, present)}.{_labels(guests)}{asks}"
+    )
+    _require_shown(request, present, would)
     return Plan(
         cluster=cluster,
-        would=f"Send {request.method} {request.shown_path} to {cluster.name}"
-        f"{_in_words(request, present)}.{_labels(guests)}{asks}",
+        would=would,
         guests=_count(request, guests),
         loses=effects.loss(request.endpoint, request.parameters) or _foreign(request, guests),
         discloses=effects.disclosure(request.endpoint, request.parameters),
@@ -177,6 +182,28 @@ def _in_words(request: ApiRequest, present: Mapping[str, Any]) -> str:
         more = " …" if len(now) > _MOST_SHOWN else ""
         words += f"; it is now {', '.join(now[:_MOST_SHOWN])}{more}"
     return words
+
+
+def _require_shown(request: ApiRequest, present: Mapping[str, Any], would: str) -> None:
+    """Raise BadArgument if masking hides a part of what is done, beside values named as secrets.
+
+    The user agrees to what the question shows. Values next to each other may look like a secret
+    that neither of them is, so the whole sentence counts.
+    """
+    values = {**present, **request.parameters}
+    shown = masked(values)
+    hidden = [
+        name
+        for name, value in request.parameters.items()
+        if shown[name] != value and not is_secret(name, values)
+    ]
+    if hidden or mask_text(would) != would:
+        raise BadArgument(
+            "parameters" if request.parameters else "path",
+            f"{', '.join(hidden) or 'a part'} looks like a secret, or like a URL with a query. "
+            "It would be hidden from the user, who has to see what is done.",
+            hint="Give a secret in a parameter that is named so, or make this change in Proxmox.",
+        )
 
 
 def _change(name: str, old: Mapping[str, Any], new: Any) -> str:
