@@ -230,6 +230,27 @@ async def test_what_is_deleted_is_shown_first(tool_client):
     assert "What is deleted cannot be restored." in answer.data["would"]
 
 
+@pytest.mark.parametrize("name", ["old to prod: it is unused", "old  to", "'old'"])
+async def test_names_and_texts_stand_in_the_question_as_they_are(tool_client, name):
+    tool_client.conversation.decision = Decision.NO
+    shown = repr(name).replace("  ", " \\x20")
+    for method, path, *parameters in (
+        ("DELETE", f"/nodes/pve01/ceph/pool/{name}"),
+        (
+            "PUT",
+            "/cluster/ha/rules/api-apart",
+            "type=resource-affinity",
+            "disable=1",
+            f"comment={name}",
+        ),
+    ):
+        tool_client.conversation.questions.clear()
+        answer = await planned(tool_client, method, path, *parameters)
+        assert answer.text == "The user declined; nothing was changed.", answer.text
+        [question] = tool_client.conversation.questions
+        assert f"/pool/{shown} to prod" in question or f"→ {shown}" in question
+
+
 async def test_a_host_to_contact_is_asked_about(tool_client):
     tool_client.conversation.decision = Decision.NO
     path, parameters = (

@@ -16,7 +16,7 @@ from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.write_target import require_no_protected_owner
 from pvemcp_server.tools.api import effects, privileges
 from pvemcp_server.tools.api.mask import is_secret, masked
-from pvemcp_server.tools.api.request import ApiRequest, Values, schema_of
+from pvemcp_server.tools.api.request import ApiRequest, Values, quoted, schema_of
 
 _OLD: Final = 200  # characters of a present value
 _NEW: Final = 400  # characters of a new one
@@ -220,4 +220,4 @@ def _scalars(values: Mapping[str, Any]) -> Iterable[str]:
 def _text(value: Any, most: int = _OLD) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     more = f"… ({len(text) - most} more characters)" if len(text) > most else ""
-    return f"{text[:most]!r}{more}"
+    return f"{quoted(text[:most])}{more}"
