@@ -538,6 +538,53 @@ async def test_what_is_protected_is_not_written_to(demo_client):
     assert sent(demo_client) == []
 
 
+JOBS = (
+    ("POST", "/cluster/backup", "schedule=01:00", "storage=nfs-archive", "all=1"),
+    ("POST", "/cluster/backup", "schedule=01:00", "storage=nfs-archive", "pool=production"),
+    ("POST", "/cluster/backup", "schedule=01:00", "storage=nfs-archive", "vmid=101,105"),
+    ("PUT", "/cluster/backup/backup-nightly", "comment=x"),
+    ("PUT", "/cluster/backup/backup-nightly", "vmid=105"),
+    ("PUT", "/cluster/backup/backup-archive", "all=1"),
+    ("DELETE", "/cluster/backup/backup-nightly"),
+)
+
+
+@pytest.mark.parametrize("job", JOBS)
+async def test_a_backup_job_of_a_protected_guest_is_not_written(demo_client, job):
+    method, path, *parameters = job
+    assert not (await planned(demo_client, method, path, *parameters, dry_run=True)).failed
+    tag = demo_client["prod"].emulated.state.guests[101].config["tags"].split(";")[0]
+    demo_client.change(protected_tags=[tag])
+    answer = await planned(demo_client, method, path, *parameters)
+    assert "is protected by its tag" in answer.text, answer.text
+    assert sent(demo_client) == []
+
+
+NARROWED = (
+    ("vmid=101", "The job no longer backs up guest "),
+    ("node=pve01", "The job no longer backs up guest "),
+    ("exclude=101,105", "The job no longer backs up guest 101, 105."),
+    ("comment=x", ""),
+    ("all=1", ""),
+)
+
+
+@pytest.mark.parametrize(("parameter", "question"), NARROWED)
+async def test_a_narrower_backup_job_is_asked_about(demo_client, parameter, question):
+    demo_client["prod"].emulated.state.backup_jobs["backup-nightly"].options.pop("exclude", None)
+    demo_client.conversation.decision = Decision.NO
+    await planned(demo_client, "PUT", "/cluster/backup/backup-nightly", parameter)
+    assert [question in each for each in demo_client.conversation.questions] == [True] * bool(
+        question
+    )
+
+
+async def test_a_backup_job_that_cannot_be_read_is_not_written(demo_client):
+    answer = await planned(demo_client, "DELETE", "/cluster/backup/none")
+    assert answer.text.startswith("Which guests /cluster/backup/none covers is not known")
+    assert sent(demo_client) == []
+
+
 async def test_lists_of_parameters_are_read_in_every_form(tool_client):
     path = "/cluster/bulk-action/guest/start"
     for parameters in ({"vms": [101, 105]}, ["vms=101", "vms=105"], '{"vms": [101, 105]}'):
