@@ -131,6 +131,17 @@ REFUSED = [
     ("POST", "/access/domains", ["realm=abc", "type=ldap"], "changes who may do what"),
     ("POST", "/access/roles", ["roleid=All"], "changes who may do what"),
     ("POST", "/cluster/config/join", ["hostname=a"], "changes who may do what"),
+    *(
+        ("PUT", "/cluster/options", [parameter], "it changes who may do what")
+        for parameter in (
+            "webauthn=rp=a,origin=https://a,id=a",
+            "u2f=appid=a",
+            "user-tag-access=user-allow=free",
+            "registered-tags=team",
+            "tag-style=case-sensitive=1",
+            "delete=keyboard,webauthn",
+        )
+    ),
     ("POST", "/nodes/pve01/qemu/101/agent/exec", ["command=id"], "runs programs or writes files"),
     ("POST", "/nodes/pve01/qemu/101/agent/file-write", ["file=/a", "content=b"], "runs programs"),
     ("POST", "/nodes/pve01/qemu/101/monitor", ["command=info"], "runs programs or writes files"),
@@ -160,6 +171,12 @@ async def test_some_requests_are_never_sent(tool_client, method, path, parameter
     assert answer.text.startswith("CallApi does not send ")
     assert reason in answer.text
     assert sent(tool_client) == []
+
+
+async def test_other_options_of_a_cluster_are_sent_with_consent(tool_client):
+    for parameter in ("keyboard=de", "delete=keyboard"):
+        answer = await planned(tool_client, "PUT", "/cluster/options", parameter, dry_run=True)
+        assert not answer.failed, answer.text
 
 
 async def test_all_that_is_wrong_is_named_at_once(tool_client):
