@@ -12,7 +12,7 @@ import pytest
 from mcp.client import Client
 from mcp.client.sse import sse_client
 
-from pvemcp_server.mcp import notifications, session_ids, sessions
+from pvemcp_server.mcp import notifications, session_ids, sessions, sse
 from pvemcp_server.mcp.json_rpc import MOST_MESSAGES
 
 pytestmark = pytest.mark.anyio
@@ -457,6 +457,39 @@ async def test_a_question_without_a_decision_is_a_refusal(served, fake_tools):
         result = await client.call_tool("DeleteThing", {"vmid": 101})
     assert (result.is_error, fake_tools.done) == (True, [])
     assert "gave no decision; nothing was changed" in result.content[0].text
+
+
+async def test_a_stream_that_is_not_read_bounds_what_its_key_posts(served, monkeypatch):
+    monkeypatch.setattr(sse, "MOST_UNANSWERED", 4)
+    await served.state.settings.change({"calls_per_minute_per_key": 10_000}, by="test")
+    unanswered = served.app.endpoint.transports.sse.unanswered
+
+    async def posts(address, number):
+        for each in range(number):
+            body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"n": each}}
+            answer = await served.http.post(address, json=body)
+            if answer.status_code != 202:
+                return answer
+        return answer
+
+    with anyio.fail_after(30):
+        async with served.http.stream("GET", f"/sse/{served.key}", headers=ACCEPT) as stream:
+            lines = stream.aiter_lines()
+            address = await first_data(lines)
+            assert (await served.http.post(address, json=hello("2024-11-05"))).status_code == 202
+            refused = await posts(address, 5_000)
+            assert refused.status_code == 429
+            assert "wait for their answers to be read" in refused.text
+            other = await served.new_key("other")
+            async with served.http.stream("GET", f"/sse/{other}", headers=ACCEPT) as another:
+                place = await first_data(another.aiter_lines())
+                assert (await served.http.post(place, json=hello())).status_code == 202
+            async for _line in lines:  # read, until all is answered
+                if not unanswered[served.key_id]:
+                    break
+            assert (await posts(address, 1)).status_code == 202
+        while unanswered:  # noqa: ASYNC110 - there is no event for it: a stream ended
+            await anyio.sleep(0.01)
 
 
 async def test_http_sse_takes_no_revision_without_a_handshake(served):

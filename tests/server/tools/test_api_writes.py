@@ -131,6 +131,17 @@ REFUSED = [
     ("POST", "/access/domains", ["realm=abc", "type=ldap"], "changes who may do what"),
     ("POST", "/access/roles", ["roleid=All"], "changes who may do what"),
     ("POST", "/cluster/config/join", ["hostname=a"], "changes who may do what"),
+    *(
+        ("PUT", "/cluster/options", [parameter], "it changes who may do what")
+        for parameter in (
+            "webauthn=rp=a,origin=https://a,id=a",
+            "u2f=appid=a",
+            "user-tag-access=user-allow=free",
+            "registered-tags=team",
+            "tag-style=case-sensitive=1",
+            "delete=keyboard,webauthn",
+        )
+    ),
     ("POST", "/nodes/pve01/qemu/101/agent/exec", ["command=id"], "runs programs or writes files"),
     ("POST", "/nodes/pve01/qemu/101/agent/file-write", ["file=/a", "content=b"], "runs programs"),
     ("POST", "/nodes/pve01/qemu/101/monitor", ["command=info"], "runs programs or writes files"),
@@ -160,6 +171,12 @@ async def test_some_requests_are_never_sent(tool_client, method, path, parameter
     assert answer.text.startswith("CallApi does not send ")
     assert reason in answer.text
     assert sent(tool_client) == []
+
+
+async def test_other_options_of_a_cluster_are_sent_with_consent(tool_client):
+    for parameter in ("keyboard=de", "delete=keyboard"):
+        answer = await planned(tool_client, "PUT", "/cluster/options", parameter, dry_run=True)
+        assert not answer.failed, answer.text
 
 
 async def test_all_that_is_wrong_is_named_at_once(tool_client):
@@ -230,6 +247,27 @@ async def test_what_is_deleted_is_shown_first(tool_client):
     assert "What is deleted cannot be restored." in answer.data["would"]
 
 
+@pytest.mark.parametrize("name", ["old to prod: it is unused", "old  to", "'old'"])
+async def test_names_and_texts_stand_in_the_question_as_they_are(tool_client, name):
+    tool_client.conversation.decision = Decision.NO
+    shown = repr(name).replace("  ", " \\x20")
+    for method, path, *parameters in (
+        ("DELETE", f"/nodes/pve01/ceph/pool/{name}"),
+        (
+            "PUT",
+            "/cluster/ha/rules/api-apart",
+            "type=resource-affinity",
+            "disable=1",
+            f"comment={name}",
+        ),
+    ):
+        tool_client.conversation.questions.clear()
+        answer = await planned(tool_client, method, path, *parameters)
+        assert answer.text == "The user declined; nothing was changed.", answer.text
+        [question] = tool_client.conversation.questions
+        assert f"/pool/{shown} to prod" in question or f"→ {shown}" in question
+
+
 async def test_a_host_to_contact_is_asked_about(tool_client):
     tool_client.conversation.decision = Decision.NO
     path, parameters = (
@@ -288,6 +326,33 @@ async def test_one_row_of_the_audit_has_the_request_without_secrets(demo_client)
     [(kind, intent), (end, outcome)] = demo_client.audit.events
     assert (kind, end, outcome.tool) == ("intent", "outcome", "CallApi")
     assert intent.arguments["parameters"] == ["poolid=new"]
+
+
+HIDDEN = [
+    ("POST", "/storage", ["storage=new", "type=dir", f"path=/etc{'/' * 57}"], "path"),
+    (
+        "PUT",
+        "/nodes/pve02/lxc/300/config",
+        ["mp5=mp=/srv/token='x,ceph-ct:subvol-101-disk-0"],
+        "mp5",
+    ),
+    ("PUT", "/nodes/pve01/qemu/101/config", ["description=password: x"], "description"),
+    ("PUT", "/nodes/pve02/lxc/300/config", ["env=LD_PRELOAD=/x"], "env"),
+    # neither is a secret, but what stands between their quotes looks like one
+    ("PUT", "/nodes/pve01/qemu/101/config", ["description=token=", "onboot=0"], "a part"),
+    ("POST", "/pools", ["poolid=a", "comment=https://a/b?c=d"], "comment"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "parameters", "name"), HIDDEN)
+async def test_what_masking_would_hide_from_the_user_is_not_sent(
+    tool_client, method, path, parameters, name
+):
+    tool_client.requests("prod")
+    answer = await planned(tool_client, method, path, *parameters)
+    assert answer.text.startswith(f"parameters: {name} looks like a secret"), answer.text
+    assert tool_client.conversation.questions == []
+    assert sent(tool_client) == []
 
 
 @pytest.mark.parametrize("parameters", [["key=hush"], {"key": "hush"}, [{"key": "hush"}]])
@@ -487,6 +552,53 @@ async def test_what_is_protected_is_not_written_to(demo_client):
     demo_client["prod"].protected = True
     answer = await planned(demo_client, "POST", "/pools", "poolid=new")
     assert answer.text.startswith("Cluster prod is protected")
+    assert sent(demo_client) == []
+
+
+JOBS = (
+    ("POST", "/cluster/backup", "schedule=01:00", "storage=nfs-archive", "all=1"),
+    ("POST", "/cluster/backup", "schedule=01:00", "storage=nfs-archive", "pool=production"),
+    ("POST", "/cluster/backup", "schedule=01:00", "storage=nfs-archive", "vmid=101,105"),
+    ("PUT", "/cluster/backup/backup-nightly", "comment=x"),
+    ("PUT", "/cluster/backup/backup-nightly", "vmid=105"),
+    ("PUT", "/cluster/backup/backup-archive", "all=1"),
+    ("DELETE", "/cluster/backup/backup-nightly"),
+)
+
+
+@pytest.mark.parametrize("job", JOBS)
+async def test_a_backup_job_of_a_protected_guest_is_not_written(demo_client, job):
+    method, path, *parameters = job
+    assert not (await planned(demo_client, method, path, *parameters, dry_run=True)).failed
+    tag = demo_client["prod"].emulated.state.guests[101].config["tags"].split(";")[0]
+    demo_client.change(protected_tags=[tag])
+    answer = await planned(demo_client, method, path, *parameters)
+    assert "is protected by its tag" in answer.text, answer.text
+    assert sent(demo_client) == []
+
+
+NARROWED = (
+    ("vmid=101", "The job no longer backs up guest "),
+    ("node=pve01", "The job no longer backs up guest "),
+    ("exclude=101,105", "The job no longer backs up guest 101, 105."),
+    ("comment=x", ""),
+    ("all=1", ""),
+)
+
+
+@pytest.mark.parametrize(("parameter", "question"), NARROWED)
+async def test_a_narrower_backup_job_is_asked_about(demo_client, parameter, question):
+    demo_client["prod"].emulated.state.backup_jobs["backup-nightly"].options.pop("exclude", None)
+    demo_client.conversation.decision = Decision.NO
+    await planned(demo_client, "PUT", "/cluster/backup/backup-nightly", parameter)
+    assert [question in each for each in demo_client.conversation.questions] == [True] * bool(
+        question
+    )
+
+
+async def test_a_backup_job_that_cannot_be_read_is_not_written(demo_client):
+    answer = await planned(demo_client, "DELETE", "/cluster/backup/none")
+    assert answer.text.startswith("Which guests /cluster/backup/none covers is not known")
     assert sent(demo_client) == []
 
 

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from dataclasses import replace
-from time import monotonic
 
 import pytest
 
@@ -343,12 +342,11 @@ async def test_a_cluster_that_hangs_or_lists_bad_storages_costs_its_own_part(cli
     rows = (await client("ExecuteQuery", **query)).data
     usual = {row["guest_cluster"]: row["n"] for row in rows}
     fault = prod.fault("hang", path="/storage")
-    started = monotonic()
     answer = await client("ExecuteQuery", **query)
     prod.faults.remove(fault)
-    assert monotonic() - started < 3
     assert answer.data == [{"n": sum(usual.values())}]
     assert "Which backups of backup are of guests of prod is not known" in answer.notes
+    assert "(GET /storage took longer than 0.30 s)" in answer.notes
     bad = rows_changed(lambda row: row if row["type"] == "pbs" else {"type": row["type"]})
     with altered(client["prod"], "/storage", bad):
         answer = await client("ExecuteQuery", **query)

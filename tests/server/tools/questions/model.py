@@ -119,6 +119,8 @@ class Question:
     facts: Facts
     calls: int = MOST_CALLS
     tokens: int = MOST_TOKENS
+    tokens_per_row: int = 0
+    """Added to `tokens` for each row of the last reply, where their number depends on the hour."""
     lacks: str = ""
     """What the answer says that it does not have."""
     no_tool: tuple[str, ...] = ()
@@ -135,6 +137,12 @@ class Asked:
     replies: list[Reply] = field(default_factory=list)
     tokens: int = 0
     texts: list[str] = field(default_factory=list)
+
+
+def bar(asked: Question, replies: Sequence[Reply]) -> int:
+    """Return the tokens that the calls and their replies may have."""
+    per_row = asked.tokens_per_row
+    return asked.tokens + (per_row * len(replies[-1].data) if per_row else 0)
 
 
 QUESTIONS: Final[dict[str, Question]] = {}

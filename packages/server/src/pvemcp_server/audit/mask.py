@@ -83,7 +83,14 @@ SECRET_PARAMETER: Final = re.compile(
 )
 _PARAMETERS: Final = "parameters"  # the argument with parameters of Proxmox's API
 _PAIR: Final = re.compile(r"\s*([^\s=]{1,100}+)\s*=")
-_SECRET_BESIDE: Final = frozenset({"header", "body", "data"})  # of webhooks, and of DNS APIs
+# of those too, if they have a name beside them: headers and body of a webhook, credentials of a DNS
+# API. A record may lack the name beside, so it never has their values.
+SECRET_BESIDE: Final[Mapping[str, frozenset[str]]] = {
+    "url": frozenset({"header", "body"}),
+    "plugin": frozenset({"data"}),
+    "api": frozenset({"data"}),
+}
+_NEVER_RECORDED: Final = frozenset[str]().union(*SECRET_BESIDE.values())
 
 # an item of a list, as of the arguments of a program
 _SECRET_OPTION: Final = re.compile(rf"--?[\w-]{{0,60}}?(?:{NAMES_OF_VALUES})", re.IGNORECASE)
@@ -136,7 +143,7 @@ class _Masker:
         return value
 
     def _is_secret(self, name: str, *, of_api: bool) -> bool:
-        if of_api and (name in _SECRET_BESIDE or SECRET_PARAMETER.fullmatch(name)):
+        if of_api and (name in _NEVER_RECORDED or SECRET_PARAMETER.fullmatch(name)):
             return True
         return name in self.secret_fields or _SECRET_MEMBER.fullmatch(name) is not None
 

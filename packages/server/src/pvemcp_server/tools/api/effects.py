@@ -8,14 +8,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from proxmox_client.json_decoder import split_list
 from proxmox_client.schema import Endpoint
 from pvemcp_server.access.model import Effect
 
 _GUEST: Final = r"/nodes/\{node\}/(?:qemu|lxc)/\{vmid\}"
 
+_RIGHTS: Final = "changes who may do what"
 # Requests that are never sent, with the reason
 _REFUSED: Final[Mapping[str, str]] = {
-    "changes who may do what": r"\w+ /access.*|\w+ /cluster/(?:config|jobs/realm-sync).*"
+    _RIGHTS: r"\w+ /access.*|\w+ /cluster/(?:config|jobs/realm-sync).*"
     rf"|POST {_GUEST}/agent/set-user-password",
     "opens a console or a channel": r"POST .*/(?:\w*proxy|\w+shell|mtunnel|dbus-vmstate)"
     rf"|PUT {_GUEST}/sendkey",
@@ -30,6 +32,13 @@ _REFUSED: Final[Mapping[str, str]] = {
     ),
 }
 _STREAMS: Final = "download"  # the parameter that makes the answer of a GET a file
+# Parameters that decide about rights, by their requests: second factors, and who may set which
+# tags, on which roles and protected tags depend; their case too
+_OF_RIGHTS: Final[Mapping[str, frozenset[str]]] = {
+    "PUT /cluster/options": frozenset(
+        {"webauthn", "u2f", "user-tag-access", "registered-tags", "tag-style"}
+    ),
+}
 # Parameters that name programs which nodes run
 _PROGRAMS: Final = frozenset({"script", "hookscript", "args"})
 # Requests on many guests, with the parameter that has to name them
@@ -121,6 +130,9 @@ def refusal(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
             return f"it {reason}"
     if endpoint.method == "GET":
         return "it streams a file" if _STREAMS in parameters else ""
+    changed = {*parameters, *split_list(str(parameters.get("delete", "")))}
+    if rights := _OF_RIGHTS.get(request, frozenset()) & changed:
+        return f"by {', '.join(sorted(rights))}, it {_RIGHTS}"
     if programs := _PROGRAMS & parameters.keys():
         return f"{', '.join(sorted(programs))} names programs that a node runs"
     for pattern, guests in _BULK.items():

@@ -1,16 +1,13 @@
 """The privileges that Proxmox asks for a request, by the permission check in its schema."""
 
 import asyncio
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from proxmox_client import ProxmoxError
 from proxmox_client.api.access import Permissions
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.tools.api.request import ApiRequest
-
-_PARAMETER = re.compile(r"\{([^}]+)\}")
+from pvemcp_server.tools.api.request import ApiRequest, filled, shown_name
 
 
 class _UnknownCheckError(Exception):
@@ -47,7 +44,7 @@ def _filled(check: Any, values: Mapping[str, Any]) -> Any:
         case ["perm", str(), _, "require_param", str(name), *_] if not values.get(name):
             return "all"
         case ["perm", str(path), privileges, *rest]:
-            return ["perm", _PARAMETER.sub(lambda m: _value(values, m[1]), path), privileges, *rest]
+            return ["perm", filled(path, lambda name: _value(values, name)), privileges, *rest]
     raise _UnknownCheckError
 
 
@@ -75,7 +72,7 @@ def _lacking(check: Any, held: Mapping[str, Permissions]) -> str:
             missing = [each for each in privileges if each not in own]
             if "any" in rest and len(missing) < len(privileges):
                 return ""
-            return f"{_joined(missing, rest)} on {path}" if missing else ""
+            return f"{_joined(missing, rest)} on {shown_name(path)}" if missing else ""
         case ["and", *parts]:
             return " and ".join(filter(None, (_lacking(part, held) for part in parts)))
         case ["or", *parts]:
@@ -87,7 +84,7 @@ def _lacking(check: Any, held: Mapping[str, Permissions]) -> str:
 def _in_words(check: Any) -> str:
     match check:
         case ["perm", str(path), privileges, *rest]:
-            return f"{_joined(privileges, rest)} on {path}"
+            return f"{_joined(privileges, rest)} on {shown_name(path)}"
         case ["and" | "or" as word, *parts]:
             return f" {word} ".join(filter(None, map(_in_words, parts)))
     return ""

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Annotated, Any, Final, Literal
@@ -74,13 +74,29 @@ class ApiRequest:
 
     @property
     def shown_path(self) -> str:
-        """The path with the names in it, as they are."""
-        return re.sub(r"\{([^}]+)\}", lambda match: self.path_values[match[1]], self.endpoint.path)
+        """The path with the names in it; those that a sentence would change are quoted."""
+        return filled(self.endpoint.path, lambda name: shown_name(self.path_values[name]))
 
     @property
     def values(self) -> Mapping[str, str | list[str]]:
         """All values, those in the path too."""
         return {**self.path_values, **self.parameters}
+
+
+def filled(path: str, value: Callable[[str], str]) -> str:
+    """Return a path of the schema with the values of its parameters."""
+    return re.sub(r"\{([^}]+)\}", lambda match: value(match[1]), path)
+
+
+def shown_name(name: str) -> str:
+    """Return a name in a path as a sentence shows it: quoted if it could look like more words."""
+    is_word = name.isprintable() and not set(name) & set(" '\"")
+    return name if is_word else quoted(name)
+
+
+def quoted(text: str) -> str:
+    """Return a text in quotes, in which the question changes nothing: it joins several blanks."""
+    return repr(text).replace("  ", " \\x20")
 
 
 async def schema_of(version: str) -> ApiSchema:

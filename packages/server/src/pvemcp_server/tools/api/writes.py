@@ -8,18 +8,19 @@ from typing import Any, Final
 from proxmox_client import ResponseError, Task, Upid
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.json_decoder import split_list
+from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.clusters import Cluster, reason_of
 from pvemcp_server.errors import BadArgument, Precondition
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.write_target import require_no_protected_owner
-from pvemcp_server.tools.api import effects, privileges
-from pvemcp_server.tools.api.mask import masked
-from pvemcp_server.tools.api.request import ApiRequest, Values, schema_of
+from pvemcp_server.tools.api import backup_jobs, effects, privileges
+from pvemcp_server.tools.api.mask import is_secret, masked
+from pvemcp_server.tools.api.request import ApiRequest, Values, quoted, schema_of
 
 _OLD: Final = 200  # characters of a present value
 _NEW: Final = 400  # characters of a new one
-_MOST_SHOWN: Final = 12  # present values of what is deleted
+_MOST_SHOWN: Final = 12  # guests, and present values of what is deleted
 _NAMELESS: Final = frozenset({"digest"})
 # Parameters that name guests: a guest that a tag protects refuses every write
 _OF_GUESTS: Final = frozenset(
@@ -55,8 +56,10 @@ class _Write:
 async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     """Return the plan of a request that changes something; only reads are sent."""
     await _require_known_node(cluster, request)
-    guests = await _guests(call, cluster, request)
     present = await _present(cluster, request)
+    every = (await cluster.inventory.view()).guests
+    before, after = backup_jobs.coverage(request, present, every)
+    guests = await _guests(call, cluster, request, before | after)
     parameters = dict(request.parameters)
     if "digest" in request.endpoint.parameters and isinstance(present.get("digest"), str):
         parameters.setdefault("digest", present["digest"])
@@ -66,12 +69,16 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
         hint = "An administrator can grant it to the account in Proxmox."
         raise Precondition(refused, hint=hint)
     asks = f" Proxmox asks for {needed}." if needed else ""
+    would = (
+        f"Send {request.method} {request.shown_path} to {cluster.name}"
+        f"{_in_words(request, present)}.{_labels(guests)}{asks}"
+    )
+    _require_shown(request, present, would)
     return Plan(
         cluster=cluster,
-        would=f"Send {request.method} {request.shown_path} to {cluster.name}"
-        f"{_in_words(request, present)}.{_labels(guests)}{asks}",
+        would=would,
         guests=_count(request, guests),
-        loses=effects.loss(request.endpoint, request.parameters) or _foreign(request, guests),
+        loses=_losses(request, guests, before - after),
         discloses=effects.disclosure(request.endpoint, request.parameters),
         ids={"method": request.method, "path": request.shown_path},
         act=(write := _Write(cluster, request, parameters)).send,
@@ -89,7 +96,9 @@ async def _require_known_node(cluster: Cluster, request: ApiRequest) -> None:
         raise cluster.unknown("node", node, nodes)
 
 
-async def _guests(call: Call, cluster: Cluster, request: ApiRequest) -> list[GuestResource]:
+async def _guests(
+    call: Call, cluster: Cluster, request: ApiRequest, of_job: set[int]
+) -> list[GuestResource]:
     """Return the guests that it is about; raise Precondition if a tag protects one of them."""
     guests = (await cluster.inventory.view()).by_vmid
     texts = [str(value) for name, value in request.values.items() if name in _OF_GUESTS]
@@ -97,7 +106,8 @@ async def _guests(call: Call, cluster: Cluster, request: ApiRequest) -> list[Gue
         texts.append(str(request.values.get("id", "")))
     if upid := request.path_values.get("upid"):
         texts.append(_of_task(upid))
-    vmids = {int(number) for text in texts for number in _VMID.findall(text)} | _owners(request)
+    vmids = {int(number) for text in texts for number in _VMID.findall(text)}
+    vmids |= _owners(request) | of_job
     if effects.is_of_node(request.endpoint):
         node = request.path_values["node"]
         vmids |= {vmid for vmid, guest in guests.items() if guest.node == node}
@@ -113,10 +123,21 @@ def _owners(request: ApiRequest) -> set[int]:
     return {int(number) for text in values for number in _VOLUME.findall(text)}
 
 
+def _losses(request: ApiRequest, guests: Iterable[GuestResource], uncovered: set[int]) -> str:
+    """Return what is lost, in sentences: by the request, its volumes, and a narrower backup job."""
+    names = _listed(map(str, sorted(uncovered)))
+    sentences = (
+        effects.loss(request.endpoint, request.parameters),
+        _foreign(request, guests),
+        f"The job no longer backs up guest {names}." if uncovered else "",
+    )
+    return " ".join(filter(None, sentences))
+
+
 def _foreign(request: ApiRequest, guests: Iterable[GuestResource]) -> str:
     """Return a sentence on volumes of other guests than the one that it is about."""
-    about = str(request.values.get("vmid", ""))
-    others = sorted(_owners(request) & {guest.vmid for guest in guests} - {int(about or 0)})
+    about = {int(number) for number in _VMID.findall(str(request.values.get("vmid", "")))}
+    others = sorted(_owners(request) & {guest.vmid for guest in guests} - about)
     names = ", ".join(map(str, others))
     return f"It uses volumes of guest {names}, which that guest may use too." if others else ""
 
@@ -140,8 +161,14 @@ def _of_task(upid: str) -> str:
 def _labels(guests: Iterable[GuestResource]) -> str:
     """Return a sentence that names the guests."""
     labels = [f"{guest.vmid} is {guest.name or 'without a name'}" for guest in guests]
-    more = f" and {len(labels) - _MOST_SHOWN} more" if len(labels) > _MOST_SHOWN else ""
-    return f" Guest {', '.join(labels[:_MOST_SHOWN])}{more}." if labels else ""
+    return f" Guest {_listed(labels)}." if labels else ""
+
+
+def _listed(texts: Iterable[str]) -> str:
+    """Return the first of the texts, and how many more there are."""
+    first = list(texts)
+    more = f" and {len(first) - _MOST_SHOWN} more" if len(first) > _MOST_SHOWN else ""
+    return f"{', '.join(first[:_MOST_SHOWN])}{more}"
 
 
 async def _present(cluster: Cluster, request: ApiRequest) -> Mapping[str, Any]:
@@ -179,6 +206,28 @@ def _in_words(request: ApiRequest, present: Mapping[str, Any]) -> str:
     return words
 
 
+def _require_shown(request: ApiRequest, present: Mapping[str, Any], would: str) -> None:
+    """Raise BadArgument if masking hides a part of what is done, beside values named as secrets.
+
+    The user agrees to what the question shows. Values next to each other may look like a secret
+    that neither of them is, so the whole sentence counts.
+    """
+    values = {**present, **request.parameters}
+    shown = masked(values)
+    hidden = [
+        name
+        for name, value in request.parameters.items()
+        if shown[name] != value and not is_secret(name, values)
+    ]
+    if hidden or mask_text(would) != would:
+        raise BadArgument(
+            "parameters" if request.parameters else "path",
+            f"{', '.join(hidden) or 'a part'} looks like a secret, or like a URL with a query. "
+            "It would be hidden from the user, who has to see what is done.",
+            hint="Give a secret in a parameter that is named so, or make this change in Proxmox.",
+        )
+
+
 def _change(name: str, old: Mapping[str, Any], new: Any) -> str:
     before = f"{_text(old[name])} → " if name in old else ""
     return f"{name} {before}{_text(new, most=_NEW)}"
@@ -193,4 +242,4 @@ def _scalars(values: Mapping[str, Any]) -> Iterable[str]:
 def _text(value: Any, most: int = _OLD) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     more = f"… ({len(text) - most} more characters)" if len(text) > most else ""
-    return f"{text[:most]!r}{more}"
+    return f"{quoted(text[:most])}{more}"
