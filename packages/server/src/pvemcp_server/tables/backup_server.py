@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from proxmox_client import ProxmoxError, deadline, tolerate_malformed
 from proxmox_client.api.backup_server import BackupSnapshot, DatastoreUsage, ServerJob
+from proxmox_client.properties import whole_number
 from pvemcp_server.clusters import Cluster, offload
 from pvemcp_server.clusters.backup_server import hidden_parts
 from pvemcp_server.tables import fanout
@@ -398,13 +399,12 @@ def _snapshot(place: tuple[str, str], snapshot: BackupSnapshot) -> PbsSnapshot:
     verification = snapshot.verification
     state = verification.state if verification else "none"
     checked = moment(verification.time) if verification else None
-    is_guest = snapshot.type != "host" and snapshot.id.isdecimal()
     return PbsSnapshot(
         datastore=place[0],
         namespace=place[1],
         backup_type=snapshot.type,
         backup_id=snapshot.id,
-        vmid=int(snapshot.id) if is_guest else None,
+        vmid=None if snapshot.type == "host" else whole_number(snapshot.id),
         guest_cluster=None,
         backup_time=moment(snapshot.time),
         size=snapshot.size,
