@@ -19,11 +19,20 @@ Send = Callable[[Message], Awaitable[None]]
 
 BODY_BYTES: Final = 256 * 1024
 KEPT_BYTES: Final = 16 * 1024  # of what stays in memory: a request that opens a session or stream
+KEPT_VALUES: Final = 600  # of that: each takes up to a hundred times its text
 BODY_SECONDS: Final = 20.0  # a request that arrives more slowly would hold a slot of its key
 SEND_SECONDS: Final = 60.0  # a client that reads nothing for so long is gone
 POLL_SECONDS: Final = 1.0  # between two checks of the deadlines
 DRAIN_POLL_SECONDS: Final = 0.02  # between two checks whether all calls have ended
 ANSWER_SECONDS: Final = 1.0  # in which cancelled calls may still send their clients an answer
+
+
+def check_kept(body: bytes) -> None:
+    """Raise Refused for a body that would take much memory as long as it is kept."""
+    if len(body) > KEPT_BYTES:
+        raise errors.too_large(KEPT_BYTES)
+    if sum(map(body.count, (b",", b"[", b"{"))) > KEPT_VALUES:
+        raise errors.too_many_values(KEPT_VALUES)
 
 
 @dataclass(eq=False)
@@ -48,8 +57,9 @@ class HttpExchange:
     _task: asyncio.Task[Any] | None = field(default_factory=asyncio.current_task)
     _closing: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def read(self, most: int = BODY_BYTES) -> None:
+    async def read(self) -> None:
         """Read the whole body ahead of the application; raise Refused when it is too large."""
+        most = KEPT_BYTES if self.is_stream else BODY_BYTES
         body, more = bytearray(), True
         self._deadline = monotonic() + BODY_SECONDS
         while more:
@@ -60,6 +70,8 @@ class HttpExchange:
                 raise errors.too_large(most)
         self._deadline = None
         self._body = bytes(body)
+        if self.is_stream:
+            check_kept(self._body)
 
     async def receive(self) -> Message:
         """Return the body, and afterwards the disconnect: the client's own, or ours."""

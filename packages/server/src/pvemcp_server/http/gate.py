@@ -23,7 +23,7 @@ from pvemcp_server.http.bounded_request import serve_bounded
 from pvemcp_server.http.cors import with_cors
 from pvemcp_server.http.credentials import Credential, keep_own_cookies, take_key
 from pvemcp_server.http.errors import Refused
-from pvemcp_server.http.exchange import BODY_BYTES, KEPT_BYTES, ActiveRequests, HttpExchange
+from pvemcp_server.http.exchange import ActiveRequests, HttpExchange
 from pvemcp_server.http.hosts import Hosts, Networks, client_address
 from pvemcp_server.settings import Settings, Values
 
@@ -179,7 +179,7 @@ class KeyGate:
         """
         try:
             if scope["method"] == "POST":
-                await exchange.read(KEPT_BYTES if exchange.is_stream else BODY_BYTES)
+                await exchange.read()
             await self.transports[scope["path"]](scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             task = asyncio.current_task()

@@ -47,12 +47,13 @@ class Transports:
     def __init__(self, server: Server[Any], session_ids: SessionIds, audit: Audit) -> None:
         self.sessions = Sessions(server, session_ids, max_request_body_size=BODY_BYTES)
         self.sse = SseEndpoint(server)
-        modern = TransportRefusals(self.sessions.manager.handle_request, audit)
         # Only the gate may call these: they check no key
         self.by_path: Mapping[str, ASGIApp] = {
-            MCP: Messages(self.sessions.handle_request, modern),
+            MCP: TransportRefusals(
+                Messages(self.sessions.handle_request, self.sessions.manager.handle_request), audit
+            ),
             SSE: _get_only(self.sse.stream),
-            SSE_MESSAGES: Messages(self.sse.messages, None, batching=()),
+            SSE_MESSAGES: TransportRefusals(Messages(self.sse.messages, None, batching=()), audit),
         }
 
 

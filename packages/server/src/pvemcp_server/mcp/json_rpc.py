@@ -14,8 +14,8 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pvemcp_server.http.errors import Refused, too_large
-from pvemcp_server.http.exchange import KEPT_BYTES
+from pvemcp_server.http.errors import Refused
+from pvemcp_server.http.exchange import check_kept
 
 BATCHING: Final = (None, "2025-03-26")  # the header came later than batches
 MOST_MESSAGES: Final = 50
@@ -56,8 +56,8 @@ class Messages:
             check(parsed)
             if self._modern is None and _is_modern(parsed):
                 raise Refused(400, _NOT_HERE)
-            if parsed.get("method") == "initialize" and len(body) > KEPT_BYTES:
-                raise too_large(KEPT_BYTES)  # a session keeps what its client says of itself
+            if parsed.get("method") == "initialize":
+                check_kept(body)  # a session keeps what its client says of itself
             await self._app(scope, Replay(body, receive), send)
             return
         messages = _batch(parsed)

@@ -7,12 +7,20 @@ from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from mcp.server.lowlevel import Server
 from mcp.server.sse import SseServerTransport
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse, RequestId
+from mcp_types import (
+    JSONRPCError,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+    jsonrpc_message_adapter,
+)
+from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from pvemcp_server.http.credentials import MESSAGES
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.exchange import BODY_BYTES
+from pvemcp_server.mcp.json_rpc import Replay
 
 MOST_UNANSWERED: Final = 64
 """Requests of a key whose answers its streams have not taken: 202 has ended their exchange, and an
@@ -44,7 +52,7 @@ class SseEndpoint:
             requests.end()
 
     async def messages(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Accept a message; its response comes over the stream. Raise Refused beyond the limit."""
+        """Accept a message; its response comes over the stream. Raise Refused otherwise."""
         if self.unanswered[scope["state"]["caller"].key_id] >= MOST_UNANSWERED:
             raise Refused(
                 429,
@@ -52,7 +60,13 @@ class SseEndpoint:
                 "its event streams. Read these, then send the request again.",
                 {"Retry-After": "1"},
             )
-        await self._transport.handle_post_message(scope, receive, send)
+        body = (await receive())["body"]  # whole: the gate has read it
+        try:
+            jsonrpc_message_adapter.validate_json(body, by_name=False)
+        except ValidationError:
+            # the SDK would write the message into the log
+            raise Refused(400, "The body is no JSON-RPC message.") from None
+        await self._transport.handle_post_message(scope, Replay(body, receive), send)
 
 
 class _Requests:

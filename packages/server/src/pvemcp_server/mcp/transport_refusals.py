@@ -1,6 +1,6 @@
-"""Audit of calls that the SDK's transport refuses itself, before its middleware runs.
+"""Audit of calls that a transport refuses itself, before the middleware of the server runs.
 
-Among them are headers that contradict the body, malformed envelopes and unknown revisions.
+Among them are headers that contradict the body, malformed messages, unknown sessions and revisions.
 """
 
 import json
@@ -9,12 +9,13 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pvemcp_server.audit import Audit
-from pvemcp_server.mcp.json_rpc import Replay
+from pvemcp_server.http.errors import Refused
+from pvemcp_server.mcp.json_rpc import MOST_MESSAGES, Replay
 from pvemcp_server.mcp.middleware import RECORDED_METHODS, has_reached, record_refusal
 
 
 class TransportRefusals:
-    """ASGI middleware around the SDK's transport of single messages."""
+    """ASGI middleware around a transport to which messages are posted."""
 
     def __init__(self, app: ASGIApp, audit: Audit) -> None:
         self._app = app
@@ -35,31 +36,39 @@ class TransportRefusals:
                     head = message
                     return
             elif head is not None:
-                await self._record(scope, body, message.get("body", b""))
+                answer = _read(message.get("body", b""))
+                error = answer.get("error") if isinstance(answer, dict) else None
+                reason = error["message"] if isinstance(error, dict) else "malformed request"
+                await self._record(scope, body, reason)
                 await send(head)
                 head = None
             await send(message)
 
-        await self._app(scope, Replay(body, receive), recorded)
+        try:
+            await self._app(scope, Replay(body, receive), recorded)
+        except Refused as refused:
+            if not has_reached(scope):
+                await self._record(scope, body, refused.message)
+            raise
 
-    async def _record(self, scope: Scope, body: bytes, answer: bytes) -> None:
-        request = _object(body)
-        method, params = request.get("method"), request.get("params")
-        if method not in RECORDED_METHODS:
-            return
-        error = _object(answer).get("error") or {}
-        await record_refusal(
-            self._audit,
-            scope["state"]["caller"],
-            method,
-            params if isinstance(params, dict) else {},
-            reason=error.get("message", "malformed request"),
-        )
+    async def _record(self, scope: Scope, body: bytes, reason: str) -> None:
+        read = _read(body)
+        for request in read[:MOST_MESSAGES] if isinstance(read, list) else [read]:
+            method = request.get("method") if isinstance(request, dict) else None
+            if method in RECORDED_METHODS:
+                params = request.get("params")
+                await record_refusal(
+                    self._audit,
+                    scope["state"]["caller"],
+                    method,
+                    params if isinstance(params, dict) else {},
+                    reason=reason,
+                )
 
 
-def _object(text: bytes) -> dict[str, Any]:
+def _read(text: bytes) -> Any:
+    """Return the JSON value; an empty object for another text."""
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
