@@ -22,8 +22,8 @@ from pvemcp_server.toolkit.arguments import ItsCluster, Rule, VmId, Whole
 from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.config_write import require_valid, write_config
-from pvemcp_server.toolkit.granting_tags import refuse_granting_tags
 from pvemcp_server.toolkit.guest_options import GuestOptions, OptionChange, Parameters
+from pvemcp_server.toolkit.own_rights import refuse_tag_changes
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.undo import LeftState
@@ -171,7 +171,7 @@ async def update_vm_config(
     )
     await _refuse_wrong_values(change)
     if "tags" in change.new:
-        refuse_granting_tags(call, guest, _tag_list(configured), _tag_list(change.new))
+        refuse_tag_changes(call, guest, _tag_list(configured), _tag_list(change.new))
     if not change.changes:
         raise Precondition(
             f"{guest.label} is configured so already; there is nothing to change.",

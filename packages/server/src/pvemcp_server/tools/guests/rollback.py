@@ -15,8 +15,8 @@ from pvemcp_server.errors import Frozen, PartlyDone, Precondition
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, SnapshotName, VmId
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.granting_tags import refuse_granting_tags
 from pvemcp_server.toolkit.next_call import NextCall
+from pvemcp_server.toolkit.own_rights import refuse_tag_changes
 from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
@@ -67,7 +67,7 @@ async def rollback_vm_snapshot(
     disks = await _restricted_disks(guest, config)
     _require_newest(guest, snapshot, existing, disks.chained)
     # the snapshot has tags of its own, and they come back with it
-    refuse_granting_tags(call, guest, guest.status.tag_list, config.tag_list, "The snapshot")
+    refuse_tag_changes(call, guest, guest.status.tag_list, config.tag_list, "The snapshot")
     warnings = []
     if guest.state != "stopped" and not snapshot.with_memory:
         warnings.append("It is running and is stopped by this; the snapshot holds no RAM.")
