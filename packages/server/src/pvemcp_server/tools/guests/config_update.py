@@ -26,7 +26,7 @@ from pvemcp_server.toolkit.guest_options import GuestOptions, OptionChange, Para
 from pvemcp_server.toolkit.own_rights import refuse_tag_changes
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
-from pvemcp_server.toolkit.undo import LeftState
+from pvemcp_server.toolkit.undo_check import left_options
 from pvemcp_server.toolkit.write_target import TargetGuest, target_guest
 
 _Option = Annotated[
@@ -442,9 +442,7 @@ async def _report(call: Call, change: _Change) -> dict[str, Any]:
     applied = options_of.changes(change.before.current.raw, running)
     answer: dict[str, Any] = {"in_force": [each.words for each in applied], "pending": pending}
     if undo := _undo(change, after):
-        now = {name: after.pending.raw.get(name) for name in change.new}
-        options = {name: None if value is None else str(value) for name, value in now.items()}
-        left = LeftState(options={k: v for k, v in options.items() if k not in options_of.SECRETS})
+        left = left_options(after, change.new.keys() - options_of.SECRETS)
         call.undos.append(change.guest.undo("UpdateVmConfig", left, **undo))
     return answer
 

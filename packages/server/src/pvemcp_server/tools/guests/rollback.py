@@ -1,8 +1,9 @@
 """Rollback of guests to a snapshot, after a snapshot of the present state where that can be."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain, count
 from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import Field
@@ -22,7 +23,8 @@ from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import room_on_node
 from pvemcp_server.toolkit.task_wait import follow, watch
-from pvemcp_server.toolkit.undo import Undo
+from pvemcp_server.toolkit.undo import LeftState, Undo
+from pvemcp_server.toolkit.undo_check import left_config
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
     all_storages,
@@ -95,6 +97,13 @@ async def rollback_vm_snapshot(
         warnings=tuple(warnings),
         room=await _room_to_resume(guest) if snapshot.with_memory else "",
     )
+
+
+def _free_name(taken: Container[str]) -> str:
+    """Return a name for the snapshot of the present state that no snapshot has."""
+    base = f"before-rollback-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    numbered = (f"{base}-{number}" for number in count(2))
+    return next(name for name in chain([base], numbered) if name not in taken)
 
 
 def _require_complete(guest: TargetGuest, snapshot: ProxmoxSnapshot) -> None:
@@ -203,14 +212,15 @@ class _Rollback:
             await self._raise_failure(error, "RollbackVmSnapshot")
             raise
         if self.kept:
-            call.undos.append(self._call("RollbackVmSnapshot"))
+            undo = self._call("RollbackVmSnapshot")
+            left = await left_config(self.guest.api) if fields.get("ok") else LeftState()
+            left = replace(left, snapshots={self.kept: None})
+            call.undos.append(replace(undo, left={self.guest.vmid: left}))
         return fields
 
     async def _keep_present(self) -> None:
         """Take the snapshot; raise Precondition if that fails: then nothing is rolled back."""
-        guest, name = self.guest, f"before-rollback-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-        while name in self.taken:
-            name += "x"
+        guest, name = self.guest, _free_name(self.taken)
         about = f"Before the rollback to {self.name}."
         try:
             task = await guest.api.create_snapshot(name, description=about)
