@@ -55,6 +55,7 @@ from pvemcp_server.toolkit.past_tasks import time_taken
 from pvemcp_server.toolkit.plan import ConfirmedRead, Plan, lines
 from pvemcp_server.toolkit.registry import Answer, Document, Rows, Tool
 from pvemcp_server.toolkit.undo import KeptUndo, Undo, UndoLog, merged
+from pvemcp_server.toolkit.undo_check import require_unchanged
 
 ERROR_CHARACTERS = 4_000
 CLIENT_CHARACTERS = 200
@@ -318,6 +319,8 @@ class Pipeline:
             _require_switched_on(tool, call.settings)
         arguments = {name: getattr(accepted, name) for name in tool.arguments.model_fields}
         async with asyncio.timeout(call.seconds_left):
+            if recorder.undoing:  # also when the user has agreed after some time
+                await require_unchanged(call, recorder.undoing)
             answer: Answer = await tool.run(call, **arguments)
         if isinstance(answer, KeptUndo):
             raise _Undoing(answer)
