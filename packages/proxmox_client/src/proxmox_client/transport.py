@@ -25,10 +25,9 @@ from proxmox_client.errors import (
 )
 from proxmox_client.hosts import DEFAULT_PORT, Host
 from proxmox_client.json_decoder import Envelope, decode
-from proxmox_client.limits import ConcurrencyLimiter, Limits, datastore_of, node_of, time_limit
+from proxmox_client.limits import ConcurrencyLimiter, Limits, node_of, time_limit
 from proxmox_client.response_errors import response_error, undecodable
-from proxmox_client.response_heads import limited_head
-from proxmox_client.responses import Outage, Response, outage_of, read_body
+from proxmox_client.responses import Outage, Response, limited_head, outage_of, read_body
 from proxmox_client.session import Ticket, TicketSession
 from proxmox_client.tls import Tls
 
@@ -52,6 +51,8 @@ MOST_OTHERS = 8
 MAX_BODY = 512 * 1024
 # of an answer, decompressed: more than any cluster sends; a host that was taken over sends anything
 MAX_ANSWER = 32 * 1024 * 1024
+# what only one node can answer, or one disk
+_OF_ONE_HOST = ("/nodes/", "/admin/datastore/")
 _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "pvemcp-client"}
 
@@ -161,7 +162,7 @@ class HostPool:
                 size = f"{len(content)} bytes of parameters"
                 raise BadParameters(413, "", f"{size} are more than the {MAX_BODY} Proxmox takes")
             all_headers["Content-Type"] = "application/x-www-form-urlencoded"
-        whole_cluster = method == "GET" and not (node_of(path) or datastore_of(path))
+        whole_cluster = method == "GET" and not path.startswith(_OF_ONE_HOST)
         extensions = self._cluster_extensions if whole_cluster else self._extensions
         request = httpx.Request(
             method, url, headers=all_headers, content=content, extensions=extensions
@@ -358,11 +359,11 @@ class Transport:
             },
             doseq=True,
         )
-        pool, node, domain = self.pool, node_of(path), failure_domain(path)
+        pool, domain = self.pool, failure_domain(path)
         name = f"{method} {path}"
         async with (
             time_limit(pool.limits.timeout, name),
-            pool.limiter.slot(node),
+            pool.limiter.slot(domain.node),
             pool.circuit_breaker.guard(domain, name) if method == "GET" else nullcontext(),
             self._watch_node(domain.node) if method == "GET" and domain.node else nullcontext(),
         ):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from shlex import quote
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 from anyio import CancelScope
 from pydantic import BaseModel
@@ -45,6 +45,8 @@ from pvemcp_server.pipeline.confirmation import (
     require_approval,
 )
 from pvemcp_server.pipeline.pagination import page_of
+from pvemcp_server.pipeline.undo_log import StoredUndos
+from pvemcp_server.services import Services
 from pvemcp_server.settings import Settings, Values
 from pvemcp_server.store.database import DatabaseFailed
 from pvemcp_server.toolkit.arguments import WriteOptions
@@ -171,6 +173,21 @@ class Pipeline:
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     has_same_rights: Callable[[Caller], Awaitable[bool]] = _has_fixed_rights
     running: dict[CancelScope, Caller] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, services: Services, tools: Mapping[str, Tool], **more: Any) -> Self:
+        """Return the pipeline of a process; `more` are further fields."""
+        return cls(
+            tools,
+            services.clusters,
+            services.settings,
+            services.audit,
+            services.approvals,
+            StoredUndos(services.store.undos),
+            services.access.budgets,
+            services.access.limits,
+            **more,
+        )
 
     async def end_refused(self) -> None:
         """Cancel the calls of clients whose key is refused by now, or has other rights."""
