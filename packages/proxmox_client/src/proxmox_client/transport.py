@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlencode
+from urllib.parse import quote, quote_plus, unquote, urlencode
 
 import httpx2 as httpx
 import msgspec
@@ -136,6 +136,7 @@ class HostPool:
             except httpx.RequestError as error:
                 failure = _RequestFailed(host, error)
                 if failure.without_effect and hosts:
+                    self.leave(host)
                     continue
                 return host, failure.answer_or_raise()
             if outage := outage_of(response):
@@ -460,11 +461,15 @@ class Transport:
         """
         if only is not None and not self.pool.has(only):
             raise Unreachable(only, "it is not a host of this cluster any more")
-        async with time_limit(self.pool.limits.timeout, f"POST {path}"):
-            host, response = await self.pool.send_once(path, urlencode(form), only)
-        if response.status >= 300:
-            raise _without(secrets, response_error(path, *response))
-        return host, _decode(path, response, answer).data
+        try:
+            async with time_limit(self.pool.limits.timeout, f"POST {path}"):
+                host, response = await self.pool.send_once(path, urlencode(form), only)
+            if response.status >= 300:
+                raise response_error(path, *response)
+            return host, _decode(path, response, answer).data
+        except (ResponseError, Unreachable) as error:
+            failure = _without(secrets, error)
+        raise failure  # outside, so that it has no context
 
     async def get_of_others(self, path: str, answer: type[T], /) -> dict[str, T]:
         """GET a path from the other hosts, all at once; leave out those that don't answer soon."""
@@ -536,12 +541,23 @@ def _refuse_unbounded(path: str, parameters: Mapping[str, Parameter]) -> None:
         raise BadParameters(400, "", message, {"vms": message})
 
 
-def _without(secrets: Iterable[str], error: ResponseError) -> ResponseError:
+def _without(
+    secrets: Iterable[str], error: ResponseError | Unreachable
+) -> ResponseError | Unreachable:
     """Return the error; one without texts if they repeat a secret, as no Proxmox does."""
-    texts = (error.message, error.reason, *error.errors.values())
-    if not any(secret in text for secret in secrets if secret for text in texts):
+    texts = [error.message]
+    if isinstance(error, ResponseError):
+        texts += [error.reason, *error.errors.values()]
+    spellings = {
+        spelling
+        for secret in secrets
+        for spelling in (secret, " ".join(secret.split()), quote(secret), quote_plus(secret))
+    } - {""}
+    if not any(spelling in text for spelling in spellings for text in texts):
         return error
-    return type(error)(error.status, "", f"HTTP status {error.status}")
+    if isinstance(error, ResponseError):
+        return type(error)(error.status, "", f"HTTP status {error.status}")
+    return type(error)(error.host, "its answer repeats a secret, so it is not shown")
 
 
 def converted(path: str, value: V, convert: Callable[[V], T]) -> T:
