@@ -170,6 +170,14 @@ async def test_openid_goes_to_one_host_in_both_steps(visitor, pve):
 
 
 UNREADABLE = challenged() | {"ticket": "PVE:!tfa!no JSON"}
+ENDLESS = TICKET | {"ticket": "x" * 20_000}
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "//idp.test/auth", "", "file:///etc"])
+async def test_a_browser_is_sent_to_web_addresses_only(visitor, pve, url):
+    pve.answer(f"{OPENID}/auth-url", url)
+    with pytest.raises(UnexpectedAnswer, match="no web address"):
+        await visitor.sign_in.openid_request("sso", "https://mcp.test/callback")
 
 
 class Hosts:
@@ -208,6 +216,7 @@ class Hosts:
         (httpx.Response(200, json={"data": None}), ["pve1"], UnexpectedAnswer),
         (httpx.Response(200, json={"data": {"username": "a@pve"}}), ["pve1"], UnexpectedAnswer),
         (httpx.Response(200, json={"data": UNREADABLE}), ["pve1"], UnexpectedAnswer),
+        (httpx.Response(200, json={"data": ENDLESS}), ["pve1"], UnexpectedAnswer),
     ],
 )
 async def test_only_a_host_without_a_connection_is_followed_by_the_next(failure, receives, error):
