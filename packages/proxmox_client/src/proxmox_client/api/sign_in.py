@@ -2,7 +2,7 @@
 
 import json
 from typing import Any, Final, Literal, TypeVar, get_args
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 
@@ -60,7 +60,7 @@ class OpenIdRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def state(self) -> str:
         """The parameter `state`, which the provider sends back; compare it before you go on."""
-        return next(iter(parse_qs(urlsplit(self.url).query).get("state", ())), "")
+        return next(iter(parse_qs(self.url.partition("?")[2]).get("state", ())), "")
 
 
 class SignIn:
@@ -125,7 +125,7 @@ class SignIn:
         form = {"realm": realm, "redirect-url": redirect_url}
         path = "/access/openid/auth-url"
         host, url = await self._post(path, str, form)
-        if urlsplit(url).scheme not in ("https", "http"):  # a browser is sent there
+        if not url.startswith(("https://", "http://")):  # a browser is sent there
             raise UnexpectedAnswer(200, "OK", f"The answer of {path} is no web address")
         return OpenIdRequest(url=url, host=host, redirect_url=redirect_url)
 
