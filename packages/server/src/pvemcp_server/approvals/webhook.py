@@ -14,7 +14,7 @@ import httpx2 as httpx
 
 from proxmox_client import Tls
 from proxmox_client.hosts import Host
-from proxmox_client.response_heads import limited_head
+from proxmox_client.responses import limited_head
 from pvemcp_server.errors import BadArgument, CallError
 from pvemcp_server.link_local import checked_addresses
 from pvemcp_server.store import Store

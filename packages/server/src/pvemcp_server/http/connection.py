@@ -105,7 +105,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().connection_made(self._buffer)  # type: ignore[arg-type]  # has what uvicorn uses
         self.flow = GuardedFlow(self._buffer, self._may_read)  # type: ignore[arg-type]  # as above
         if self._limits.open(self, self._address):
-            self._await_head()
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close_idle)
         else:
             self.transport.write(_ALL_IN_USE)
             self.transport.close()
@@ -176,7 +176,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().on_message_begin()
         if self._head_timer is None:
             self._advanced = True
-            self._await_head()
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close_idle)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_timer is None:
@@ -266,10 +266,6 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
     def _is_answering(self) -> bool:
         cycle: Any = self.cycle  # None before the first request
         return cycle is not None and not cycle.response_complete
-
-    def _await_head(self) -> None:
-        self._head_bytes = 0
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close_idle)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:

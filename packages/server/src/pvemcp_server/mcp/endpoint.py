@@ -20,6 +20,7 @@ from pvemcp_server.http.gate import MCP, SSE, SSE_MESSAGES, KeyGate
 from pvemcp_server.http.hosts import Hosts, networks
 from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.json_rpc import Messages
+from pvemcp_server.mcp.middleware import TransportRefusals
 from pvemcp_server.mcp.notifications import NotificationBus
 from pvemcp_server.mcp.resource_watcher import ResourceWatcher
 from pvemcp_server.mcp.server import Handlers, build_server
@@ -29,9 +30,7 @@ from pvemcp_server.mcp.sse import SseEndpoint
 from pvemcp_server.mcp.subscriptions import Subscriptions
 from pvemcp_server.mcp.tasks import McpTasks
 from pvemcp_server.mcp.tools import ToolHandlers
-from pvemcp_server.mcp.transport_refusals import TransportRefusals
 from pvemcp_server.pipeline.pipeline import Pipeline
-from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.services import Services
 from pvemcp_server.store import Topic
 from pvemcp_server.store.columns import utc_now
@@ -80,17 +79,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         services = self.services
-        self.pipeline = Pipeline(
-            self.tools,
-            services.clusters,
-            services.settings,
-            services.audit,
-            services.approvals,
-            StoredUndos(services.store.undos),
-            services.access.budgets,
-            services.access.limits,
-            has_same_rights=self._has_same_rights,
-        )
+        self.pipeline = Pipeline.of(services, self.tools, has_same_rights=self._has_same_rights)
         self.active_requests.tool_calls = self.pipeline.running
         self.notifications = NotificationBus(
             self._find, self._admits, self.active_requests, self.pipeline.end_refused

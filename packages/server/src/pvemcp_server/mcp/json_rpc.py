@@ -50,7 +50,7 @@ class Messages:
         if scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        body = (await receive())["body"]  # whole: the gate has read it
+        body = scope["state"]["body"]  # whole: the gate has read it
         parsed = _parsed(body)
         if not isinstance(parsed, list) or version not in self._batching:
             check(parsed)
@@ -58,11 +58,12 @@ class Messages:
                 raise Refused(400, _NOT_HERE)
             if parsed.get("method") == "initialize":
                 check_kept(body)  # a session keeps what its client says of itself
-            await self._app(scope, Replay(body, receive), send)
+            await self._app(scope, receive, send)
             return
         messages = _batch(parsed)
         for _ in messages[1:]:
             scope["state"]["count_call"]()
+        await receive()  # the body that the messages are of
         await self._each(messages, scope, receive, send)
 
     async def _each(
@@ -127,7 +128,7 @@ def _with_length(scope: Scope, length: int) -> Scope:
 
 
 class Replay:
-    """`receive` for a body that is already read, and then for the rest of the exchange."""
+    """`receive` for another body, and then for the rest of the exchange."""
 
     def __init__(self, body: bytes, rest: Receive) -> None:
         self.body = body

@@ -20,7 +20,6 @@ from starlette.types import Receive, Scope, Send
 from pvemcp_server.http.credentials import MESSAGES
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.exchange import BODY_BYTES
-from pvemcp_server.mcp.json_rpc import Replay
 
 MOST_UNANSWERED: Final = 64
 """Requests of a key whose answers its streams have not taken: 202 has ended their exchange, and an
@@ -60,13 +59,12 @@ class SseEndpoint:
                 "its event streams. Read these, then send the request again.",
                 {"Retry-After": "1"},
             )
-        body = (await receive())["body"]  # whole: the gate has read it
         try:
-            jsonrpc_message_adapter.validate_json(body, by_name=False)
+            jsonrpc_message_adapter.validate_json(scope["state"]["body"], by_name=False)
         except ValidationError:
             # the SDK would write the message into the log
             raise Refused(400, "The body is no JSON-RPC message.") from None
-        await self._transport.handle_post_message(scope, Replay(body, receive), send)
+        await self._transport.handle_post_message(scope, receive, send)
 
 
 class _Requests:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from shlex import quote
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 from anyio import CancelScope
 from pydantic import BaseModel
@@ -45,6 +45,8 @@ from pvemcp_server.pipeline.confirmation import (
     require_approval,
 )
 from pvemcp_server.pipeline.pagination import page_of
+from pvemcp_server.pipeline.undo_log import StoredUndos
+from pvemcp_server.services import Services
 from pvemcp_server.settings import Settings, Values
 from pvemcp_server.store.database import DatabaseFailed
 from pvemcp_server.toolkit.arguments import WriteOptions
@@ -55,6 +57,7 @@ from pvemcp_server.toolkit.past_tasks import time_taken
 from pvemcp_server.toolkit.plan import ConfirmedRead, Plan, lines
 from pvemcp_server.toolkit.registry import Answer, Document, Rows, Tool
 from pvemcp_server.toolkit.undo import KeptUndo, Undo, UndoLog, merged
+from pvemcp_server.toolkit.undo_check import require_unchanged
 
 ERROR_CHARACTERS = 4_000
 CLIENT_CHARACTERS = 200
@@ -170,6 +173,21 @@ class Pipeline:
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     has_same_rights: Callable[[Caller], Awaitable[bool]] = _has_fixed_rights
     running: dict[CancelScope, Caller] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, services: Services, tools: Mapping[str, Tool], **more: Any) -> Self:
+        """Return the pipeline of a process; `more` are further fields."""
+        return cls(
+            tools,
+            services.clusters,
+            services.settings,
+            services.audit,
+            services.approvals,
+            StoredUndos(services.store.undos),
+            services.access.budgets,
+            services.access.limits,
+            **more,
+        )
 
     async def end_refused(self) -> None:
         """Cancel the calls of clients whose key is refused by now, or has other rights."""
@@ -318,6 +336,8 @@ class Pipeline:
             _require_switched_on(tool, call.settings)
         arguments = {name: getattr(accepted, name) for name in tool.arguments.model_fields}
         async with asyncio.timeout(call.seconds_left):
+            if recorder.undoing:  # also when the user has agreed after some time
+                await require_unchanged(call, recorder.undoing)
             answer: Answer = await tool.run(call, **arguments)
         if isinstance(answer, KeptUndo):
             raise _Undoing(answer)

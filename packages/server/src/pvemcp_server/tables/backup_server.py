@@ -27,7 +27,7 @@ from pvemcp_server.tables.registry import (
     never_filtered,
     table,
 )
-from pvemcp_server.tables.rows import Col, Row, Unit, moment, seconds_since, share, single
+from pvemcp_server.tables.rows import Col, Row, Unit, moment, percent, seconds_since, single
 from pvemcp_server.tables.series import Forecast, Point, forecast
 
 ROOT: Final = ""  # the namespace of that name
@@ -376,7 +376,7 @@ def _datastore(usage: DatastoreUsage, job: ServerJob | None) -> PbsDatastore:
     factor = collected.deduplication_factor if collected else None
     return PbsDatastore(
         datastore=usage.store,
-        disk_usage_percentage=share(usage.used, usage.total),
+        disk_usage_percentage=percent(usage.used, usage.total),
         disk_usage=usage.used,
         disk_total=usage.total,
         disk_free=usage.available,

@@ -78,6 +78,8 @@ class Plan:
     past: PastTasks | None = None  # say how long it takes: for the dry run only
     storage: str = ""  # the one that the task fills, where that bounds how many run at once
     undo: Undo | None = None  # where it is known before
+    read_undo: Callable[[], Awaitable[Undo]] | None = None
+    """Reads, when its task has ended well, how it is undone and what it left."""
     # the outcome as fields of the answer: of the task, and of steps after it
     finish: Callable[[Call, Task], Awaitable[dict[str, Any]]] = follow
 
@@ -147,8 +149,17 @@ class Plan:
             finally:
                 self.cluster.changed()
         if self.undo:
-            call.undos.append(self.undo)
+            call.undos.append(await self._undo_after(self.undo, answer))
         return answer
+
+    async def _undo_after(self, planned: Undo, answer: Mapping[str, Any]) -> Undo:
+        """Return how it is undone, as far as what it left can be read by now."""
+        if self.read_undo is None or not answer.get("ok"):
+            return planned
+        try:
+            return await self.read_undo()
+        except ProxmoxError:
+            return planned
 
     async def _reported(self) -> Mapping[str, Any]:
         """Return the state after the write, as far as it can be read: the write itself is done."""

@@ -19,8 +19,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, OctKey
 
-from proxmox_client.response_heads import limit_heads, limited_head
-from proxmox_client.responses import read_body
+from proxmox_client.responses import limit_heads, limited_head, read_body
 from pvemcp_server.config import Config
 from pvemcp_server.errors import AccessDenied, ConfigError
 
