@@ -216,3 +216,4 @@ async def test_a_key_for_one_guest_hears_of_no_other(tool_client, state):
 
 def test_guests_are_found_in_arguments_as_clients_write_them():
     assert vmids_of({"vmid": "101", "vmids": [102, "103"], "source": "web"}) == {101, 102, 103}
+    assert vmids_of({"vmid": "9" * 5000, "path": "/nodes/pve01/qemu/104/config"}) == {104}

@@ -50,7 +50,8 @@ async def test_a_write_takes_as_few_calls_as_it_can(demo_client):
     await demo_client("ChangeVmState", **PROD, vmid=105, action="Reset")
     assert demo_client.requests("prod") == [
         "GET /nodes/pve01/qemu/105/status/current",
-        "GET /cluster/tasks",  # of what is shown beside the question
+        "GET /nodes/pve01/tasks",  # for what is shown beside the question
+        "GET /cluster/tasks",
         "GET /cluster/backup",
         "GET /cluster/replication",
         "POST /nodes/pve01/qemu/105/status/reset",

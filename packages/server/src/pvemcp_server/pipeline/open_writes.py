@@ -1,12 +1,16 @@
 """Calls of this process with a plan and no outcome yet, for other plans of the same guests."""
 
+import re
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pvemcp_server.approvals import Approvals, PlannedCall
+
+_VMID: Final = re.compile(r"[1-9][0-9]{2,8}")
+_GUEST_PATH: Final = re.compile(r"/(?:qemu|lxc)/([0-9]+)(?![^/])")
 
 
 @dataclass(slots=True)
@@ -63,7 +67,8 @@ def vmids_of(arguments: Mapping[str, Any]) -> frozenset[int]:
     """Return the guests that arguments name, as a client may write them."""
     given = [arguments.get("vmid"), arguments.get("vmids"), arguments.get("source")]
     values = (each for some in given for each in (some if isinstance(some, list) else [some]))
-    return frozenset(int(str(each)) for each in values if str(each).isdecimal())
+    named = _GUEST_PATH.findall(str(arguments.get("path", "")))  # of CallApi
+    return frozenset(int(each) for each in (*map(str, values), *named) if _VMID.fullmatch(each))
 
 
 def _listed(vmids: AbstractSet[int]) -> str:

@@ -367,19 +367,16 @@ class Pipeline:
         await self._check_limits(tool, call, plan)
         planned = self._planned(tool, call, plan, arguments, recorder)
         if call.dry_run:
-            past = [part.past for part in plan.parts if part.past]
-            taken = await time_taken(plan.cluster, past) if past else TimeTaken()
-            around = await self._around(call, plan, planned, taken)
+            taken, around = await self._around(call, plan, planned)
             undos = self._undos(call.caller, [part.undo for part in plan.parts if part.undo])
             takes = {"takes": taken.text} if taken.text else {}
             return {**plan.preview(), **takes, **around.fields, **_undo_field(undos)}
         with self.open_writes.opened(tool.name, plan.cluster.name, plan.vmids) as own:
             if tool.effect is Effect.DESTROY or plan.needs_consent:
-                around = Circumstances()
+                own.is_waiting, beside = True, ""
                 if call.settings.confirm_destructive == "ask":
-                    around = await self._around(call, plan, planned, TimeTaken(), own)
-                own.is_waiting = True
-                await self._confirm(tool, call, planned, recorder, around.text)
+                    beside = (await self._around(call, plan, planned, own))[1].text
+                await self._confirm(tool, call, planned, recorder, beside)
                 own.is_waiting = False
             await recorder.intent()
             answer = await plan.checked(partial(self._check_write, tool, call)).carry_out(call)
@@ -434,16 +431,18 @@ class Pipeline:
         call: Call,
         plan: Plan | BulkPlan,
         planned: PlannedCall,
-        taken: TimeTaken,
         own: OpenWrite | None = None,
-    ) -> Circumstances:
-        """Return what the plan collides with, and since when its guests are as they are."""
+    ) -> tuple[TimeTaken, Circumstances]:
+        """Return how long the plan takes, what it collides with, and since when its guests run."""
+        cluster, past = plan.cluster, [part.past for part in plan.parts if part.past]
+        taken = TimeTaken()
         try:
             async with asyncio.timeout(min(CIRCUMSTANCES_SECONDS, call.seconds_left)):
+                taken = await time_taken(cluster, past) if past else taken
                 facts = await self.open_writes.facts(self.approvals, planned, plan.vmids, own)
-                return await circumstances(plan.cluster, plan.parts, taken.longest, facts)
-        except (CallError, ProxmoxError, TimeoutError):
-            return Circumstances(collides="What it collides with could not be read.")
+                return taken, await circumstances(cluster, plan.parts, taken.longest, facts)
+        except (CallError, ProxmoxError, DatabaseFailed, TimeoutError):
+            return taken, Circumstances(collides="What it collides with could not be read.")
 
     def _planned(
         self,
