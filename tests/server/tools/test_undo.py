@@ -230,7 +230,7 @@ async def test_what_changed_while_the_user_was_asked_is_seen(fast_client):
     call = {**PROD, "vmid": 131, "snapshot_name": "patching"}
     assert not (await client("CreateVmSnapshot", **call, wait=True)).failed
 
-    async def ask(_question):
+    async def ask(_question, _beside=""):
         snapshot("patching", time=1)(None, guest)
         raise Agreed
 

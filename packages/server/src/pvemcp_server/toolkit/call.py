@@ -61,8 +61,8 @@ class Conversation(Protocol):
     async def progress(self, done: float, total: float | None, message: str) -> None:
         """Report how far the call is; nothing happens if the client did not ask for it."""
 
-    async def ask(self, question: str) -> Decision:
-        """Ask the user for consent."""
+    async def ask(self, question: str, beside: str = "") -> Decision:
+        """Ask the user for consent; `beside` are facts that may change before the answer."""
 
 
 @dataclass

@@ -62,8 +62,8 @@ class _Stage:
         del total  # of the one task
         await self.client_conversation.progress(self.done_before + done, None, message)
 
-    async def ask(self, question: str) -> Decision:
-        return await self.client_conversation.ask(question)
+    async def ask(self, question: str, beside: str = "") -> Decision:
+        return await self.client_conversation.ask(question, beside)
 
 
 @dataclass(slots=True)

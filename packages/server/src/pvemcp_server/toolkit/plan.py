@@ -74,6 +74,7 @@ class Plan:
     needs: tuple[RequiredPrivilege, ...] | None = None  # of these arguments; None: the tool's
     room: str = ""  # what the target has free at the moment: for the dry run only
     guest: TargetGuest | None = None  # the one that it is about
+    others: frozenset[int] = frozenset()  # further guests that it is about
     guests: int = 1  # that one request is about: each counts as a write where data is lost
     past: PastTasks | None = None  # say how long it takes: for the dry run only
     storage: str = ""  # the one that the task fills, where that bounds how many run at once
@@ -87,6 +88,17 @@ class Plan:
     def parts(self) -> "tuple[Plan, ...]":
         """The single writes: itself."""
         return (self,)
+
+    @property
+    def vmids(self) -> frozenset[int]:
+        """The guests that it is about; one that it makes is none of them."""
+        return self.others | ({self.guest.vmid} if self.guest else frozenset())
+
+    @property
+    def storages(self) -> frozenset[str]:
+        """The storages that it writes to, as its fields name them."""
+        named = (self.storage, self.ids.get("storage"), self.ids.get("target_storage"))
+        return frozenset(filter(None, named))
 
     @property
     def needs_consent(self) -> bool:

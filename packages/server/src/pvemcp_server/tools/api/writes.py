@@ -79,6 +79,7 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     return Plan(
         cluster=cluster,
         would=would,
+        others=frozenset(guest.vmid for guest in guests),
         guests=_count(request, guests),
         loses=_losses(request, guests, before - after),
         discloses=effects.disclosure(request.endpoint, request.parameters),

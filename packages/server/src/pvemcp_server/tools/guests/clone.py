@@ -139,6 +139,7 @@ async def clone_vm(
         room = f"{await room_for(cluster, node, size, cores or original.status.cpu_count)} {room}"
     return Plan(
         cluster=cluster,
+        guest=original,
         would=_would(original, clone, disks, pool, storage, snapshot_name, config, is_full=is_full),
         ids={"vmid": vmid, "name": name, "node": node},
         past=past_tasks(original, "qmclone", "vzclone"),

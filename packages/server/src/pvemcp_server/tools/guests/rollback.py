@@ -88,6 +88,7 @@ async def rollback_vm_snapshot(
     rollback = _Rollback(guest, snapshot.name, call, taken, keeps_present=not obstacle)
     return Plan(
         cluster=guest.cluster,
+        guest=guest,
         would=f"Roll {guest.label} back to snapshot {snapshot.name!r}.",
         loses=loses,
         ids={"vmid": vmid, "snapshot_name": snapshot.name},

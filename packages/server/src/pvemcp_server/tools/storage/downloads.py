@@ -123,7 +123,9 @@ def _undo(cluster: Cluster, node: str, storage: str, volid: str) -> Undo:
 
 async def _read_undo(api: Storage, planned: Undo, volid: str) -> Undo:
     """Return the undo of this file, and of no later one with its name."""
-    [file] = [each for each in await api.content("iso") if each.volid == volid]
+    file = {each.volid: each for each in await api.content("iso")}.get(volid)
+    if file is None:
+        return planned
     return replace(planned, volume=LeftVolume(api.node, volid, file.size, file.created))
 
 

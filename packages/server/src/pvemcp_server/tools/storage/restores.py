@@ -128,6 +128,7 @@ async def restore_backup(
         room = f"{needed} {room}"
     return Plan(
         cluster=cluster,
+        guest=old,
         would=_would(archive, new, old, storage, pool, unique=macs),
         loses=lost,
         ids={"vmid": number, "name": new.name, "node": where, "backup": row.volid},
