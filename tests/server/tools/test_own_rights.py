@@ -159,3 +159,21 @@ async def test_no_request_of_call_api_protects_a_guest(client):
     call = {"method": "PUT", "path": f"/nodes/pve01/qemu/{VMID}/config"}
     answer = await client("CallApi", **PROD, **call, parameters=["tags=x;protected"], dry_run=True)
     assert "With the tag protected, the guest would be protected" in answer.text
+
+
+async def test_the_vmid_that_takes_the_place_of_a_taken_one_is_checked_too(client, monkeypatch):
+    cluster = client["prod"].pve.cluster
+    real, answers = cluster.nextid, [101, 101]  # which is taken, and its check passes
+
+    async def nextid(vmid=None):
+        return answers.pop(0) if answers else await real(vmid)
+
+    monkeypatch.setattr(cluster, "nextid", nextid)
+    following = await real()
+    grants = (Grant(EXEC, resources=marked(vmids=following)),)
+    create = frozenset({"CreateVm"})
+    key = replace(client, tools=create, resources=EVERYTHING, more_grants=grants)
+    call = {**NEW["CreateVm"], "new_vmid": None}
+    error = await key.refused("CreateVm", **PROD, **call)
+    assert f"VMID {following} of the new guest would decide" in error
+    assert following not in client["prod"].emulated.state.guests

@@ -81,6 +81,7 @@ class NewGuest:
     is_vmid_fixed: bool  # the caller named it
     send: Callable[[int], Awaitable[Task]] = field(repr=False)  # with the password
     made: str
+    check_vmid: Callable[[int], None]  # raises for one that it must not have
     options: GuestOptions = field(default_factory=GuestOptions)
     start: bool = False
     has_system: bool = True  # an operating system, which gets an address
@@ -172,6 +173,7 @@ class NewGuest:
         self._tried += 1
         # a guest that is being made may be missing in Proxmox's answer for a moment
         self.vmid = await free_vmid(self.cluster, None, least=self.vmid + 1)
+        self.check_vmid(self.vmid)
         return True
 
     async def _made(self, call: Call, task: Task) -> dict[str, Any]:

@@ -4,8 +4,8 @@ Grants name guests by tags, pools, nodes and VMIDs, and tags protect guests. A w
 guest one of these may put it under another grant of the same role.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from pvemcp_server.access.model import ANY, Resources
 from pvemcp_server.clusters import Cluster
@@ -74,6 +74,11 @@ def refuse_new_rights(
             f"beyond what lets the key call {call.tool}.",
             hint=f"Choose another place, VMID or tags. {_ADMINISTRATOR}",
         )
+
+
+def checked_vmid(call: Call, cluster: Cluster, marks: Marks) -> Callable[[int], None]:
+    """Return a function that raises Precondition for a VMID that a new guest must not have."""
+    return lambda vmid: refuse_new_rights(call, cluster, "the new guest", replace(marks, vmid=vmid))
 
 
 def refuse_protecting_tags(call: Call, tags: Iterable[str]) -> None:

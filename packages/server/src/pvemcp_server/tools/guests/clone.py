@@ -31,7 +31,7 @@ from pvemcp_server.toolkit.guest_options import (
 )
 from pvemcp_server.toolkit.missing_privileges import require_privileges
 from pvemcp_server.toolkit.new_guest import NewGuest
-from pvemcp_server.toolkit.own_rights import Marks, refuse_new_rights
+from pvemcp_server.toolkit.own_rights import Marks, checked_vmid
 from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
@@ -110,7 +110,8 @@ async def clone_vm(
     )
     vmid = await write_target.free_vmid(cluster, new_vmid)
     marks = Marks(vmid, node, pool or "", frozenset(new_tags))
-    refuse_new_rights(call, cluster, "the new guest", marks)
+    check_vmid = checked_vmid(call, cluster, marks)
+    check_vmid(vmid)
     clone = NewGuest(
         cluster=cluster,
         kind=kind,
@@ -129,6 +130,7 @@ async def clone_vm(
             snapshot=snapshot_name,
         ),
         made="cloned",
+        check_vmid=check_vmid,
         options=options,
         start=start,
     )

@@ -1,6 +1,6 @@
 """Creation of virtual machines and containers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
@@ -38,7 +38,7 @@ from pvemcp_server.toolkit.guest_options import (
 )
 from pvemcp_server.toolkit.missing_privileges import require_privileges
 from pvemcp_server.toolkit.new_guest import NewGuest
-from pvemcp_server.toolkit.own_rights import Marks, refuse_new_rights
+from pvemcp_server.toolkit.own_rights import Marks, checked_vmid
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import room_for, room_on_storages
@@ -71,6 +71,7 @@ class _Place:
     name: str
     vmid: int
     is_vmid_fixed: bool
+    check_vmid: Callable[[int], None]
     has_system: bool
 
 
@@ -264,8 +265,10 @@ async def _place(
     )
     vmid = await write_target.free_vmid(cluster, new_vmid)
     marks = Marks(vmid, node, pool or "", frozenset(tags or ()))
-    refuse_new_rights(call, cluster, "the new guest", marks)
-    return _Place(cluster, kind, node, storage, pool, name, vmid, new_vmid is not None, has_system)
+    check_vmid = checked_vmid(call, cluster, marks)
+    check_vmid(vmid)
+    is_fixed = new_vmid is not None
+    return _Place(cluster, kind, node, storage, pool, name, vmid, is_fixed, check_vmid, has_system)
 
 
 async def _size_of(place: _Place, volid: str, content: StorageContentKind) -> int:
@@ -324,6 +327,7 @@ async def _plan(
         is_vmid_fixed=place.is_vmid_fixed,
         send=partial(create, options=parameters | pool),
         made="created",
+        check_vmid=place.check_vmid,
         start=start,
         has_system=place.has_system,
     )

@@ -1,6 +1,6 @@
 """Restores of backups: to a new guest, or over an existing one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.guest_options import GuestName, NewVmId, PoolName, Start
 from pvemcp_server.toolkit.missing_privileges import require_privileges
 from pvemcp_server.toolkit.new_guest import NewGuest
-from pvemcp_server.toolkit.own_rights import Marks, refuse_new_rights, refuse_tag_changes
+from pvemcp_server.toolkit.own_rights import Marks, checked_vmid, refuse_tag_changes
 from pvemcp_server.toolkit.past_tasks import PastTasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
@@ -118,6 +118,7 @@ async def restore_backup(
         is_vmid_fixed=vmid is not None,
         send=partial(_send, archive, storage, name, pool, macs, old is not None),
         made="restored",
+        check_vmid=_check_vmid(call, archive, pool),
         start=start,
     )
     lost = await _lost(call, archive, old) if old else ""
@@ -233,9 +234,13 @@ async def _new_vmid(call: Call, archive: _Archive, vmid: int | None, pool: str |
         cluster, vmid=vmid, node=archive.node, pool=pool, tags=archive.config.tag_list
     )
     number = await write_target.free_vmid(cluster, vmid, former=archive.backup.vmid)
-    marks = Marks(number, archive.node, pool or "", frozenset(archive.config.tag_list))
-    refuse_new_rights(call, cluster, "the new guest", marks)
+    _check_vmid(call, archive, pool)(number)
     return number
+
+
+def _check_vmid(call: Call, archive: _Archive, pool: str | None) -> Callable[[int], None]:
+    marks = Marks(0, archive.node, pool or "", frozenset(archive.config.tag_list))
+    return checked_vmid(call, archive.cluster, marks)
 
 
 def _would(
