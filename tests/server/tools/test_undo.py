@@ -120,6 +120,36 @@ async def test_a_write_that_failed_or_was_tried_dry_is_not_undone(demo_client):
     assert "No write of this key" in await demo_client.refused("Undo")
 
 
+GONE = "https://151.101.2.132/gone.iso"
+LOCAL = {"node": "pve01", "storage": "local"}
+LASTING = {
+    "no way back": ("ResizeVmDisk", {"vmid": 101, "disk": "scsi0", "size": "+1G"}, None),
+    "nothing to bring back": ("BackupVm", {"vmids": [101], "storage": "nfs-archive"}, None),
+    "a task that failed": ("DownloadIso", {**LOCAL, "source": GONE, "checksum": "0" * 64}, "task"),
+    "no answer": ("ChangeVmState", {"vmids": [101], "action": "Reset"}, FaultKind.DROP),
+}
+
+
+@pytest.mark.parametrize("write", LASTING)
+async def test_a_write_before_one_that_no_call_undoes_is_not_undone_in_its_place(
+    demo_client, write
+):
+    await demo_client("ChangeVmState", **PROD, vmid=105, action="Suspend", wait=True)
+    before = await demo_client("UpdateVmConfig", **PROD, vmids=[101], options=["onboot=0"])
+    tool, arguments, fault = LASTING[write]
+    demo_client["prod"].emulated.state.downloads[GONE] = None
+    if isinstance(fault, FaultKind):
+        demo_client["prod"].emulated.fault(fault, path=".*/qemu/101/status/reset")
+    call = demo_client.refused if fault else demo_client
+    await call(tool, **PROD, **arguments, wait=True)
+    changed = state_of(demo_client)
+    error = await demo_client.refused("Undo")
+    assert error.startswith("No call undoes the last write (")
+    assert error.endswith(f"is undone by {before.data['undo']}")
+    assert state_of(demo_client) == changed
+    assert (await demo_client("Undo", vmid=105, wait=True)).data["success"] is True
+
+
 async def test_undo_has_the_rights_of_the_call_that_it_makes(demo_client):
     await demo_client("ChangeVmState", **PROD, vmid=101, action="Suspend", wait=True)
     only_undo = replace(demo_client, tools=frozenset({"Undo"}))

@@ -32,13 +32,19 @@ async def undo_last_write(
             "No write of this key can be undone here.",
             hint="Only writes whose answer has `undo` can, for a week.",
         )
-    for number, left in kept.undo.left.items():
+    undo = kept.undo
+    if kept.newer:
+        raise Precondition(
+            f"No call undoes the last write ({kept.newer.rstrip('.')}).",
+            hint=f"The one before it ({kept.done.rstrip('.')}) is undone by {undo.call.text}",
+        )
+    for number, left in undo.left.items():
         guest = await target_guest(call, kept.cluster, number)
         if changed := await _changed(guest, left):
             raise Precondition(
                 f"Not undone ({kept.done.rstrip('.')}): since then {guest.label} was changed, "
                 f"{changed}.",
-                hint=f"If it is still right, call {kept.undo.call.text}",
+                hint=f"If it is still right, call {undo.call.text}",
             )
     return kept
 
