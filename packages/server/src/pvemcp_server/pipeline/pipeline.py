@@ -371,7 +371,8 @@ class Pipeline:
         except (CallError, ProxmoxError, TimeoutError, asyncio.CancelledError) as error:
             if call.upids or isinstance(error, Unanswered | asyncio.CancelledError):
                 with CancelScope(shield=True):  # a part of it may be done
-                    await self._keep(call, plan, recorder, [])
+                    undos = self._undos(call.caller, call.undos)
+                    await self._keep(call, plan, recorder, undos)
             raise
         undos = self._undos(call.caller, call.undos)
         await self._keep(call, plan, recorder, undos)

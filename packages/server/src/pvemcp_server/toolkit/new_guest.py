@@ -107,8 +107,12 @@ class NewGuest:
                     raise
 
     async def finish(self, call: Call, task: Task) -> dict[str, Any]:
-        """Set it up, and return the fields of the answer: it can be removed again."""
-        fields = await self.set_up(call, task)
+        """Set it up, and return the fields of the answer: half-way or not, it can be removed."""
+        try:
+            fields = await self.set_up(call, task)
+        except PartlyDone:
+            call.undos.append(Undo(self.removal()))
+            raise
         call.undos.append(Undo(self.removal()))
         return fields
 
