@@ -160,12 +160,12 @@ async def test_tags_are_read_of_listed_registries_only(demo_client):
     preview = (await demo_client("DownloadIso", **arguments)).data["would"]
     assert f"{registry.partition(':')[0]} is not a listed download host" in preview
     untagged = {**arguments, "source": f"{registry}/web"}
-    assert "add a tag" in await demo_client.refused("DownloadIso", **untagged)
+    assert "/web, as latest." in await demo_client.refused("DownloadIso", **untagged)
     assert not any("query-oci-repo-tags" in request for request in demo_client.requests("prod"))
     demo_client.change(download_hosts=("151.101.2.132",))
-    for source in (f"{registry}/web", f"{registry}/web:2.0"):
-        error = await demo_client.refused("DownloadIso", **{**arguments, "source": source})
-        assert "1.0" in error or "1.1" in error
+    assert "/web, as 1.0, 1.1." in await demo_client.refused("DownloadIso", **untagged)
+    wrong = {**arguments, "source": f"{registry}/web:2.0"}
+    assert "No tag '2.0' of" in await demo_client.refused("DownloadIso", **wrong)
 
 
 async def test_the_user_is_asked_before_a_registry_that_is_not_listed(demo_client):
@@ -182,6 +182,7 @@ async def test_a_source_that_is_not_there_or_not_allowed_is_refused(demo_client)
     lab = {"cluster_name": "home-lab", "node": "pve", "storage": "local"}
     for place, settings, arguments, says in (
         (PLACE, {}, {"source": "debian-13-standrd_13.1-2_amd64.tar.zst"}, "Did you mean debian-13"),
+        (PLACE, {}, {"source": "debian-13"}, "There is debian-13-standard_13.1-2_amd64.tar.zst."),
         (PLACE, {}, {"source": TEMPLATE, "filename": "x.tar.zst"}, "filename: a template keeps"),
         (PLACE, {}, {"source": TEMPLATE, "checksum": SHA256}, "checksum: only an https://"),
         (PLACE, {}, {"source": IMAGE, "verify_certificates": False}, "verify_certificates: "),

@@ -36,7 +36,7 @@ async def undo_last_write(
     if kept.newer:
         raise Precondition(
             f"No call undoes the last write ({kept.newer.rstrip('.')}).",
-            hint=f"The one before it ({kept.done.rstrip('.')}) is undone by {undo.call.text}",
+            hint=f"An older one ({kept.done.rstrip('.')}) is undone by {undo.call.text}",
         )
     for number, left in undo.left.items():
         guest = await target_guest(call, kept.cluster, number)

@@ -30,7 +30,7 @@ def _row(appliance: Appliance) -> dict[str, Any]:
         "section": appliance.section,
         "type": "lxc",
         "architecture": "amd64",
-        "headline": appliance.headline,
+        "headline": f"Container template {appliance.package}",
         "description": "",
         "infopage": "https://pve.proxmox.com/wiki/Linux_Container",
         "maintainer": "Proxmox Support Team <support@proxmox.com>",

@@ -13,7 +13,6 @@ class Appliance:
     suffix: str = "tar.zst"
     section: str = "system"
     source: str = "http://download.proxmox.com/images"
-    headline: str = ""
 
     @property
     def template(self) -> str:

@@ -67,6 +67,7 @@ _ENDINGS: Final[Mapping[DownloadKind, tuple[str, ...]]] = {
     "import": (".qcow2", ".raw", ".vmdk", ".ova"),
 }
 _OCI_SINCE: Final = (9, 1)
+_TAGS: Final = 10  # that an error names
 
 
 @tool(
@@ -214,7 +215,7 @@ def _of_index(target: _Target, template: str, filename: str | None) -> _Download
             raise UnknownName(
                 "template",
                 template,
-                index,
+                [name for name in index if template in name] or index,
                 where=f"in the index of {target.node}",
                 blind="Its index is empty: nodes fetch it once a day, and with `pveam update`.",
             )
@@ -245,12 +246,13 @@ def _of_registry(target: _Target, source: str, filename: str | None) -> _Downloa
                 f"OCI images need Proxmox VE 9.1; {target.cluster.name} has {version.version}."
             )
         discloses = await check_download(image.url, target.rules)
-        if not discloses:  # a dry run asks no other host
-            tags = await pve.node(target.node).oci_tags(image.repository)
-            if image.tag not in tags:
-                raise UnknownName("tag", image.tag, tags, where=f"of {image.repository}")
-        elif not image.tag:
-            raise BadArgument("source", f"add a tag, as in {image.repository}:latest.")
+        # a dry run asks no other host
+        tags = [] if discloses else await pve.node(target.node).oci_tags(image.repository)
+        if not image.tag:
+            newest = ", ".join(tags[-_TAGS:] or ["latest"])
+            raise BadArgument("source", f"add a tag to {image.repository}, as {newest}.")
+        if not discloses and image.tag not in tags:
+            raise UnknownName("tag", image.tag, tags, where=f"of {image.repository}")
         pulls = f"Node {target.node} pulls it itself, from its own network, and from each host that"
         unverified = "Not verified: a tag can be moved, and Proxmox takes no checksum of an image."
         return discloses, f"{pulls} {image.registry} names.", unverified
