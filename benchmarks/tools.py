@@ -10,7 +10,7 @@ The requests are exact and the same everywhere; the times are of one machine and
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -141,8 +141,11 @@ class Bench:
     async def refused(self, event: Event) -> None:
         raise RuntimeError(f"refused: {event.reason}")
 
-    async def add(self, _key_id: str, cluster: str, done: str, undo: Undo) -> None:
-        self.kept = KeptUndo(1, cluster, done, undo)
+    async def add(
+        self, _key_id: str, cluster: str, done: str, _vmids: Collection[int], undo: Undo | None
+    ) -> None:
+        if undo is not None:
+            self.kept = KeptUndo(1, cluster, done, undo)
 
     async def last(self, *_of: object) -> KeptUndo | None:
         return self.kept

@@ -220,3 +220,22 @@ WEDNESDAY = datetime(2026, 11, 25, 10, 30, tzinfo=UTC)
 )
 def test_the_next_run_of_a_schedule(schedule, due):
     assert f"{next_run(schedule, WEDNESDAY):%Y-%m-%d %H:%M}" == due
+
+
+async def test_neither_a_clone_nor_a_restored_guest_has_the_unused_disks_of_its_origin(admin, lab):
+    for vmid, node, kind, archive in (
+        (100, "pve1", "qemu", {"archive": ""}),
+        (104, "pve2", "lxc", {"ostemplate": "", "restore": 1}),
+    ):
+        lab.state.guests[vmid].config["unused0"] = f"shared:{vmid}/vm-{vmid}-disk-9.raw"
+        path = f"/nodes/{node}/vzdump"
+        await admin.task("POST", path, vmid=str(vmid), storage="shared", mode="stop")
+        (row,) = await backups(admin, vmid=vmid)
+        archive = {key: value or row["volid"] for key, value in archive.items()}
+        restored, path = vmid + 700, f"/nodes/{node}/{kind}"
+        task = await admin.task("POST", path, vmid=restored, storage="shared", **archive)
+        assert task["exitstatus"] == "OK"
+        await admin.task("POST", f"{path}/{vmid}/status/stop")
+        await admin.task("POST", f"{path}/{vmid}/clone", newid=restored + 100, full=1)
+        for new in (restored, restored + 100):
+            assert "unused0" not in lab.state.guests[new].config

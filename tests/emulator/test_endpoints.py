@@ -27,6 +27,7 @@ VALUES = {
 }
 PARAMETERS = {
     "/nodes/{node}/query-url-metadata": {"url": "https://x.test/a.iso"},
+    "/nodes/{node}/query-oci-repo-tags": {"reference": "nginx"},
     "/nodes/{node}/disks/smart": {"disk": "/dev/sda"},
     "/nodes/{node}/vzdump/extractconfig": None,
     "/nodes/{node}/tasks/{upid}/status": None,
@@ -100,6 +101,7 @@ async def test_every_version_answers_its_endpoints(version, open_client):
     scenario = Scenario.cluster("lab", version=version, nodes=2, guests=4)
     failed = {}
     async with Emulator(scenario) as pve, open_client(pve["lab"], pve["lab"].token) as client:
+        pve["lab"].state.oci_images["docker.io/library/nginx"] = ("latest",)
         for path in readable():
             match = schema.load(version).find("GET", path)
             if match is None or set(re.findall(r"{(.*?)}", path)) - ANY_CLUSTER.keys():

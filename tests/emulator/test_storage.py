@@ -2,6 +2,7 @@
 
 import pytest
 
+from proxmox_client.emulator.state.appliance import Appliance
 from proxmox_client.emulator.tasks.content import checksum_of
 
 pytestmark = pytest.mark.anyio
@@ -111,3 +112,43 @@ async def test_a_shared_storage_has_the_same_content_on_all_nodes(admin):
     ]
     assert first == second
     assert first
+
+
+ALPINE = Appliance("alpine", "alpine-3.23-default", "20260116", "tar.xz")
+APLINFO, PULL = "/nodes/pve1/aplinfo", f"{LOCAL}/oci-registry-pull"
+
+
+async def templates(admin):
+    rows = await admin.get(f"{LOCAL}/content", content="vztmpl")
+    return [row["volid"] for row in rows]
+
+
+async def test_a_template_of_the_index_is_fetched_once(admin, lab):
+    assert await admin.get(APLINFO) == []
+    lab.state.appliances[ALPINE.template] = ALPINE
+    [row] = await admin.get(APLINFO)
+    assert row["template"] == "alpine-3.23-default_20260116_amd64.tar.xz"
+    assert row["sha512sum"] == checksum_of(row["location"], "sha512")
+    file = {"template": row["template"], "storage": "local"}
+    for _ in range(2):
+        assert (await admin.task("POST", APLINFO, **file))["exitstatus"] == "OK"
+    assert await templates(admin) == [f"local:vztmpl/{row['template']}"]
+    response = await admin.request("POST", APLINFO, **(file | {"template": "none.tar.xz"}))
+    assert (response.status_code, response.json()["errors"]) == (
+        400,
+        {"template": "no such template"},
+    )
+
+
+async def test_an_image_of_a_registry_becomes_a_template(admin, lab, reason_of):
+    lab.state.oci_images["docker.io/library/nginx"] = ("1.29", "latest")
+    tags = await admin.get("/nodes/pve1/query-oci-repo-tags", reference="docker.io/library/nginx")
+    assert tags == ["1.29", "latest"]
+    assert (await admin.task("POST", PULL, reference="nginx:1.29"))["exitstatus"] == "OK"
+    assert await templates(admin) == ["local:vztmpl/nginx_1.29.tar"]
+    twice = await admin.request("POST", PULL, reference="nginx:1.29")
+    assert reason_of(twice) == "refusing to override existing file 'nginx_1.29.tar'"
+    missing = await admin.task("POST", PULL, reference="nginx:9", filename="web")
+    assert missing["exitstatus"].startswith("command 'skopeo copy docker://nginx:9 ")
+    untagged = await admin.request("POST", PULL, reference="nginx")
+    assert list(untagged.json()["errors"]) == ["reference"]

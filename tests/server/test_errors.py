@@ -47,3 +47,8 @@ def test_a_text_too_long_for_a_name_is_not_folded():
     text = "Node_İ" * 1_000
     assert folded(text) is text
     assert folded("Memory_Total") == "memorytotal"
+
+
+def test_a_name_that_is_empty_is_not_suggested():
+    error = UnknownName("guest", "other", ["", "web-1"])
+    assert error.hint == "There is web-1."

@@ -161,7 +161,6 @@ OTHERS: Arguments = {
     "argv": ["echo", "hello"],
     "action": "Reboot",
     "snapshot_name": "before-pg16",
-    "url": "https://151.101.2.132/image.iso",
     "filename": "image.iso",
     "name": "copy-1",
     "disk": "scsi0",
@@ -181,7 +180,7 @@ VALID: dict[str, Arguments] = {
     "CreateVm": {"storage": "ceph-vm"},
     "CreateContainer": {"storage": "ceph-vm"},
     "CallApi": {"method": "PUT", "parameters": ["description=new"]},
-    "DownloadIso": {"storage": "nfs-iso"},
+    "DownloadIso": {"storage": "nfs-iso", "source": "https://151.101.2.132/image.iso"},
     "DeleteIso": {"storage": "nfs-iso", "volid": "nfs-iso:iso/alpine-virt-3.22.1-x86_64.iso"},
 }
 

@@ -17,7 +17,8 @@ EVERY = walk("table", tables().values())
 
 def test_all_tables_of_the_reference_are_declared():
     assert sorted(tables()) == [
-        "acl", "addresses", "backup_coverage", "backup_jobs", "backups", "bridges", "ceph_health",
+        "acl", "addresses", "available_templates", "backup_coverage", "backup_jobs", "backups",
+        "bridges", "ceph_health",
         "certificates", "changes", "clocks", "cluster_log", "clusters", "disks", "filesystems",
         "firewall_options", "firewall_rules", "guest_metrics", "guests", "ha_groups",
         "ha_resources", "ha_rules", "lxc_configs", "networks", "node_disks", "node_metrics",

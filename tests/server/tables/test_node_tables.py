@@ -20,6 +20,7 @@ from pvemcp_server.tables.smart import _row as smart_row
 pytestmark = pytest.mark.anyio
 
 PATHS = {
+    "available_templates": "aplinfo",
     "bridges": "network",
     "certificates": "certificates/info",
     "node_versions": "apt/versions",

@@ -24,7 +24,7 @@ def names(*addresses):
 
 async def test_an_https_address_that_leads_to_the_internet_is_allowed():
     assert await check_download(PUBLIC, DownloadRules(), names("151.101.2.132")) == (
-        "images.example.com is not a listed download host; it learns this URL."
+        "images.example.com is not a listed download host; it learns this address."
     )
 
 
@@ -94,8 +94,8 @@ async def test_an_address_in_an_odd_notation_is_refused(host):
         ("https:///x.iso", "no host"),
         ("https://user:secret@images.example.com/x.iso", "user name"),
         ("https://images.example.com\\@10.0.0.1/x.iso", "backslash"),
-        ("https://images.example.com:99999/x.iso", "url"),
-        ("https://[::1/x.iso", "url"),
+        ("https://images.example.com:99999/x.iso", "source"),
+        ("https://[::1/x.iso", "source"),
         ("https://images.example.com/x\n.iso", "control"),
         ("https://127%2e0%2e0%2e1.example.com/x.iso", "not a host name"),
         ("https://example.org%2f.example.com/x.iso", "not a host name"),

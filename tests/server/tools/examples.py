@@ -122,7 +122,7 @@ def examples(place: Place) -> dict[str, Arguments]:
         "RestoreBackup": {**cluster, "backup": str(place.vmid)},
         "DownloadIso": {
             **storage,
-            "url": "https://151.101.2.132/new.iso",
+            "source": "https://151.101.2.132/new.iso",
             "filename": "new.iso",
         },
         "DeleteBackup": {**storage, "volid": f"{place.storage}:backup/old.vma.zst"},

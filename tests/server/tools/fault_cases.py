@@ -136,7 +136,7 @@ async def connections_break(client: ToolClient) -> None:
 async def tasks_fail(client: ToolClient) -> None:
     state = client["home-lab"].emulated.state
     state.guests[105].config["net0"] = "virtio=BC:24:11:00:00:09,bridge=nope"
-    state.downloads[LAB["DownloadIso"]["url"]] = None
+    state.downloads[LAB["DownloadIso"]["source"]] = None
 
 
 async def move_is_forbidden(client: ToolClient) -> None:

@@ -183,7 +183,7 @@ async def download_debian(ask: Assistant) -> None:
         cluster_name="prod",
         node="pve01",
         storage="local",
-        url=NETINST,
+        source=NETINST,
         filename="debian-12.12.0-amd64-netinst.iso",
         checksum=checksum_of(NETINST, "sha256"),
     )

@@ -192,7 +192,7 @@ ON_NODES = [
         "services",
         "subscriptions",
     ),
-    *("updates", "zfs_pools", "firewall_rules", "firewall_options", "smart"),
+    *("available_templates", "updates", "zfs_pools", "firewall_rules", "firewall_options", "smart"),
 ]
 
 

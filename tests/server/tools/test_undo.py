@@ -23,6 +23,7 @@ WRITES = {
     "disk": ("MoveVmDisk", {"vmid": 101, "disk": "scsi0", "target_storage": "local-zfs"}),
     "clone": ("CloneVm", {"source": "105", "name": "copy"}),
     "deletion": ("DeleteVm", {"vmid": 140, "name": "search-02"}),
+    "deletion elsewhere": ("DeleteVm", {"vmid": 107, "name": "web-08"}),
     "rollback": ("RollbackVmSnapshot", {"vmid": ROLLED_BACK, "snapshot_name": "release-4-2"}),
 }
 
@@ -36,9 +37,14 @@ def state_of(client):
             {k: v for k, v in guest.next_config.items() if not k.startswith(("scsi0", "unused"))},
             next(disk.storage for disk in guest.disks() if disk.slot in ("scsi0", "rootfs")),
             {name for name in guest.snapshots if not name.startswith("before-rollback")},
+            {
+                name
+                for name, pool in client["prod"].emulated.state.pools.items()
+                if vmid in pool.vmids
+            },
         )
         for vmid, guest in client["prod"].emulated.state.guests.items()
-        if vmid in (101, 105, 140) or guest.name == "copy"
+        if vmid in (101, 105, 107, 140) or guest.name == "copy"
     }
 
 
@@ -244,6 +250,62 @@ async def test_a_write_that_failed_or_was_tried_dry_is_not_undone(demo_client):
     demo_client["prod"].emulated.fault(FaultKind.DROP, path=".*/qemu/101/status/suspend")
     await demo_client.refused("ChangeVmState", **PROD, vmid=101, action="Suspend")
     assert "No write of this key" in await demo_client.refused("Undo")
+
+
+GONE = "https://151.101.2.132/gone.iso"
+LOCAL = {"node": "pve01", "storage": "local"}
+LASTING = {
+    "no way back": ("ResizeVmDisk", {"vmid": 101, "disk": "scsi0", "size": "+1G"}, None),
+    "nothing to bring back": ("BackupVm", {"vmids": [101], "storage": "nfs-archive"}, None),
+    "a task that failed": ("DownloadIso", {**LOCAL, "source": GONE, "checksum": "0" * 64}, "task"),
+    "no answer": ("ChangeVmState", {"vmids": [101], "action": "Reset"}, FaultKind.DROP),
+}
+
+
+@pytest.mark.parametrize("write", LASTING)
+async def test_a_write_before_one_that_no_call_undoes_is_not_undone_in_its_place(
+    demo_client, write
+):
+    await demo_client("ChangeVmState", **PROD, vmid=105, action="Suspend", wait=True)
+    before = await demo_client("UpdateVmConfig", **PROD, vmids=[101], options=["onboot=0"])
+    tool, arguments, fault = LASTING[write]
+    demo_client["prod"].emulated.state.downloads[GONE] = None
+    if isinstance(fault, FaultKind):
+        demo_client["prod"].emulated.fault(fault, path=".*/qemu/101/status/reset")
+    call = demo_client.refused if fault else demo_client
+    await call(tool, **PROD, **arguments, wait=True)
+    changed = state_of(demo_client)
+    error = await demo_client.refused("Undo")
+    assert error.startswith("No call undoes the last write (")
+    assert error.endswith(f"is undone by {before.data['undo']}")
+    assert state_of(demo_client) == changed
+    assert (await demo_client("Undo", vmid=105, wait=True)).data["success"] is True
+
+
+async def test_a_write_that_failed_half_way_is_undone_by_the_call_that_its_error_names(demo_client):
+    prod = demo_client["prod"].emulated
+    start = prod.fault(FaultKind.ERROR, path=".*/status/start", message="no memory")
+    template = "local:vztmpl/debian-13-standard_13.1-2_amd64.tar.zst"
+    place = {"node": "pve01", "storage": "local-zfs"}
+    for tool, arguments in (
+        ("CloneVm", {"source": "105", "name": "half"}),
+        ("CreateVm", {**place, "name": "half"}),
+        ("CreateContainer", {**place, "name": "half", "template": template}),
+        ("RestoreBackup", {"backup": "105"}),
+    ):
+        guests = {*prod.state.guests}
+        error = await demo_client.refused(tool, **PROD, **arguments, start=True, wait=True)
+        [made] = {*prod.state.guests} - guests
+        assert f'DeleteVm {{"cluster_name":"prod","vmid":{made}' in error, tool
+        assert (await demo_client("Undo", wait=True)).data["vmid"] == made
+        assert {*prod.state.guests} == guests
+    prod.faults.remove(start)
+    prod.fault(FaultKind.ERROR, path=".*/rollback", message="no such dataset")
+    back = {"vmid": ROLLED_BACK, "snapshot_name": "release-4-2"}
+    error = await demo_client.refused("RollbackVmSnapshot", **PROD, **back, wait=True)
+    assert "undo it: DeleteVmSnapshot" in error
+    assert (await demo_client("Undo", wait=True)).data["ok"] is True
+    assert not any(each.startswith("before") for each in prod.state.guests[105].snapshots)
 
 
 async def test_undo_has_the_rights_of_the_call_that_it_makes(demo_client):

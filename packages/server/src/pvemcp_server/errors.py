@@ -142,7 +142,7 @@ class UnknownName(CallError):
         more: int = 0,
     ) -> None:
         self.kind, self.name = kind, str(name)
-        names = sorted({str(name) for name in known})
+        names = sorted({str(name) for name in known} - {""})  # a guest may have no name
         near = nearest(self.name, names)
         shown = near or names[:10]
         ask = "Did you mean" if near else "There is" if len(shown) == 1 else "There are"

@@ -46,7 +46,13 @@ async def test_a_guest_goes_with_its_disks_and_its_backups_stay(demo_client):
     assert answer.data["backups_left"] == len(left)
     assert offered(answer.data["undo"]) == (
         "RestoreBackup",
-        {**PROD, "backup": left[0]["volid"], "vmid": VMID},
+        {
+            **PROD,
+            "backup": left[0]["volid"],
+            "vmid": VMID,
+            "node": "pve01",
+            "pool": "production",
+        },
     )
 
 

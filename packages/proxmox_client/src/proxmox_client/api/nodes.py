@@ -84,6 +84,22 @@ class UrlMetadata(Answer, frozen=True):
     mimetype: str | None = None
 
 
+class Appliance(Answer, frozen=True):
+    """A container template of the index of a node; `template` is the name of its file."""
+
+    template: str
+    package: str = ""
+    version: str = ""
+    os: str = ""
+    section: str = ""
+    architecture: str | None = None
+    headline: str | None = None
+    location: str | None = None
+    infopage: str | None = None
+    sha512: str | None = field(name="sha512sum", default=None)
+    md5: str | None = field(name="md5sum", default=None)
+
+
 class SystemLog(msgspec.Struct, frozen=True):
     """Some lines of a node's log, oldest first; `total` counts all that match."""
 
@@ -394,6 +410,33 @@ class Node:
         return await self._transport.get(
             self._path("query-url-metadata"), UrlMetadata, **parameters
         )
+
+    async def appliances(self) -> list[Appliance]:
+        """GET /nodes/{node}/aplinfo. Needs no privilege. Empty until the node has fetched it.
+
+        Source: PVE/API2/Nodes.pm, PVE/APLInfo.pm.
+        """
+        return await self._transport.get(self._path("aplinfo"), list[Appliance])
+
+    async def download_appliance(self, template: str, storage: str) -> Task:
+        """POST /nodes/{node}/aplinfo. Needs Datastore.AllocateTemplate on the storage.
+
+        The node compares the file with the checksum of its index.
+
+        Source: PVE/API2/Nodes.pm.
+        """
+        upid = await self._transport.post(self._path("aplinfo"), template=template, storage=storage)
+        return Task.started(self._transport, upid)
+
+    async def oci_tags(self, reference: str) -> list[str]:
+        """GET /nodes/{node}/query-oci-repo-tags. Needs Sys.AccessNetwork on the node. Since 9.1.
+
+        The node asks the registry of the reference, which has no tag.
+
+        Source: PVE/API2/Nodes.pm.
+        """
+        path = self._path("query-oci-repo-tags")
+        return await self._transport.get(path, list[str], reference=reference)
 
     def _path(self, *rest: str) -> str:
         return join("nodes", self.name, *rest)

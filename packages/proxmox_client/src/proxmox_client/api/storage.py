@@ -178,5 +178,19 @@ class Storage:
         upid = await self._transport.post(self._path("download-url"), **parameters)
         return Task.started(self._transport, upid)
 
+    async def pull_oci_image(self, reference: str, filename: str | None = None) -> Task:
+        """POST /nodes/{node}/storage/{storage}/oci-registry-pull. Since 9.1.
+
+        Needs Datastore.AllocateTemplate here and Sys.AccessNetwork on the node. The reference has a
+        tag; Proxmox appends `.tar` to the file name, which is the last part of the reference if
+        none is given.
+
+        Source: PVE/API2/Storage/Status.pm.
+        """
+        upid = await self._transport.post(
+            self._path("oci-registry-pull"), reference=reference, filename=filename
+        )
+        return Task.started(self._transport, upid)
+
     def _path(self, *rest: str) -> str:
         return join("nodes", self.node, "storage", self.name, *rest)

@@ -29,6 +29,7 @@ from pvemcp_server.errors import (
     RightsChanged,
     ServerStops,
     ToolsetMissing,
+    Unanswered,
     Unrecorded,
     folded,
 )
@@ -396,10 +397,16 @@ class Pipeline:
                 await self._confirm(tool, call, planned, recorder, beside)
                 own.is_waiting = False
             await recorder.intent()
-            answer = await plan.checked(partial(self._check_write, tool, call)).carry_out(call)
+            try:
+                answer = await plan.checked(partial(self._check_write, tool, call)).carry_out(call)
+            except (CallError, ProxmoxError, TimeoutError, asyncio.CancelledError) as error:
+                if call.upids or isinstance(error, Unanswered | asyncio.CancelledError):
+                    with CancelScope(shield=True):  # a part of it may be done
+                        undos = self._undos(call.caller, call.undos)
+                        await self._keep(call, plan, recorder, undos)
+                raise
         undos = self._undos(call.caller, call.undos)
-        if not recorder.undoing:
-            await self._keep(call.caller, plan, undos)
+        await self._keep(call, plan, recorder, undos)
         return {**answer, **_undo_field(undos)}
 
     def _undos(self, caller: Caller, undos: Iterable[Undo]) -> list[Undo]:
@@ -408,12 +415,19 @@ class Pipeline:
         allowed = all(caller.may_call(self.tools[undo.call.tool]) for undo in calls)
         return calls if allowed else []
 
-    async def _keep(self, caller: Caller, plan: Plan | BulkPlan, undos: list[Undo]) -> None:
+    async def _keep(
+        self, call: Call, plan: Plan | BulkPlan, recorder: Recorder, undos: list[Undo]
+    ) -> None:
         """Keep how the write is undone; without that its answer still names the calls."""
+        if recorder.undoing:
+            return
         done = clean_line(mask_text(plan.sentences[0]), PLAN_CHARACTERS)
+        add = partial(self.undo_log.add, call.caller.key_id, plan.cluster.name, done)
         try:
             for undo in reversed(undos):  # Undo makes the last one that was kept
-                await self.undo_log.add(caller.key_id, plan.cluster.name, done, undo)
+                await add(undo.call.vmids, undo)
+            if not undos:
+                await add({part.ids["vmid"] for part in plan.parts if "vmid" in part.ids}, None)
         except DatabaseFailed:
             log.exception("How a write is undone could not be stored, so Undo does not know it")
 

@@ -365,13 +365,14 @@ class ApprovalRecord:
 
 @dataclass(frozen=True, slots=True)
 class UndoRecord:
-    """A write that can be undone: the call that reverses it, and what it left of its guests."""
+    """A write: the call that reverses it, and what it left of its guests; None if none does."""
 
     id: Id
     key_id: Annotated[str, ColumnArgs(type=String(64), index=True)]
     cluster: Annotated[str, ColumnArgs(type=String(64))]
     done: str  # the sentence of its plan
-    undo: dict[str, Any]
+    vmids: list[int]
+    undo: dict[str, Any] | None
     created: Annotated[datetime, ColumnArgs(index=True)]
 
 

@@ -1,4 +1,4 @@
-"""Repository of writes that can be undone: the last ones of each API key."""
+"""Repository of the last writes of each API key, with how they are undone."""
 
 from datetime import timedelta
 from typing import Any, Final
@@ -16,7 +16,7 @@ KEPT_OF_KEY: Final = 50
 
 
 class UndoRepository(Repository[UndoRecord]):
-    """The calls that reverse writes, for KEPT and at most KEPT_OF_KEY of each key."""
+    """The last writes, for KEPT and at most KEPT_OF_KEY of each key."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database, records.undos, UndoRecord)

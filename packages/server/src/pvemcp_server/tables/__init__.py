@@ -2,6 +2,7 @@
 
 from pvemcp_server.tables.accounts import AclEntry, ApiToken, User, acl, tokens, users
 from pvemcp_server.tables.addresses import GuestAddress, addresses
+from pvemcp_server.tables.available_templates import AvailableTemplate, available_templates
 from pvemcp_server.tables.backup_coverage import BackupCoverage, backup_coverage
 from pvemcp_server.tables.backup_jobs import BackupJob, backup_jobs
 from pvemcp_server.tables.backup_server import (
@@ -63,6 +64,7 @@ from pvemcp_server.tables.volumes import Backup, Content, backups, storage_conte
 __all__ = [
     "AclEntry",
     "ApiToken",
+    "AvailableTemplate",
     "Backup",
     "BackupCoverage",
     "BackupJob",
@@ -107,6 +109,7 @@ __all__ = [
     "ZfsPool",
     "acl",
     "addresses",
+    "available_templates",
     "backup_coverage",
     "backup_jobs",
     "backups",

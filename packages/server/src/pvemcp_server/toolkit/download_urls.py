@@ -51,12 +51,7 @@ async def check_download(url: str, rules: DownloadRules, resolve: Resolve = reso
     """
     parts = _parsed(url, rules)
     host = _ascii_host(parts.hostname or "")
-    if rules.hosts:
-        if not any(fnmatchcase(host, pattern.lower()) for pattern in rules.hosts):
-            raise Precondition(
-                f"Downloads from {host} are not allowed here.",
-                hint=f"Allowed are {', '.join(rules.hosts)}; an administrator can change that.",
-            )
+    if is_listed(host, rules):
         return ""
     hint = "An administrator can list the host under Settings."
     addresses = await resolve(host, parts.port or 443)
@@ -71,24 +66,38 @@ async def check_download(url: str, rules: DownloadRules, resolve: Resolve = reso
     private = [address for address in addresses if not _is_public(address)]
     if private and not rules.private:
         raise Precondition(f"{host} resolves to {private[0]}, which is not public.", hint=hint)
-    return f"{host} is not a listed download host; it learns this URL."
+    return f"{host} is not a listed download host; it learns this address."
+
+
+def is_listed(host: str, rules: DownloadRules) -> bool:
+    """Return whether the host is listed; raise Precondition if it isn't and others are."""
+    if not rules.hosts:
+        return False
+    if not any(fnmatchcase(host, pattern.lower()) for pattern in rules.hosts):
+        raise Precondition(
+            f"Downloads from {host} are not allowed here.",
+            hint=f"Allowed are {', '.join(rules.hosts)}; an administrator can change that.",
+        )
+    return True
 
 
 def _parsed(url: str, rules: DownloadRules) -> SplitResult:
     if any(ch.isspace() or not ch.isprintable() for ch in url):
-        raise BadArgument("url", "it contains blanks or control characters.")
+        raise BadArgument("source", "it contains blanks or control characters.")
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise BadArgument("url", f"{error}.") from None
+        raise BadArgument("source", f"{error}.") from None
     allowed = ("https", "http") if rules.plain_http else ("https",)
     if parts.scheme not in allowed:
-        raise BadArgument("url", f"it must begin with {' or '.join(f'{s}://' for s in allowed)}.")
+        raise BadArgument(
+            "source", f"it must begin with {' or '.join(f'{s}://' for s in allowed)}."
+        )
     if not parts.hostname:
-        raise BadArgument("url", "it has no host.")
+        raise BadArgument("source", "it has no host.")
     if "@" in parts.netloc or "\\" in url:
-        raise BadArgument("url", "leave out user name, password and backslashes.")
+        raise BadArgument("source", "leave out user name, password and backslashes.")
     return parts
 
 
@@ -98,7 +107,7 @@ def _ascii_host(host: str) -> str:
     except UnicodeError:
         plain = ""
     if not _HOST.fullmatch(plain):
-        raise BadArgument("url", f"{host!r} is not a host name.")
+        raise BadArgument("source", f"{host!r} is not a host name.")
     return plain.rstrip(".")
 
 

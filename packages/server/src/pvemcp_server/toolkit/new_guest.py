@@ -31,7 +31,7 @@ from pvemcp_server.toolkit.guest_addresses import addresses_of
 from pvemcp_server.toolkit.guest_options import GuestOptions
 from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.task_wait import follow, outcome_fields, watch
-from pvemcp_server.toolkit.undo import Undo
+from pvemcp_server.toolkit.undo import LeftState, Undo
 from pvemcp_server.toolkit.undo_check import left_config
 from pvemcp_server.toolkit.write_target import free_vmid
 
@@ -109,12 +109,18 @@ class NewGuest:
                     raise
 
     async def finish(self, call: Call, task: Task) -> dict[str, Any]:
-        """Set it up, and return the fields of the answer: it can be removed again."""
-        fields = await self.set_up(call, task)
+        """Set it up, and return the fields of the answer: half-way or not, it can be removed."""
+        try:
+            fields = await self.set_up(call, task)
+        except PartlyDone:
+            call.undos.append(Undo(self.removal(), await self._left()))
+            raise
         is_made = fields.get("task_status") not in ("running", "unknown")
-        left = {self.vmid: await left_config(self._api)} if is_made else {}
-        call.undos.append(Undo(self.removal(), left))
+        call.undos.append(Undo(self.removal(), await self._left() if is_made else {}))
         return fields
+
+    async def _left(self) -> dict[int, LeftState]:
+        return {self.vmid: await left_config(self._api)}
 
     async def set_up(self, call: Call, task: Task) -> dict[str, Any]:
         """Return the fields of the answer; follow the task, and take the steps after it.

@@ -1,10 +1,11 @@
 """How writes are undone: the call that reverses one, and what must still hold for it.
 
 A write that can be reversed appends an Undo to `call.undos` once it was sent. Its answer names the
-call, and the pipeline keeps it for the tool Undo, which makes it for the same API key.
+call, and the pipeline keeps it for the tool Undo, which makes it for the same API key. A write that
+cannot is kept too: otherwise Undo would reverse an older one than the user means.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -53,13 +54,16 @@ class KeptUndo:
     cluster: str
     done: str
     undo: Undo
+    newer: str = ""  # the sentence on a later write, which no call reverses
 
 
 class UndoLog(Protocol):
-    """The last writes of each API key that can be undone."""
+    """The last writes of each API key."""
 
-    async def add(self, key_id: str, cluster: str, done: str, undo: Undo) -> None:
-        """Keep how a write is undone."""
+    async def add(
+        self, key_id: str, cluster: str, done: str, vmids: Collection[int], undo: Undo | None
+    ) -> None:
+        """Keep a write on these guests, and how it is undone."""
 
     async def last(self, key_id: str, cluster: str | None, vmid: int | None) -> KeptUndo | None:
         """Return the last one of the key, of a cluster or guest if one is named."""

@@ -28,4 +28,9 @@ async def undo_last_write(
             "No write of this key can be undone here.",
             hint="Only writes whose answer has `undo` can, for a week.",
         )
+    if kept.newer:
+        raise Precondition(
+            f"No call undoes the last write ({kept.newer.rstrip('.')}).",
+            hint=f"An older one ({kept.done.rstrip('.')}) is undone by {kept.undo.call.text}",
+        )
     return kept

@@ -136,13 +136,14 @@ def _refuse_disk_in_use(request: ApiRequest, storage: Storage, volume: Volume) -
         raise ApiError(f"Cannot remove image, a guest with VMID '{volume.vmid}' exists!")
 
 
+def normalized(name: str) -> str:
+    """Return a file name without folders and special characters, as Proxmox changes it."""
+    return re.sub(r"[^-a-zA-Z0-9_.]", "_", name.replace("\\", "/").rpartition("/")[2])
+
+
 def _filename(request: ApiRequest, content: str) -> str:
     """Return the name for a file: without folders, with a permitted extension."""
-    name = re.sub(
-        r"[^-a-zA-Z0-9_.]",
-        "_",
-        str(request.params["filename"]).replace("\\", "/").rpartition("/")[2],
-    )
+    name = normalized(str(request.params["filename"]))
     if not name.endswith(EXTENSIONS[content]):
         raise request.invalid(filename="wrong file extension")
     return name

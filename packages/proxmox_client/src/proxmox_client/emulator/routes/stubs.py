@@ -13,7 +13,6 @@ EMPTY = (
     "/cluster/mapping/usb",
     "/cluster/mapping/dir",
     "/nodes/{node}/hardware/usb",
-    "/nodes/{node}/aplinfo",
     "/nodes/{node}/qemu/{vmid}/cloudinit",
     "/nodes/{node}/sdn/zones",
 )

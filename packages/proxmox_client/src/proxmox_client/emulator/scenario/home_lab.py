@@ -95,6 +95,7 @@ def _add_guests(builder: Builder) -> None:
 
 def _add_backups(builder: Builder) -> None:
     storage_content.add_isos(builder, "local", NODE, step=2)
+    storage_content.add_index(builder)
     storage_content.add_templates(builder, "local", NODE)
     hours_ago = builder.hours_since(2)
     for position, guest in enumerate(builder.state.guests.values()):

@@ -45,6 +45,7 @@ def _add_snapshots(builder: Builder) -> None:
 
 
 def _add_storage_content(builder: Builder) -> None:
+    storage_content.add_index(builder)
     storage_content.add_isos(builder, "local", "pve01")
     storage_content.add_isos(builder, "nfs-iso", "pve01", step=2)
     for node in builder.state.nodes:

@@ -4,6 +4,7 @@ from collections.abc import Container, Iterable
 from typing import Final
 
 from proxmox_client.emulator.scenario.builder import Builder
+from proxmox_client.emulator.state.appliance import Appliance
 from proxmox_client.emulator.state.guest import Guest
 from proxmox_client.emulator.state.sizes import GIB, MIB
 from proxmox_client.emulator.state.storage import Volume
@@ -30,6 +31,36 @@ TEMPLATES: Final = (
     ("ubuntu-24.04-standard_24.04-2_amd64.tar.zst", 135, 180),
     ("alpine-3.22-default_20250617_amd64.tar.xz", 3, 100),
 )
+
+INDEX: Final = (
+    Appliance("debian-12", "debian-12-standard", "12.12-1"),
+    Appliance("debian-13", "debian-13-standard", "13.1-2"),
+    Appliance("ubuntu-24.04", "ubuntu-24.04-standard", "24.04-2"),
+    Appliance("alpine", "alpine-3.22-default", "20250617", "tar.xz"),
+    Appliance("alpine", "alpine-3.23-default", "20260116", "tar.xz"),
+    Appliance("almalinux", "almalinux-10-default", "20250930", "tar.xz"),
+    Appliance(
+        "debian-12",
+        "debian-12-turnkey-nextcloud",
+        "18.1-1",
+        "tar.gz",
+        "turnkeylinux",
+        "https://releases.turnkeylinux.org/pve",
+    ),
+)
+"""Container templates that the nodes of the demo can download."""
+
+OCI_IMAGES: Final = {
+    "docker.io/library/alpine": ("3.22", "3.23", "latest"),
+    "docker.io/library/nginx": ("1.28", "1.29", "1.29-alpine", "latest"),
+    "registry.example.com/shop/web": ("1.4.0", "1.4.1"),
+}
+
+
+def add_index(builder: Builder) -> None:
+    """Add the index of container templates and some images of registries."""
+    builder.state.appliances = {appliance.template: appliance for appliance in INDEX}
+    builder.state.oci_images = dict(OCI_IMAGES)
 
 
 def add_isos(builder: Builder, storage: str, node: str, *, step: int = 1) -> None:

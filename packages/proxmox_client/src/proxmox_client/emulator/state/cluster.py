@@ -7,6 +7,7 @@ from typing import Any
 
 from proxmox_client.emulator.clock import Clock
 from proxmox_client.emulator.errors import ApiError
+from proxmox_client.emulator.state.appliance import Appliance
 from proxmox_client.emulator.state.firewall import RuleSet
 from proxmox_client.emulator.state.guest import Guest, Kind
 from proxmox_client.emulator.state.jobs import BackupJob, HaResource, LogEntry, Pool, Replication
@@ -50,6 +51,10 @@ class ClusterState:
     """By level: a guest's ACL path, a node's name, or an empty string for the cluster."""
     downloads: dict[str, int | None] = field(default_factory=dict)
     """Sizes in bytes of downloadable files, by URL; None answers 404."""
+    appliances: dict[str, Appliance] = field(default_factory=dict)
+    """The index of container templates, by file name; empty as on a new node."""
+    oci_images: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Tags of the images in registries, by `registry/repository`."""
     tasks: dict[str, Task] = field(default_factory=dict)
     log: list[LogEntry] = field(default_factory=list)
     quorate: bool = True

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from proxmox_client.emulator.errors import TaskFailed
+from proxmox_client.emulator.state.appliance import Appliance
 from proxmox_client.emulator.state.sizes import MIB, human
 from proxmox_client.emulator.state.storage import Storage, Volume
 from proxmox_client.emulator.tasks.runner import TaskContext, TaskFunction
 
 DEFAULT_SIZE: Final = 700 * MIB
 """The size of a download that is not in `ClusterState.downloads`."""
+OCI_SIZE: Final = 70 * MIB
 BYTES_PER_SECOND: Final = 60 * MIB
 MAX_SECONDS: Final = 25.0
 HTTP_ERROR: Final = 8
@@ -45,6 +47,47 @@ def download(storage: Storage, node: str, options: Mapping[str, Any]) -> TaskFun
         created = int(context.state.now)
         storage.put(node, Volume(volid, content, filename.rpartition(".")[2], size, created))
         context.log(f"download of '{url}' to '{path}' finished")
+
+    return run
+
+
+def download_appliance(storage: Storage, node: str, appliance: Appliance) -> TaskFunction:
+    """Return the task of a template of the index; a file that is there is not fetched again."""
+    options = {
+        "content": "vztmpl",
+        "filename": appliance.template,
+        "url": appliance.location,
+        "checksum-algorithm": "sha512",
+        "checksum": checksum_of(appliance.location, "sha512"),
+    }
+    fetch = download(storage, node, options)
+
+    async def run(context: TaskContext) -> None:
+        if f"{storage.name}:vztmpl/{appliance.template}" in storage.volumes(node):
+            context.log("OK, got correct file already, no need to download")
+        else:
+            await fetch(context)
+
+    return run
+
+
+def pull(
+    storage: Storage, node: str, reference: str, filename: str, digest: str | None
+) -> TaskFunction:
+    """Return the task that pulls an image from a registry; without a digest there is none."""
+
+    async def run(context: TaskContext) -> None:
+        await context.spend(0.5)
+        if digest is None:
+            raise TaskFailed(
+                f"command 'skopeo copy docker://{reference} "
+                f"oci-archive:{path_of(storage, 'vztmpl', filename)}.tmp' failed: exit code 1"
+            )
+        context.log("Getting image source signatures", f"Copying blob sha256:{digest}")
+        await context.spend(2)
+        context.log("Writing manifest to image destination")
+        volid, created = f"{storage.name}:vztmpl/{filename}", int(context.state.now)
+        storage.put(node, Volume(volid, "vztmpl", "tar", OCI_SIZE, created))
 
     return run
 

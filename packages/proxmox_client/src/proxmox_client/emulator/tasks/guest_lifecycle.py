@@ -32,6 +32,8 @@ NOT_CONFIG: Final = frozenset(
     | {"restore", "unique", "live-restore", "ssh-public-keys", "bwlimit"}
 )
 """Parameters of the creation that are not options of the guest's configuration."""
+UNUSED: Final = "unused"
+"""The beginning of options that neither a clone nor a restored guest gets."""
 
 
 def create(
@@ -104,7 +106,7 @@ def _config_in_backup(
 ) -> dict[str, Any]:
     """Return the configuration in a backup, with each disk as a request for a new one."""
     lines = (line.partition(": ") for line in backup.config.splitlines())
-    texts = {key: value for key, _, value in lines if key != "lock"}
+    texts = {key: value for key, _, value in lines if key != "lock" and not key.startswith(UNUSED)}
     config = stored(typed(endpoint, texts))
     for disk in list(disks_of(config, kind)):
         config[disk.slot] = f"{storage or disk.storage}:{max(1, disk.size // GIB)}"
@@ -198,8 +200,10 @@ def clone(source: Guest, newid: int, target: str, options: Mapping[str, Any]) ->
         config = dict(snapshot.config if snapshot else source.config)
         copy = Guest(newid, kind, target, config, state.now, load=Load(phase=newid))
         copy.honors_shutdown, copy.agent = source.honors_shutdown, _agent_of_clone(source, copy)
-        for key in ("template", "lock", "protection", "parent", "snaptime"):
-            copy.config.pop(key, None)
+        left_out = ("template", "lock", "protection", "parent", "snaptime")
+        for key in list(copy.config):
+            if key in left_out or key.startswith(UNUSED):
+                del copy.config[key]
         copy.config["lock"] = "clone"
         state.guests[newid] = copy
         name = options.get("name") or options.get("hostname")

@@ -199,7 +199,8 @@ def _in_words(request: ApiRequest, present: Mapping[str, Any]) -> str:
     """Return the parameters, old → new where that is known; of a DELETE, what is there now."""
     new = masked({**present, **request.parameters})
     old = masked(present)
-    parts = [_change(name, old, new[name]) for name in request.parameters]
+    before = {} if request.method == "DELETE" else old  # its parameters are no new values
+    parts = [_change(name, before, new[name]) for name in request.parameters]
     removed = str(request.parameters.get("delete", ""))
     parts += [f"{name} {_text(old[name])} → unset" for name in split_list(removed) if name in old]
     words = f": {', '.join(parts)}" if parts else ""

@@ -73,7 +73,7 @@ async def delete_vm(
         ids={"vmid": vmid, "name": name, "purge": purge, **_left(losses)},
         past=past_tasks(guest, "qmdestroy", "vzdestroy"),
         act=partial(guest.api.destroy, purge=purge or None),
-        undo=_undo(losses, guest),
+        undo=await _undo(losses, guest),
     )
 
 
@@ -143,13 +143,20 @@ def _left(losses: GuestLosses) -> dict[str, Any]:
     return {} if losses.backups is None else {"backups_left": len(losses.backups)}
 
 
-def _undo(losses: GuestLosses, guest: TargetGuest) -> Undo | None:
-    """Return the call that restores its last backup."""
+async def _undo(losses: GuestLosses, guest: TargetGuest) -> Undo | None:
+    """Return the call that restores its last backup, where it was if that node has the backup."""
     if not losses.backups:
         return None
+    backup = losses.backups[0]
     arguments = {
         "cluster_name": guest.cluster.name,
-        "backup": losses.backups[0].volid,
+        "backup": backup.volid,
         "vmid": guest.vmid,
     }
+    view = await guest.cluster.inventory_view()
+    places = {s.node for s in view.storages if s.storage == backup.storage and s.shared}
+    if guest.node in {*places, backup.node}:
+        arguments["node"] = guest.node
+    if guest.resource.pool in {pool.pool for pool in view.pools}:
+        arguments["pool"] = guest.resource.pool
     return Undo(NextCall("RestoreBackup", arguments))

@@ -240,10 +240,12 @@ class _Rollback:
         """Raise PartlyDone if the snapshot before it was taken; `remedy` is the tool for that."""
         if self.kept:
             reason = await self.guest.cluster.explain(error)
+            undo = self._call(remedy)
+            self.call.undos.append(undo)
             raise PartlyDone(
                 f"The rollback of {self.guest.label} failed: {reason} Its state before is snapshot "
                 f"{self.kept!r}.",
-                self._call(remedy).call.text,
+                undo.call.text,
             ) from error
 
     def _call(self, tool: str) -> Undo:

@@ -69,7 +69,9 @@ _OF_TYPES: Final = {
         "deletion of a guest", "Disks that are deleted are lost; the rest and a lock may stay."
     ),
     "imgdel": _Work("deletion of a volume", "The volume may already be lost."),
-    "imgcopy download": _Work("copy of a file", "The file is not complete; a part may stay."),
+    "imgcopy download ociregistrypull": _Work(
+        "copy of a file", "The file is not complete; a part may stay."
+    ),
     "qmstart vzstart qmresume vzresume": _Work("start", "The guest may be half started."),
     "qmstop vzstop qmshutdown vzshutdown qmreboot vzreboot qmreset": _Work(
         "stop", "It may run on, or stop later without a task."

@@ -26,6 +26,7 @@ from pvemcp_server.toolkit.past_tasks import PastTasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import room_for, room_on_storages
+from pvemcp_server.toolkit.undo import Undo
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
     refuse_template,
@@ -327,7 +328,10 @@ async def _finish(new: NewGuest, old: TargetGuest | None, call: Call, task: Task
             raise
         reason = await new.cluster.explain(error)
         state = "may have lost its disks" if old else "is incomplete, and its VMID is taken"
-        undo = again if old else new.removal(left).text
+        removal = new.removal(left)
+        if not old:
+            call.undos.append(Undo(removal))
+        undo = again if old else removal.text
         raise PartlyDone(f"{reason} {new.label} {state}.", undo) from error
     if fields.get("task_status") == "running":
         call.notes.add(_INCOMPLETE)
