@@ -11,6 +11,8 @@ import typer
 
 from pvemcp_bridge import clients, config_file, logs, options
 from pvemcp_bridge.doctor import examine
+from pvemcp_bridge.errors import BridgeError
+from pvemcp_bridge.oauth import sign_in
 from pvemcp_bridge.options import OPTIONS, Option, Settings
 from pvemcp_bridge.target import BadTarget
 
@@ -61,6 +63,17 @@ def _settings(arguments: Mapping[str, Any]) -> Settings:
         raise typer.Exit(2) from None
 
 
+def _start_log(level: str, settings: Settings) -> logs.Masker:
+    """Start the log of a command; return what masks secrets in its output."""
+    mask = logs.Masker(settings.target.secrets)
+    try:
+        logs.start(level, settings.log_file, mask)
+    except OSError as error:
+        typer.echo(f"pvemcp-bridge: The log file cannot be written: {error}.", err=True)
+        raise typer.Exit(2) from None
+    return mask
+
+
 @app.callback(invoke_without_command=True)
 @_takes_options
 def run(**_arguments: Any) -> None:
@@ -75,12 +88,7 @@ def run(**_arguments: Any) -> None:
 def doctor(**arguments: Any) -> None:
     """Test the server: reach, TLS, key, protocol, tools, latency."""
     settings = _settings(arguments)
-    mask = logs.masker(settings.target.secrets)
-    try:
-        logs.start("error", settings.log_file, mask)
-    except OSError as error:
-        typer.echo(f"pvemcp-bridge: The log file cannot be written: {error}.", err=True)
-        raise typer.Exit(2) from None
+    mask = _start_log("error", settings)
 
     async def report() -> bool:
         ok = True
@@ -91,6 +99,31 @@ def doctor(**arguments: Any) -> None:
         return ok
 
     if not asyncio.run(report()):
+        raise typer.Exit(1)
+
+
+@app.command()
+@_takes_options
+def login(**arguments: Any) -> None:
+    """Sign in with your own account, in a browser on this computer."""
+    settings = _settings(arguments)
+    mask = _start_log("warning", settings)
+    try:
+        text = asyncio.run(sign_in.login(settings.target, mask))
+    except BridgeError as error:
+        typer.echo(f"pvemcp-bridge: {mask(logs.printable(str(error)))}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(logs.printable(text))
+
+
+@app.command()
+@_takes_options
+def logout(**arguments: Any) -> None:
+    """End your sign-in: revoke its tokens and forget them."""
+    settings = _settings(arguments)
+    text, ok = asyncio.run(sign_in.logout(settings.target))
+    typer.echo(logs.printable(text), err=not ok)
+    if not ok:
         raise typer.Exit(1)
 
 
@@ -122,7 +155,7 @@ def install(
     except OSError as error:
         typer.echo(f"{path} cannot be read: {error.strerror}. Nothing was changed.", err=True)
         raise typer.Exit(1) from None
-    mask = logs.masker(settings.target.secrets)
+    mask = logs.Masker(settings.target.secrets)
     shown = config_file.diff(before, after, path, server, mask) or f"{path} is up to date."
     for line in shown.split("\n"):
         typer.echo(logs.printable(line))
