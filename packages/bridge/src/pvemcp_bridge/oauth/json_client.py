@@ -83,7 +83,8 @@ class JsonClient:
     @asynccontextmanager
     async def _client(self, url: str) -> AsyncIterator[httpx.AsyncClient]:
         verify = tls_context(self._target)
-        if urlsplit(url)[:2] != urlsplit(self._target.url)[:2]:
+        is_elsewhere = urlsplit(url)[:2] != urlsplit(self._target.url)[:2]
+        if is_elsewhere and url.startswith("https"):
             verify = httpx.create_ssl_context()
             if ca_file := self._target.trust.ca_file:
                 verify.load_verify_locations(ca_file)

@@ -6,7 +6,6 @@ package `keyring` is installed, the tokens are there and the file holds the rest
 
 import asyncio
 import hashlib
-import importlib
 import json
 import logging
 import os
@@ -234,10 +233,11 @@ async def _kept_in_keychain(url: str, secrets: str) -> bool:
 async def _keychain(function: str, *arguments: str) -> str | None:
     """Call a function of `keyring`; None without a keychain, or one that does not answer."""
     try:
-        call: Callable[..., Any] = getattr(importlib.import_module("keyring"), function)
+        import keyring  # type: ignore[import-not-found,unused-ignore]  # an extra on Linux
     except ImportError:
         return None
     try:
+        call: Callable[..., Any] = getattr(keyring, function)
         result = await in_thread(call, *arguments, seconds=_KEYCHAIN_SECONDS)
     except Exception as error:  # noqa: BLE001 - each system's backend has errors of its own
         log.debug("The keychain cannot be used: %s.", type(error).__name__)
