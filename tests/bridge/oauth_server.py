@@ -74,7 +74,9 @@ class OAuthServer:
         if self.challenge:
             values["resource_metadata"] = f"{self.url}/.well-known/oauth-protected-resource/mcp"
         pairs = ", ".join(f'{name}="{value}"' for name, value in values.items())
-        return Response("no", status, headers={"www-authenticate": f"Bearer {pairs}"})
+        # OAuth's form of an error, which is not one of JSON-RPC
+        body = {"error": values.get("error", "invalid_token"), "error_description": "no"}
+        return JSONResponse(body, status, headers={"www-authenticate": f"Bearer {pairs}"})
 
     def _result(self, message):
         if message["method"] == "initialize":

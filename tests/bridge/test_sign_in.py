@@ -246,7 +246,8 @@ async def test_a_user_who_grants_less_is_not_asked_for_each_call(client, server,
     server.token = {"scope": "pve:read"}
     server.access = _AlwaysRead()
     for _ in range(3):
-        assert fact(await client.call("write"))[0] == "Refused"
+        reason, text = fact(await client.call("write"))
+        assert (reason, "insufficient_scope" in text) == ("Refused", True)
     assert len(user.addresses) == 2
 
 

@@ -200,7 +200,7 @@ _REFUSALS: dict[int, tuple[str, str]] = {
         "Set a valid key with MCP_API_KEY or --api-key-file; create keys on the API Access page.",
     ),
     403: (
-        "The server does not allow this with your API key",
+        "The server does not allow this with your API key or sign-in",
         "Ask the administrator which addresses, clusters and tools the key may use.",
     ),
     404: ("There is nothing at this URL", "Check the URL; the endpoint usually ends in /mcp."),
