@@ -224,6 +224,20 @@ async def test_an_ended_connection_makes_the_user_sign_in_again(client, server, 
     assert len(server.clients) == 1  # the registered client stays
 
 
+async def test_a_start_without_a_sign_in_leaves_its_client_to_the_next(oauth, server, user, home):
+    for user.has_browser in (False, False, True):
+        user.waits = not user.has_browser
+        async with connected(oauth, server) as client:
+            await client.ask("initialize", HELLO)
+    assert len(server.clients) == 1
+    (file,) = home.rglob("*.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"used_at": 1.0}))
+    server.access, server.refresh = {}, {}
+    async with connected(oauth, server) as client:
+        await client.ask("initialize", HELLO)
+    assert len(server.clients) == 2  # the server may have deleted the old one
+
+
 async def test_a_deleted_client_is_registered_again(client, server, user):
     await client.call()
     server.end_access()
@@ -415,7 +429,9 @@ async def test_answers_of_an_attacker_end_the_sign_in(oauth, server, user, home)
         assert (reason, words in text) == ("SignInFailed", True), (name, text)
         assert bool(user.addresses) == (part in ("response", "token")), name
         user.addresses.clear()
-        assert not [*home.rglob("*.json")], name
+        for file in home.rglob("*.json"):
+            assert json.loads(file.read_text())["access_token"] == "", name
+            file.unlink()
 
 
 async def test_answers_with_another_state_change_nothing(client, server, user, oauth):

@@ -29,7 +29,10 @@ def private(fd: int) -> int:
     those for the client. It gets an empty input, and its output is that of errors.
     """
     own = os.dup(fd)
-    other = os.open(os.devnull, os.O_RDONLY) if fd == 0 else os.dup(2)
+    try:
+        other = os.open(os.devnull, os.O_RDONLY) if fd == 0 else os.dup(2)
+    except OSError:  # a client that gives no output for errors
+        other = os.open(os.devnull, os.O_WRONLY)
     os.dup2(other, fd)
     os.close(other)
     return _binary(own)

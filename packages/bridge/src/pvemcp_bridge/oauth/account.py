@@ -23,6 +23,9 @@ __all__ = ["SIGN_IN_SECONDS", "WAIT_SECONDS", "Attempt", "UserAccount"]
 log = logging.getLogger(__name__)
 
 SIGN_IN_SECONDS = 600.0
+# A client that an authorization server has deleted since shows the user an error that the bridge
+# does not see; servers delete those that are not used
+_CLIENT_SECONDS = 3600.0
 _STORE_POLL_SECONDS = 2.0
 # A client that tries again at once, or a server that refuses every token, must not open one page
 # after the other
@@ -284,6 +287,7 @@ class UserAccount:
         """Return the registered client, or register: at another issuer, address or wider scope."""
         if (
             known
+            and time.time() - known.used_at < _CLIENT_SECONDS
             and known.redirect_uri == callback.redirect_uri
             and {*scope} <= {*known.client_scope.split()}
         ):
@@ -293,7 +297,11 @@ class UserAccount:
                 token_endpoint=discovery.server.token_endpoint,
                 revocation_endpoint=discovery.server.revocation_endpoint,
             )
-        return await self._client.register(discovery, callback.redirect_uri, scope)
+        client = await self._client.register(discovery, callback.redirect_uri, scope)
+        if not (known and known.access_token):  # for the next start, if this one ends before
+            async with self.store.lock():
+                await self.store.write(client)
+        return client
 
     async def _response(
         self, callback: Callback, before: Credentials | None
@@ -309,9 +317,6 @@ class UserAccount:
             if stored and stored.access_token not in ("", used):
                 self._use(stored)
                 return None
-        # The authorization server may have forgotten the client and shown that to the user only
-        if before:
-            await self.store.write(replace(before, client_id=""))
         raise SignInFailed("The sign-in was not completed in time.")
 
 

@@ -129,6 +129,7 @@ class OAuthClient:
             auth_method=granted_method if granted_method in _AUTH_METHODS else method,
             redirect_uri=redirect_uri,
             client_scope=client_scope,
+            used_at=time.time(),
         )
 
     def authorization(
@@ -263,6 +264,7 @@ def _with_tokens(credentials: Credentials, answer: JsonAnswer) -> Credentials:
         access_token=tokens.access_token,
         refresh_token=tokens.refresh_token or credentials.refresh_token,
         renew_at=renew_at,
+        used_at=time.time(),
         scope=" ".join(tokens.scope) or credentials.scope,
     )
 

@@ -38,7 +38,10 @@ _BINARY = getattr(os, "O_BINARY", 0)
 
 @dataclass(frozen=True)
 class Credentials:
-    """A client registered at an issuer, and the tokens that the user gave it."""
+    """A client registered at an issuer, and the tokens that the user gave it.
+
+    `renew_at` and `used_at`, when the issuer last accepted the client, are seconds since 1970.
+    """
 
     issuer: str
     resource: str
@@ -50,6 +53,7 @@ class Credentials:
     client_scope: str = ""
     scope: str = ""
     renew_at: float | None = None
+    used_at: float = 0.0
     client_secret: str = field(default="", repr=False)
     access_token: str = field(default="", repr=False)
     refresh_token: str = field(default="", repr=False)
@@ -140,14 +144,17 @@ def state_folder() -> Path:
 def _credentials(values: Mapping[str, Any]) -> Credentials | None:
     """Return the credentials in the stored values; None if one is missing or of another type."""
     known = {item.name: values[item.name] for item in fields(Credentials) if item.name in values}
-    renew_at = known.pop("renew_at", None)
+    times = {name: known.pop(name, None) for name in ("renew_at", "used_at")}
     if not all(isinstance(value, str) for value in known.values()):
         return None
     try:
         found = Credentials(**known)
     except TypeError:
         return None
-    return replace(found, renew_at=renew_at) if isinstance(renew_at, int | float) else found
+    numbers: dict[str, Any] = {
+        name: time for name, time in times.items() if isinstance(time, int | float)
+    }
+    return replace(found, **numbers)
 
 
 def _parsed(text: str) -> Mapping[str, Any]:
