@@ -111,8 +111,9 @@ class OAuthServer:
     async def register(self, request):
         client = await request.json()
         assert client["application_type"] == "native", client
-        assert client["token_endpoint_auth_method"] == "none", client
         client["client_id"] = secrets.token_hex(8)
+        if client["token_endpoint_auth_method"] != "none":
+            client["client_secret"] = secrets.token_hex(8)
         self.clients[client["client_id"]] = client
         return JSONResponse(client | self.registration, 201)
 
@@ -135,7 +136,7 @@ class OAuthServer:
             name: values[0] for name, values in parse_qs((await request.body()).decode()).items()
         }
         self.forms.append(form)
-        if form["client_id"] not in self.clients:
+        if not self._is_client(form, request.headers.get("authorization", "")):
             return JSONResponse({"error": "invalid_client"}, 401)
         if form["grant_type"] == "authorization_code":
             scope = self._redeem(form)
@@ -148,6 +149,18 @@ class OAuthServer:
         answer = {"access_token": access, "token_type": "Bearer", "refresh_token": refresh}
         answer |= {"expires_in": self.lifetime, "scope": " ".join(scope)}
         return JSONResponse(answer | self.token)
+
+    def _is_client(self, form, header):
+        """Return whether a form comes from a client, by the method that it registered."""
+        client = self.clients.get(form.get("client_id"), {})
+        secret, method = client.get("client_secret"), client.get("token_endpoint_auth_method")
+        pair = base64.b64encode(f"{client.get('client_id')}:{secret}".encode()).decode()
+        expected = {
+            "none": (None, ""),
+            "client_secret_post": (secret, ""),
+            "client_secret_basic": (None, f"Basic {pair}"),
+        }
+        return (form.get("client_secret"), header) == expected.get(method)
 
     def _redeem(self, form):
         asked = self.codes.pop(form["code"], None)
@@ -171,6 +184,9 @@ class OAuthServer:
 
     async def revoke(self, request):
         form = parse_qs((await request.body()).decode())
+        fields = {name: values[0] for name, values in form.items()}
+        if not self._is_client(fields, request.headers.get("authorization", "")):
+            return JSONResponse({"error": "invalid_client"}, 401)
         if self.refresh.pop(form["token"][0], None):
             self.access.clear()
         return Response()

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import os
 import re
 import stat
 import sys
@@ -17,7 +18,7 @@ from pvemcp_bridge.bridge import Bridge
 from pvemcp_bridge.doctor import examine
 from pvemcp_bridge.logs import Masker
 from pvemcp_bridge.oauth import account as accounts
-from pvemcp_bridge.oauth import sign_in, store
+from pvemcp_bridge.oauth import browser, sign_in, store
 from pvemcp_bridge.oauth.account import UserAccount
 from pvemcp_bridge.oauth.store import Store
 from pvemcp_bridge.target import target
@@ -510,6 +511,25 @@ async def test_logout_revokes_the_tokens_and_forgets_them(oauth, server, user, h
     assert "not signed in" in (await sign_in.logout(where))[0]
 
 
+async def test_a_client_with_a_secret_proves_it_as_the_server_wants(oauth, server, user, home):
+    for methods, used in (
+        (["client_secret_basic"], "client_secret_basic"),
+        (["client_secret_basic", "client_secret_post"], "client_secret_post"),
+        (["private_key_jwt", "none", "client_secret_post"], "none"),
+        (None, "none"),
+    ):
+        server.reset()
+        server.metadata = {"token_endpoint_auth_methods_supported": methods}
+        async with connected(oauth, server) as client:
+            assert is_done(await client.call()), methods
+            server.end_access()
+            assert is_done(await client.call()), methods
+        ((_, registered),) = server.clients.items()
+        assert registered["token_endpoint_auth_method"] == used
+        assert (await sign_in.logout(target(server.mcp)))[1], methods
+        assert server.refresh == {}, methods
+
+
 async def test_logout_forgets_also_if_the_server_does_not_confirm(oauth, server, user, home):
     async with connected(oauth, server) as client:
         await client.call()
@@ -525,6 +545,28 @@ print("output of a browser, which is not for the client")
 assert not sys.stdin.read()
 urllib.request.urlopen(sys.argv[1]).read()
 """
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="these always have a browser")
+async def test_a_browser_starts_where_there_is_a_display_with_its_own_libraries(monkeypatch):
+    started = []
+
+    def start(address):
+        started.append((address, os.environ.get("LD_LIBRARY_PATH")))
+        return True
+
+    monkeypatch.setattr(browser.webbrowser, "open", start)
+    for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY", "LD_LIBRARY_PATH_ORIG"):
+        monkeypatch.delenv(name, raising=False)
+    assert not await browser.open_in_browser("https://pve.example")
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/of/the/binary")
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert await browser.open_in_browser("https://one.example")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/of/the/binary")
+    monkeypatch.setenv("LD_LIBRARY_PATH_ORIG", "/of/the/system")
+    assert await browser.open_in_browser("https://two.example")
+    assert started == [("https://one.example", None), ("https://two.example", "/of/the/system")]
 
 
 async def findings(server):

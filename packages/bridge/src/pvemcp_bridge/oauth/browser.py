@@ -18,6 +18,7 @@ async def open_in_browser(url: str) -> bool:
     """Open an address that `documents.checked_url` accepted; return whether a browser took it."""
     if not _has_display():
         return False
+    _restore_library_path()
     try:
         return bool(await in_thread(webbrowser.open, url, seconds=_SECONDS))
     except TimeoutError:
@@ -25,6 +26,15 @@ async def open_in_browser(url: str) -> bool:
     except (webbrowser.Error, OSError) as error:
         log.debug("No browser could be opened: %s", error)
         return False
+
+
+def _restore_library_path() -> None:
+    """Let the browser load the system's libraries; a binary of PyInstaller sets its own."""
+    original = os.environ.pop("LD_LIBRARY_PATH_ORIG", None)
+    if original is not None:
+        os.environ["LD_LIBRARY_PATH"] = original
+    elif getattr(sys, "frozen", False):
+        os.environ.pop("LD_LIBRARY_PATH", None)
 
 
 def _has_display() -> bool:

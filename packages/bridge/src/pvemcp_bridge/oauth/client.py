@@ -19,7 +19,8 @@ from pvemcp_bridge.target import Target
 __all__ = ["Authorization", "Discovery", "OAuthClient"]
 
 _NAME = "pvemcp-bridge"
-_AUTH_METHODS = ("none", "client_secret_basic", "client_secret_post")
+# The MCP SDK's revocation endpoint accepts a secret in the form only
+_AUTH_METHODS = ("none", "client_secret_post", "client_secret_basic")
 _RENEW_AFTER = 0.9  # of the lifetime of an access token
 _LONGEST_REASON = 200
 _KEY_INSTEAD = "Use an API key: set MCP_API_KEY or --api-key-file."
@@ -226,16 +227,18 @@ class OAuthClient:
         return await self._post(client.token_endpoint, client, form)
 
     async def _post(self, url: str, client: Credentials, form: Mapping[str, str]) -> JsonAnswer:
-        """Send a form with the client's authentication."""
-        name, secret = client.client_id, client.client_secret
+        """Send a form with the client's authentication.
+
+        Servers that use the MCP SDK need the client's id in the form in any case.
+        """
+        name, secret, headers = client.client_id, client.client_secret, {}
+        fields = {**form, "client_id": name}
         if client.auth_method == "client_secret_basic" and secret:
             pair = f"{quote_plus(name)}:{quote_plus(secret)}".encode()
-            headers = {"authorization": f"Basic {base64.b64encode(pair).decode()}"}
-            return await self._http.post(self._checked(url), form=form, headers=headers)
-        own = {"client_id": name}
-        if client.auth_method == "client_secret_post" and secret:
-            own["client_secret"] = secret
-        return await self._http.post(self._checked(url), form={**form, **own})
+            headers["authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+        elif client.auth_method == "client_secret_post" and secret:
+            fields["client_secret"] = secret
+        return await self._http.post(self._checked(url), form=fields, headers=headers)
 
     async def _first(self, urls: Iterable[str]) -> JsonAnswer:
         """Return the first document of these addresses; an empty one if none has any."""
