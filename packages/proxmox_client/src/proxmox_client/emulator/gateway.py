@@ -3,13 +3,14 @@
 import inspect
 import logging
 from typing import Any, Final
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import msgspec
 
 from proxmox_client.emulator import parameters
 from proxmox_client.emulator.access.checks import PermissionCheck
 from proxmox_client.emulator.access.principal import Principal, Rights
+from proxmox_client.emulator.auth import openid
 from proxmox_client.emulator.backend import Backend
 from proxmox_client.emulator.errors import (
     ApiError,
@@ -49,6 +50,8 @@ class Gateway:
         if request.method not in METHODS:
             return empty(501, f"method '{request.method}' not available")
         path = unquote(request.path)
+        if path == openid.PAGE:
+            return self._backend.openid.page(request.query)
         if not path.startswith(ROOT_PATH):
             return _outside_api(path)
         response = await self._answer(request, path.removeprefix(ROOT_PATH) or "/")
@@ -75,7 +78,7 @@ class Gateway:
             return failure(ApiError("the emulator made a mistake: see its log"))
 
     async def _dispatch(self, request: Request, path: str) -> Response:
-        match = self._backend.schema.find(request.method, path)
+        match = self._backend.schema.find(request.method, quote(path))  # decoded once
         principal = self._authenticate(request, match[0] if match else None)
         if match is None:
             raise MethodNotImplemented(request.method, path)
