@@ -20,6 +20,7 @@ from pvemcp_bridge.logs import Masker
 from pvemcp_bridge.oauth import account as accounts
 from pvemcp_bridge.oauth import browser, sign_in, store
 from pvemcp_bridge.oauth.account import UserAccount
+from pvemcp_bridge.oauth.client import OAuthClient
 from pvemcp_bridge.oauth.store import Store
 from pvemcp_bridge.target import target
 from pvemcp_bridge.transport import Transport
@@ -308,6 +309,23 @@ async def test_a_sign_in_of_another_process_ends_the_wait(oauth, server, user, m
         user.waits = False
         assert is_done(await other.call())
         assert is_done(await waiting.output.read())
+
+
+async def test_a_registration_keeps_the_sign_in_of_another_process(
+    client, server, user, monkeypatch
+):
+    user.waits = True
+    register = OAuthClient.register
+
+    async def later(*arguments):
+        client = await register(*arguments)
+        await Store(server.mcp).write(replace(client, access_token="of-the-other"))
+        return client
+
+    monkeypatch.setattr(OAuthClient, "register", later)
+    server.access["of-the-other"] = ["pve:read"]
+    assert is_done(await client.call())
+    assert (await Store(server.mcp).read()).access_token == "of-the-other"
 
 
 async def test_a_slow_user_gets_the_address_and_continues_later(oauth, server, user):

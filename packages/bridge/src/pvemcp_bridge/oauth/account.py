@@ -298,9 +298,10 @@ class UserAccount:
                 revocation_endpoint=discovery.server.revocation_endpoint,
             )
         client = await self._client.register(discovery, callback.redirect_uri, scope)
-        if not (known and known.access_token):  # for the next start, if this one ends before
-            async with self.store.lock():
-                await self.store.write(client)
+        async with self.store.lock():
+            stored = await self.store.read()
+            if not (stored and stored.access_token):  # else another process was faster
+                await self.store.write(client)  # for the next start, if this one ends before
         return client
 
     async def _response(
