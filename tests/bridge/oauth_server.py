@@ -28,6 +28,7 @@ class OAuthServer:
 
     def __init__(self):
         self.url = ""
+        self.audience = ""  # the MCP endpoint, if it is on another server
         self.reset()
 
     def reset(self):
@@ -124,7 +125,7 @@ class OAuthServer:
         if client is None or asked["redirect_uri"] not in client["redirect_uris"]:
             return Response("unknown client or address", 400)
         assert asked["code_challenge_method"] == "S256"
-        assert asked["resource"] == self.mcp
+        assert asked["resource"] == (self.audience or self.mcp)
         code = secrets.token_hex(8)
         self.codes[code] = asked
         answer = {"code": code, "state": asked["state"], "iss": self.url} | self.response
@@ -208,9 +209,9 @@ class OAuthServer:
         return await handler(request) if handler else Response(status_code=404)
 
 
-async def visit(address):
+async def visit(address, *, verify=True, follow_redirects=True):
     """Open an address as a browser does; return the last page."""
-    async with httpx.AsyncClient(follow_redirects=True) as browser:
+    async with httpx.AsyncClient(follow_redirects=follow_redirects, verify=verify) as browser:
         return await browser.get(address)
 
 
@@ -233,13 +234,15 @@ class Output:
 
 
 @asynccontextmanager
-async def running():
+async def running(certificate=None):
+    """Run the server, over TLS with a certificate."""
     server = OAuthServer()
     methods = ["GET", "POST", "DELETE"]
     app = Starlette(routes=[Route("/{path:path}", server.answer, methods=methods)])
     listener = socket.create_server(("127.0.0.1", 0))
-    server.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    config = uvicorn.Config(app, log_level="error", lifespan="off", ws="none")
+    scheme, tls = ("https", certificate.files) if certificate else ("http", {})
+    server.url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
+    config = uvicorn.Config(app, log_level="error", lifespan="off", ws="none", **tls)
     process = uvicorn.Server(config)
     task = asyncio.create_task(process.serve([listener]))
     try:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import os
+import queue
 import re
 import stat
 import sys
@@ -631,6 +632,19 @@ async def test_login_waits_for_the_user_without_a_browser(server, user, oauth, c
     await user.shown.wait()
     await oauth.visit(user.addresses[0])
     assert (await waiting).startswith("signed in at")
+
+
+async def test_the_address_of_a_browser_elsewhere_can_be_pasted(server, user, oauth):
+    user.has_browser, user.waits = False, True
+    lines = queue.SimpleQueue()
+    waiting = asyncio.create_task(sign_in.login(target(server.mcp), Masker(()), lines.get))
+    await user.shown.wait()
+    there = await oauth.visit(user.addresses[0], follow_redirects=False)
+    for line in ("what?\n", f"{server.url}/x\n", f"  {there.headers['location']}\n"):
+        lines.put(line.lstrip())
+    assert (await waiting).startswith("signed in at")
+    assert "/x" not in server.paths()
+    lines.put("")
 
 
 def _stored(**values):

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,12 +109,21 @@ def login(**arguments: Any) -> None:
     """Sign in with your own account, in a browser on this computer."""
     settings = _settings(arguments)
     mask = _start_log("warning", settings)
+    read_line = None
+    if sys.stdin.isatty():
+        typer.echo("If your browser is on another computer, paste the address it ends at here.")
+        read_line = _read_line
     try:
-        text = asyncio.run(sign_in.login(settings.target, mask))
+        text = asyncio.run(sign_in.login(settings.target, mask, read_line))
     except BridgeError as error:
         typer.echo(f"pvemcp-bridge: {mask(logs.printable(str(error)))}", err=True)
         raise typer.Exit(1) from None
     typer.echo(logs.printable(text))
+
+
+def _read_line() -> str:
+    """Return a line of the terminal; a lock of `sys.stdin` would keep the process alive."""
+    return os.read(0, 1 << 14).decode("utf-8", "replace")
 
 
 @app.command()

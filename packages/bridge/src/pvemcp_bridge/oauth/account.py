@@ -12,7 +12,7 @@ from typing import Any
 from pvemcp_bridge.errors import BridgeError, SignInFailed, SignInRequired
 from pvemcp_bridge.oauth import documents
 from pvemcp_bridge.oauth.browser import open_in_browser
-from pvemcp_bridge.oauth.callback import Callback, listening
+from pvemcp_bridge.oauth.callback import ADDRESS, Callback, listening
 from pvemcp_bridge.oauth.client import Discovery, OAuthClient
 from pvemcp_bridge.oauth.documents import Challenge
 from pvemcp_bridge.oauth.store import Credentials, Store
@@ -250,7 +250,7 @@ class UserAccount:
         if sign_in.is_pending:
             raise SignInRequired(
                 f"Sign in first, in a browser on this computer: {sign_in.address}",
-                hint="Then try again.",
+                hint="Then try again. For a browser elsewhere, run `pvemcp-bridge login`.",
                 address=sign_in.address,
                 signed_in=sign_in.task,
             )
@@ -353,9 +353,8 @@ class Attempt:
 
 def _port(client: Credentials | None) -> int:
     """Return the port of the registered address: some servers compare it exactly."""
-    address = client.redirect_uri.removeprefix("http://127.0.0.1:") if client else ""
-    digits = address.partition("/")[0]
-    return int(digits) if digits.isdecimal() and int(digits) < 1 << 16 else 0
+    match = ADDRESS.match(client.redirect_uri) if client else None
+    return int(match[1]) % (1 << 16) if match else 0
 
 
 def _ended(sign_in: SignIn) -> None:

@@ -2,14 +2,16 @@
 
 import asyncio
 import hmac
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import parse_qsl, urlsplit
 
-__all__ = ["Callback", "listening"]
+__all__ = ["ADDRESS", "Callback", "listening"]
 
 _HOST = "127.0.0.1"
 _PATH = "/callback"
+ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d{1,5})/callback\b")
 _LARGEST_REQUEST = 1 << 14
 _REQUEST_SECONDS = 10.0
 _MOST_CONNECTIONS = 20

@@ -1,5 +1,11 @@
 """Commands of the sign-in: login, logout, and its state for the doctor."""
 
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+import httpx2 as httpx
+
 from pvemcp_bridge.annotations import ToolAnnotations
 from pvemcp_bridge.errors import BridgeError, Refused, SignInFailed
 from pvemcp_bridge.exchange import Exchange, OutgoingRequest
@@ -7,8 +13,10 @@ from pvemcp_bridge.headers import mirrored_headers
 from pvemcp_bridge.logs import Masker
 from pvemcp_bridge.messages import VERSION_KEY, Message, request
 from pvemcp_bridge.oauth.account import SIGN_IN_SECONDS, UserAccount
+from pvemcp_bridge.oauth.callback import ADDRESS
 from pvemcp_bridge.oauth.client import OAuthClient
 from pvemcp_bridge.oauth.store import Credentials, Store
+from pvemcp_bridge.oauth.threads import in_thread
 from pvemcp_bridge.target import Target
 from pvemcp_bridge.transport import Transport
 
@@ -19,10 +27,32 @@ _META = {VERSION_KEY: _VERSION, "io.modelcontextprotocol/clientCapabilities": {}
 _HAS_KEY = "This URL, or the options, hold a key: the bridge uses it and needs no sign-in."
 
 
-async def login(target: Target, mask: Masker) -> str:
-    """Sign in and wait for the user; return the result as a sentence. Raise a BridgeError."""
+async def login(target: Target, mask: Masker, read_line: Callable[[], str] | None = None) -> str:
+    """Sign in and wait for the user; return the result as a sentence. Raise a BridgeError.
+
+    With `read_line` the user may also paste the address at which a browser elsewhere has ended.
+    """
     if target.has_key:
         raise SignInFailed(_HAS_KEY, hint="")
+    pasted = asyncio.create_task(_take_addresses(read_line)) if read_line else None
+    try:
+        return await _login(target, mask)
+    finally:
+        if pasted:
+            pasted.cancel()
+
+
+async def _take_addresses(read_line: Callable[[], str]) -> None:
+    """Open the addresses of this computer that the user enters: the sign-in listens at one."""
+    with suppress(TimeoutError):
+        while line := await in_thread(read_line, seconds=SIGN_IN_SECONDS):
+            if ADDRESS.match(line):
+                with suppress(httpx.HTTPError, httpx.InvalidURL):
+                    async with httpx.AsyncClient(trust_env=False) as client:
+                        await client.get(line.strip())
+
+
+async def _login(target: Target, mask: Masker) -> str:
     account = UserAccount(target, mask.add, wait_seconds=SIGN_IN_SECONDS)
     async with Transport(target, account) as transport:
         exchange = Exchange(transport, ToolAnnotations(), target.read_timeout, mask)
