@@ -117,14 +117,14 @@ class Keys:
         self._store = store
 
     async def all(self) -> list[KeyRecord]:
-        """List all keys."""
-        return await self._store.keys.all()
+        """List all keys, without connections of people."""
+        return await self._store.keys.all(person=None)
 
     async def get(self, key_id: str) -> KeyRecord:
         """Return the key with this id or this name; raise UnknownName if there is none."""
         keys = self._store.keys
         record = await keys.find(id=key_id) or await keys.find(name=key_id)
-        if record is None:
+        if record is None or record.person is not None:
             raise UnknownName("key", key_id, [key.name for key in await self.all()])
         return record
 
@@ -138,6 +138,7 @@ class Keys:
         secret = new_secret(key_id)
         record = await self._store.keys.add(
             id=key_id,
+            person=None,
             enabled=True,
             created=utc_now(),
             **self._digest(secret),

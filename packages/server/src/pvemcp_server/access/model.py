@@ -265,7 +265,7 @@ class _Permission:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The holder of an API key, with a role.
+    """The holder of an API key, or a person's connection, with a role.
 
     `clusters` and `tools` restrict the role further (ANY restricts nothing; `tools` may hold READS,
     like a grant). `toolsets` names the sets of rare tools that are listed as well.
@@ -284,6 +284,8 @@ class Caller:
     unattended: str | None = None  # what becomes of calls that need consent, without asking
     address: str = ""
     digest: bytes = field(default=b"", repr=False)  # of the secret that was presented
+    person: str = ""  # whose connection it is
+    scopes: frozenset[str] | None = None  # of the access token that was presented; None for a key
     acting: str = ""  # the administrator who calls with these rights; no client can set it
     version: str = ""  # a digest of the permissions above, the cache key of derived lists
     _resources: dict[tuple[str, Effect, str], Resources] = field(

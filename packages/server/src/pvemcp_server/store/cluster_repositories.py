@@ -98,9 +98,11 @@ class IdentityRepository(Repository[IdentityRecord]):
         self._vault = vault
 
     async def add_in(self, connection: AsyncConnection, **values: Any) -> IdentityRecord:
-        """Insert a token; the first one of a cluster becomes its default."""
-        secret = values.pop("secret")
-        first = await self.find_in(connection, cluster_id=values["cluster_id"]) is None
+        """Insert a token; the first one of a cluster becomes its default, if it is no person's."""
+        values = {"connection_id": None, **values}
+        secret, is_own = values.pop("secret"), values["connection_id"] is not None
+        others = {"cluster_id": values["cluster_id"], "connection_id": None}
+        first = not is_own and await self.find_in(connection, **others) is None
         rest = {"secret": b"", "is_default": first, "created": utc_now()}
         added = await super().add_in(connection, **values, **rest)
         # the encryption is bound to the row's id, which exists only after the insert
