@@ -203,8 +203,8 @@ class ClusterConfigs:
         if key is not None:
             keys = self._store.keys
             key_record = await keys.find(id=key) or await keys.find(name=key)
-            if key_record is None:
-                raise UnknownName("key", key, [other.name for other in await keys.all()])
+            if key_record is None or key_record.person is not None:  # a connection has its own
+                raise UnknownName("key", key, [other.name for other in await keys.all(person=None)])
             return key_record.id, None
         roles = self._store.roles
         role_record = await roles.find(name=role)
