@@ -39,7 +39,7 @@ class Consent:
         if not matches(client, query["redirect_uri"]) or query["code_challenge_method"] != "S256":
             return PlainTextResponse("refused", 400)
         addresses = addresses_of(request)
-        connection = await self.connection(client.id, scopes_in(query["scope"]))
+        connection = await self.connection(client.id, scopes_in(query.get("scope", "pve:read")))
         code = await oauth.tokens.issue_code(
             connection,
             redirect_uri=query["redirect_uri"],
