@@ -13,6 +13,8 @@ from pvemcp_server.audit.json_lines import JsonLinesFile
 from pvemcp_server.audit.syslog import SyslogReceiver
 from pvemcp_server.clusters import Clusters
 from pvemcp_server.config import Config
+from pvemcp_server.oauth.connections import Connections
+from pvemcp_server.oauth.people import People
 from pvemcp_server.settings import Settings, Values
 from pvemcp_server.store import Store
 from pvemcp_server.store.background import housekeeping
@@ -45,6 +47,8 @@ class Services:
     audit: Audit
     clusters: Clusters
     approvals: Approvals
+    people: People
+    connections: Connections
 
     def audit_receivers(self) -> Mapping[str, Receiver]:
         """Return the receivers that the audit is forwarded to, as the settings have them now."""
@@ -78,4 +82,14 @@ async def open_services(state: State) -> AsyncIterator[Services]:
         housekeeping(approvals.webhook.run),
     ):
         await settings.current()  # a command has to know them before the first poll
-        yield Services(state.config, store, state.access, settings, audit, clusters, approvals)
+        yield Services(
+            state.config,
+            store,
+            state.access,
+            settings,
+            audit,
+            clusters,
+            approvals,
+            People(store, clusters, lambda: settings.values),
+            Connections(store, clusters, state.config.base_url),
+        )
