@@ -14,6 +14,7 @@ from pvemcp_server.audit.syslog import SyslogReceiver
 from pvemcp_server.clusters import Clusters
 from pvemcp_server.config import Config
 from pvemcp_server.oauth.connections import Connections
+from pvemcp_server.oauth.oauth import OAuth
 from pvemcp_server.oauth.people import People
 from pvemcp_server.settings import Settings, Values
 from pvemcp_server.store import Store
@@ -47,6 +48,7 @@ class Services:
     audit: Audit
     clusters: Clusters
     approvals: Approvals
+    oauth: OAuth
     people: People
     connections: Connections
 
@@ -81,15 +83,12 @@ async def open_services(state: State) -> AsyncIterator[Services]:
         housekeeping(store.watch.run),
         housekeeping(approvals.webhook.run),
     ):
+        oauth = OAuth(store, audit)
         await settings.current()  # a command has to know them before the first poll
-        yield Services(
-            state.config,
-            store,
-            state.access,
-            settings,
-            audit,
-            clusters,
-            approvals,
-            People(store, clusters, lambda: settings.values),
-            Connections(store, clusters, state.config.base_url),
-        )
+        async with housekeeping(oauth.run_housekeeping):
+            yield Services(
+                *(state.config, store, state.access, settings),
+                *(audit, clusters, approvals, oauth),
+                People(store, clusters, lambda: settings.values),
+                Connections(store, clusters, state.config.base_url),
+            )

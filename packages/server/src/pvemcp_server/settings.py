@@ -62,6 +62,13 @@ class Values(BaseModel):
         description="Whether the MCP endpoint answers; while off, clients get 503.",
         json_schema_extra=ENDPOINT,
     )
+    connections_enabled: bool = Field(
+        default=True,
+        title="Connections",
+        description="Whether people may connect their AI clients by signing in (OAuth); while off, "
+        "only API keys are accepted.",
+        json_schema_extra=ENDPOINT,
+    )
     output_format: Format = Field(
         default=Format.JSON_COMPACT,
         title="Output Format",

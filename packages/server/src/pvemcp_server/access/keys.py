@@ -128,6 +128,15 @@ class Keys:
             raise UnknownName("key", key_id, [key.name for key in await self.all()])
         return record
 
+    async def callers(self) -> list[KeyRecord]:
+        """List all callers: the keys, and the connections of users."""
+        return await self._store.keys.all()
+
+    async def caller(self, key_id: str) -> KeyRecord:
+        """Return the key or the connection with this id; raise UnknownName if there is none."""
+        record = await self._store.keys.find(id=key_id)
+        return record if record is not None else await self.get(key_id)
+
     async def create(self, name: str, **fields: Any) -> tuple[KeyRecord, str]:
         """Create a key with the fields of KeyFields; return it and its secret.
 

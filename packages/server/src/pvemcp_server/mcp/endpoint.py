@@ -157,21 +157,23 @@ class Endpoint:
         """Return the caller with the key's current rights; None when the key is refused."""
         access = self.services.access
         try:
-            key = await access.keys.get(key_id)
+            key = await access.keys.caller(key_id)
+            expired = key.expires is not None and key.expires <= utc_now()
+            if not key.enabled or expired:
+                return None
+            return await access.authenticator.caller(key.id)
         except UnknownName:
             return None
-        expired = key.expires is not None and key.expires <= utc_now()
-        if not key.enabled or expired:
-            return None
-        return await access.authenticator.caller(key.id)
 
-    async def _admits(self, caller: Caller) -> bool:
-        """Return whether the gate would admit a request of this caller now."""
-        services = self.services
-        enabled = (await services.settings.current()).enabled
-        return enabled and await services.access.authenticator.still_admits(caller)
+    async def _admits(self, caller: Caller, *, expired: bool = False) -> bool:
+        """Return whether the gate would admit a request of this caller now; see `still_admits`."""
+        settings = await self.services.settings.current()
+        if not settings.enabled or (caller.person and not settings.connections_enabled):
+            return False
+        return await self.services.access.authenticator.still_admits(caller, expired=expired)
 
     async def _has_same_rights(self, caller: Caller) -> bool:
-        """Return whether the caller's request would be admitted with the same rights now."""
-        current = await self._find(caller.key_id) if await self._admits(caller) else None
+        """Return whether the caller still has the rights that its request was admitted with."""
+        admitted = await self._admits(caller, expired=True)
+        current = await self._find(caller.key_id) if admitted else None
         return current is not None and current.version == caller.version

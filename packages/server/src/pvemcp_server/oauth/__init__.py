@@ -1,1 +1,1 @@
-"""Connections of people: clients, consent, tokens, and Proxmox accounts (OAuth 2.1)."""
+"""OAuth: the clients, scopes and tokens of the connections of users."""

@@ -177,13 +177,19 @@ class BindingRepository(Repository[BindingRecord]):
     def __init__(self, database: Database) -> None:
         super().__init__(database, records.bindings, BindingRecord, (Topic.ACCESS,))
 
-    async def of_caller(self, key_id: str, role_id: int) -> dict[str, int]:
-        """Return a key's identity ids by cluster name; its own bindings override its role's."""
+    async def of_caller(self, key_id: str, role_id: int | None) -> dict[str, int]:
+        """Return a key's identity ids by cluster name; its own bindings override its role's.
+
+        Without `role_id`, only its own ones.
+        """
         table, clusters = records.bindings, records.clusters
+        holder = table.c.key_id == key_id
+        if role_id is not None:
+            holder |= table.c.role_id == role_id
         query = (
             select(clusters.c.name, table.c.identity_id, table.c.key_id)
             .join(clusters, clusters.c.id == table.c.cluster_id)
-            .where((table.c.key_id == key_id) | (table.c.role_id == role_id))
+            .where(holder)
         )
         async with self.database.reading() as connection:
             rows = (await connection.execute(query)).all()

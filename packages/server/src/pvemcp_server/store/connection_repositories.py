@@ -1,10 +1,12 @@
 """Repositories of connections: clients, what people consented to, their tokens and sign-ins."""
 
 import json
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.store import records
@@ -29,6 +31,25 @@ class OAuthClientRepository(Repository[OAuthClientRecord]):
         async with self.database.writing() as connection:
             await connection.execute(self.table.delete().where(unused))
 
+    async def make_room(self, most: int) -> None:
+        """Delete the oldest registrations without a connection, all but `most` of them."""
+        table = self.table
+        used = select(records.connections.c.client_id)
+        unused = ~table.c.is_document & table.c.id.not_in(used)
+        newest = select(table.c.id).where(unused).order_by(table.c.created.desc(), table.c.id)
+        rest = unused & table.c.id.not_in(newest.limit(most))
+        async with self.database.writing() as connection:
+            await connection.execute(table.delete().where(rest))
+
+    async def put(self, client_id: str, **values: Any) -> OAuthClientRecord:
+        """Insert or replace a client; another process may insert it at the same time."""
+        dialect = sqlite if self.database.is_sqlite else postgresql
+        new = dialect.insert(self.table).values(id=client_id, **values)
+        put = new.on_conflict_do_update(index_elements=["id"], set_=values)
+        async with self.database.writing() as connection:
+            query = put.returning(*self._columns)
+            return self._read((await connection.execute(query)).mappings().one())
+
 
 class TokenRepository(Repository[TokenRecord]):
     """Tokens of connections. Only what ends a token increases the version of the topic."""
@@ -36,16 +57,30 @@ class TokenRepository(Repository[TokenRecord]):
     def __init__(self, database: Database) -> None:
         super().__init__(database, records.tokens, TokenRecord)
 
-    async def use(self, token_id: str, now: datetime) -> bool:
-        """Use up a code or a refresh token; return False when it was used before.
+    async def exchange(
+        self, token: TokenRecord, now: datetime, tokens: Iterable[Mapping[str, Any]]
+    ) -> bool:
+        """Use up a code or a refresh token and add these in its place, or return False.
 
-        Of concurrent uses, also in other processes, one gets True: one conditional statement.
+        Of concurrent uses, also in other processes, one gets True. None does after the end of the
+        connection's tokens, which waits for the lock of its row: no token is added behind it.
         """
         table = self.table
-        unused = table.update().where((table.c.id == token_id) & table.c.used.is_(None))
+        unused = table.update().where((table.c.id == token.id) & table.c.used.is_(None))
         async with self.database.writing() as connection:
+            await self._lock(connection, token.connection_id)
             result = await connection.execute(unused.values(used=now))
-        return bool(result.rowcount)
+            if not result.rowcount:
+                return False
+            for values in tokens:
+                await self.add_in(connection, **values)
+        return True
+
+    async def revoke(self, token_id: str) -> None:
+        """Delete one token, in every process."""
+        async with self.database.writing() as connection:
+            await bump(connection, Topic.ACCESS)
+            await connection.execute(self.table.delete().where(self.table.c.id == token_id))
 
     async def end(self, connection_id: str, *kinds: TokenKind) -> None:
         """Delete the tokens of a connection, all kinds if none is named, in every process."""
@@ -57,10 +92,16 @@ class TokenRepository(Repository[TokenRecord]):
     ) -> None:
         """Do the same as `end`, in the transaction of the caller."""
         await bump(connection, Topic.ACCESS)
+        await self._lock(connection, connection_id)
         theirs = self.table.c.connection_id == connection_id
         if kinds:
             theirs &= self.table.c.kind.in_(kinds)
         await connection.execute(self.table.delete().where(theirs))
+
+    async def _lock(self, connection: AsyncConnection, connection_id: str) -> None:
+        """Wait for other changes of the tokens of this connection; SQLite has one writer anyway."""
+        row = select(records.connections.c.id).where(records.connections.c.id == connection_id)
+        await connection.execute(row.with_for_update())
 
     async def remove_expired(self, now: datetime) -> None:
         """Delete the tokens that have expired."""

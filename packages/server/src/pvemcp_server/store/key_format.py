@@ -22,7 +22,9 @@ TOKEN_PREFIXES: Final = {kind: f"{PREFIX}_{kind}" for kind in TokenKind}
 ID_LENGTH = 8
 SECRET_LENGTH = 43
 CHECKSUM_LENGTH = 6
+ACCESS_PREFIX: Final = TOKEN_PREFIXES[TokenKind.ACCESS]
 ID = slice(len(PREFIX) + 1, len(PREFIX) + 1 + ID_LENGTH)  # where a key has its id
+TOKEN_ID = slice(len(ACCESS_PREFIX) + 1, len(ACCESS_PREFIX) + 1 + ID_LENGTH)  # of an access token
 
 _KINDS = "|".join(("admin", *TokenKind))
 

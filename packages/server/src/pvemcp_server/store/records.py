@@ -246,6 +246,11 @@ class ConnectionRecord:
     read_only: bool  # ticked by the user: write tools are not listed
     created: datetime
 
+    @property
+    def has_own_accounts(self) -> bool:
+        """Whether Proxmox is called with accounts of the user, and with no other ones."""
+        return self.subject.startswith(("cluster:", "directory:"))
+
 
 class TokenKind(StrEnum):
     """The kind of a token of a connection."""
