@@ -241,6 +241,7 @@ class ToolClient:
     toolsets: frozenset[str] = frozenset(Toolset)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     key_id: str = "k"
+    scopes: frozenset[str] | None = None  # of a connection's access token
 
     def __getitem__(self, name: str) -> ConnectedCluster:
         return self.clusters.connected[name]
@@ -278,6 +279,7 @@ class ToolClient:
             toolsets=self.toolsets,
             output_format="JsonNormal",
             unattended=self.unattended,
+            scopes=self.scopes,
         )
         pipeline = Pipeline(
             tools(),

@@ -22,6 +22,7 @@ from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.json_rpc import Messages
 from pvemcp_server.mcp.notifications import NotificationBus
 from pvemcp_server.mcp.resource_watcher import ResourceWatcher
+from pvemcp_server.mcp.scopes import ScopeChecks
 from pvemcp_server.mcp.server import Handlers, build_server
 from pvemcp_server.mcp.session_ids import SessionIds
 from pvemcp_server.mcp.sessions import Sessions
@@ -44,13 +45,19 @@ STREAMS: Final = 10_000  # in total; the gate limits those of each key
 class Transports:
     """The SDK's transports around one server, as ASGI applications."""
 
-    def __init__(self, server: Server[Any], session_ids: SessionIds, audit: Audit) -> None:
+    def __init__(
+        self,
+        server: Server[Any],
+        session_ids: SessionIds,
+        audit: Audit,
+        tools: Mapping[str, Tool],
+    ) -> None:
         self.sessions = Sessions(server, session_ids, max_request_body_size=BODY_BYTES)
         self.sse = SseEndpoint(server)
         modern = TransportRefusals(self.sessions.manager.handle_request, audit)
         # Only the gate may call these: they check no key
         self.by_path: Mapping[str, ASGIApp] = {
-            MCP: Messages(self.sessions.handle_request, modern),
+            MCP: ScopeChecks(Messages(self.sessions.handle_request, modern), tools, audit),
             SSE: _get_only(self.sse.stream),
             SSE_MESSAGES: Messages(self.sse.messages, None, batching=()),
         }
@@ -112,6 +119,7 @@ class Endpoint:
             self.server,
             SessionIds(partial(services.store.vault.derive, "mcp session ids")),
             services.audit,
+            self.tools,
         )
         watch = services.store.watch
         watch.on_change(Topic.ACCESS, self.notifications.rights_changed)
