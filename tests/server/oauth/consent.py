@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
-import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from pvemcp_server.http import gate
-from pvemcp_server.oauth.addresses import AUTHORIZE, OAUTH
+from pvemcp_server.oauth.addresses import AUTHORIZE
 from pvemcp_server.oauth.redirects import matches
 from pvemcp_server.oauth.scopes import scopes_in
 from pvemcp_server.store.records import ConnectionRecord
@@ -67,7 +65,5 @@ def consenting(served: object) -> Iterator[Consent]:
     consent = Consent(served)
     routes = served.app.fastapi.router.routes
     routes.insert(0, Route(AUTHORIZE, consent.__call__))
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(gate, "OAUTH", OAUTH | {AUTHORIZE})
-        yield consent
+    yield consent
     del routes[0]
