@@ -146,7 +146,7 @@ async def test_a_user_signs_in_with_a_second_factor_consents_and_calls_a_tool(
 ):
     await browser.authorize()
     assert browser.page.url.path == "/oauth/sign-in"
-    assert "Claude Code (name not verified, a program on this computer)" in browser.text
+    assert "Claude Code (name not verified, on the user's computer)" in browser.text
     await browser.sign_in("lab/pve", "alice", "wrong")
     assert browser.page.status_code == 403
     refusal = "lab refused the sign-in of alice@pve (Proxmox: 'authentication failure')"
@@ -501,7 +501,7 @@ async def test_what_users_do_is_in_the_audit_without_secrets(front, browser):
     entries = [e for e in await front.services.audit.find(limit=20) if e.tool.startswith("oauth.")]
     assert [entry.tool for entry in entries[:2]] == ["oauth.connect", "oauth.sign_in"]
     assert {entry.key_name for entry in entries[:2]} == {"bob@pve"}
-    assert entries[0].client == "Claude Code (name not verified, a program on this computer)"
+    assert entries[0].client == "Claude Code (name not verified, on the user's computer)"
     assert PASSWORD not in repr(entries)
 
 
