@@ -26,8 +26,8 @@ from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.exchange import BODY_BYTES, KEPT_BYTES, ActiveRequests, HttpExchange
 from pvemcp_server.http.hosts import Hosts, Networks, client_address
 from pvemcp_server.oauth.addresses import NOWHERE, OAUTH, OPEN, Addresses
+from pvemcp_server.oauth.scopes import ALL_SCOPES, is_sufficient
 from pvemcp_server.oauth.scopes import Scope as Scopes
-from pvemcp_server.oauth.scopes import is_sufficient
 from pvemcp_server.settings import Settings, Values
 
 MCP: Final = "/mcp"
@@ -209,7 +209,8 @@ class KeyGate:
         """Return the response to a refused credential.
 
         Only a client without one, or with a token, is led to a sign-in; an API key is for its owner
-        to correct.
+        to correct. The challenge names all scopes: the user limits them by role and "Read only",
+        and many clients cannot ask for more later (TypeScript SDK, issue 2255).
         """
         credential: Credential | None = scope["state"]["credential"]
         addresses = _addresses(scope)
@@ -217,9 +218,9 @@ class KeyGate:
             return errors.unauthorized()
         metadata = addresses.resource_metadata(scope["path"])
         if credential is None:
-            return errors.sign_in_needed(metadata, Scopes.READ)
+            return errors.sign_in_needed(metadata, ALL_SCOPES)
         if credential.is_token:
-            return errors.token_refused(metadata, Scopes.READ)
+            return errors.token_refused(metadata, ALL_SCOPES)
         return errors.unauthorized(f"{addresses.base}{NOWHERE}")
 
     async def _serve(self, scope: Scope, exchange: HttpExchange) -> None:
