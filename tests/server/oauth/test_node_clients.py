@@ -1,10 +1,11 @@
-"""Clients of Node.js sign in: the TypeScript SDKs, and mcp-remote as a program of its own."""
+"""Clients of Node.js sign in: the TypeScript SDKs, mcp-remote and the inspector."""
 
 import json
 import os
 import re
 from contextlib import asynccontextmanager
 from pathlib import Path
+from subprocess import STDOUT
 
 import anyio
 import pytest
@@ -14,6 +15,7 @@ from .consent import consenting
 
 REPOSITORY = Path(__file__).parents[3]
 SCRIPT = REPOSITORY / "tests" / "npm" / "oauth.mjs"
+INSPECTOR = "clients/launcher/build/index.js"
 SECONDS = 60
 pytestmark = [pytest.mark.anyio, pytest.mark.node]
 
@@ -128,4 +130,43 @@ async def test_mcp_remote_shows_our_words_for_a_wrong_key(node_tools, served, co
                 if "The API key is wrong" in printed:
                     break
     assert "The API key is wrong" in printed
+    assert consent.asked == []
+
+
+async def inspector(node_tools, served, home, era, *options):
+    """Run the inspector's command line for one call, with the user's part; return its output."""
+    command = node_tools.script("@modelcontextprotocol/inspector", INSPECTOR)
+    command += ["--cli", f"{served.url}/mcp", "--transport", "http", "--protocol-era", era]
+    command += ["--method", "tools/call", "--tool-name", "GetThing", "--tool-arg", "vmid=101"]
+    environment = {
+        "HOME": str(home),
+        "MCP_INSPECTOR_SECRET_STORE": "memory",
+        "MCP_AUTO_OPEN_ENABLED": "true",
+        "BROWSER": "true",
+    }
+    opened, printed = [], ""
+    with anyio.fail_after(SECONDS):
+        async with await anyio.open_process(
+            [*command, *options], env=os.environ | environment, stderr=STDOUT
+        ) as process:
+            async for text in TextReceiveStream(process.stdout):
+                printed += text
+                found = re.search(r"http\S+/oauth/authorize\?\S+", printed)
+                if found and not opened:
+                    opened.append(await served.http.get(found[0], follow_redirects=True))
+    return printed
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_the_inspector_signs_in_and_calls(node_tools, served, consent, tmp_path, era):
+    printed = await inspector(node_tools, served, tmp_path, era)
+    assert '\\"vmid\\":101' in printed
+    assert len(consent.asked) == 1
+
+
+async def test_the_inspector_shows_our_words_for_a_wrong_key(node_tools, served, consent, tmp_path):
+    header = ("--header", "X-API-Key: pvemcp_wrong")
+    assert "The API key is wrong" in await inspector(
+        node_tools, served, tmp_path, "modern", *header
+    )
     assert consent.asked == []

@@ -140,6 +140,16 @@ async def test_a_scope_is_no_matter_of_what_the_role_does_not_grant(served, mode
         assert answer.json()["error"]["code"] == types.INVALID_PARAMS, name
 
 
+@pytest.mark.parametrize("path", ["/mcp", "/sse"])
+async def test_a_token_without_a_scope_reads_nothing(served, modern, path):
+    modern.path = path
+    bearer = {"Authorization": f"Bearer {await token_for(served, path=path)}"}
+    for method in ("tools/list", "resources/list", "prompts/list", "server/discover"):
+        answer = await modern.send(method, **bearer)
+        assert answer.status_code == 403, method
+        assert 'scope="pve:read"' in answer.headers["WWW-Authenticate"]
+
+
 async def test_over_sse_a_call_beyond_the_scope_is_an_error_with_the_next_step(served, fake_tools):
     token = await token_for(served, "pve:read", path="/sse")
     bearer = {"Authorization": f"Bearer {token}"}

@@ -27,6 +27,7 @@ from pvemcp_server.http.exchange import BODY_BYTES, KEPT_BYTES, ActiveRequests, 
 from pvemcp_server.http.hosts import Hosts, Networks, client_address
 from pvemcp_server.oauth.addresses import NOWHERE, OAUTH, OPEN, Addresses
 from pvemcp_server.oauth.scopes import Scope as Scopes
+from pvemcp_server.oauth.scopes import is_sufficient
 from pvemcp_server.settings import Settings, Values
 
 MCP: Final = "/mcp"
@@ -146,6 +147,12 @@ class KeyGate:
             if not settings.enabled:
                 raise errors.switched_off()
             caller = await self._authenticate(scope, settings)
+            if not is_sufficient(caller.scopes, Scopes.READ):  # resources and prompts need it too
+                raise errors.insufficient_scope(
+                    f"The access token lacks the scope {Scopes.READ}.",
+                    _addresses(scope).resource_metadata(scope["path"]),
+                    Scopes.READ,
+                )
             limits = self.limits
             key_id, rate = caller.key_id, settings.calls_per_minute_per_key
             count_call = partial(limits.check_rate, key_id, rate)
@@ -175,7 +182,7 @@ class KeyGate:
         """
         credential: Credential | None = scope["state"]["credential"]
         address = client_address(scope, self.proxies)
-        resource = Addresses(scope["state"]["base_url"]).resource_at(scope["path"])
+        resource = _addresses(scope).resource_at(scope["path"])
         secret = credential.secret if credential else ""
         try:
             if credential:
@@ -205,7 +212,7 @@ class KeyGate:
         to correct.
         """
         credential: Credential | None = scope["state"]["credential"]
-        addresses = Addresses(scope["state"]["base_url"])
+        addresses = _addresses(scope)
         if not settings.connections_enabled:
             return errors.unauthorized()
         metadata = addresses.resource_metadata(scope["path"])
@@ -236,6 +243,10 @@ class KeyGate:
                 raise errors.too_slow() from None
             log.info("A client stopped reading its answer; the exchange was given up")
         await exchange.finish()
+
+
+def _addresses(scope: Scope) -> Addresses:
+    return Addresses(scope["state"]["base_url"])
 
 
 def _check_place(credential: Credential, settings: Values) -> None:
