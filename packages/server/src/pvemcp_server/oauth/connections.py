@@ -23,7 +23,7 @@ from proxmox_client import Client, Forbidden, NewToken, NotFound, ProxmoxError, 
 from pvemcp_server.access.authentication import digest_of
 from pvemcp_server.access.model import ANY, READS, Role
 from pvemcp_server.clusters import Clusters, explain, reason_of
-from pvemcp_server.clusters.explain import OWN_TOKEN_PREFIX
+from pvemcp_server.clusters.acl import OWN_TOKEN_PREFIX
 from pvemcp_server.errors import BadArgument, CallError, ServerError, counted
 from pvemcp_server.oauth.person import Account, Person
 from pvemcp_server.store import Store
@@ -120,6 +120,9 @@ class Connections:
     async def connect(self, person: Person, client: ClientName, choice: Choice) -> ConnectionRecord:
         """Make the connection of a user and a client, or renew it, and return it.
 
+        Tokens that the client has already stay valid, as it may run on several machines; those for
+        more than reading end when the user now chooses to have it read only.
+
         With Proxmox accounts each chosen cluster gets a new token of the user first. If one cannot
         be made, raise CallError: then nothing is changed, and no token is left.
         """
@@ -154,16 +157,21 @@ class Connections:
         return await self._remove_tokens(identities, person)
 
     async def run_housekeeping(self, stop: anyio.Event) -> None:
-        """End the connections that have expired, every minute."""
+        """Remove what has expired, every minute."""
         async for _ in ticks(stop, CLEANED_SECONDS):
             if stop.is_set():
                 return
             try:
-                for key in await self._store.keys.expired_connections(self._clock()):
-                    await self.end(key)
-                await self._store.person_sessions.remove_expired(self._clock())
+                await self.remove_expired()
             except Exception:
                 log.warning("Expired connections could not be removed", exc_info=True)
+
+    async def remove_expired(self) -> None:
+        """End the connections that have expired, and delete expired sessions of users."""
+        now = self._clock()
+        for connection_id in await self._store.keys.expired_connections(now):
+            await self.end(connection_id)
+        await self._store.person_sessions.remove_expired(now)
 
     async def _identities(self, person: Person, client: ClientName) -> list[IdentityRecord]:
         record = await self.find(person.subject, client.id)
@@ -205,7 +213,7 @@ class Connections:
             "tools": [READS] if choice.read_only else [ANY],
             "expires": choice.expires,
         }
-        values = {
+        values: dict[str, object] = {
             "client_name": client.shown,
             "scopes": list(choice.scopes),
             "read_only": choice.read_only,
@@ -227,8 +235,10 @@ class Connections:
                     **values,
                 )
             else:
-                if not set(record.scopes) <= set(choice.scopes):
+                if choice.read_only and not record.read_only:
                     await store.tokens.end_in(connection, record.id)
+                elif not choice.read_only:  # those of the client's other tokens stay consented
+                    values["scopes"] = list(dict.fromkeys([*record.scopes, *choice.scopes]))
                 for identity in await store.identities.all_in(connection, connection_id=record.id):
                     await store.identities.remove_in(connection, identity.id)
                 await store.keys.change_in(connection, record.id, **key_values)

@@ -57,7 +57,8 @@ async def sign_in(request: Request, realm: Text, user: Text = "", password: Text
     except TooManyFailures as refused:
         return await _refused(request, refused, realm, user)
     except CallError as error:
-        await record_refusal(request, "", str(error))
+        if choice is not None:  # the user is not recorded: it may be a password in the wrong field
+            await record_refusal(request, f"refused at {choice.value}")
         return await _sign_in_page(request, str(error), realm, user, 403)
     response = next_step(request, progress)
     await _advance(request, response, before, progress)
@@ -99,7 +100,7 @@ async def finish_openid(
     try:
         progress = await services_of(request).people.finish_openid(before, state, code)
     except CallError as error:
-        await record_refusal(request, "", str(error))
+        await record_refusal(request, "refused by OpenID")
         return await _sign_in_page(request, str(error), status=403)
     response = next_step(request, progress)
     await _advance(request, response, before, progress)
@@ -135,7 +136,9 @@ async def second_factor(
             response.headers.update(retry_after(refused))
             return response
         except CallError as error:
-            await record_refusal(request, before.challenges[0].factor.userid, str(error))
+            first = before.challenges[0]
+            reason = f"wrong second factor at {first.place.name}"
+            await record_refusal(request, reason, first.factor.userid)
             return await _second_page(request, str(error), 403)
     response = next_step(request, progress)
     await _advance(request, response, before, progress)
