@@ -271,7 +271,7 @@ class _Permission:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The holder of an API key, with a role.
+    """The holder of an API key, or a person's connection, with a role.
 
     `clusters` and `tools` restrict the role further (ANY restricts nothing; `tools` may hold READS,
     like a grant). `toolsets` names the sets of rare tools that are listed as well.
@@ -289,7 +289,10 @@ class Caller:
     output_format: str | None = None
     unattended: str | None = None  # what becomes of calls that need consent, without asking
     address: str = ""
-    digest: bytes = field(default=b"", repr=False)  # of the secret that was presented
+    digest: bytes = field(default=b"", repr=False)  # of the key's secret
+    person: str = ""  # whose connection it is
+    scopes: frozenset[str] | None = None  # of the access token that was presented; None for a key
+    token: str = ""  # the id of that access token
     acting: str = ""  # the administrator who calls with these rights; no client can set it
     version: str = ""  # a digest of the permissions above, the cache key of derived lists
     _resources: dict[tuple[str, Effect, str], Resources] = field(
