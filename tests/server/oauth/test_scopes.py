@@ -95,7 +95,7 @@ async def test_the_revision_of_2026_names_what_the_call_needs(served, modern, fa
     assert fake_tools.done == []
     refused = [entry for entry in await served.recorded() if entry.outcome == "refused"]
     assert [entry.tool for entry in refused] == ["DeleteThing", "StartThing", "tasks/cancel"]
-    assert "lacks pve:destroy" in refused[0].reason
+    assert "needs the scope pve:destroy" in refused[0].reason
 
 
 @pytest.mark.parametrize("version", LEGACY)
