@@ -127,18 +127,17 @@ class Connections:
         be made, raise CallError: then nothing is changed, and no token is left.
         """
         accounts = _chosen(person, choice)
-        before = await self._identities(person, client)
         made: list[_MadeToken] = []
         try:
             for account in accounts:
                 token = await self._make_token(account, client, choice)
                 made.append(_MadeToken(account, token))
-            record = await self._store_connection(person, client, choice, made)
+            record, replaced = await self._store_connection(person, client, choice, made)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await asyncio.gather(*(self._remove(each.account, [each.name]) for each in made))
             raise
-        await self._remove_old(person, before)
+        await self._remove_old(person, replaced)
         return record
 
     async def end(self, connection_id: str, person: Person | None = None) -> list[LeftToken]:
@@ -173,10 +172,6 @@ class Connections:
             await self.end(connection_id)
         await self._store.person_sessions.remove_expired(now)
 
-    async def _identities(self, person: Person, client: ClientName) -> list[IdentityRecord]:
-        record = await self.find(person.subject, client.id)
-        return await self._store.identities.all(connection_id=record.id) if record else []
-
     async def _make_token(self, account: Account, client: ClientName, choice: Choice) -> NewToken:
         name = account.place.name
         record, api = await self._clusters.for_user(name, account.ticket)
@@ -204,9 +199,12 @@ class Connections:
 
     async def _store_connection(
         self, person: Person, client: ClientName, choice: Choice, made: Iterable[_MadeToken]
-    ) -> ConnectionRecord:
-        """Write key, connection, identities and bindings in one transaction."""
-        store = self._store
+    ) -> tuple[ConnectionRecord, list[IdentityRecord]]:
+        """Write key, connection, identities and bindings in one transaction.
+
+        Return the connection, and the identities that were replaced.
+        """
+        store, replaced = self._store, list[IdentityRecord]()
         key_values = {
             "role_id": choice.role.id,
             "clusters": sorted(choice.clusters),
@@ -239,7 +237,8 @@ class Connections:
                     await store.tokens.end_in(connection, record.id)
                 elif not choice.read_only:  # those of the client's other tokens stay consented
                     values["scopes"] = list(dict.fromkeys([*record.scopes, *choice.scopes]))
-                for identity in await store.identities.all_in(connection, connection_id=record.id):
+                replaced = await store.identities.all_in(connection, connection_id=record.id)
+                for identity in replaced:
                     await store.identities.remove_in(connection, identity.id)
                 await store.keys.change_in(connection, record.id, **key_values)
                 await store.connections.change_in(connection, record.id, **values)
@@ -264,7 +263,7 @@ class Connections:
         found = await store.connections.find(id=record.id)
         if found is None:
             raise CallError("The connection was ended at the same time.", hint="Connect again.")
-        return found
+        return found, replaced
 
     async def _add_key(
         self,
