@@ -21,6 +21,7 @@ from pvemcp_server.store.key_format import ACCESS_PREFIX, ID, TOKEN_ID, id_of
 from pvemcp_server.store.records import ConnectionRecord, KeyRecord, TokenKind, TokenRecord
 from pvemcp_server.store.watch import VersionedCache
 
+MOST_TOKENS: Final = 10_000  # that are cached, expired ones among them
 EXPIRED: Final = "expired access token"
 """A refusal that says nothing of an attack: clients refresh their token after it, each hour."""
 
@@ -253,7 +254,9 @@ class KeyAuthenticator:
         return loaded
 
     async def _load_token(self, token_id: str) -> _LoadedToken | None:
-        version = self._tokens.version
+        if len(self._tokens.values()) >= MOST_TOKENS:  # each hour brings new ones
+            self._tokens.clear()
+        version = self._tokens.version  # read before the row, as VersionedCache asks for
         token = await self._store.tokens.find(id=token_id, kind=TokenKind.ACCESS)
         if token is None:
             return None
