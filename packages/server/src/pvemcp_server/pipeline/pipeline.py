@@ -49,6 +49,7 @@ from pvemcp_server.pipeline.confirmation import (
 )
 from pvemcp_server.pipeline.open_writes import OpenWrite, OpenWrites
 from pvemcp_server.pipeline.pagination import page_of
+from pvemcp_server.pipeline.selection import with_selected
 from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.services import Services
 from pvemcp_server.settings import Settings, Values
@@ -352,6 +353,12 @@ class Pipeline:
         async with asyncio.timeout(call.seconds_left):
             if recorder.undoing:  # also when the user has agreed after some time
                 await require_unchanged(call, recorder.undoing)
+            advice: tuple[str, ...] = ()
+            if tool.bulk:
+                by_query = arguments["query"] is not None
+                arguments, advice = await with_selected(call, arguments)
+                selected = {"vmids": arguments["vmids"]} if by_query else {}
+                recorder.arguments = {**recorder.arguments, **selected}
             answer: Answer = await tool.run(call, **arguments)
         if isinstance(answer, KeptUndo):
             raise _Undoing(answer)
@@ -363,7 +370,7 @@ class Pipeline:
             await recorder.intent()
             answer = await answer.carry_out(call)
         elif isinstance(answer, Plan | BulkPlan):
-            plan = answer
+            plan = answer.advised(advice) if advice else answer
             answer = await self._carry_out(tool, call, plan, arguments, recorder)
             if answer.get("task_status") == "running":
                 started = Started(
