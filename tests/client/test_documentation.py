@@ -11,6 +11,7 @@ from tests.cases import walk
 from proxmox_client import BackupServer, Client, Lxc, Node, Qemu, Storage, Task, schema
 from proxmox_client.api.access import Access
 from proxmox_client.api.cluster import ClusterApi
+from proxmox_client.api.sign_in import SignIn
 
 TESTS = Path(__file__).parents[1]
 REQUEST = re.compile(r"(GET|POST|PUT|DELETE) ([/…]\S*?)[.,]?(?=\s|$)")
@@ -32,7 +33,7 @@ DERIVED = {
 
 def calls() -> list:
     params = []
-    for owner in (Client, ClusterApi, Access, Node, Qemu, Lxc, Storage, Task):
+    for owner in (Client, ClusterApi, Access, SignIn, Node, Qemu, Lxc, Storage, Task):
         for name, method in inspect.getmembers(owner, inspect.iscoroutinefunction):
             if not name.startswith("_") and name not in DERIVED:
                 params.append(pytest.param(owner, method, id=f"{owner.__name__}.{name}"))

@@ -24,7 +24,7 @@ from proxmox_client.response_errors import response_error
 
 OF_TEXT = {ResponseError, NotFound, Conflict, OutdatedDigest, NoQuorum, AgentRefused}
 KINDS = {
-    400: {BadParameters, NotFound},
+    400: {BadParameters, Conflict, NotFound},
     401: {Unauthenticated},
     403: {Forbidden},
     501: {MethodMissing},
@@ -108,11 +108,18 @@ def test_a_400_names_the_parameters():
     assert str(error).endswith("memory: invalid format - format error memory.current: too small")
 
 
-@pytest.mark.parametrize("text", ["no such task", "No such job 'nightly'"])
-def test_a_400_about_a_missing_object_is_not_found(text):
-    # Quirk 37.
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("no such task", NotFound),
+        ("No such job 'nightly'", NotFound),
+        ("Token already exists.", Conflict),
+    ],
+)
+def test_a_400_about_a_missing_or_existing_object_is_no_bad_parameter(text, kind):
+    # Quirks 37 and 64.
     error = error_of(400, "Parameter verification failed.", errors={"id": text})
-    assert type(error) is NotFound
+    assert type(error) is kind
     assert str(error) == text
 
 

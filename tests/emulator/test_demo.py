@@ -1,12 +1,15 @@
 """The demo clusters contain the data that examples and demonstrations need."""
 
+import re
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from proxmox_client.emulator import Emulator, ManualClock, demo
 from proxmox_client.emulator.scenario.home_lab import home_lab
+from proxmox_client.emulator.scenario.people import PASSWORD
 from proxmox_client.emulator.scenario.prod import prod as prod_cluster
 
 pytestmark = pytest.mark.anyio
@@ -191,6 +194,21 @@ async def test_prod_has_the_cases_that_questions_need(prod):
     assert "error" in refused["result"]
     snapshots = await prod.get("/nodes/pve02/qemu/176/snapshot")
     assert {row.get("snapstate") for row in snapshots} == {"prepare", None}
+
+
+async def test_the_documented_people_can_sign_in(demo_clusters, open_client):
+    page = Path(__file__).parents[2] / "docs" / "contributors" / "emulator.md"
+    rows = re.findall(r"^\| `(\S+@\S+)` \| ([^|]+) \|", page.read_text(), re.MULTILINE)
+    people = {userid for userid, _ in rows}
+    assert people == {"alice@pve", "bob@pve", "carol@pve", "dana@corp", "erin@sso", "sam@pve"}
+    for userid, clusters in rows:
+        for name in clusters.split(", "):
+            user = demo_clusters[name].state.user_config.users[userid]
+            async with open_client(demo_clusters[name], None) as anonymous:
+                form = {"username": userid, "password": PASSWORD}
+                response = await anonymous.request("POST", "/access/ticket", **form)
+            assert response.status_code == (200 if user.password else 401)
+            assert ("NeedTFA" in response.text) == bool(user.factors)
 
 
 async def test_guest_addresses_are_private(prod):

@@ -28,10 +28,12 @@ clusters:
       - {vmid: 101, name: back, node: alpha, disks: [8, 16], pending: {cores: 8}, removals: [scsi1]}
       - {vmid: 200, name: mail, node: beta, type: lxc, disk: 4, running: false}
     pools: [{name: front, vmids: [100]}]
+    realms: [{realm: corp, type: ldap, default: true}]
     groups: [staff]
     users:
       - userid: kim@pve
         groups: [staff]
+        factors: [{kind: totp, secret: JBSWY3DPEHPK3PXP}]
         tokens: [{name: reader, secret: 00000000-0000-0000-0000-000000000001}]
     acl:
       - {path: /, kind: group, ugid: staff, role: PVEAuditor}
@@ -54,6 +56,13 @@ async def clusters():
 async def shop(clusters, open_client):
     async with open_client(clusters["shop"], clusters["shop"].token) as client:
         yield client
+
+
+async def test_a_scenario_file_describes_realms_and_second_factors(shop):
+    corp = next(row for row in await shop.get("/access/domains") if row["realm"] == "corp")
+    assert corp == {"realm": "corp", "type": "ldap", "default": 1}
+    (factor,) = await shop.get("/access/tfa/kim@pve")
+    assert factor["type"] == "totp"
 
 
 async def test_a_scenario_file_describes_nodes_guests_and_storages(shop):

@@ -116,10 +116,47 @@ async def test_a_recovery_key_is_valid_once(anonymous, lab):
     lab.state.user_config.users["bob@pve"] = User("bob@pve", password="secret", factors=[factor])
     statuses = []
     for _ in range(2):
-        half = lab.tickets.issue_half("bob@pve", ["recovery"], lab.state.now)
+        half = lab.tickets.issue_half("bob@pve", {"recovery": [0]}, lab.state.now)
         answer = {"username": "bob@pve", "tfa-challenge": half, "password": "recovery:abcd-ef01"}
         statuses.append((await anonymous.request("POST", "/access/ticket", **answer)).status_code)
     assert statuses == [200, 401]
+
+
+async def test_a_challenge_is_written_as_in_recordings(anonymous, lab):
+    factors = [SecondFactor("1", "totp", SECRET), SecondFactor("2", "recovery", "- bbbb-2")]
+    lab.state.user_config.users["bob@pve"] = User("bob@pve", password="secret", factors=factors)
+    half = await anonymous.data("POST", "/access/ticket", username="bob@pve", password="secret")
+    assert half["ticket"].startswith('PVE:!tfa!{"recovery"%3A[1],"totp"%3Atrue}:')
+    assert half.keys() == {"username", "NeedTFA", "ticket", "CSRFPreventionToken"}
+
+
+@pytest.mark.parametrize("change", [{"enabled": False}, {"expire": 1}])
+async def test_a_disabled_user_is_refused_with_words_and_in_a_session_without_body(
+    anonymous, lab, change
+):
+    user = User("bob@pve", password="secret")
+    lab.state.user_config.users[user.userid] = user
+    form = {"username": user.userid, "password": user.password}
+    ticket = (await anonymous.data("POST", "/access/ticket", **form))["ticket"]
+    for name, value in change.items():
+        setattr(user, name, value)
+    at_sign_in = await anonymous.request("POST", "/access/ticket", **form)
+    assert at_sign_in.status_code == 401
+    assert at_sign_in.json() == {"data": None, "message": "authentication failure\n"}
+    in_session = await with_ticket(anonymous, ticket, "GET", "/version")
+    assert (in_session.status_code, in_session.content) == (401, b"")
+    assert in_session.reason_phrase == "Authentication failed!"
+
+
+async def test_second_factors_of_others_are_listed_with_a_privilege_only(anonymous, admin, lab):
+    factors = [SecondFactor("1", "recovery", "aaaa-1")]
+    for name in ("bob@pve", "eve@pve"):
+        user = lab.state.user_config.users[name] = User(name, password="secret")
+        user.factors = [*factors]
+    signed = lab.tickets.issue("bob@pve", lab.state.now)
+    own = (await with_ticket(anonymous, signed, "GET", "/access/tfa")).json()["data"]
+    assert [row["userid"] for row in own] == ["bob@pve"]
+    assert len(await admin.get("/access/tfa")) == 2
 
 
 def test_totp_matches_the_codes_of_rfc_6238():

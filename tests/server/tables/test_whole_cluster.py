@@ -109,7 +109,7 @@ async def test_the_acl_has_the_privileges_of_its_roles(open_cluster, pve):
     developers = next(row for row in entries if row.path == "/pool/production")
     assert "VM.Audit" in developers.privileges
     assert "VM.Allocate" not in developers.privileges
-    assert developers.members == ["bob@pve", "carol@pve"]
+    assert developers.members == ["bob@pve", "carol@pve", "dana@corp"]
     assert {row.members is None for row in entries if row.type != "group"} == {True}
 
 

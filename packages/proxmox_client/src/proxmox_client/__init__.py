@@ -1,16 +1,18 @@
 """A typed async client for the Proxmox VE API.
 
 `Client` stands for one cluster, `BackupServer` for one Proxmox Backup Server. The other names are
-their arguments (`ApiToken`, `Password`, `Tls`, `Limits`), results (frozen Structs of
+their arguments (`ApiToken`, `Password`, `Ticket`, `Tls`, `Limits`), results (frozen Structs of
 `proxmox_client.api`) and errors (`ProxmoxError`).
 """
 
+from proxmox_client.api.access import NewToken, Realm
 from proxmox_client.api.lxc import Lxc
 from proxmox_client.api.nodes import Node
 from proxmox_client.api.qemu import Qemu
+from proxmox_client.api.sign_in import OpenIdRequest, SecondFactor
 from proxmox_client.api.storage import Storage
 from proxmox_client.api.tasks import Task, TaskOutcome, TaskProgress
-from proxmox_client.auth import ApiToken, Password, Totp
+from proxmox_client.auth import ApiToken, Credential, Password, Ticket, Totp
 from proxmox_client.backup_server import BackupServer
 from proxmox_client.client import Client
 from proxmox_client.errors import (
@@ -45,26 +47,32 @@ __all__ = [
     "BadParameters",
     "Client",
     "Conflict",
+    "Credential",
     "DeadlineExceeded",
     "Forbidden",
     "Limits",
     "Lxc",
     "MethodMissing",
+    "NewToken",
     "NoQuorum",
     "Node",
     "NodeSilent",
     "NodeUnreachable",
     "NotFound",
+    "OpenIdRequest",
     "OutdatedDigest",
     "Password",
     "ProxmoxError",
     "Qemu",
+    "Realm",
     "ResponseError",
+    "SecondFactor",
     "Storage",
     "Task",
     "TaskFailed",
     "TaskOutcome",
     "TaskProgress",
+    "Ticket",
     "Tls",
     "TlsError",
     "Totp",

@@ -1,4 +1,4 @@
-"""Credentials: an API token, or a user with a password and an optional second factor."""
+"""Credentials: an API token, a user with a password, or the ticket of a user who signed in."""
 
 import base64
 import hashlib
@@ -8,6 +8,10 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import msgspec
+
+from proxmox_client.json_decoder import Answer
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,10 @@ class ApiToken:
     def authorization(self) -> str:
         """The value of the header Authorization."""
         return f"PVEAPIToken={self.token_id}={self.secret}"
+
+    def headers(self, _method: str) -> dict[str, str]:
+        """Return the headers of a request."""
+        return {"Authorization": self.authorization}
 
 
 @dataclass(frozen=True)
@@ -72,3 +80,29 @@ class Totp:
         start = digest[-1] & 15
         number = int.from_bytes(digest[start : start + 4], "big") & 0x7FFFFFFF
         return f"{number % 1_000_000:06d}"
+
+
+class Ticket(Answer, frozen=True):
+    """The ticket of a user who signed in, valid for two hours, as Proxmox answers a sign-in.
+
+    With `need_tfa` it is valid for the second factor only.
+    """
+
+    ticket: str = ""
+    csrf_token: str = msgspec.field(name="CSRFPreventionToken", default="")
+    username: str = ""
+    need_tfa: bool = msgspec.field(name="NeedTFA", default=False)
+
+    def __repr__(self) -> str:
+        return f"Ticket(username={self.username!r})"
+
+    def headers(self, method: str) -> dict[str, str]:
+        """Return the cookie, for writes also the token against cross-site requests."""
+        headers = {"Cookie": f"PVEAuthCookie={self.ticket}"}
+        if method != "GET":
+            headers["CSRFPreventionToken"] = self.csrf_token
+        return headers
+
+
+Credential = ApiToken | Password | Ticket
+"""What a client signs its requests with; a password is exchanged for tickets."""

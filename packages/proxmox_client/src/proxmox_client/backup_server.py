@@ -11,7 +11,7 @@ from proxmox_client.api.backup_server import (
     ServerJob,
 )
 from proxmox_client.api.storage import StorageConfig
-from proxmox_client.auth import ApiToken, BackupServerToken, Password
+from proxmox_client.auth import ApiToken, BackupServerToken, Credential
 from proxmox_client.base_client import BaseClient
 from proxmox_client.errors import BadParameters
 from proxmox_client.hosts import BACKUP_SERVER_PORT
@@ -116,7 +116,7 @@ class BackupServer(BaseClient):
         """
         return await self.transport.get("/admin/gc", list[ServerJob])
 
-    def _use(self, auth: ApiToken | Password) -> None:
+    def _use(self, auth: Credential | None) -> None:
         if not isinstance(auth, ApiToken):
             raise TypeError("a backup server is read with an API token")
         self.transport = Transport(self._pool, BackupServerToken(auth.token_id, auth.secret))

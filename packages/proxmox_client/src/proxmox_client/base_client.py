@@ -5,7 +5,7 @@ from copy import copy
 from types import TracebackType
 from typing import ClassVar, Self
 
-from proxmox_client.auth import ApiToken, Password
+from proxmox_client.auth import Credential
 from proxmox_client.hosts import DEFAULT_PORT, Host
 from proxmox_client.limits import Limits
 from proxmox_client.tls import Tls
@@ -26,7 +26,7 @@ class BaseClient:
     def __init__(
         self,
         hosts: Sequence[str],
-        auth: ApiToken | Password,
+        auth: Credential | None = None,
         *,
         tls: Tls = _DEFAULT_TLS,
         limits: Limits = _DEFAULT_LIMITS,
@@ -59,12 +59,12 @@ class BaseClient:
         """Close all connections, including those of clients made by `signed_in_as`."""
         await self._pool.aclose()
 
-    def signed_in_as(self, auth: ApiToken | Password) -> Self:
-        """Return a client with another account that shares the connections and limits."""
+    def signed_in_as(self, auth: Credential | None) -> Self:
+        """Return a client with another account, or none, that shares the connections and limits."""
         other = copy(self)
         other._use(auth)  # noqa: SLF001 - the same class
         return other
 
-    def _use(self, auth: ApiToken | Password) -> None:
+    def _use(self, auth: Credential | None) -> None:
         """Send all further calls with this account."""
         self.transport = Transport(self._pool, auth)

@@ -10,9 +10,10 @@ from proxmox_client.api.nodes import Node, NodeRow
 from proxmox_client.api.pools import Pool
 from proxmox_client.api.qemu import Qemu
 from proxmox_client.api.resources import GuestResource
+from proxmox_client.api.sign_in import SignIn
 from proxmox_client.api.storage import Storage, StorageConfig
 from proxmox_client.api.tasks import Task
-from proxmox_client.auth import ApiToken, Password
+from proxmox_client.auth import Credential
 from proxmox_client.base_client import BaseClient
 from proxmox_client.errors import BadParameters, NotFound
 from proxmox_client.paths import join
@@ -44,7 +45,8 @@ class Client(BaseClient):
 
     * `hosts`: nodes of the cluster, as `name`, `name:port` or `[IPv6]:port`; the default port is
       8006. One host is used until it fails, then the next. Any of them answers for the cluster.
-    * `auth`: an API token (recommended), or a user with a password.
+    * `auth`: an API token (recommended), a user with a password, or the ticket of a user who signed
+      in. A client without an account reads the realms and signs users in, and nothing else.
     * `tls`: the trusted certificates; by default those of the system's store.
     * `limits`: concurrent requests, and timeouts in seconds.
     * `name`: a name for `repr` and logs; by default the first host.
@@ -53,7 +55,7 @@ class Client(BaseClient):
       raises is raised in place of the request, which is not sent.
 
     Attributes: `cluster` has the calls about the cluster as a whole, `access` those about accounts
-    and permissions.
+    and permissions, `sign_in` those that turn a user's password into a ticket.
 
     Calls raise subclasses of `ProxmoxError`; malformed hosts raise ValueError here.
     """
@@ -150,10 +152,11 @@ class Client(BaseClient):
         encoded = join(*(unquote(segment) for segment in path.strip("/").split("/")))
         return await self.transport.request_data(method, encoded, **parameters)
 
-    def _use(self, auth: ApiToken | Password) -> None:
+    def _use(self, auth: Credential | None) -> None:
         super()._use(auth)
         self.cluster = ClusterApi(self.transport)
         self.access = Access(self.transport)
+        self.sign_in = SignIn(self.transport)
 
     async def _find(self, vmid: int) -> GuestResource:
         guests = (await self.cluster.resources("vm")).guests

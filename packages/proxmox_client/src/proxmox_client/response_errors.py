@@ -30,8 +30,9 @@ from proxmox_client.limits import node_of
 _PROXY_STATUSES = {595, 596, 597, 598, 599}
 _PERMISSION = re.compile(r"Permission check failed \((?P<path>/[^,()]*), (?P<privileges>[^()]+)\)")
 _LONGEST_TEXT = 1000
-# a missing task or backup job is reported as a malformed identifier
+# a missing task or backup job, and a token that exists, are reported as malformed identifiers
 _MISSING = re.compile(r"no such (task|job)", re.IGNORECASE)
+_TAKEN = re.compile(r"token already exists", re.IGNORECASE)
 _ERRORS_BY_TEXT: tuple[tuple[re.Pattern[str], type[ResponseError]], ...] = tuple(
     (re.compile(text, re.IGNORECASE), error)
     for text, error in (
@@ -57,6 +58,8 @@ def response_error(path: str, status: int, reason: str, body: bytes) -> Response
             missing = next(filter(_MISSING.match, errors.values()), None)
             if missing is not None:
                 return NotFound(400, reason, missing, errors)
+            if taken := next(filter(_TAKEN.match, errors.values()), None):
+                return Conflict(400, reason, taken, errors)
             listed = "; ".join(f"{name}: {text}" for name, text in errors.items())
             return BadParameters(400, reason, f"{message} {listed}".strip(), errors)
         case 401:

@@ -4,29 +4,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from msgspec import field
-
-from proxmox_client.auth import Password
+from proxmox_client.auth import Password, Ticket
 from proxmox_client.errors import Unauthenticated
-from proxmox_client.json_decoder import Answer
 
 # seconds; a ticket is valid for two hours and renewed after half of them
 RENEW_AFTER = 3600.0
 EXPIRES_AFTER = 7200.0
 
-SignIn = Callable[[Mapping[str, str]], Awaitable["Ticket"]]
-
-
-class Ticket(Answer, frozen=True):
-    """The result of a sign-in; with `need_tfa` the ticket is valid for the second step only."""
-
-    ticket: str = ""
-    csrf_token: str = field(name="CSRFPreventionToken", default="")
-    username: str = ""
-    need_tfa: bool = field(name="NeedTFA", default=False)
-
-    def __repr__(self) -> str:
-        return f"Ticket(username={self.username!r})"
+RequestTicket = Callable[[Mapping[str, str]], Awaitable[Ticket]]
 
 
 class TicketSession:
@@ -36,7 +21,7 @@ class TicketSession:
     """
 
     def __init__(
-        self, auth: Password, sign_in: SignIn, clock: Callable[[], float] = time.time
+        self, auth: Password, sign_in: RequestTicket, clock: Callable[[], float] = time.time
     ) -> None:
         self._auth = auth
         self._sign_in = sign_in
@@ -49,14 +34,11 @@ class TicketSession:
         """Return the ticket's cookie, for writes also the token against cross-site requests."""
         async with self._lock:
             ticket = await self._valid_ticket()
-        headers = {"Cookie": _cookie(ticket)}
-        if method != "GET":
-            headers["CSRFPreventionToken"] = ticket.csrf_token
-        return headers
+        return ticket.headers(method)
 
     def invalidate(self, rejected: Mapping[str, str]) -> None:
         """Drop the ticket that was rejected with a 401, unless a request has replaced it."""
-        if self._ticket is not None and _cookie(self._ticket) == rejected.get("Cookie"):
+        if self._ticket is not None and self._ticket.headers("GET").items() <= rejected.items():
             self._ticket = None
 
     async def _valid_ticket(self) -> Ticket:
@@ -93,7 +75,3 @@ class TicketSession:
         if challenge is not None:
             form["tfa-challenge"] = challenge
         return await self._sign_in(form)
-
-
-def _cookie(ticket: Ticket) -> str:
-    return f"PVEAuthCookie={ticket.ticket}"

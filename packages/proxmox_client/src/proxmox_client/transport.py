@@ -13,12 +13,13 @@ import httpx2 as httpx
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from proxmox_client.auth import ApiToken, Password
+from proxmox_client.auth import ApiToken, Credential, Password, Ticket
 from proxmox_client.circuit_breaker import CircuitBreaker, failure_domain
 from proxmox_client.errors import (
     BadParameters,
     NodeSilent,
     ProxmoxError,
+    ResponseError,
     TlsError,
     UnexpectedAnswer,
     Unreachable,
@@ -29,7 +30,7 @@ from proxmox_client.limits import ConcurrencyLimiter, Limits, datastore_of, node
 from proxmox_client.response_errors import response_error, undecodable
 from proxmox_client.response_heads import limited_head
 from proxmox_client.responses import Outage, Response, outage_of, read_body
-from proxmox_client.session import Ticket, TicketSession
+from proxmox_client.session import TicketSession
 from proxmox_client.tls import Tls
 
 T = TypeVar("T")
@@ -120,6 +121,27 @@ class HostPool:
         except _RequestFailed as failure:
             return sending.give_up(failure)
 
+    async def send_once(
+        self, path: str, form: str, only: str | None = None
+    ) -> tuple[str, Response]:
+        """POST a form that at most one host receives, or the host `only`; return that host too.
+
+        The next host is tried only if no connection was made. Raise Unreachable.
+        """
+        hosts = [self.host(n) for n in range(self.size)] if only is None else [only]
+        while True:
+            host = hosts.pop(0)
+            try:
+                response = await self.exchange(host, "POST", path, form, {})
+            except httpx.RequestError as error:
+                failure = _RequestFailed(host, error)
+                if failure.without_effect and hosts:
+                    continue
+                return host, failure.answer_or_raise()
+            if outage := outage_of(response):
+                return host, _RequestFailed(host, outage, response).answer_or_raise()
+            return host, response
+
     def host(self, further: int) -> str:
         """Return the host to ask: the current one, or one that many places after it."""
         return self._hosts[(self._current + further) % len(self._hosts)]
@@ -133,6 +155,10 @@ class HostPool:
     def size(self) -> int:
         """The number of hosts."""
         return len(self._hosts)
+
+    def has(self, host: str) -> bool:
+        """Return whether this is one of the hosts."""
+        return host in self._hosts
 
     def prefer(self, host: str) -> None:
         """Ask this host first from now on."""
@@ -308,14 +334,14 @@ class _RequestFailed(Exception):
 class Transport:
     """Typed requests of one account over a host pool."""
 
-    def __init__(self, pool: HostPool, auth: ApiToken | Password) -> None:
+    def __init__(self, pool: HostPool, auth: Credential | None) -> None:
         self.pool = pool
-        self._token: dict[str, str] = {}  # the headers of an API token, alike for all requests
+        self._auth: ApiToken | Ticket | None = None
         self._session: TicketSession | None = None  # of a user with a password
-        if isinstance(auth, ApiToken):
-            self._token = {"Authorization": auth.authorization}
-        else:
+        if isinstance(auth, Password):
             self._session = TicketSession(auth, self._sign_in)
+        else:
+            self._auth = auth
 
     async def get(self, path: str, answer: type[T], /, **parameters: Parameter) -> T:
         """GET a path and decode its data as `answer`."""
@@ -369,7 +395,7 @@ class Transport:
             safe = method == "GET"
             if pool.before_write and not safe:  # after the wait for a slot, so that it is current
                 await pool.before_write()
-            headers = await self._session.headers(method) if self._session else self._token
+            headers = await self._headers(method)
             response = await pool.send(method, path, form, headers, safe=safe)
             if response.status == 401 and self._session:
                 self._session.invalidate(headers)
@@ -418,6 +444,28 @@ class Transport:
         hosts = {self.pool.host(0), self.pool.host(1)}
         return bool(await self._probe(f"/nodes/{node}/version", hosts))
 
+    async def post_once(
+        self,
+        path: str,
+        answer: type[T],
+        form: Mapping[str, str],
+        *,
+        secrets: Sequence[str] = (),
+        only: str | None = None,
+    ) -> tuple[str, T]:
+        """POST a form without an account, to one host; return that host and the decoded data.
+
+        Errors never contain the `secrets` of the form. `only` is the host that has to get it; raise
+        Unreachable if it is no host of the cluster.
+        """
+        if only is not None and not self.pool.has(only):
+            raise Unreachable(only, "it is not a host of this cluster any more")
+        async with time_limit(self.pool.limits.timeout, f"POST {path}"):
+            host, response = await self.pool.send_once(path, urlencode(form), only)
+        if response.status >= 300:
+            raise _without(secrets, response_error(path, *response))
+        return host, _decode(path, response, answer).data
+
     async def get_of_others(self, path: str, answer: type[T], /) -> dict[str, T]:
         """GET a path from the other hosts, all at once; leave out those that don't answer soon."""
         async with time_limit(self.pool.limits.timeout, f"GET {path} of the other hosts"):
@@ -434,7 +482,7 @@ class Transport:
 
         It takes no slot: those of a node that hangs are in use.
         """
-        headers = await self._session.headers("GET") if self._session else self._token
+        headers = await self._headers("GET")
 
         async def response(host: str) -> Response | None:
             try:
@@ -447,6 +495,12 @@ class Transport:
         names = list(hosts)
         responses = await asyncio.gather(*map(response, names))
         return {host: each for host, each in zip(names, responses, strict=True) if each}
+
+    async def _headers(self, method: str) -> dict[str, str]:
+        """Return the headers that sign a request; a client without an account has none."""
+        if self._session:
+            return await self._session.headers(method)
+        return self._auth.headers(method) if self._auth else {}
 
     async def _sign_in(self, form: Mapping[str, str]) -> Ticket:
         path = "/access/ticket"
@@ -480,6 +534,14 @@ def _refuse_unbounded(path: str, parameters: Mapping[str, Parameter]) -> None:
     if segments[:2] == ["cluster", "bulk-action"] and not parameters.get("vms"):
         message = "without guests, a bulk action is for every guest of the cluster: never sent"
         raise BadParameters(400, "", message, {"vms": message})
+
+
+def _without(secrets: Iterable[str], error: ResponseError) -> ResponseError:
+    """Return the error; one without texts if they repeat a secret, as no Proxmox does."""
+    texts = (error.message, error.reason, *error.errors.values())
+    if not any(secret in text for secret in secrets if secret for text in texts):
+        return error
+    return type(error)(error.status, "", f"HTTP status {error.status}")
 
 
 def converted(path: str, value: V, convert: Callable[[V], T]) -> T:

@@ -84,6 +84,7 @@ async def serve_until_stopped(
         housekeeping(guard.run),
         housekeeping(Forwarder(state.store, services.audit_receivers).run),
         housekeeping(_history(services).run),
+        housekeeping(services.connections.run_housekeeping),
     ):
         app = create_app(services)
         # loaded objects stay: later full collections need not walk them, which would delay calls

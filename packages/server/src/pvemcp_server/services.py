@@ -13,7 +13,9 @@ from pvemcp_server.audit.json_lines import JsonLinesFile
 from pvemcp_server.audit.syslog import SyslogReceiver
 from pvemcp_server.clusters import Clusters
 from pvemcp_server.config import Config
+from pvemcp_server.oauth.connections import Connections
 from pvemcp_server.oauth.oauth import OAuth
+from pvemcp_server.oauth.people import People
 from pvemcp_server.settings import Settings, Values
 from pvemcp_server.store import Store
 from pvemcp_server.store.background import housekeeping
@@ -47,6 +49,8 @@ class Services:
     clusters: Clusters
     approvals: Approvals
     oauth: OAuth
+    people: People
+    connections: Connections
 
     def audit_receivers(self) -> Mapping[str, Receiver]:
         """Return the receivers that the audit is forwarded to, as the settings have them now."""
@@ -85,4 +89,6 @@ async def open_services(state: State) -> AsyncIterator[Services]:
             yield Services(
                 *(state.config, store, state.access, settings),
                 *(audit, clusters, approvals, oauth),
+                People(store, clusters, lambda: settings.values),
+                Connections(store, clusters, state.config.base_url),
             )

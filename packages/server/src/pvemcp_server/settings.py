@@ -25,6 +25,7 @@ LIMITS: JsonDict = {"group": "Limits"}
 SAFETY: JsonDict = {"group": "Safety"}
 ATTENTION: JsonDict = {"group": "Attention"}
 SIGN_IN: JsonDict = {"group": "Sign-in"}
+CONNECTIONS: JsonDict = {"group": "Connections"}
 RECORDS: JsonDict = {"group": "Records"}
 
 DEFAULT_ROWS: Final = 400  # of an answer to a call without `limit`, never more than row_cap
@@ -332,6 +333,23 @@ class Values(BaseModel):
         description="Whether administrators of this server sign in with password or passkey beside "
         "OpenID Connect. Off, their sessions end too; it counts while an issuer is configured.",
         json_schema_extra=SIGN_IN,
+    )
+    connection_days: int = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        title="Connections last (days)",
+        description="When a connection of a user ends, with its Proxmox API tokens, unless the "
+        "user signs in again before.",
+        json_schema_extra=CONNECTIONS,
+    )
+    shared_realms: tuple[str, ...] = Field(
+        default=(),
+        title="Shared realms",
+        description="Names of realms that are the same directory on every cluster that has them, "
+        "such as an Active Directory. One sign-in is then for all of these clusters, and each of "
+        "them gets the password. Never pam or pve.",
+        json_schema_extra=CONNECTIONS,
     )
     audit_retention_days: int = Field(
         default=180,

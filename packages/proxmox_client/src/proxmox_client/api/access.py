@@ -4,9 +4,10 @@ from typing import Any
 
 from msgspec import field
 
+from proxmox_client.auth import ApiToken
 from proxmox_client.json_decoder import Answer, convert, split_list
 from proxmox_client.paths import join
-from proxmox_client.transport import Transport
+from proxmox_client.transport import Transport, converted
 
 Permissions = dict[str, dict[str, bool]]
 
@@ -40,6 +41,21 @@ class Token(Answer, frozen=True):
     privsep: bool = True
     expire: int = 0
     comment: str | None = None
+
+
+class NewToken(Answer, frozen=True):
+    """An API token that was just made: the only answer that has its secret."""
+
+    token_id: str = field(name="full-tokenid")
+    secret: str = field(name="value")
+
+    def __repr__(self) -> str:
+        return f"NewToken(token_id={self.token_id!r})"
+
+    @property
+    def credential(self) -> ApiToken:
+        """The token for a client."""
+        return ApiToken(self.token_id, self.secret)
 
 
 class Role(Answer, frozen=True):
@@ -80,6 +96,12 @@ class Realm(Answer, frozen=True):
     type: str = ""
     comment: str | None = None
     tfa: str | None = None
+    default: bool = False
+
+    @property
+    def is_openid(self) -> bool:
+        """Whether its users sign in at a provider, without a password for Proxmox."""
+        return self.type == "openid"
 
 
 class Access:
@@ -126,6 +148,38 @@ class Access:
         Source: PVE/API2/User.pm.
         """
         return await self._transport.get(join("access", "users", userid, "token"), list[Token])
+
+    async def create_token(
+        self,
+        userid: str,
+        name: str,
+        *,
+        comment: str | None = None,
+        expire: int | None = None,
+        privsep: bool = True,
+    ) -> NewToken:
+        """POST /access/users/{userid}/token/{tokenid}. Needs User.Modify unless own account.
+
+        The privilege is needed on the groups of the user. A token of the user is not the own
+        account: it is Forbidden. `expire` is an epoch, 0 for never. Without `privsep` it may do
+        what its user may. Raise Conflict for a name that is taken, BadParameters for one of less
+        than two characters.
+
+        Source: PVE/API2/User.pm.
+        """
+        path = join("access", "users", userid, "token", name)
+        sent = {"comment": comment, "expire": expire, "privsep": privsep}
+        data = await self._transport.post(path, **sent)
+        return converted(path, data, lambda value: convert(value, NewToken))
+
+    async def delete_token(self, userid: str, name: str) -> None:
+        """DELETE /access/users/{userid}/token/{tokenid}. Needs User.Modify unless own account.
+
+        As with `create_token`. Raise NotFound for a missing token or user.
+
+        Source: PVE/API2/User.pm.
+        """
+        await self._transport.delete(join("access", "users", userid, "token", name))
 
     async def roles(self) -> list[Role]:
         """GET /access/roles. Needs an account, but no privilege.

@@ -2,6 +2,7 @@
 
 from proxmox_client import schema
 from proxmox_client.emulator.auth.authentication import Authentication
+from proxmox_client.emulator.auth.openid import OpenId
 from proxmox_client.emulator.auth.tickets import TicketIssuer
 from proxmox_client.emulator.cluster_resources import ClusterResources
 from proxmox_client.emulator.faults import Faults
@@ -21,4 +22,5 @@ class Backend:
         self.proxy = Proxy(state, self.faults)
         self.tickets = TicketIssuer()
         self.authentication = Authentication(state, self.tickets)
+        self.openid = OpenId(state)
         self.resources = ClusterResources(state)

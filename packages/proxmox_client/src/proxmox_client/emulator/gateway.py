@@ -10,6 +10,7 @@ import msgspec
 from proxmox_client.emulator import parameters
 from proxmox_client.emulator.access.checks import PermissionCheck
 from proxmox_client.emulator.access.principal import Principal, Rights
+from proxmox_client.emulator.auth import openid
 from proxmox_client.emulator.backend import Backend
 from proxmox_client.emulator.errors import (
     ApiError,
@@ -49,6 +50,8 @@ class Gateway:
         if request.method not in METHODS:
             return empty(501, f"method '{request.method}' not available")
         path = unquote(request.path)
+        if path == openid.PAGE:
+            return self._backend.openid.page(request.query)
         if not path.startswith(ROOT_PATH):
             return _outside_api(path)
         response = await self._answer(request, path.removeprefix(ROOT_PATH) or "/")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Self
 
-from proxmox_client import ApiToken, BackupServer, Client, Limits, Tls
+from proxmox_client import ApiToken, BackupServer, Client, Limits, Ticket, Tls
 from pvemcp_server.access.freezes import Freezes
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.checks import CLIENTS
@@ -146,6 +146,19 @@ class Clusters:
                 if not self._open.put(key, connection, version):
                     self._retire(connection)
         return connection
+
+    async def for_user(
+        self, name: str, ticket: Ticket | None = None
+    ) -> tuple[ClusterRecord, Client]:
+        """Return a client of a Proxmox VE cluster for a user: to sign in, or with their ticket.
+
+        It shares the sockets and limits of the cluster's other clients, and belongs to the record.
+        Raise UnknownName for any other cluster.
+        """
+        connection = await self.connection(name)
+        if not isinstance(connection.client, Client):
+            raise UnknownName("cluster", name, [])
+        return connection.record, connection.client.signed_in_as(ticket)
 
     def _retire(self, connection: Connection) -> None:
         """Close the connection after the calls that may still use it."""

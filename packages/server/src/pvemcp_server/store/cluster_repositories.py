@@ -128,6 +128,13 @@ class IdentityRepository(Repository[IdentityRecord]):
             values = {**values, "secret": encrypted}
         return await super().change_in(connection, key, **values)
 
+    async def remove_of_users(self, connection: AsyncConnection, cluster_id: int) -> None:
+        """Delete the tokens of users who connect, in the transaction of the caller."""
+        await bump(connection, *TOPICS)
+        table = self.table
+        theirs = (table.c.cluster_id == cluster_id) & table.c.connection_id.is_not(None)
+        await connection.execute(table.delete().where(theirs))
+
     async def secret(self, identity: IdentityRecord, cluster: ClusterRecord) -> str | None:
         """Return the token's secret in plain text, to send it to this cluster.
 

@@ -56,8 +56,6 @@ class Authentication:
             split = "not able to split into user and token parts"
             raise self._error(f"'{name}' is not a valid token ID - {split}")
         user = self._active_user(match[1])
-        if user is None:
-            raise self._error(f"no such user ('{match[1]}')")
         token = user.tokens.get(match[2])
         if token is None:
             raise self._error(f"no such token '{match[2]}' for user '{match[1]}'")
@@ -71,8 +69,7 @@ class Authentication:
         ticket = self._tickets.read(text, self._state.now)
         if ticket is None or ticket.half or ticket.issued < self._revoked_before:
             raise self._error("permission denied - invalid PVE ticket")
-        if self._active_user(ticket.subject) is None:
-            raise self._error(f"no such user ('{ticket.subject}')")
+        self._active_user(ticket.subject)
         return Principal(ticket.subject)
 
     def _error(self, detail: str) -> Unauthorized:
@@ -84,10 +81,14 @@ class Authentication:
         if not self._tickets.is_valid_csrf(token, principal.userid, self._state.now):
             raise Unauthorized(BAD_CSRF)
 
-    def _active_user(self, userid: str) -> User | None:
+    def _active_user(self, userid: str) -> User:
         user = self._state.user_config.users.get(userid)
-        if user is None or not user.enabled or _expired(user.expire, self._state.now):
-            return None
+        if user is None:
+            raise self._error(f"no such user ('{userid}')")
+        if not user.enabled:
+            raise self._error(f"user '{userid}' is disabled")
+        if _expired(user.expire, self._state.now):
+            raise self._error(f"user '{userid}' access expired")
         return user
 
 

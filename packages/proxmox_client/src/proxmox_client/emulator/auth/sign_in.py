@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from proxmox_client.emulator.auth import totp
+from proxmox_client.emulator.auth.second_factors import SecondFactors
 from proxmox_client.emulator.auth.tickets import TicketIssuer
 from proxmox_client.emulator.errors import Unauthorized
 from proxmox_client.emulator.state.cluster import ClusterState
@@ -16,58 +16,57 @@ REFUSED: Final = "authentication failure"
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """A user whose password or ticket was correct, and the second factors still required."""
+    """A user whose password or ticket was correct, and the challenge that still has to be met."""
 
     userid: str
-    required_factors: list[str]
+    challenge: Mapping[str, Any]
 
 
-def check(state: ClusterState, tickets: TicketIssuer, params: Mapping[str, Any]) -> SignedIn:
-    """Check the parameters of POST /access/ticket; raise Unauthorized."""
+def check(
+    state: ClusterState, tickets: TicketIssuer, params: Mapping[str, Any], node: str
+) -> SignedIn:
+    """Check the parameters of POST /access/ticket at a node; raise Unauthorized."""
     name = str(params["username"])
-    realm = params.get("realm")
-    userid = name if "@" in name or not realm else f"{name}@{realm}"
-    user = state.user_config.users.get(userid)
+    given_realm = params.get("realm")
+    userid = name if "@" in name or not given_realm else f"{name}@{given_realm}"
+    user = active_user(state, userid)
     password = str(params["password"])
-    if user is None or not user.enabled or 0 < user.expire <= state.now:
-        raise Unauthorized(REFUSED, with_body=True)
-    if challenge := params.get("tfa-challenge"):
-        _check_challenge(state, tickets, user, str(challenge), password)
-        return SignedIn(userid, [])
+    if "tfa-challenge" in params:
+        challenge = str(params["tfa-challenge"])
+        ticket = tickets.read(challenge, state.now, userid=user.userid)
+        is_half = ticket is not None and ticket.half
+        return _accepted(user, ok=is_half and SecondFactors(state, user, node).accept(password))
     if password.startswith("PVE:"):
         ticket = tickets.read(password, state.now)
-        if ticket is not None and ticket.subject == userid and not ticket.half:
-            return SignedIn(userid, [])
-        raise Unauthorized(REFUSED, with_body=True)
-    if not user.password or not hmac.compare_digest(user.password.encode(), password.encode()):
-        raise Unauthorized(REFUSED, with_body=True)
-    return SignedIn(userid, _required_factors(state, user, str(params.get("otp", ""))))
+        is_own = ticket is not None and ticket.subject == userid and not ticket.half
+        return _accepted(user, ok=is_own)
+    realm = state.user_config.realms.get(user.realm)
+    is_right = hmac.compare_digest(user.password.encode(), password.encode())
+    if realm is None or realm.type == "openid" or not user.password or not is_right:
+        raise refusal()
+    factors = SecondFactors(state, user, node)
+    offered = factors.challenge()
+    if realm.tfa and not offered:
+        raise refusal()
+    if offered and (answer := params.get("otp")):
+        return _accepted(user, ok=factors.accept(str(answer)))
+    return SignedIn(userid, offered)
 
 
-def _required_factors(state: ClusterState, user: User, otp: str) -> list[str]:
-    kinds = sorted({factor.kind for factor in user.factors})
-    if not kinds or not otp:
-        return kinds
-    _require_factor(state, user, otp)
-    return []
+def active_user(state: ClusterState, userid: str) -> User:
+    """Return a user who may sign in; raise Unauthorized."""
+    user = state.user_config.users.get(userid)
+    if user is None or not user.enabled or 0 < user.expire <= state.now:
+        raise refusal()
+    return user
 
 
-def _check_challenge(
-    state: ClusterState, tickets: TicketIssuer, user: User, challenge: str, answer: str
-) -> None:
-    ticket = tickets.read(challenge, state.now, userid=user.userid)
-    if ticket is None or not ticket.half:
-        raise Unauthorized(REFUSED, with_body=True)
-    _require_factor(state, user, answer)
+def refusal() -> Unauthorized:
+    """Return the error of every sign-in that fails: Proxmox gives no reason."""
+    return Unauthorized(REFUSED, with_body=True)
 
 
-def _require_factor(state: ClusterState, user: User, answer: str) -> None:
-    """Check an answer like totp:123456 or recovery:…; a recovery key is valid once."""
-    kind, _, code = answer.partition(":")
-    for factor in user.factors:
-        if kind == "totp" == factor.kind and totp.accepts(factor.secret, code, state.now):
-            return
-        if kind == "recovery" == factor.kind and hmac.compare_digest(factor.secret, code):
-            user.factors.remove(factor)
-            return
-    raise Unauthorized(REFUSED, with_body=True)
+def _accepted(user: User, *, ok: bool) -> SignedIn:
+    if not ok:
+        raise refusal()
+    return SignedIn(user.userid, {})

@@ -3,9 +3,11 @@
 import base64
 import hashlib
 import hmac
+import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 LIFETIME: Final = 2 * 3600
@@ -33,10 +35,10 @@ class TicketIssuer:
         """Issue a ticket for a signed-in user."""
         return self._signed(f"PVE:{userid}:{int(now):08X}", "")
 
-    def issue_half(self, userid: str, factors: list[str], now: float) -> str:
-        """Issue a ticket that is valid for the second factor only."""
-        offered = ",".join(f'"{quote(kind)}"%3Atrue' for kind in factors)
-        return self._signed(f"PVE:!tfa!{{{offered}}}:{int(now):08X}", userid)
+    def issue_half(self, userid: str, challenge: Mapping[str, Any], now: float) -> str:
+        """Issue a ticket that is valid for the second factor only; it contains the challenge."""
+        offered = quote(json.dumps(challenge, separators=(",", ":")), safe='{}[]",')
+        return self._signed(f"PVE:!tfa!{offered}:{int(now):08X}", userid)
 
     def read(self, text: str, now: float, *, userid: str = "") -> Ticket | None:
         """Verify a ticket; return None if it is forged, expired or from the future."""

@@ -21,10 +21,12 @@ def code(secret: str, when: float) -> str:
     return f"{number % 1_000_000:06d}"
 
 
-def accepts(secret: str, digits: str, when: float) -> bool:
-    """Return whether the digits are valid now, or one period earlier or later."""
-    valid = (code(secret, when + shift) for shift in (-PERIOD, 0, PERIOD))
-    return any(hmac.compare_digest(candidate, digits) for candidate in valid)
+def period_of(secret: str, digits: str, when: float) -> int:
+    """Return the period of a code that is valid now, or one period earlier or later; else 0."""
+    for shifted in (when - PERIOD, when, when + PERIOD):
+        if hmac.compare_digest(code(secret, shifted).encode(), digits.encode()):
+            return int(shifted) // PERIOD
+    return 0
 
 
 def secret_of(uri: str) -> str:

@@ -29,15 +29,21 @@ def ticket_page(_request: ApiRequest) -> None:
 def ticket(request: ApiRequest) -> dict[str, Any]:
     """POST /access/ticket."""
     state, tickets = request.state, request.backend.tickets
-    signed_in = sign_in.check(state, tickets, request.params)
+    signed_in = sign_in.check(state, tickets, request.params, request.local_node.name)
     userid, now = signed_in.userid, request.now
-    if signed_in.required_factors:
-        return {
-            "username": userid,
-            "NeedTFA": 1,
-            "ticket": tickets.issue_half(userid, signed_in.required_factors, now),
-            "CSRFPreventionToken": tickets.csrf(userid, now),
-        }
+    if not signed_in.challenge:
+        return signed_in_answer(request, userid)
+    return {
+        "username": userid,
+        "NeedTFA": 1,
+        "ticket": tickets.issue_half(userid, signed_in.challenge, now),
+        "CSRFPreventionToken": tickets.csrf(userid, now),
+    }
+
+
+def signed_in_answer(request: ApiRequest, userid: str) -> dict[str, Any]:
+    """Return the answer to a user who has signed in: a ticket, and what the user may do."""
+    state, tickets, now = request.state, request.backend.tickets, request.now
     rights = Rights(Principal(userid), state)
     answer = {
         "username": userid,
@@ -52,9 +58,12 @@ def ticket(request: ApiRequest) -> dict[str, Any]:
 @route("GET", "/access/domains")
 def domains(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /access/domains."""
-    realms = request.state.user_config.realms.values()
     return [
-        {"realm": realm.realm, "type": realm.type, "comment": realm.comment} for realm in realms
+        {"realm": realm.realm, "type": realm.type}
+        | ({"comment": realm.comment} if realm.comment else {})
+        | ({"default": 1} if realm.default else {})
+        | ({"tfa": realm.tfa} if realm.tfa else {})
+        for realm in request.state.user_config.realms.values()
     ]
 
 
@@ -66,6 +75,8 @@ def domain(request: ApiRequest) -> dict[str, Any]:
         raise ApiError(f"domain '{name}' does not exist")
     realm = request.state.user_config.realms[name]
     details = {"type": realm.type, "comment": realm.comment, "digest": NO_DIGEST}
+    if realm.type == "openid":
+        details |= {"issuer-url": realm.issuer_url, "client-id": realm.client_id}
     return details | ({"plugin": "PVE::Auth::PAM"} if realm.type == "pam" else {})
 
 

@@ -26,8 +26,10 @@ def _user_row(request: ApiRequest, user: User) -> dict[str, Any]:
         "userid": user.userid,
         "enable": int(user.enabled),
         "expire": user.expire,
-        "realm-type": user.realm,
     }
+    if realm := request.state.user_config.realms.get(user.realm):
+        row["realm-type"] = realm.type
+    row |= _lock(user, request.now)
     extra = {
         "comment": user.comment,
         "email": user.email,
@@ -151,10 +153,12 @@ def delete_token(request: ApiRequest) -> None:
 @route("GET", "/access/tfa")
 def second_factors(request: ApiRequest) -> list[dict[str, Any]]:
     """GET /access/tfa."""
+    sees_all = request.rights.has_any("/access/groups", "User.Modify", "Sys.Audit")
     return [
         {"userid": user.userid, "entries": [_factor_row(factor) for factor in user.factors]}
+        | _lock(user, request.now)
         for user in request.state.user_config.users.values()
-        if user.factors
+        if user.factors and (sees_all or user.userid == request.principal.name)
     ]
 
 
@@ -168,14 +172,14 @@ def second_factors_of(request: ApiRequest) -> list[dict[str, Any]]:
 def add_second_factor(request: ApiRequest) -> dict[str, Any]:
     """POST /access/tfa/{userid}."""
     user, kind = _user(request), request.params["type"]
-    secret = totp.secret_of(request.get("totp", "")) if kind == "totp" else secrets.token_hex(8)
-    if kind == "totp" and not totp.accepts(secret, request.get("value", ""), request.now):
+    secret = totp.secret_of(request.get("totp", "")) if kind == "totp" else _recovery_keys()
+    if kind == "totp" and not totp.period_of(secret, request.get("value", ""), request.now):
         raise ApiError("failed to verify TOTP challenge", status=400)
     name = secrets.token_hex(16)
     user.factors.append(
         SecondFactor(name, kind, secret, request.get("description", ""), int(request.now))
     )
-    return {"id": name} | ({"recovery": [secret]} if kind == "recovery" else {})
+    return {"id": name} | ({"recovery": secret.split()} if kind == "recovery" else {})
 
 
 @route("DELETE", "/access/tfa/{userid}/{id}")
@@ -186,6 +190,28 @@ def remove_second_factor(request: ApiRequest) -> None:
     if len(remaining) == len(user.factors):
         raise ApiError(f"no such TFA entry '{request.params['id']}'")
     user.factors[:] = remaining
+
+
+@route("PUT", "/access/users/{userid}/unlock-tfa")
+def unlock_second_factors(request: ApiRequest) -> int:
+    """PUT /access/users/{userid}/unlock-tfa: whether they were locked."""
+    user = _user(request)
+    was_locked = bool(_lock(user, request.now))
+    user.totp_locked, user.totp_failures = False, 0
+    user.tfa_locked_until, user.tfa_failures = 0.0, 0
+    return int(was_locked)
+
+
+def _lock(user: User, now: float) -> dict[str, Any]:
+    is_locked = now < user.tfa_locked_until
+    until = {"tfa-locked-until": int(user.tfa_locked_until)} if is_locked else {}
+    return until | ({"totp-locked": 1} if user.totp_locked else {})
+
+
+def _recovery_keys() -> str:
+    """Return ten new recovery keys like 01ab-23cd-45ef-6789."""
+    groups = [[secrets.token_hex(2) for _ in range(4)] for _ in range(10)]
+    return " ".join("-".join(group) for group in groups)
 
 
 def _factor_row(factor: SecondFactor) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """The demo cluster home-lab: one node with 14 guests."""
 
 from proxmox_client.emulator.clock import Clock
-from proxmox_client.emulator.scenario import history, storage_content
+from proxmox_client.emulator.scenario import history, people, storage_content
 from proxmox_client.emulator.scenario.builder import Builder
 from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import Agent
 from proxmox_client.emulator.state.jobs import BackupJob, Pool
 from proxmox_client.emulator.state.sizes import GIB, TIB
-from proxmox_client.emulator.state.user_config import AclEntry, User
+from proxmox_client.emulator.state.user_config import AclEntry
 from proxmox_client.emulator.tasks.backup import scheduled_arguments
 
 NODE = "pve"
@@ -127,6 +127,11 @@ def _add_backups(builder: Builder) -> None:
 
 def _add_users(builder: Builder) -> None:
     state = builder.state
-    state.user_config.users["sam@pve"] = User("sam@pve", firstname="Sam", email="sam@example.test")
-    state.user_config.acl.append(AclEntry("/", "user", "sam@pve", "PVEAdmin"))
+    people.add_realm(builder, people.DIRECTORY)
+    people.add_person(builder, "sam@pve")
+    people.add_person(builder, "dana@corp")
+    state.user_config.acl += [
+        AclEntry("/", "user", "sam@pve", "PVEAdmin"),
+        AclEntry("/pool/family", "user", "dana@corp", "PVEAuditor"),
+    ]
     state.pools["family"] = Pool("family", "What everyone depends on", {101, 102, 103, 200, 202})

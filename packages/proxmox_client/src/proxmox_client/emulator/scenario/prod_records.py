@@ -1,10 +1,10 @@
 """The records of the demo cluster prod: snapshots, backups, jobs, tasks and users."""
 
-from proxmox_client.emulator.scenario import history, storage_content
+from proxmox_client.emulator.scenario import history, people, storage_content
 from proxmox_client.emulator.scenario.builder import Builder
 from proxmox_client.emulator.state.guest import Guest
 from proxmox_client.emulator.state.jobs import BackupJob, HaResource, Replication
-from proxmox_client.emulator.state.user_config import AclEntry, Group, Token, User
+from proxmox_client.emulator.state.user_config import AclEntry, Group, SecondFactor, Token, User
 from proxmox_client.emulator.tasks.backup import scheduled_arguments
 
 USERS = ("root@pam", "alice@pve", "bob@pve", "carol@pve", "ops@pve!ansible")
@@ -151,11 +151,17 @@ def _add_users(builder: Builder) -> None:
     config = builder.state.user_config
     config.groups["admins"] = Group("admins", "On call")
     config.groups["developers"] = Group("developers", "Developers")
-    for name, group in (("alice", "admins"), ("bob", "developers"), ("carol", "developers")):
-        mail = f"{name}@example.test"
-        config.users[f"{name}@pve"] = User(
-            f"{name}@pve", firstname=name.title(), email=mail, groups={group}
-        )
+    people.add_realm(builder, people.DIRECTORY)
+    people.add_realm(builder, people.PROVIDER)
+    people.add_person(builder, "alice@pve", groups={"admins"})
+    people.add_person(builder, "bob@pve", groups={"developers"})
+    factors = [
+        SecondFactor("1", "totp", people.TOTP_SECRET, "Phone"),
+        SecondFactor("2", "recovery", "0a1b-2c3d-4e5f-6789 9876-f5e4-d3c2-b1a0"),
+    ]
+    people.add_person(builder, "carol@pve", groups={"developers"}, factors=factors)
+    people.add_person(builder, "dana@corp", groups={"developers"})
+    people.add_person(builder, "erin@sso", password="")
     ops = config.users["ops@pve"] = User("ops@pve", comment="Automation")
     ops.tokens["ansible"] = Token("ansible", builder.uuid(), privsep=False, comment="playbooks")
     config.acl += [
@@ -163,4 +169,5 @@ def _add_users(builder: Builder) -> None:
         AclEntry("/pool/staging", "group", "developers", "PVEVMAdmin"),
         AclEntry("/pool/production", "group", "developers", "PVEAuditor"),
         AclEntry("/", "user", "ops@pve", "PVEAdmin"),
+        AclEntry("/", "user", "erin@sso", "PVEAuditor"),
     ]

@@ -8,7 +8,14 @@ from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.guest import REMOVAL, Agent, Guest
 from proxmox_client.emulator.state.jobs import Pool
 from proxmox_client.emulator.state.sizes import GIB, parse_size
-from proxmox_client.emulator.state.user_config import AclEntry, Group, Token, User
+from proxmox_client.emulator.state.user_config import (
+    AclEntry,
+    Group,
+    Realm,
+    SecondFactor,
+    Token,
+    User,
+)
 
 
 def build_cluster(name: str, cluster: dict[str, Any], clock: Clock) -> ClusterState:
@@ -31,15 +38,21 @@ def build_cluster(name: str, cluster: dict[str, Any], clock: Clock) -> ClusterSt
 
 
 def add_users(state: ClusterState, cluster: dict[str, Any]) -> None:
-    """Add the groups, users, tokens and ACL entries of a cluster's entry in a scenario file."""
+    """Add the realms, groups, users and ACL entries of a cluster's entry in a scenario file."""
     config = state.user_config
+    config.realms |= {entry["realm"]: Realm(**entry) for entry in cluster.get("realms", [])}
     for group in cluster.get("groups", []):
         config.groups[group] = Group(group)
     for entry in cluster.get("users", []):
         details = dict(entry)
         tokens = [Token(**token) for token in details.pop("tokens", [])]
+        factors = [
+            SecondFactor(str(number), **factor)
+            for number, factor in enumerate(details.pop("factors", []), 1)
+        ]
         groups = set(details.pop("groups", []))
-        user = User(groups=groups, tokens={token.name: token for token in tokens}, **details)
+        by_name = {token.name: token for token in tokens}
+        user = User(groups=groups, tokens=by_name, factors=factors, **details)
         config.users[user.userid] = user
     config.acl += [AclEntry(**entry) for entry in cluster.get("acl", [])]
 

@@ -20,9 +20,17 @@ class SecondFactor:
 
     id: str
     kind: str
+    """totp, recovery, webauthn, u2f or yubico."""
     secret: str = field(repr=False)
+    """In base32 (totp); keys with blanks, a used one is - (recovery); the public key in DER as
+    base64url (webauthn); the first twelve characters of its codes (yubico)."""
     description: str = ""
     created: int = 0
+    enabled: bool = True
+    credential: str = ""
+    """The ID of a WebAuthn credential, as base64url."""
+    last_used: int = 0
+    """The period of the last TOTP code: each is accepted once."""
 
 
 @dataclass(slots=True)
@@ -40,6 +48,12 @@ class User:
     groups: set[str] = field(default_factory=set)
     tokens: dict[str, Token] = field(default_factory=dict)
     factors: list[SecondFactor] = field(default_factory=list)
+    totp_failures: int = 0
+    totp_locked: bool = False
+    tfa_failures: int = 0
+    tfa_locked_until: float = 0.0
+    webauthn_challenges: dict[str, tuple[str, float]] = field(default_factory=dict, repr=False)
+    """Of sign-ins: the node that keeps each, and when it expires."""
 
     @property
     def realm(self) -> str:
@@ -72,7 +86,16 @@ class Realm:
 
     realm: str
     type: str
+    """pam, pve, ldap, ad or openid."""
     comment: str = ""
+    default: bool = False
+    tfa: str = ""
+    """The second factor that it demands: oath, yubico or an empty string."""
+    issuer_url: str = ""
+    """Of an OpenID provider; an empty one stands for the emulator's own page."""
+    client_id: str = "proxmox"
+    autocreate: bool = False
+    """Whether an OpenID sign-in creates missing users."""
 
 
 @dataclass(slots=True)
