@@ -23,7 +23,13 @@ OPEN: Final = frozenset(
     }
 )
 # The user's browser opens these
-PAGES: Final[frozenset[str]] = frozenset()
+PAGES: Final = frozenset(
+    {
+        *(AUTHORIZE, "/oauth/consent", "/oauth/openid"),
+        *("/oauth/sign-in", "/oauth/sign-in/second-factor", "/oauth/sign-in/openid"),
+        *("/connections", "/connections/end", "/connections/sign-out"),
+    }
+)
 OAUTH: Final = OPEN | PAGES
 NOWHERE: Final = f"{RESOURCE_METADATA}/api-key"  # answered with 404: a key needs no sign-in
 _DEFAULT_PORT: Final = {"http": re.compile(r":80\Z"), "https": re.compile(r":443\Z")}

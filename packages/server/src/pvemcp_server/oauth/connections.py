@@ -23,6 +23,7 @@ from proxmox_client import Client, Forbidden, NewToken, NotFound, ProxmoxError, 
 from pvemcp_server.access.authentication import digest_of
 from pvemcp_server.access.model import ANY, READS, Role
 from pvemcp_server.clusters import Clusters, explain, reason_of
+from pvemcp_server.clusters.explain import OWN_TOKEN_PREFIX
 from pvemcp_server.errors import BadArgument, CallError, ServerError, counted
 from pvemcp_server.oauth.person import Account, Person
 from pvemcp_server.store import Store
@@ -32,7 +33,6 @@ from pvemcp_server.store.key_format import new_id, new_secret
 from pvemcp_server.store.records import ConnectionRecord, IdentityRecord, KeyRecord
 from pvemcp_server.store.watch import Topic, bump
 
-TOKEN_PREFIX: Final = "pvemcp-"  # noqa: S105 - of the ids of tokens, no secret
 TOKEN_SECONDS: Final = 15
 NEW: Final = timedelta(minutes=10)  # a token this young may belong to a consent in progress
 LONGEST_NAME: Final = 64
@@ -178,7 +178,7 @@ class Connections:
             with deadline(TOKEN_SECONDS):
                 return await api.access.create_token(
                     account.userid,
-                    f"{TOKEN_PREFIX}{new_id()}",
+                    f"{OWN_TOKEN_PREFIX}{new_id()}",
                     comment=comment,
                     expire=int(choice.expires.timestamp()),
                     privsep=False,
@@ -319,7 +319,7 @@ class Connections:
     def _is_stray(self, account: Account, name: str, comment: str) -> bool:
         """Return whether this server made the token, and not just now."""
         mark = _MARK.search(comment)
-        if not name.startswith(TOKEN_PREFIX) or mark is None or mark[1] != self._tag(account):
+        if not name.startswith(OWN_TOKEN_PREFIX) or mark is None or mark[1] != self._tag(account):
             return False
         made = datetime.fromisoformat(mark[2]).replace(tzinfo=UTC)
         return abs(self._clock() - made) > NEW

@@ -205,9 +205,12 @@ class People:
         return _signed_in(progress, Account(challenge.place, ticket), choice)
 
     async def begin_openid(
-        self, choice: RealmChoice, redirect_url: str, origin: Origin, to: SignIn
+        self, choice: RealmChoice, redirect_url: str, origin: Origin, to: SignIn, query: str = ""
     ) -> SignIn:
-        """Begin a sign-in at the realm's OpenID provider; its URL is in the step's request."""
+        """Begin a sign-in at the realm's OpenID provider; its URL is in the step's request.
+
+        `query` is the authorization request to go on with, which the step keeps.
+        """
         _refuse_second(to, choice.clusters)
         if not self._begun.take(network_of(origin.address), BEGUN_PER_MINUTE):
             raise TooManyFailures("too many sign-ins were begun from this address", seconds=60)
@@ -219,7 +222,7 @@ class People:
                     request = await client.sign_in.openid_request(choice.realm, redirect_url)
             except ProxmoxError as error:
                 raise CallError(f"{name}: {explain(error)}") from error
-        return replace(to, openid=OpenIdStep(Place.of(record), choice.realm, request))
+        return replace(to, openid=OpenIdStep(Place.of(record), choice.realm, query, request))
 
     async def finish_openid(self, to: SignIn, state: str, code: str) -> SignIn:
         """Finish the sign-in that waits at an OpenID provider, with what the provider sent back."""

@@ -87,10 +87,14 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class OpenIdStep:
-    """A sign-in that waits at the OpenID provider of a realm."""
+    """A sign-in that waits at the OpenID provider of a realm.
+
+    `query` is the authorization request that it is for, if it is for one.
+    """
 
     place: Place
     realm: str
+    query: str
     request: OpenIdRequest = field(repr=False)
 
 
@@ -135,7 +139,7 @@ class PersonSessions:
         """Store the sign-in and return the token of its session, for the cookie."""
         token = secrets.token_urlsafe(32)
         await self._store.person_sessions.open(
-            self._keyed("person sessions", token),
+            self.session(token, sign_in).id,
             subject=sign_in.person.subject if sign_in.person else "",
             expires=self._clock() + SESSION_LIFE,
             values=msgspec.to_builtins(sign_in),
@@ -155,7 +159,11 @@ class PersonSessions:
             return None  # was written into the database by other means
         if not values:  # was ended by another request
             return None
-        sign_in = msgspec.convert(values, SignIn)
+        return self.session(token, msgspec.convert(values, SignIn))
+
+    def session(self, token: str, sign_in: SignIn) -> PersonSignIn:
+        """Return the session that has this token."""
+        digest = self._keyed("person sessions", token)
         return PersonSignIn(digest, self._keyed("person csrf", token), sign_in)
 
     async def end(self, session_id: str) -> bool:

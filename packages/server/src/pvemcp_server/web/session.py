@@ -27,6 +27,7 @@ from pvemcp_server.web.templates import wants_page
 
 SESSION: Final = "pvemcp_session"
 DEVICE: Final = "pvemcp_device"  # strangers cannot lock a browser out that has it
+CONNECT: Final = "pvemcp_connect"  # leads a sign-in back to the consent that it is for
 CSRF_HEADER: Final = "X-CSRF-Token"
 CSRF_FIELD: Final = "csrf"
 
@@ -77,6 +78,19 @@ def _session_cookie(request: Request) -> Cookie:
 def _device_cookie(request: Request) -> Cookie:
     """Return the cookie of a browser that has signed in before."""
     return cookie_of(services_of(request).config, DEVICE, "/admin")
+
+
+def connect_cookie(request: Request) -> Cookie:
+    """Return the cookie of a sign-in for a consent; lax: an issuer may lead back to us."""
+    return cookie_of(services_of(request).config, CONNECT, "/admin", "lax")
+
+
+def after_sign_in(request: Request) -> str:
+    """Return where an administrator goes after the sign-in: the overview, or back to a consent."""
+    query = request.cookies.get(connect_cookie(request).name)
+    if not query:
+        return "/admin/"
+    return "/admin/connect" if query == "-" else f"/admin/connect?{query}"
 
 
 class SignedOut(Exception):

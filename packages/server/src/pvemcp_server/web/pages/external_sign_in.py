@@ -26,6 +26,7 @@ from pvemcp_server.web.session import (
     Cookie,
     SignedIn,
     address_of,
+    after_sign_in,
     cookie_of,
     open_session,
     services_of,
@@ -113,7 +114,7 @@ async def callback(
         )
     # The session cookie is SameSite=Strict, so a redirect chain that began at the issuer would
     # not send it: a page of ours continues instead
-    response = page(request, "signed_in.html", then="/admin/")
+    response = page(request, "signed_in.html", then=after_sign_in(request))
     await open_session(request, admin, response, user.verified_at)
     _cookie(services.config).delete(response)
     return response

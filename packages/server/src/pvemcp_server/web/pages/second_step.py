@@ -17,6 +17,7 @@ from pvemcp_server.web.passkeys import passkey_site_of
 from pvemcp_server.web.session import (
     Cookie,
     address_of,
+    after_sign_in,
     cookie_of,
     device_of,
     open_session,
@@ -157,7 +158,7 @@ async def _second_page(
 
 
 async def _signed_in(request: Request, admin: AdminRecord) -> Response:
-    response = RedirectResponse("/admin/", 303)
+    response = RedirectResponse(after_sign_in(request), 303)
     await open_session(request, admin, response)
     _cookie(request).delete(response)
     return response
