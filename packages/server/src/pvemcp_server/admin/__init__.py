@@ -8,7 +8,7 @@ what it changed. This package imports nothing, so that `pvemcp --version` stays 
 from typing import Final
 
 SUBJECTS: Final = (
-    *("overview", "doctor", "approvals", "keys", "bridge", "roles", "clusters"),
+    *("overview", "doctor", "approvals", "keys", "connections", "bridge", "roles", "clusters"),
     *("tools", "queries", "audit", "settings", "admins", "service_tokens"),
 )
 """The modules of this package that declare operations, in the order in which pages and API show

@@ -14,7 +14,7 @@ from pvemcp_server.access.model import (
     RESOURCE_KINDS,
     Area,
 )
-from pvemcp_server.admin import clusters, keys, roles
+from pvemcp_server.admin import clusters, connections, keys, roles
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.toolkit.registry import Tool, tools
@@ -41,7 +41,7 @@ NEW: Final[dict[str, Any]] = {
 
 @router.get("", dependencies=[may("roles.list")])
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
-    held = await keys.list_keys(context)
+    held = [*await keys.list_keys(context), *await connections.list_connections(context)]
     known = await roles.list_roles(context)
     holders = {role.name: [key.name for key in held if key.role == role.name] for role in known}
     return page(
