@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
-import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from pvemcp_server.http import gate
-from pvemcp_server.oauth.addresses import AUTHORIZE, OAUTH
+from pvemcp_server.oauth.addresses import AUTHORIZE
 from pvemcp_server.oauth.redirects import matches
 from pvemcp_server.oauth.scopes import scopes_in
 from pvemcp_server.store.records import ConnectionRecord
@@ -39,7 +37,7 @@ class Consent:
         if not matches(client, query["redirect_uri"]) or query["code_challenge_method"] != "S256":
             return PlainTextResponse("refused", 400)
         addresses = addresses_of(request)
-        connection = await self.connection(client.id, scopes_in(query["scope"]))
+        connection = await self.connection(client.id, scopes_in(query.get("scope", "pve:read")))
         code = await oauth.tokens.issue_code(
             connection,
             redirect_uri=query["redirect_uri"],
@@ -67,7 +65,5 @@ def consenting(served: object) -> Iterator[Consent]:
     consent = Consent(served)
     routes = served.app.fastapi.router.routes
     routes.insert(0, Route(AUTHORIZE, consent.__call__))
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(gate, "OAUTH", OAUTH | {AUTHORIZE})
-        yield consent
+    yield consent
     del routes[0]

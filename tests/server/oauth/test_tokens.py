@@ -9,8 +9,16 @@ from sqlalchemy import select
 from pvemcp_server.access import Access
 from pvemcp_server.access.authentication import KeyAuthenticator
 from pvemcp_server.audit import Audit
-from pvemcp_server.errors import AccessDenied, OAuthError
-from pvemcp_server.oauth.tokens import ACCESS_LIFE, CODE_LIFE, KEPT, Tokens, challenge_of
+from pvemcp_server.errors import AccessDenied, OAuthError, OverBudget
+from pvemcp_server.oauth.tokens import (
+    ACCESS_LIFE,
+    CODE_LIFE,
+    EXCHANGES_PER_MINUTE,
+    KEPT,
+    USED_LIFE,
+    Tokens,
+    challenge_of,
+)
 from pvemcp_server.store import Store, records
 from pvemcp_server.store.key_format import TOKEN_PREFIXES, new_secret
 from pvemcp_server.store.records import TokenKind
@@ -263,6 +271,19 @@ async def test_of_concurrent_refreshes_none_leaves_a_valid_token(
     )
     assert sum(isinstance(result, OAuthError) for result in results) >= 1
     assert await store.tokens.all() == []
+
+
+async def test_a_client_that_refreshes_without_end_is_limited(store, tokens, clock):
+    given = await granted(tokens, await connect(store), MCP)
+    for _ in range(EXCHANGES_PER_MINUTE - 1):
+        given = await tokens.refresh(given.refresh_token, client_id=CLIENT)
+    with pytest.raises(OverBudget):
+        await tokens.refresh(given.refresh_token, client_id=CLIENT)
+    assert len(await store.tokens.all(kind=TokenKind.REFRESH)) == EXCHANGES_PER_MINUTE
+    clock.pass_by(USED_LIFE + KEPT)
+    await tokens.remove_expired()
+    [left] = await store.tokens.all()
+    assert left.used is None
 
 
 async def test_no_token_of_another_client_is_revoked(store, tokens, authenticator):

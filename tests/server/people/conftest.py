@@ -44,7 +44,8 @@ async def emulator(anyio_backend: str) -> AsyncIterator[Emulator]:
 def users(emulator: Emulator) -> dict[str, UserConfig]:
     """Reset the users of both clusters: alice and bob have a realm of their own on each.
 
-    carol is in the directory corp, which both know. On lab, alice has an app as second factor.
+    carol is in the directory corp, which both know, and erin signs in at a provider. On lab, alice
+    has an app and recovery keys as second factors.
     """
     for cluster in emulator:
         people = cluster.state.user_config
@@ -60,8 +61,14 @@ def users(emulator: Emulator) -> dict[str, UserConfig]:
             people.users[userid] = User(userid, password=PASSWORD)
             people.acl.append(AclEntry(path, "user", userid, role))
         people.users["bob@pve"].groups = {"ops"}
-    app = SecondFactor("totp", "totp", TOTP_SECRET)
-    emulator["lab"].state.user_config.users["alice@pve"].factors = [app]
+        people.realms["sso"] = Realm("sso", "openid", "Example provider")
+        people.users["erin@sso"] = User("erin@sso")
+    on_lab = emulator["lab"].state.user_config.users
+    on_lab["alice@pve"].factors = [
+        SecondFactor("totp", "totp", TOTP_SECRET),
+        SecondFactor("keys", "recovery", "aaaa-bbbb cccc-dddd"),
+    ]
+    on_lab["bob@pve"].factors = []
     return {cluster.name: cluster.state.user_config for cluster in emulator}
 
 

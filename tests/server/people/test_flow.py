@@ -4,8 +4,11 @@ import json
 import re
 import shutil
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from html import unescape
 from itertools import count
 from types import SimpleNamespace
+from urllib.parse import parse_qs, urlsplit
 
 import httpx2 as httpx
 import pytest
@@ -13,6 +16,8 @@ import pytest
 from proxmox_client import Forbidden
 from proxmox_client.api.access import Access
 from proxmox_client.emulator.auth import totp
+from proxmox_client.emulator.auth.second_factors import SecondFactors
+from proxmox_client.emulator.state.user_config import SecondFactor
 from pvemcp_server.access import ExternalAdmins, open_access
 from pvemcp_server.app import create_app
 from pvemcp_server.clusters import connections
@@ -141,7 +146,7 @@ async def test_a_user_signs_in_with_a_second_factor_consents_and_calls_a_tool(
 ):
     await browser.authorize()
     assert browser.page.url.path == "/oauth/sign-in"
-    assert "Claude Code (name not verified, a program on this computer)" in browser.text
+    assert "Claude Code (name not verified, on the user's computer)" in browser.text
     await browser.sign_in("lab/pve", "alice", "wrong")
     assert browser.page.status_code == 403
     refusal = "lab refused the sign-in of alice@pve (Proxmox: 'authentication failure')"
@@ -312,6 +317,91 @@ async def test_a_session_of_another_user_cannot_be_used_for_a_form(open_browser)
         assert answer.status_code == 403
 
 
+async def test_a_recovery_key_signs_in_and_no_code_counts_twice(browser, emulator):
+    await browser.authorize()
+    for method, code in (
+        ("totp", totp.code(TOTP_SECRET, emulator["lab"].state.now)),
+        ("recovery", "aaaa-bbbb"),
+    ):
+        await browser.go(f"/oauth/sign-in{browser.query}")
+        await browser.sign_in("lab/pve", "alice", PASSWORD)
+        step = f"/oauth/sign-in/second-factor{browser.query}"
+        form = {"csrf": browser.csrf, "method": method, "code": code}
+        await browser.submit(step, method=method, code=code)
+        assert browser.page.url.path == "/oauth/authorize", browser.text
+        again = await browser.http.post(step, data=form)
+        assert again.status_code == 303, "the session has no open challenge any more"
+        browser.http.cookies.clear()
+
+
+async def test_factors_that_work_elsewhere_only_are_named(browser, users):
+    factor = SecondFactor("key", "webauthn", "", credential="AAAA")
+    users["prod"].users["bob@pve"].factors = [factor]
+    challenge = {"publicKey": {"challenge": "x", "rpId": "pve.example", "allowCredentials": []}}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SecondFactors, "challenge", lambda _: {"webauthn": challenge})
+        await browser.authorize()
+        await browser.sign_in("prod/pve", "bob", PASSWORD)
+    assert "WebAuthn of Proxmox work on Proxmox's own address only" in browser.text
+    assert "Set up an authenticator app" in browser.text
+
+
+async def test_a_realm_of_a_provider_signs_in_through_proxmox(browser, emulator):
+    await browser.authorize()
+    begun = browser.authorization()
+    await browser.submit(f"/oauth/sign-in/openid{browser.query}", realm="prod/sso")
+    url = unescape(re.search(r'content="0;url=([^"]+)"', browser.page.text)[1])
+    assert parse_qs(urlsplit(url).query)["redirect_uri"] == [f"{BASE}/oauth/openid"]
+    back = emulator["prod"].openid.sign_in(url, "erin").removeprefix(BASE)
+    forged = await browser.http.get("/oauth/openid?state=x&code=y")
+    assert forged.status_code == 403
+    await browser.go(back)
+    assert browser.page.url.raw_path.decode() == begun
+    assert "erin@sso on prod" in browser.text
+    again = await browser.http.get(back)
+    assert again.status_code == 403, "the provider's answer counts once"
+
+
+async def test_a_shared_realm_says_who_gets_the_password_and_what_failed(front, browser, users):
+    await front.settings.change({"shared_realms": ["corp"]}, by="test")
+    try:
+        await browser.authorize()
+        assert 'value="*/corp" selected' in browser.page.text
+        assert "each of them gets the password" in browser.text
+        users["lab"].users["carol@corp"].enabled = False
+        await browser.sign_in("*/corp", "carol", PASSWORD)
+        assert "lab refused the sign-in of carol@corp" in browser.text
+        assert browser.clusters == ["prod"]
+        await browser.submit(f"/connections/sign-out{browser.query}")
+        users["lab"].users["carol@corp"].enabled = True
+        await browser.sign_in("*/corp", "carol", PASSWORD)
+        assert browser.clusters == ["lab", "prod"]
+    finally:
+        await front.settings.change({"shared_realms": []}, by="test")
+
+
+async def test_a_known_client_of_a_host_asks_shortly_until_it_wants_more(front, browser):
+    url = "https://claude.example/client.json"
+    await front.services.store.oauth_clients.add(
+        id=url,
+        name="Claude",
+        is_document=True,
+        metadata={"redirect_uris": [WEB_REDIRECT], "grant_types": ["authorization_code"]},
+        created=utc_now(),
+        expires=utc_now() + timedelta(days=1),
+    )
+    browser.client = {"client_id": url, "redirect_uris": [WEB_REDIRECT]}
+    shown = {}
+    for step, scope in (("first", "pve:read"), ("again", "pve:read"), ("more", "pve:write")):
+        await browser.authorize(scope=scope)
+        await browser.sign_in("prod/pve", "bob", PASSWORD)
+        shown[step] = ("<details open>" in browser.page.text, "again?" in browser.text)
+        assert "whose publisher has the address claude.example" in browser.text
+        await browser.consent()
+        assert browser.answer["code"]
+    assert shown == {"first": (True, False), "again": (False, True), "more": (True, False)}
+
+
 async def test_choices_that_are_not_offered_are_refused(front, browser):
     await browser.authorize(scope="pve:read pve:write")
     await browser.sign_in("prod/pve", "bob", PASSWORD)
@@ -411,7 +501,7 @@ async def test_what_users_do_is_in_the_audit_without_secrets(front, browser):
     entries = [e for e in await front.services.audit.find(limit=20) if e.tool.startswith("oauth.")]
     assert [entry.tool for entry in entries[:2]] == ["oauth.connect", "oauth.sign_in"]
     assert {entry.key_name for entry in entries[:2]} == {"bob@pve"}
-    assert entries[0].client == "Claude Code (name not verified, a program on this computer)"
+    assert entries[0].client == "Claude Code (name not verified, on the user's computer)"
     assert PASSWORD not in repr(entries)
 
 

@@ -18,7 +18,7 @@ from pvemcp_server.store.records import OAuthClientRecord
 from pvemcp_server.store.repository import is_storable
 
 UNUSED_LIFE: Final = timedelta(days=1)  # of a registration without a connection
-MOST_UNUSED: Final = 1_000
+MOST_UNUSED: Final = 1_000  # clients without a connection
 REGISTRATIONS_PER_MINUTE: Final = 10  # of an address
 FETCHES_PER_MINUTE: Final = 10  # of documents, for an address
 FETCHES_AT_ONCE: Final = 4
@@ -113,6 +113,7 @@ class Clients:
                 self._failed.popitem(last=False)
             raise
         now = self._clock()
+        await self._store.oauth_clients.make_room(MOST_UNUSED - 1)
         return await self._store.oauth_clients.put(
             url, **values, is_document=True, created=now, expires=now + document.life
         )

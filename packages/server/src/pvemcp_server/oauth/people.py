@@ -4,6 +4,7 @@ A password or code goes to Proxmox and nowhere else. What Proxmox answers is sho
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -45,6 +46,7 @@ FAILURES_PER_MINUTE: Final = 10  # from one address, for all accounts together
 BEGUN_PER_MINUTE: Final = 30  # sign-ins with OpenID, from one address
 LONGEST_USER: Final = 64  # characters, as Proxmox limits them
 LONGEST_SECRET: Final = 4096
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class People:
         choices, problems = [], []
         for name, answer in answers.items():
             if isinstance(answer, str):
-                problems.append(f"{name}: {answer}")
+                problems.append(answer)
                 continue
             for realm in answer:
                 if self._is_shared(realm):
@@ -174,7 +176,7 @@ class People:
             if len(failed) == len(outcomes):
                 attempt.is_checked = any(_is_refusal(each) for each in outcomes)
                 raise CallError(" ".join(failed))
-        progress = replace(to, problems=tuple(failed), openid=None)
+        progress = SignIn(to.person, problems=tuple(failed))  # older challenges are given up
         for outcome in outcomes:
             if isinstance(outcome, Account):
                 progress = _signed_in(progress, outcome, choice)
@@ -221,7 +223,7 @@ class People:
                 with deadline(SIGN_IN_SECONDS):
                     request = await client.sign_in.openid_request(choice.realm, redirect_url)
             except ProxmoxError as error:
-                raise CallError(f"{name}: {explain(error)}") from error
+                raise CallError(_outage(name, error)) from error
         return replace(to, openid=OpenIdStep(Place.of(record), choice.realm, query, request))
 
     async def finish_openid(self, to: SignIn, state: str, code: str) -> SignIn:
@@ -280,7 +282,7 @@ class People:
             with deadline(REALM_SECONDS):
                 answer = await client.access.realms()
         except (ProxmoxError, ServerError) as error:
-            answer = explain(error)
+            answer = _outage(name, error)
         kept = KEPT_PROBLEM_SECONDS if isinstance(answer, str) else KEPT_SECONDS
         self._realms[name] = (self._monotonic() + kept, answer)
         return answer
@@ -380,7 +382,15 @@ def _failures(outcomes: Iterable[tuple[str, object]], userid: str) -> list[str]:
 def _failure(name: str, userid: str, error: Exception) -> str:
     if isinstance(error, pve.Unauthenticated):
         return f"{name} refused the sign-in of {userid} ({reason_of(error)})."
-    return f"{name}: {explain(error, userid)}"
+    return _outage(name, error)
+
+
+def _outage(name: str, error: Exception) -> str:
+    """Return why a cluster gave no answer, for strangers: without its hosts, which the log has."""
+    if isinstance(error, pve.ResponseError):
+        return f"{name}: {explain(error)}"
+    log.warning("No user can sign in to %s: %s", name, error)
+    return f"{name} cannot be reached at present."
 
 
 def _is_refusal(outcome: object) -> bool:

@@ -10,8 +10,9 @@ from hashlib import sha256
 from typing import Any, Final
 
 from pvemcp_server.access.authentication import digest_of
+from pvemcp_server.access.limits import RateLimiter
 from pvemcp_server.audit import Audit, Event, Outcome
-from pvemcp_server.errors import OAuthError
+from pvemcp_server.errors import OAuthError, OverBudget
 from pvemcp_server.oauth.scopes import Scope, included, scopes_in
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
@@ -22,6 +23,8 @@ CODE_LIFE: Final = timedelta(seconds=60)
 ACCESS_LIFE: Final = timedelta(hours=1)
 REFRESH_LIFE: Final = timedelta(days=30)  # where the connection itself does not expire
 KEPT: Final = timedelta(hours=1)  # expired tokens, for calls that began before
+USED_LIFE: Final = timedelta(days=7)  # in which the second use of a refresh token is noticed
+EXCHANGES_PER_MINUTE: Final = 10  # of a connection, whose client needs one an hour
 NOTICE: Final = "token-reused"
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636, 4.1
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256 in base64url
@@ -56,6 +59,7 @@ class Tokens:
         self._audit = audit
         self._clock = clock
         self.access_life = access_life
+        self._exchanges = RateLimiter()
 
     async def issue_code(
         self,
@@ -181,6 +185,8 @@ class Tokens:
         now = self._clock()
         if key is None or not key.enabled or (key.expires is not None and key.expires <= now):
             raise _invalid(record.kind)
+        if not self._exchanges.take(key.id, EXCHANGES_PER_MINUTE):
+            raise OverBudget("Too many tokens for this connection.", hint="Wait.", seconds=60)
         left = key.expires - now if key.expires is not None else REFRESH_LIFE
         life = min(self.access_life, left)
         place = (record.connection_id, scopes, record.resource)
@@ -188,7 +194,8 @@ class Tokens:
         refresh, refresh_row = self._made(
             TokenKind.REFRESH, record.connection_id, record.scopes, record.resource, left
         )
-        if not await self._store.tokens.exchange(record, now, (access_row, refresh_row)):
+        rows, kept = (access_row, refresh_row), now + USED_LIFE
+        if not await self._store.tokens.exchange(record, now, kept, rows):
             again = await self._store.tokens.find(id=record.id)
             if again is not None:  # used by another request since it was read
                 await self._end_reused(again, address)

@@ -32,10 +32,9 @@ class OAuthClientRepository(Repository[OAuthClientRecord]):
             await connection.execute(self.table.delete().where(unused))
 
     async def make_room(self, most: int) -> None:
-        """Delete the oldest registrations without a connection, all but `most` of them."""
+        """Delete the oldest clients without a connection, all but `most` of them."""
         table = self.table
-        used = select(records.connections.c.client_id)
-        unused = ~table.c.is_document & table.c.id.not_in(used)
+        unused = table.c.id.not_in(select(records.connections.c.client_id))
         newest = select(table.c.id).where(unused).order_by(table.c.created.desc(), table.c.id)
         rest = unused & table.c.id.not_in(newest.limit(most))
         async with self.database.writing() as connection:
@@ -58,10 +57,15 @@ class TokenRepository(Repository[TokenRecord]):
         super().__init__(database, records.tokens, TokenRecord)
 
     async def exchange(
-        self, token: TokenRecord, now: datetime, tokens: Iterable[Mapping[str, Any]]
+        self,
+        token: TokenRecord,
+        now: datetime,
+        kept: datetime,
+        tokens: Iterable[Mapping[str, Any]],
     ) -> bool:
         """Use up a code or a refresh token and add these in its place, or return False.
 
+        It is `kept` until then, but no longer than before, so that its second use is noticed.
         Of concurrent uses, also in other processes, one gets True. None does after the end of the
         connection's tokens, which waits for the lock of its row: no token is added behind it.
         """
@@ -69,7 +73,8 @@ class TokenRepository(Repository[TokenRecord]):
         unused = table.update().where((table.c.id == token.id) & table.c.used.is_(None))
         async with self.database.writing() as connection:
             await self._lock(connection, token.connection_id)
-            result = await connection.execute(unused.values(used=now))
+            used = unused.values(used=now, expires=min(kept, token.expires))
+            result = await connection.execute(used)
             if not result.rowcount:
                 return False
             for values in tokens:

@@ -5,7 +5,7 @@ from fastapi.responses import RedirectResponse
 
 from pvemcp_server.oauth.connections import LeftToken
 from pvemcp_server.oauth.person import Person, PersonSignIn
-from pvemcp_server.web.oauth.session import CONNECTIONS, SIGN_IN, Text, end, person_of, record
+from pvemcp_server.web.oauth.session import CONNECTIONS, SIGN_IN, Text, at, end, person_of, record
 from pvemcp_server.web.session import services_of
 from pvemcp_server.web.templates import page
 
@@ -34,10 +34,10 @@ async def end_connection(request: Request, id: Text = "", csrf: Text = "") -> Re
 
 @router.post("/sign-out")
 async def sign_out(request: Request, csrf: Text = "") -> Response:
-    """End the session."""
+    """End the session; an authorization request goes on with another account."""
     session, _ = await person_of(request)
     session.check_csrf(csrf)
-    response = RedirectResponse(SIGN_IN, 303)
+    response = RedirectResponse(at(request, SIGN_IN), 303)
     await end(request, response, session)
     return response
 

@@ -15,6 +15,7 @@ from pvemcp_server.oauth.connections import Choice
 from pvemcp_server.oauth.person import Person, PersonSignIn
 from pvemcp_server.oauth.rules import RoleChoice, has_group_rules, role_choices
 from pvemcp_server.oauth.scopes import NEEDED, Scope
+from pvemcp_server.settings import Values
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import ConnectionRecord, KeyRecord
 from pvemcp_server.toolkit.registry import tools
@@ -140,8 +141,8 @@ async def _choice(
     chosen.check(clusters)
     read_only = form.get("read_only") is not None
     scopes = (Scope.READ,) if read_only else authorization.scopes
-    values = await services_of(request).settings.current()
-    expires = utc_now().replace(microsecond=0) + timedelta(days=values.connection_days)
+    days = _days(await services_of(request).settings.current())
+    expires = utc_now().replace(microsecond=0) + timedelta(days=days)
     return Choice(chosen.role, scopes, expires, clusters, read_only)
 
 
@@ -170,7 +171,6 @@ async def _consent_page(
     roles, clusters = await _roles(request, person), await _clusters(request, person)
     before, key = await _before(request, authorization, person)
     is_known = before is not None and set(authorization.scopes) <= {*before.scopes}
-    values = await services.settings.current()
     held = [] if key is None else key.clusters
     return page(
         request,
@@ -188,10 +188,15 @@ async def _consent_page(
         abilities={each.role.name: _abilities(each.role, authorization.scopes) for each in roles},
         read_only=before.read_only if before else False,
         is_known=is_known and authorization.is_remembered and not wrong,
-        days=values.connection_days,
+        days=_days(await services.settings.current()),
         query=request.url.query,
         add=at(request, SIGN_IN) if person.admin_id is None else "",
     )
+
+
+def _days(values: Values) -> int:
+    """Return how long a connection lasts: never longer than a key may."""
+    return min(values.connection_days, values.longest_key_life_days or values.connection_days)
 
 
 async def _roles(request: Request, person: Person) -> list[RoleChoice]:

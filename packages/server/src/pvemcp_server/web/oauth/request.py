@@ -78,8 +78,10 @@ class AuthorizationRequest:
 
     @property
     def name(self) -> ClientName:
-        """The client as pages, lists and Proxmox show it. Only a host proves anything."""
-        shown = self.host or f"name not verified, {self.answer.destination}"
+        """The client as lists and Proxmox show it. Only a host proves anything."""
+        parts = urlsplit(self.answer.redirect_uri)
+        where = "on the user's computer" if parts.scheme != "https" else f"at {parts.netloc}"
+        shown = self.host or f"name not verified, {where}"
         return ClientName(self.client.id, self.client.name, f"{self.client.name} ({shown})")
 
     @property
