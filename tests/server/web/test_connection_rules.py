@@ -58,7 +58,7 @@ async def test_a_rule_is_checked_added_listed_and_offered(equipped):
     ]
     group = (await add(equipped, kind="group", name="nobodies", cluster="prod")).json()
     assert group["warnings"] == ["prod shows no group nobodies to its default account."]
-    unknown = await add(equipped, name="corp", cluster="prod")
+    unknown = await add(equipped, name="nowhere", cluster="prod")
     assert (unknown.status_code, "No realm" in unknown.text) == (422, True)
 
 
@@ -88,9 +88,11 @@ async def test_wrong_rules_are_refused_and_name_the_field(silent):
 
 
 async def test_a_silent_cluster_is_a_warning(silent):
-    for changes in ({}, {"kind": "user", "name": "alice@corp"}, {"kind": "group"}):
-        added = (await add(silent, **changes)).json()
-        assert len(added["warnings"]) == 2, changes
+    user = {"kind": "user", "name": "alice@corp"}
+    for changes, count in (({}, 1), (user, 1), ({"kind": "group"}, 2)):
+        warnings = (await add(silent, **changes)).json()["warnings"]
+        assert len(warnings) == count, changes
+        assert {"lab", "prod"} <= set(" ".join(warnings).replace(",", " ").split())
     shown = await silent.post("/admin/connection-rules", **RULE | {"role": "Administrator"})
     assert "is not known" in shown.text
 

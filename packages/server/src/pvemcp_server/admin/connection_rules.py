@@ -188,18 +188,16 @@ async def _warnings(
     if kind is PersonKind.GROUP:
         return await _missing_groups(context, name, places)
     realm = name.rpartition("@")[2]
-    realms = await context.services.people.realms()
-    known = {
-        choice.realm for choice in realms.choices if not set(places).isdisjoint(choice.clusters)
-    }
-    silent = [problem for problem in realms.problems if problem.partition(":")[0] in places]
+    choices = (await context.services.people.realms()).choices
+    known = {each.realm for each in choices if not set(places).isdisjoint(each.clusters)}
     if realm in known:
         return []
-    if not silent and places:
+    answering = {place for each in choices for place in each.clusters}
+    silent = [place for place in places if place not in answering]
+    if places and not silent:
         raise BadArgument("name", str(UnknownName("realm", realm, sorted(known))))
-    return [f"The realm {realm} is not known: {reason}" for reason in silent] or [
-        f"The realm {realm} is not known: no cluster is configured."
-    ]
+    where = f"{', '.join(silent)} did not answer" if silent else "no cluster is configured"
+    return [f"Whether there is a realm {realm} is not known: {where}."]
 
 
 async def _missing_groups(context: AdminContext, name: str, places: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from pvemcp_server.access.fields import Fields
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject
-from pvemcp_server.admin.permission import EVERYONE, ISSUERS
+from pvemcp_server.admin.permission import EVERYONE, ISSUERS, OWNERS
 from pvemcp_server.errors import BadArgument, UnknownName
 
 subject = Subject("Connections", {"connections": "List and end the connections of users."})
@@ -29,6 +29,9 @@ class Connection(BaseModel):
 
     id: str
     name: str
+    is_ended: bool = Field(
+        description="Whether it is refused until it is allowed again: of an external issuer's user"
+    )
     user: str
     subject: str = Field(description="Who signed in, with where: unlike the name it is unique")
     client: str = Field(description="As it calls itself, with its host")
@@ -104,6 +107,7 @@ async def list_connections(context: AdminContext) -> list[Connection]:
         Connection(
             id=record.id,
             name=key.name,
+            is_ended=not key.enabled,
             user=key.person or "",
             subject=record.subject,
             client=record.client_name,
@@ -132,13 +136,16 @@ async def list_connections(context: AdminContext) -> list[Connection]:
     may=ISSUERS,
 )
 async def end_connection(context: AdminContext, connection: ConnectionName) -> EndedConnections:
-    """End a connection; it is refused at once, and its Proxmox tokens are of no use any more."""
+    """End a connection; it is refused at once, and its Proxmox tokens are of no use any more.
+
+    A user of the external authorization server has tokens that go on: they are refused with every
+    client, until they are allowed again.
+    """
     known = await list_connections(context)
-    named = [each for each in known if connection in (each.id, each.name)][:1]
-    if not named:
-        raise UnknownName("connection", connection, [each.name for each in known])
-    ended = await _end(context, named)
-    await context.changed("connections.end", **_facts(named[0]))
+    ends = _with_others(known, _named(known, connection))
+    ended = await _end(context, ends)
+    for each in ends:
+        await context.changed("connections.end", **_facts(each))
     return ended
 
 
@@ -152,7 +159,7 @@ async def end_connections(context: AdminContext, which: Ended) -> EndedConnectio
     """End all connections of a user, of a client, or of a user with a client."""
     if not which.user and not which.client:
         raise BadArgument("user", "name a user, a client or both.")
-    known = await list_connections(context)
+    known = everyone = await list_connections(context)
     if which.user:
         theirs = [each for each in known if which.user in (each.user, each.subject)]
         subjects = sorted({each.subject for each in theirs})
@@ -166,10 +173,39 @@ async def end_connections(context: AdminContext, which: Ended) -> EndedConnectio
         if not named:
             raise UnknownName("client", which.client, sorted({each.client for each in known}))
         known = named
-    ended = await _end(context, known)
-    for each in known:
+    ends = _with_others(everyone, known)
+    ended = await _end(context, ends)
+    for each in ends:
         await context.changed("connections.end_all", **_facts(each))
     return ended
+
+
+@subject.operation(
+    "connections.allow",
+    Route("POST", "/connections/{connection}/allow"),
+    Command("connections allow", text="Allowed the user of {connection} again."),
+    may=OWNERS,
+    needs_recent_sign_in=True,
+)
+async def allow_connection(context: AdminContext, connection: ConnectionName) -> None:
+    """Admit a user of the external authorization server again whose connections were ended."""
+    (named,) = _named(await list_connections(context), connection)
+    await context.services.connections.allow(named.subject)
+    await context.changed("connections.allow", **_facts(named))
+
+
+def _named(known: Sequence[Connection], name: str) -> list[Connection]:
+    """Return the connection with this id or name, as a list; raise UnknownName."""
+    named = [each for each in known if name in (each.id, each.name)][:1]
+    if not named:
+        raise UnknownName("connection", name, [each.name for each in known])
+    return named
+
+
+def _with_others(known: Sequence[Connection], named: Sequence[Connection]) -> list[Connection]:
+    """Return connections and those that end with them: all of an external issuer's user."""
+    subjects = {each.subject for each in named if each.subject.startswith("issuer:")}
+    return [each for each in known if each in named or each.subject in subjects]
 
 
 async def _end(context: AdminContext, connections: Sequence[Connection]) -> EndedConnections:

@@ -88,10 +88,10 @@ class AuditSearch:
     async def calls_of_keys(self, key_ids: Iterable[str]) -> dict[str, int]:
         """Count the calls of these keys, as far back as the audit reaches."""
         is_theirs = START.c.key_id.in_(list(key_ids)) & START.c.kind.in_(CALLS)
-        query = select(START.c.key_id, func.count()).where(is_theirs).group_by(START.c.key_id)
+        query = select(START.c.key_id, func.count().label("calls")).where(is_theirs)
         async with self._database.reading() as connection:
-            rows = (await connection.execute(query)).tuples().all()
-        return dict(rows)
+            rows = (await connection.execute(query.group_by(START.c.key_id))).all()
+        return {row.key_id: row.calls for row in rows}
 
 
 def _is(name: str) -> Condition:

@@ -29,6 +29,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         admin_roles=list(AdminRole),
         roles=(await keys.key_choices(context)).roles,
         clusters=[each.name for each in await clusters.list_clusters(context)],
+        settings=await context.services.settings.current(),
     )
 
 

@@ -51,6 +51,12 @@ async def end(request: Request, session: SignedIn, context: Writing, connection:
     return _ended(request, session, await connections.end_connection(context, connection))
 
 
+@router.post("/{connection}/allow", dependencies=[may("connections.allow")])
+async def allow(context: Writing, connection: str) -> Response:
+    await connections.allow_connection(context, connection)
+    return reload()
+
+
 def _ended(request: Request, session: Session, ended: connections.EndedConnections) -> Response:
     """Show the Proxmox tokens that are left; without any, the list is enough."""
     if not ended.left:
