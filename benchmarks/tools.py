@@ -25,11 +25,12 @@ from proxmox_client.emulator.state.cluster import ClusterState
 from proxmox_client.emulator.state.jobs import BackupJob, Pool
 from pvemcp_server.access.budgets import Budget
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role, Toolset
+from pvemcp_server.approvals import PlannedCall
 from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
 from pvemcp_server.pipeline.pipeline import Pipeline, Result
 from pvemcp_server.settings import Values
-from pvemcp_server.store.records import ClusterKind
+from pvemcp_server.store.records import ApprovalRecord, ClusterKind
 from pvemcp_server.toolkit.call import Decision
 from pvemcp_server.toolkit.registry import tools
 from pvemcp_server.toolkit.undo import KeptUndo, Undo
@@ -119,7 +120,7 @@ class Bench:
     async def progress(self, done: float, total: float | None, message: str) -> None:
         """Discard the report."""
 
-    async def ask(self, _question: str) -> Decision:
+    async def ask(self, _question: str, _beside: str = "") -> Decision:
         return Decision.YES
 
     async def decision(self, _event: Event) -> None:
@@ -133,6 +134,9 @@ class Bench:
 
     async def outcome(self, _call_id: str, _event: Event) -> None:
         """Discard the event."""
+
+    async def others(self, _planned: PlannedCall) -> list[ApprovalRecord]:
+        return []
 
     async def refused(self, event: Event) -> None:
         raise RuntimeError(f"refused: {event.reason}")

@@ -54,7 +54,8 @@ NOT_A_VERB: Final = "start with an imperative verb (a missing verb goes into scr
 NOUN_DECORATORS: Final = frozenset(
     {
         *("property", "cached_property"),
-        *("table", "config_table", "firewall_table", "ha_table", "node_table", "server_table"),
+        *("table", "account_table", "config_table", "firewall_table"),
+        *("ha_table", "node_table", "server_table"),
     }
 )
 

@@ -114,6 +114,34 @@ def _one(calls: Calls) -> Calls:
     return lambda state: [call for call in calls(state) if call.key == str(ONE)]
 
 
+def _configs(qemu: str, lxc: str = "", **options: Any) -> dict[str, Calls]:
+    """Return the reads of configurations, which have the options of `_guests`."""
+    configs = _guests(qemu, lxc, **options)
+    return {"configs": configs, "one config": _one(configs)}
+
+
+def _series(qemu: str, lxc: str, **options: Any) -> dict[str, Calls]:
+    """Return the reads of series of guests, as `_configs` does."""
+    return {
+        "one day": _one(_guests(qemu, lxc, timeframe="day", **options)),
+        "guest weeks": _guests(qemu, lxc, timeframe="week", **options),
+    }
+
+
+def _resources(tool: str, kind: str) -> dict[str, Calls]:
+    """Return the reads by one tool for /cluster/resources, whose argument `kind` has the type."""
+    types = {"guests": "vm", "nodes": "node", "storages": "storage"}
+    return {read: _plain(tool, **{kind: value}) for read, value in types.items()}
+
+
+def _raw(path: str, **more: str) -> Calls:
+    """Return a GET of this path of each node that is online, by proxmox_api_raw."""
+    return lambda state: [
+        Call("proxmox_api_raw", {"method": "GET", "path": f"/nodes/{node}/{path}", **more}, node)
+        for node in online(state)
+    ]
+
+
 def _about(
     guest: Guest, tool: str, kind: str, node: bool, vmid: type, more: Mapping[str, Any]
 ) -> Call:
@@ -203,41 +231,21 @@ def _as_target(connection: Connection) -> dict[str, str]:
     return {**_tls(connection), **secret}
 
 
-_RAW_CONFIGS: Final = _guests("get_vm_config", "get_container_config")
-_RAW_DAY: Final = _guests("get_vm_rrddata", "get_container_rrddata", timeframe="day")
-_CURSOR_CONFIGS: Final = _guests("get_vm_config", "get_lxc_config", vmid=str)
-_CURSOR_DAY: Final = _guests("get_vm_rrd_data", "get_lxc_rrd_data", vmid=str, timeframe="day")
-_PLUS_CONFIGS: Final = _guests("get_vm_config", "get_container_config", vmid=str)
-_SMALL_CONFIGS: Final = _guests("get_instance_config", "get_instance_config", kind="type")
-_SMALL_DAY: Final = _guests(
-    "get_resource_usage", "get_resource_usage", kind="type", timeframe="day"
-)
-_METRICS: Final = _guests("get_guest_metrics", "get_guest_metrics", node=False, timeframe="day")
-_GUEST_STATUS: Final = _guests("get_guest_status", "get_guest_status", node=False)
-_VM_STATUS: Final = _guests("proxmox_get_vm_status", "proxmox_get_vm_status", kind="vm_type")
-
 PEERS: Final[Sequence[Peer]] = (
     Peer(
         "proxmox-mcp-server", "1.4.4", "proxmox-mcp-server", _in_variables,
         {
-            "guests": _plain("get_cluster_resources", type="vm"),
-            "nodes": _plain("get_cluster_resources", type="node"),
-            "storages": _plain("get_cluster_resources", type="storage"),
+            **_resources("get_cluster_resources", "type"),
             "cluster": _plain("get_cluster_status"),
-            "configs": _RAW_CONFIGS,
-            "one config": _one(_RAW_CONFIGS),
+            **_configs("get_vm_config", "get_container_config"),
             "pending": _guests("get_vm_pending", "get_container_pending"),
             "snapshots": _guests("list_vm_snapshots", "list_container_snapshots"),
             "addresses": _guests("vm_agent_get_info", "get_container_interfaces",
                                  info_type="network-get-interfaces"),
             "filesystems": _guests("vm_agent_get_info", info_type="get-fsinfo"),
             "states": _guests("get_vm_status"),
-            "one day": _one(_RAW_DAY),
-            "guest weeks": _guests("get_vm_rrddata", "get_container_rrddata", timeframe="week"),
-            "storage months": lambda state: [
-                Call("get_storage_rrddata", {"node": n, "storage": s, "timeframe": "month"}, s)
-                for n, s in holders(state, "images")
-            ],
+            **_series("get_vm_rrddata", "get_container_rrddata"),
+            "storage months": _contents("get_storage_rrddata", "images", timeframe="month"),
             "backups": _contents("list_storage_content", "backup", content="backup"),
             "isos": _contents("list_storage_content", "iso", content="iso"),
             "jobs": _plain("list_backup_jobs"),
@@ -245,19 +253,9 @@ PEERS: Final[Sequence[Peer]] = (
             "log": _plain("get_cluster_log", max_entries=500),
             "ha": _plain("proxmox_api_raw", method="GET", path="/cluster/ha/status/current"),
             "rules": _plain("proxmox_api_raw", method="GET", path="/cluster/ha/rules"),
-            "replication": lambda state: [
-                Call("proxmox_api_raw", {"method": "GET", "path": f"/nodes/{n}/replication"}, n)
-                for n in online(state)
-            ],
-            "node months": lambda state: [
-                Call("proxmox_api_raw", {"method": "GET", "path": f"/nodes/{n}/rrddata",
-                                         "params": '{"timeframe": "month"}'}, n)
-                for n in online(state)
-            ],
-            "updates": lambda state: [
-                Call("proxmox_api_raw", {"method": "GET", "path": f"/nodes/{n}/apt/update"}, n)
-                for n in online(state)
-            ],
+            "replication": _raw("replication"),
+            "node months": _raw("rrddata", params='{"timeframe": "month"}'),
+            "updates": _raw("apt/update"),
             "kernels": _nodes("get_node_status"),
             "disks": _nodes("get_node_disks"),
             "ceph": _plain("get_ceph_status_cluster"),
@@ -274,20 +272,15 @@ PEERS: Final[Sequence[Peer]] = (
     Peer(
         "cursor-proxmox-mcp", "1.9.0", "cursor-proxmox-mcp", _in_a_file,
         {
-            "guests": _plain("get_cluster_resources", type="vm"),
-            "nodes": _plain("get_cluster_resources", type="node"),
-            "storages": _plain("get_cluster_resources", type="storage"),
+            **_resources("get_cluster_resources", "type"),
             "cluster": _plain("get_cluster_status"),
-            "configs": _CURSOR_CONFIGS,
-            "one config": _one(_CURSOR_CONFIGS),
+            **_configs("get_vm_config", "get_lxc_config", vmid=str),
             "pending": _guests("get_guest_pending", "get_guest_pending", kind="guest_type",
                                vmid=str),
             "snapshots": _guests("list_snapshots", "list_snapshots", kind="guest_type", vmid=str),
             "addresses": _guests("get_vm_network", "get_lxc_network", vmid=str,
                                  resolve_runtime=True),
-            "one day": _one(_CURSOR_DAY),
-            "guest weeks": _guests("get_vm_rrd_data", "get_lxc_rrd_data", vmid=str,
-                                   timeframe="week"),
+            **_series("get_vm_rrd_data", "get_lxc_rrd_data", vmid=str),
             "backups": _contents("list_backups", "backup"),
             "isos": _contents("list_isos", "iso"),
             "jobs": _plain("list_backup_jobs"),
@@ -320,8 +313,7 @@ PEERS: Final[Sequence[Peer]] = (
             "nodes": _plain("get_nodes"),
             "storages": _plain("get_storage"),
             "cluster": _plain("get_cluster_status"),
-            "configs": _PLUS_CONFIGS,
-            "one config": _one(_PLUS_CONFIGS),
+            **_configs("get_vm_config", "get_container_config", vmid=str),
             "snapshots": _guests("list_snapshots", "list_snapshots", kind="vm_type", vmid=str),
             "addresses": _guests("get_vm_ip_addresses", "get_container_ip", vmid=str),
             "backups": _plain("list_backups"),
@@ -345,7 +337,8 @@ PEERS: Final[Sequence[Peer]] = (
             "tasks": _wrapped(_nodes("proxmox_list_tasks", limit=500)),
             "kernels": _wrapped(_nodes("proxmox_get_node_status")),
             "disks": _wrapped(_nodes("proxmox_list_disks")),
-            "states": _wrapped(_VM_STATUS),
+            "states": _wrapped(_guests("proxmox_get_vm_status", "proxmox_get_vm_status",
+                                       kind="vm_type")),
         },
         also="mcp<2",
     ),
@@ -355,11 +348,9 @@ PEERS: Final[Sequence[Peer]] = (
             "guests": lambda _s: [Call("list_vms", {}), Call("list_containers", {})],
             "nodes": _plain("list_nodes"),
             "storages": _plain("list_storages"),
-            "states": _GUEST_STATUS,
+            "states": _guests("get_guest_status", "get_guest_status", node=False),
             "snapshots": _guests("list_snapshots", "list_snapshots", node=False),
-            "one day": _one(_METRICS),
-            "guest weeks": _guests("get_guest_metrics", "get_guest_metrics", node=False,
-                                   timeframe="week"),
+            **_series("get_guest_metrics", "get_guest_metrics", node=False),
             "backups": _contents("list_backups", "backup", "storage_name"),
             "isos": _contents("list_storage_content", "iso", "storage_name", content_type="iso"),
             "tasks": _nodes("list_tasks", limit=100),
@@ -370,12 +361,9 @@ PEERS: Final[Sequence[Peer]] = (
     Peer(
         "proxmox-aiops", "0.15.0", "proxmox-aiops-mcp", _as_target,
         {
-            "guests": _plain("cluster_resources", resource_type="vm"),
-            "nodes": _plain("cluster_resources", resource_type="node"),
-            "storages": _plain("cluster_resources", resource_type="storage"),
+            **_resources("cluster_resources", "resource_type"),
             "cluster": _plain("cluster_status"),
-            "configs": _guests("vm_config"),
-            "one config": _one(_guests("vm_config")),
+            **_configs("vm_config"),
             "snapshots": _guests("vm_list_snapshots"),
             "backups": _contents("backup_list", "backup"),
             "isos": _contents("storage_content", "iso", content="iso"),
@@ -393,12 +381,9 @@ PEERS: Final[Sequence[Peer]] = (
             ],
             "nodes": _plain("list_nodes"),
             "storages": _nodes("list_storage"),
-            "configs": _SMALL_CONFIGS,
-            "one config": _one(_SMALL_CONFIGS),
+            **_configs("get_instance_config", "get_instance_config", kind="type"),
             "snapshots": _guests("list_snapshots", "list_snapshots", kind="type"),
-            "one day": _one(_SMALL_DAY),
-            "guest weeks": _guests("get_resource_usage", "get_resource_usage", kind="type",
-                                   timeframe="week"),
+            **_series("get_resource_usage", "get_resource_usage", kind="type"),
             "backups": _contents("list_storage_content", "backup"),
             "isos": _contents("list_storage_content", "iso"),
         },

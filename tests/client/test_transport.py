@@ -291,6 +291,27 @@ async def test_concurrent_requests_are_limited_per_node_and_cluster():
     assert peak["all"] == 3
 
 
+async def test_recorded_metrics_need_no_slot_of_their_node():
+    """Read a node's series, which any host has, while reads of the node take all of its slots."""
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/rrddata"):
+            await asyncio.sleep(60)
+        return httpx.Response(200, json={"data": []})
+
+    client = Client(
+        ["pve1"],
+        ApiToken("a@pve!b", "c"),
+        limits=Limits(per_node=1),
+        http_transport=httpx.MockTransport(answer),
+    )
+    hanging = asyncio.create_task(client.node("pve2").time())
+    await asyncio.sleep(0)
+    with anyio.fail_after(1):
+        assert await client.node("pve2").rrd("hour") == []
+    hanging.cancel()
+
+
 async def test_requesters_get_slots_of_a_node_in_turn():
     """Send many reads at once for one: the few of another one do not wait for all of them."""
     order: list[str] = []

@@ -3,7 +3,7 @@
 import json
 import logging
 import ssl
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, quote_plus
 
 import httpx2 as httpx
 import msgspec
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 LOGIN = "POST /access/ticket"
 OPENID = "POST /access/openid"
-SECRET = "c0rrect horse"
+SECRET = "c0rrect  h\u00f6rse"
 TICKET = {
     "username": "alice@pve",
     "ticket": "PVE:alice@pve:6B02A91B::sig+/=",
@@ -76,10 +76,27 @@ async def test_a_ticket_signs_reads_and_writes_and_is_not_renewed(visitor, pve):
     assert read["cookie"] == write["cookie"] == f"PVEAuthCookie={TICKET['ticket']}"
     assert "csrfpreventiontoken" not in read
     assert write["csrfpreventiontoken"] == TICKET["CSRFPreventionToken"]
+    pve.answers.clear()
     pve.respond("GET /nodes", 401, "Authentication failed!")
     with pytest.raises(Unauthenticated):
         await alice.nodes()
     assert not [line for line in pve.lines if line.startswith(LOGIN)]
+
+
+@pytest.mark.parametrize(
+    ("name", "escaped"),
+    [("a;b", "a%3Bb"), ("50%25", "50%2525"), ("jürgen", "j%C3%BCrgen"), ("o'neil+x", "o'neil+x")],
+)
+async def test_names_of_users_are_escaped_in_headers(visitor, pve, name, escaped):
+    pve.answer("GET /version", {"version": "9.2.11"})
+    ticket = Ticket(ticket=f"PVE:{name}@corp:6B::s+/=", csrf_token="6B:ü\n", username=name)
+    await visitor.signed_in_as(ticket).version()
+    assert pve.requests[-1].headers["cookie"] == f"PVEAuthCookie=PVE:{escaped}@corp:6B::s+/="
+    assert ticket.headers("PUT")["CSRFPreventionToken"] == "6B:%C3%BC%0A"
+    if name.isascii():
+        await visitor.signed_in_as(ApiToken(f"{name}@corp!x", "s")).version()
+        sent_token = pve.requests[-1].headers["authorization"]
+        assert sent_token == f"PVEAPIToken={escaped}@corp!x=s"
 
 
 @pytest.mark.parametrize(
@@ -153,6 +170,14 @@ async def test_openid_goes_to_one_host_in_both_steps(visitor, pve):
 
 
 UNREADABLE = challenged() | {"ticket": "PVE:!tfa!no JSON"}
+ENDLESS = TICKET | {"ticket": "x" * 20_000}
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "//idp.test/auth", "", "file:///etc"])
+async def test_a_browser_is_sent_to_web_addresses_only(visitor, pve, url):
+    pve.answer(f"{OPENID}/auth-url", url)
+    with pytest.raises(UnexpectedAnswer, match="no web address"):
+        await visitor.sign_in.openid_request("sso", "https://mcp.test/callback")
 
 
 class Hosts:
@@ -191,6 +216,7 @@ class Hosts:
         (httpx.Response(200, json={"data": None}), ["pve1"], UnexpectedAnswer),
         (httpx.Response(200, json={"data": {"username": "a@pve"}}), ["pve1"], UnexpectedAnswer),
         (httpx.Response(200, json={"data": UNREADABLE}), ["pve1"], UnexpectedAnswer),
+        (httpx.Response(200, json={"data": ENDLESS}), ["pve1"], UnexpectedAnswer),
     ],
 )
 async def test_only_a_host_without_a_connection_is_followed_by_the_next(failure, receives, error):
@@ -230,6 +256,9 @@ REFUSALS = {
     "echo in the message": (500, f"bad password {SECRET}", {}),
     "echo in the errors": (400, "Parameter verification failed.", {"password": f"not {SECRET}"}),
     "echo in the status line": (403, SECRET, {}),
+    "echo of an outage": (503, SECRET, {}),
+    "echo of the form": (500, f"bad form password={quote_plus(SECRET)}", {}),
+    "echo with other blanks": (500, " ".join(SECRET.split()), {}),
 }
 
 
@@ -253,13 +282,13 @@ async def test_no_secret_is_in_an_error_a_repr_or_a_log(
         with pytest.raises(ProxmoxError) as caught:
             await attempt
         texts += [repr(caught.value), str(caught.value), repr(vars(caught.value))]
-        assert caught.value.status == status
+        assert getattr(caught.value, "status", 503) == status
     token = NewToken(token_id="a@pve!x", secret="tok3n")
     ticket = msgspec.convert(TICKET, Ticket)
     alice = visitor.signed_in_as(ticket)
     secretive = (token, token.credential, ticket, alice, vars(alice.transport))
     texts += [*map(repr, secretive), caplog.text]
-    hidden = (SECRET, "tok3n", "s3al", "st4te", "sig+", ":csrf")
+    hidden = ("c0rrect", "tok3n", "s3al", "st4te", "sig+", ":csrf")
     assert not [text for text in texts if any(word in text for word in hidden)]
 
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
@@ -29,13 +29,12 @@ import pytest
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 from pydantic import Field
-from sqlalchemy import URL, make_url
-from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.util import LRUCache
+from sqlalchemy import make_url
+from tests.server import sqlite_dialect
 
 from proxmox_client.emulator import Emulator, demo
 from proxmox_client.emulator.access.roles import all_privileges, builtin_roles
+from proxmox_client.emulator.certificates import CertificateAuthority
 from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.state.user_config import AclEntry
 from pvemcp_server.access import Access, open_access, passwords
@@ -46,7 +45,7 @@ from pvemcp_server.cli.state import State
 from pvemcp_server.config import Config
 from pvemcp_server.http.server import HttpServer, http_server
 from pvemcp_server.settings import Settings
-from pvemcp_server.store import Store, database, migrate, open_store
+from pvemcp_server.store import Store, migrate, open_store
 from pvemcp_server.store.records import TlsMode
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit import registry
@@ -54,6 +53,7 @@ from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Document, Rows, Tool, tool
 
+sqlite_dialect.register()
 _names = count()
 REPOSITORY = Path(__file__).parents[2]
 
@@ -143,28 +143,6 @@ def real_hasher() -> Iterator[PasswordHash]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(passwords, "_hasher", quick)
         yield real
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once() -> Iterator[None]:
-    """Compile each SQL statement once for all SQLite states: engines have caches of their own.
-
-    The keys of a cache hold the dialect, so those of all engines have to be equal.
-    """
-    shared = {"compiled_cache": LRUCache(1000)}
-
-    def create_engine(url: URL, **options: Any) -> AsyncEngine:
-        if url.get_backend_name() == "sqlite":
-            options["execution_options"] = shared
-        return create_async_engine(url, **options)
-
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(
-            SQLiteDialect_aiosqlite, "__eq__", lambda one, other: type(one) is type(other)
-        )
-        monkeypatch.setattr(SQLiteDialect_aiosqlite, "__hash__", lambda one: hash(type(one)))
-        monkeypatch.setattr(database, "create_async_engine", create_engine)
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -639,3 +617,21 @@ def http(served: Served) -> httpx.AsyncClient:
 @pytest.fixture
 def modern(served: Served) -> Modern:
     return served.modern
+
+
+@pytest.fixture
+async def endless_head(anyio_backend: str) -> AsyncIterator[tuple[str, str]]:
+    """Start an HTTPS server whose answers never begin; yield its address and its authority."""
+    authority = CertificateAuthority("test")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            while True:
+                writer.write(b"HTTP/1.1 100\r\n\r\n" * 1_000)
+                await writer.drain()
+        writer.transport.abort()
+
+    context = authority.issue("endless", "127.0.0.1").context
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", authority.pem

@@ -1,4 +1,4 @@
-"""No regular expression takes exponential time: while one runs, the whole server stands still."""
+"""No regular expression takes exponential or quadratic time: the whole server stands still then."""
 
 import ast
 import importlib
@@ -8,15 +8,19 @@ import re
 import re._constants as codes
 import re._parser as parser
 import signal
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import pytest
 
 import proxmox_client
+import pvemcp_bridge
 import pvemcp_formats
 import pvemcp_server
 from proxmox_client.schema import VERSIONS, load
@@ -25,8 +29,13 @@ from proxmox_client.schema.parameter import Parameter
 MANY = 20  # repetitions that an argument has room for; in exponential time they take minutes
 SECONDS = 0.5  # of processor time
 OF_NO_TOOL = re.compile(r".*/(?:query-oci-repo-tags|oci-registry-pull)")  # CallApi refuses the one
-INLINE = re.compile(r"\bre\.(?!compile|Match|Pattern|[A-Z]+\b)")
-PACKAGES = (proxmox_client, pvemcp_formats, pvemcp_server)
+PACKAGES = (proxmox_client, pvemcp_formats, pvemcp_server, pvemcp_bridge)
+WHOLE = "match", "fullmatch"
+USES = (*WHOLE, "search", "sub", "subn", "finditer", "findall", "split")
+Use = tuple[str, str]  # a pattern, and the method that it is used with
+LONG = 2_000  # characters of a text that is tried for quadratic time
+LONG_SECONDS = 0.004  # linear time takes a hundredth of it
+OF_OWN_FILES = {"_STRING_OR_COMMENT"}  # of the user's own configuration, in a command
 REPEATS = (codes.MAX_REPEAT, codes.MIN_REPEAT)
 SAMPLES = "a1A-._ :/=,;\"'x\\@!\n\té"
 CATEGORIES = {
@@ -39,16 +48,74 @@ CATEGORIES = {
 }
 
 
-def of_modules() -> Iterator[str]:
-    """Yield the patterns that modules hold, also in containers and closures."""
-    for package in PACKAGES:
-        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if "__main__" not in info.name and "migrations" not in info.name:
-                for value in vars(importlib.import_module(info.name)).values():
-                    yield from _held(value)
-        for path in Path(package.__path__[0]).rglob("*.py"):
-            if INLINE.search(source := path.read_text()):
-                yield from _literals(ast.parse(source))
+@cache
+def modules() -> list[tuple[ModuleType, str]]:
+    """Return the modules of the packages, each with its source."""
+    return [
+        (module := importlib.import_module(info.name), Path(str(module.__file__)).read_text())
+        for package in PACKAGES
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        if "__main__" not in info.name and "migrations" not in info.name
+    ]
+
+
+def of_modules() -> Iterator[Use]:
+    """Yield the patterns in the values of modules, as they are used there."""
+    methods = re.compile(rf"\b(?!re\.)(\w+)\.({'|'.join(USES)})\(")
+    everywhere: dict[str, set[str]] = {}
+    for _, source in modules():
+        for name, method in methods.findall(source):
+            everywhere.setdefault(name, set()).add(method)
+    for module, source in modules():
+        of_items = {method for name, method in methods.findall(source) if name.islower()}
+        for name, value in vars(module).items():
+            own = everywhere.get(name) if isinstance(value, re.Pattern) else of_items
+            if name not in OF_OWN_FILES:
+                yield from product(_held(value), own or USES)
+
+
+def of_sources() -> Iterator[Use]:
+    """Yield what may be a pattern in the source of modules, as it is used there.
+
+    That is every text of a module with `re`, also one in a function, and `pattern=` of all modules.
+    """
+    held = {pattern for pattern, _ in of_modules()}
+    for module, source in modules():
+        names = vars(module)
+        nodes = list(ast.walk(ast.parse(source)))
+        uses = dict(use for node in nodes for use in _uses_by(node))
+        for node in nodes:
+            if isinstance(node, ast.keyword) and node.arg == "pattern":
+                yield from product(_text(node.value, names), WHOLE)
+            elif "re" in names:
+                for text in _text(node, names):
+                    if text not in held:
+                        yield from product([text], uses.get(id(node), WHOLE))
+
+
+def _uses_by(node: ast.AST) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield the first argument of a call such as `re.search(r"…", text)`, and how it is used."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="re"), attr=attr), args=[first, *_]):
+            if attr in USES:
+                yield id(first), (attr,)
+
+
+def _text(node: ast.AST, names: dict[str, Any]) -> Iterator[str]:
+    """Yield the text of a literal; what a function fills into it is an `x`."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+        yield node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+    elif isinstance(node, ast.JoinedStr):
+        yield "".join(map(partial(_part, names=names), node.values))
+
+
+def _part(node: ast.expr, names: dict[str, Any]) -> str:
+    match node:
+        case ast.Constant(value=value):
+            return str(value)
+        case ast.FormattedValue(value=ast.Name(id=name)):
+            return str(names.get(name, "x"))
+    return "x"
 
 
 def _held(value: Any, depth: int = 3) -> Iterator[str]:
@@ -61,17 +128,10 @@ def _held(value: Any, depth: int = 3) -> Iterator[str]:
         inner = value
     elif isinstance(value, FunctionType):
         inner = [cell.cell_contents for cell in value.__closure__ or ()]
+    elif isinstance(value, type):
+        inner = [each for each in vars(value).values() if isinstance(each, re.Pattern)]
     for each in inner if depth else ():
         yield from _held(each, depth - 1)
-
-
-def _literals(tree: ast.AST) -> Iterator[str]:
-    """Yield the literal patterns of calls such as `re.search(r"…", text)`."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.Call(func=ast.Attribute(value=ast.Name(id="re")), args=[first, *_]):
-                if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                    yield first.value
 
 
 def of_schemas() -> Iterator[str]:
@@ -176,6 +236,37 @@ def slowest(pattern: str) -> str | None:
     return None
 
 
+def quadratic(pattern: str, use: str) -> str | None:
+    """Return the beginning of a text on which the pattern takes quadratic time, if one is found."""
+    chance = random.Random(7)  # noqa: S311 - the same texts in each run
+    compiled = re.compile(pattern)
+    method = getattr(compiled, use if use in WHOLE else "search")  # the others search as well
+    for before, repeated in _endless(list(parser.parse(pattern)), []):
+        for _, ending in product(range(2), ("\x00", "!\n")):
+            first, again = text_of(before, chance), text_of(repeated, chance)
+            for once, part in ((first, again), ("", first), ("", first + again)):
+                text = once + part * (LONG // max(1, len(part))) + ending
+                if min(_seconds(method, text) for _ in range(3)) > LONG_SECONDS:
+                    return text[:80]
+    return None
+
+
+def _endless(tree: Any, before: list[Any]) -> Iterator[tuple[list[Any], Any]]:
+    """Yield each repetition without a small limit, with what comes before it."""
+    for place, (code, value) in enumerate(tree):
+        prefix = [*before, *tree[:place]]
+        if code in (*REPEATS, codes.POSSESSIVE_REPEAT) and value[1] >= LONG:
+            yield prefix, value[2]
+        for inner in _inside(code, value):
+            yield from _endless(inner, prefix)
+
+
+def _seconds(method: Callable[[str], Any], text: str) -> float:
+    began = time.process_time()
+    method(text)
+    return time.process_time() - began
+
+
 @pytest.fixture(autouse=True)
 def _alarm() -> Iterator[None]:
     def end(*_: object) -> None:
@@ -186,12 +277,59 @@ def _alarm() -> Iterator[None]:
     signal.signal(signal.SIGVTALRM, before)
 
 
-def test_no_pattern_takes_exponential_time():
-    patterns = {*of_modules(), *of_schemas()}
+@pytest.fixture(scope="module")
+def uses() -> set[Use]:
+    return {use for use in {*of_modules(), *of_sources()} if _is_valid(use[0])}
+
+
+def test_no_pattern_takes_exponential_time(uses: set[Use]):
+    patterns = {*of_schemas(), *(pattern for pattern, _ in uses)}
     assert len(patterns) > 200
     assert {pattern: text for pattern in patterns if (text := slowest(pattern))} == {}
+
+
+def test_no_pattern_takes_quadratic_time(uses: set[Use]):
+    assert sum(method not in WHOLE for _, method in uses) > 50
+    uses = {*uses, *product(of_schemas(), ("fullmatch",))}
+    assert {use: text for use in uses if (text := quadratic(*use))} == {}
+
+
+def _is_valid(text: str) -> bool:
+    """Return whether a text can be a pattern: most texts of a source are none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            re.compile(text)
+        except (re.error, OverflowError, RecursionError):
+            return False
+    return True
 
 
 @pytest.mark.parametrize("pattern", [r"(a+)+", r"(\.[a-z0-9]*[a-z][a-z0-9]*)*", r"x(?:[\w-]+-?)+"])
 def test_exponential_patterns_are_found(pattern):
     assert slowest(pattern)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        (r"\d+\.?\d*", "fullmatch"),
+        (r"\s+$", "search"),
+        (r"(\w+)=", "sub"),
+        (r"/\*.*?\*/", "findall"),
+    ],
+)
+def test_quadratic_patterns_are_found(use):
+    assert quadratic(*use)
+
+
+def test_patterns_are_found_wherever_they_are_written(uses: set[Use]):
+    tree = ast.parse(
+        'def f(text, mark):\n    re.sub("a+", "", text)\n    re.compile(rf"b+{LIMIT}{mark}")\n'
+        'class C:\n    field: Annotated[str, Field(pattern="c+")]\n'
+    )
+    texts = {text for node in ast.walk(tree) for text in _text(node, {"LIMIT": 9})}
+    assert texts >= {"a+", "b+9x", "c+"}
+    assert {*_held(type("C", (), {"own": re.compile("d+")}))} == {"d+"}
+    for pattern in (r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?", r"^[a-z]+\d*$", r"\w+ /access.*"):
+        assert any(text.startswith(pattern) for text, _ in uses), pattern

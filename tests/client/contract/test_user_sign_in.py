@@ -152,6 +152,16 @@ async def test_a_user_makes_uses_and_removes_own_tokens(visitor, house, user):
         await client.access.delete_token(user.userid, "mcp-1")
 
 
+@pytest.mark.parametrize("name", ["a;b", "50%25", "o'neil+x"])
+async def test_a_user_with_an_unusual_name_signs_in_and_uses_a_token(visitor, house, name):
+    user = User(f"{name}@corp", password="päss  wörd&=+%")
+    house.state.user_config.users[user.userid] = user
+    ticket = await visitor.sign_in.with_password(user.userid, user.password)
+    client = visitor.signed_in_as(ticket)
+    made = await client.access.create_token(user.userid, "mcp-1")
+    assert (await visitor.signed_in_as(made.credential).version()).release
+
+
 async def test_another_account_removes_a_token_with_user_modify(visitor, house, user):
     _, client = await signed_in(visitor, user)
     await client.access.create_token(user.userid, "mcp-1")

@@ -162,6 +162,24 @@ async def test_the_last_factor_takes_the_recovery_codes_with_it(
     assert await refused(factors, ada, code)
 
 
+async def test_no_order_of_removals_leaves_recovery_codes(
+    factors: SecondFactors, ada: AdminRecord, app: TOTP, clock: Clock, monkeypatch
+):
+    await enrolled(factors, ada, clock)
+    await factors.new_recovery_codes(ada)
+    first, second = await factors.of(ada)
+    remove = factors._store.second_factors.remove
+
+    async def remove_both(factor_id: int) -> bool:  # another request in the middle of this one
+        monkeypatch.setattr(factors._store.second_factors, "remove", remove)
+        await factors.remove(ada, second.id)
+        return await remove(factor_id)
+
+    monkeypatch.setattr(factors._store.second_factors, "remove", remove_both)
+    await factors.remove(ada, first.id)
+    assert (await factors.of(ada), await factors.recovery_codes_left(ada)) == ([], 0)
+
+
 async def test_the_number_of_factors_is_limited(
     factors: SecondFactors, ada: AdminRecord, clock: Clock
 ):

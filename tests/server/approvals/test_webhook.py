@@ -12,6 +12,7 @@ import anyio
 import pytest
 from mcp.client import Client
 
+from proxmox_client import Tls
 from pvemcp_server.admin import approvals
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.permission import COMMAND_LINE
@@ -169,6 +170,15 @@ async def test_a_receiver_that_answers_slowly_is_given_up(served, receiver, monk
     await approvals.set_webhook(context, approvals.WebhookFields(url=receiver.url))
     with pytest.raises(CallError, match="No answer: TimeoutError"):
         await approvals.send_test(context)
+
+
+async def test_a_receiver_whose_head_never_ends_is_given_up(webhook, endless_head, monkeypatch):
+    address, authority = endless_head
+    trusted = Tls(ca_pem=authority).context()
+    monkeypatch.setattr(Tls, "context", lambda _: trusted)
+    await webhook.configure(f"https://{address}/hook")
+    with anyio.fail_after(5), pytest.raises(CallError, match="No answer: RemoteProtocolError"):
+        await webhook.post(await webhook.configured(), MESSAGE)
 
 
 async def test_the_number_of_messages_that_wait_is_bounded(webhook, caplog):

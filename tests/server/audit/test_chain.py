@@ -379,3 +379,64 @@ async def test_gaps_besides_retention_are_found(store: Store, statement: str):
     assert await audit.verify() == []
     await run(store, statement)
     assert await audit.verify() != []
+
+
+VIOLATIONS = {
+    "a changed text": "UPDATE audit SET tool = 'else' WHERE seq = 4",
+    "a changed time": "UPDATE audit SET at = 0 WHERE seq = 8",
+    "a deleted row": "DELETE FROM audit WHERE seq = 4",
+    "a forged hash": "UPDATE audit SET hash = 'forged' WHERE seq = 5",
+    "a moved mark": "UPDATE audit_marks SET seq = 5 WHERE name = 'base'",
+    "a deleted mark": "DELETE FROM audit_marks WHERE name = 'base'",
+}
+
+
+@pytest.mark.parametrize("violation", VIOLATIONS)
+async def test_retention_hides_no_violation(store: Store, violation: str):
+    clock = [NOW - timedelta(days=200)]
+    audit = Audit(store, clock=lambda: clock[0])
+    await audit.intent(Event(tool="oldest"))
+    clock[0] += timedelta(days=5)
+    for _ in range(6):
+        await audit.intent(Event(tool="old"))
+    assert await audit.prune(4) == 1
+    clock[0] = NOW
+    await run(store, VIOLATIONS[violation])
+    for _ in range(3):  # it stops there each time, and reports it once
+        await audit.prune(180)
+        broken, stop = (await facts(audit))[0], (await facts(audit))[-1]
+        assert stop[1] == f"retention stopped at row {broken[0]}: {broken[1]}"
+        await audit.intent(Event(tool="new"))
+    assert [notice.count for notice in await store.notices.open()] == [1]
+    assert len(await audit.find(AuditFilter(kind="break"))) == 1
+    clock[0] += timedelta(days=181)  # verify has reported it for as long as rows are kept
+    await audit.prune(180)
+    assert await audit.verify() == []
+    assert [entry.tool for entry in await audit.find()] == ["audit.retention"]
+
+
+STRAYS = {"before it": "1", "negative": "-9", "a text": "'x'", "bytes": "x'00'"}
+
+
+async def test_rows_beside_the_chain_are_reported_and_found_by_no_search(sqlite_store: Store):
+    store, audit = sqlite_store, await five_rows(sqlite_store)
+    await store.audit_log.prune(NOW + timedelta(days=1))
+    write = await audit.intent(Event(tool="BackupVm"))
+    for seq in STRAYS.values():
+        for kind in ("outcome", "call"):
+            await run(
+                store,
+                f"CREATE TABLE forged AS SELECT * FROM audit WHERE call_id = '{write}'",  # noqa: S608 - values of ours
+                f"UPDATE forged SET seq = {seq}, kind = '{kind}', outcome = 'ok'",  # noqa: S608 - values of ours
+                "INSERT INTO audit SELECT * FROM forged",
+            )
+            [(_, fact)] = await facts(audit)
+            assert fact == "is not verified: the chain begins after row 5", (seq, kind)
+            assert [(each.seq, each.outcome) for each in await audit.find()] == [(6, None)]
+            assert await audit.counts(NOW, NOW + timedelta(hours=1), 3600) == [(NOW, None, 1)]
+            assert [row["seq"] for row in await store.audit_log.rows_after(0, 10)] == [6]
+            assert (await store.audit_log.waiting_after(0))[0] == 1
+            await run(store, "DELETE FROM audit WHERE kind != 'intent'", "DROP TABLE forged")
+    await run(store, "UPDATE audit_marks SET seq = 'x' WHERE name = 'head'")
+    await audit.intent(Event(tool="ListVms"))
+    assert (7, audit_log.MARK_CHANGED) in await facts(audit)

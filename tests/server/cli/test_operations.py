@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from pydantic import create_model
 from tests.server.web.description import description
 
-from pvemcp_server.admin.operation import Operation, model_of, operations
+from pvemcp_server.admin.operation import Command, Operation, Result, model_of, operations
 from pvemcp_server.cli.main import Commands
+from pvemcp_server.cli.operations import _text
 
 OPERATIONS = pytest.mark.parametrize("operation", operations().values(), ids=lambda op: op.name)
 
@@ -18,6 +20,13 @@ def command(path: str):
     for name in rest:
         found = found.commands[name]
     return found
+
+
+def test_the_text_of_a_command_has_fields_of_any_name():
+    """Show also what dict() would take for a method of a mapping, as `keys`."""
+    answer = create_model("Usage", keys=(int, ...))(keys=3)
+    command = Command("usage show", text="{keys} of {name}")
+    assert _text(command, Result(None, {"name": "ada"}, answer)) == "3 of ada"
 
 
 @OPERATIONS

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.server.tools.few_guests import few_guests
-from tests.server.tools.tool_client import FakeBudgets, FakeUndos
+from tests.server.tools.tool_client import FakeApprovals, FakeBudgets, FakeUndos
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from proxmox_client.emulator import Emulator, ManualClock
@@ -61,7 +61,7 @@ class Elicitation:
 
     async def progress(self, done: float, total: float | None, message: str) -> None: ...
 
-    async def ask(self, question: str) -> Decision:
+    async def ask(self, question: str, _beside: str = "") -> Decision:
         self.questions.append(question)
         return Decision.YES
 
@@ -105,7 +105,7 @@ async def clients(clusters, access, lab, new_token) -> Clients:
             clusters,
             Settings(),
             AuditRecorder(),
-            None,
+            FakeApprovals(),
             StoredUndos(FakeUndos()),
             FakeBudgets(),
         ),

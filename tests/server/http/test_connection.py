@@ -131,7 +131,7 @@ async def test_a_body_that_never_ends_is_answered_408(served, monkeypatch):
 
 async def test_a_client_that_reads_nothing_loses_its_place(served, monkeypatch, caplog):
     monkeypatch.setattr("pvemcp_server.http.exchange.SEND_SECONDS", -1.0)
-    caplog.set_level("INFO", "pvemcp_server.http.gate")
+    caplog.set_level("INFO", "pvemcp_server.http.exchange")
     sent = []
 
     async def receive():

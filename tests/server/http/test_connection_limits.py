@@ -83,6 +83,22 @@ def test_closed_connections_leave_nothing_behind():
     assert not limits._count
 
 
+def test_requests_of_strangers_have_so_many_bytes_in_total():
+    limits = ConnectionLimits(total=10, per_address=10, most_held=100)
+    working, idle, *slow = opened(limits, ADDRESS, 5)
+    limits.hold(working, 60)
+    limits.work(working)
+    limits.hold(slow[0], 20)
+    limits.hold(slow[1], 20)
+    limits.hold(slow[1], 20)
+    assert not any(one.evicted for one in slow)
+    limits.hold(slow[2], 90)  # more than is left without those that wait
+    assert [one.evicted for one in (working, idle, *slow)] == [False, False, True, True, True]
+    limits.hold(working, 0)
+    limits.close(working)
+    assert limits._held_in_total == 0
+
+
 def test_full_limits_are_warned_of_once_a_minute(caplog):
     limits = ConnectionLimits(total=1, per_address=1, clock=lambda: 0.0)
     opened(limits, ADDRESS, 5)
@@ -120,6 +136,38 @@ async def test_stalled_connections_do_not_keep_healthz_from_answering(serving, m
         async with httpx.AsyncClient(base_url=served.url, timeout=10) as fresh:
             assert (await fresh.get("/healthz")).status_code == 200
         assert len(limits._open) <= 20
+
+
+LARGE = {
+    "a head": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: y\r\nX-Large: " + b"x" * 14_000,
+    "a form": STALLED["a part of a form"].replace(b"99", b"16000") + b"x" * 14_000,
+    "a body": STALLED["a part of a body"].replace(b"99", b"16000") + b" " * 14_000,
+    "a body that is not read": b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Length: 200000\r\n\r\n" + b"x" * 14_000,
+}
+
+
+@pytest.mark.anyio
+async def test_large_requests_of_strangers_take_little_memory_in_total(serving, monkeypatch):
+    limits = ConnectionLimits(total=50, per_address=50, most_held=100_000)
+    monkeypatch.setattr(http_server_module, "connection_limits", lambda _: limits)
+    async with serving() as served, AsyncExitStack() as stack:
+        host, port = served.url.removeprefix("http://").split(":")
+        held = []
+        hold = limits.hold
+        monkeypatch.setattr(
+            limits, "hold", lambda *of: (hold(*of), held.append(limits._held_in_total))
+        )
+        for sent in LARGE.values():
+            for _ in range(10):
+                stream = await stack.enter_async_context(await anyio.connect_tcp(host, int(port)))
+                await stream.send(sent)
+            async with httpx.AsyncClient(base_url=served.url, timeout=10) as fresh:
+                assert (await fresh.get("/healthz")).status_code == 200
+        assert 50_000 < max(held) <= 100_000
+        async with httpx.AsyncClient(base_url=served.url, timeout=10) as fresh:
+            await served.modern.call("ListVms")
+            assert (await fresh.get("/healthz")).status_code == 200
 
 
 @pytest.fixture

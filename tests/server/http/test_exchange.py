@@ -6,7 +6,7 @@ from time import monotonic
 import anyio
 import pytest
 
-from pvemcp_server.http.exchange import HttpExchange
+from pvemcp_server.http.exchange import ActiveRequests, HttpExchange
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +38,6 @@ async def test_the_exchange_of_an_overdue_client_is_cancelled(work):
         await ended.wait()
     assert exchanges[0].timed_out is True
     assert (await asyncio.gather(task, return_exceptions=True))[0] is not None
-    await exchanges[0].finish()
 
 
 async def test_a_closed_stream_sees_a_disconnect_and_is_completed():
@@ -50,10 +49,12 @@ async def test_a_closed_stream_sees_a_disconnect_and_is_completed():
     async def send(message):
         sent.append(message)
 
+    async def transport(_scope, receive, send):
+        await send(START)
+        exchange.close()
+        assert await receive() == {"type": "http.disconnect"}
+
     exchange = HttpExchange(receive, send, is_stream=True)
-    await exchange.send(START)
-    exchange.close()
     with anyio.fail_after(20):
-        assert await exchange.receive() == {"type": "http.disconnect"}
-    await exchange.finish()
+        await ActiveRequests().serve(exchange, transport, {"method": "GET"})
     assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}

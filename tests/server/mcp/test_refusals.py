@@ -1,5 +1,7 @@
 """A call that is refused before it reaches a tool is in the audit, once."""
 
+import json
+
 import pytest
 
 from pvemcp_server.audit import Kind
@@ -58,6 +60,44 @@ async def test_a_call_that_the_transport_refuses_is_recorded_once(served, fake_t
     assert (entry.kind, entry.key_id, entry.tool) == (Kind.REFUSED, served.key_id, "DeleteThing")
     assert entry.arguments == {"arguments": {"vmid": 101}}
     assert entry.reason == answer.json()["error"]["message"]
+    assert fake_tools.done == []
+
+
+CALL = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "tools/call",
+    "params": {"name": "DeleteThing", "arguments": {"vmid": 101}},
+}
+SSE = f"/sse/messages?session_id={32 * '0'}"
+BATCH = {"MCP-Protocol-Version": "2025-03-26"}
+OF_SESSIONS = {
+    "an unknown session": ("/mcp", CALL, {"Mcp-Session-Id": "gone"}),
+    "no session": ("/mcp", CALL, {}),
+    "an unknown stream": (SSE, CALL, {}),
+    "another type": ("/mcp", CALL, {"Content-Type": "text/plain"}),
+    "an answer of another type": ("/mcp", CALL, {"Accept": "text/plain"}),
+    "a malformed id": ("/mcp", {**CALL, "id": 1.5}, {}),
+    "such an id on a stream": (SSE, {**CALL, "id": 1.5}, {}),
+    "a later revision on a stream": (SSE, CALL, {"MCP-Protocol-Version": "2026-07-28"}),
+    "a batch of an unknown session": ("/mcp", [CALL], {"Mcp-Session-Id": "gone", **BATCH}),
+    "a batch with a malformed message": ("/mcp", [CALL, 5], BATCH),
+}
+
+
+async def test_a_call_that_a_transport_of_sessions_refuses_is_recorded_once(served, fake_tools):
+    usual = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+    for case, (path, body, headers) in OF_SESSIONS.items():
+        before = len(await served.recorded())
+        sent = usual | headers | {"X-API-Key": served.key}
+        answer = await served.http.post(path, content=json.dumps(body), headers=sent)
+        assert answer.status_code >= 400, case
+        [entry] = (await served.recorded())[before:]
+        assert (entry.kind, entry.tool) == (Kind.REFUSED, "DeleteThing"), case
+        assert (entry.key_id, entry.arguments) == (served.key_id, {"arguments": {"vmid": 101}}), (
+            case
+        )
+        assert entry.reason, case
     assert fake_tools.done == []
 
 

@@ -68,14 +68,15 @@ async def test_a_session_survives_a_new_secret_of_its_key(served):
 
 async def test_what_stays_in_memory_is_small(served):
     """Open a session, which keeps what its client can do, and a stream, which keeps its request."""
-    large = {"experimental": {f"feature{number}": {} for number in range(2_000)}}
-    opening = {**hello(), "params": {**hello()["params"], "capabilities": large}}
     headers = {**ACCEPT, "X-API-Key": served.key}
-    session = await served.http.post("/mcp", json=opening, headers=headers)
-    uris = [f"pve://clusters/lab/guests/{number}" for number in range(1_000)]
-    listen = {"notifications": {"resourceSubscriptions": uris}}
-    stream = await served.modern.send("subscriptions/listen", listen)
-    assert (session.status_code, stream.status_code) == (413, 413)
+    for length, number in ((4_000, 5), (1, 1_000)):  # much text, and many values
+        text = "x" * length
+        large = {"experimental": {f"{text}{each}": {} for each in range(number)}}
+        opening = {**hello(), "params": {**hello()["params"], "capabilities": large}}
+        session = await served.http.post("/mcp", json=opening, headers=headers)
+        listen = {"notifications": {"resourceSubscriptions": [text] * number}}
+        stream = await served.modern.send("subscriptions/listen", listen)
+        assert (session.status_code, stream.status_code) == (413, 413)
 
 
 async def test_a_deleted_session_is_not_found(served):
@@ -510,6 +511,17 @@ async def test_http_sse_takes_no_revision_without_a_handshake(served):
             body = {"jsonrpc": "2.0", "id": 1, **message}
             answer = await served.http.post(address, json=body, headers=own)
             assert (answer.status_code, "HTTP+SSE takes" in answer.text) == (400, True)
+
+
+@pytest.mark.parametrize("odd", [{"id": 1, "error": "SECRET"}, {"id": 1, "result": "SECRET"}])
+async def test_no_text_of_a_malformed_message_is_logged(served, caplog, odd):
+    async with served.http.stream("GET", f"/sse/{served.key}", headers=ACCEPT) as stream:
+        address = await first_data(stream.aiter_lines())
+        for path in (address, f"/mcp/{served.key}"):
+            body = {"jsonrpc": "2.0", **odd}
+            headers = await begin(served)
+            assert (await served.http.post(path, json=body, headers=headers)).status_code == 400
+    assert "SECRET" not in caplog.text
 
 
 @pytest.mark.parametrize("path", ["/mcp", "/sse/messages?session_id=" + 32 * "0"])

@@ -37,7 +37,7 @@ class Consent:
         if not matches(client, query["redirect_uri"]) or query["code_challenge_method"] != "S256":
             return PlainTextResponse("refused", 400)
         addresses = addresses_of(request)
-        connection = await self.connection(client.id, scopes_in(query.get("scope", "pve:read")))
+        connection = await self.connection(client.id, scopes_in(query.get("scope", "")))
         code = await oauth.tokens.issue_code(
             connection,
             redirect_uri=query["redirect_uri"],
@@ -50,13 +50,13 @@ class Consent:
         return RedirectResponse(f"{query['redirect_uri']}?{urlencode(answer)}", 303)
 
     async def connection(self, client_id: str, scopes: list[str]) -> ConnectionRecord:
-        """Return the connection of the client, with these scopes from now on."""
+        """Return the connection of the client: with pve:read at first, then with these scopes."""
         store, scopes = self.served.state.store, [str(scope) for scope in scopes]
         known = await store.connections.find(client_id=client_id)
         if known is not None:
             return await store.connections.change(known.id, scopes=scopes)
         name = f"alice via {client_id[:40]}"
-        return await connect(store, client_id=client_id, scopes=tuple(scopes), name=name)
+        return await connect(store, client_id=client_id, scopes=("pve:read",), name=name)
 
 
 @contextmanager

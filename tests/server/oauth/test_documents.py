@@ -56,6 +56,16 @@ async def test_the_connection_goes_to_the_address_that_was_checked():
     assert not {"authorization", "cookie"} & set(request.headers)
 
 
+async def test_the_next_address_is_tried_where_one_cannot_be_connected_to():
+    def handle(request):
+        if request.url.host == "2606:4700:4700::1111":
+            raise httpx.ConnectError("no route")
+        return document()(request)
+
+    both = ("2606:4700:4700::1111", PUBLIC)
+    assert (await fetcher(handle, both).fetch(URL)).metadata
+
+
 @pytest.mark.parametrize(
     ("cache", "life"),
     [

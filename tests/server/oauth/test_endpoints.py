@@ -55,7 +55,7 @@ async def test_a_request_without_credentials_is_led_to_the_sign_in(served, path)
     assert answer.status_code == 401
     challenge = fields(answer.headers["WWW-Authenticate"])
     named = f"{served.url}/.well-known/oauth-protected-resource{path}"
-    assert challenge == {"resource_metadata": named, "scope": "pve:read"}
+    assert challenge == {"resource_metadata": named, "scope": "pve:read pve:write pve:destroy"}
     metadata = (await served.http.get(named)).json()
     assert metadata["resource"] == f"{served.url}{path}"
     assert metadata["authorization_servers"] == [f"{served.url}/oauth"]

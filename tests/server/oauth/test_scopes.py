@@ -95,7 +95,7 @@ async def test_the_revision_of_2026_names_what_the_call_needs(served, modern, fa
     assert fake_tools.done == []
     refused = [entry for entry in await served.recorded() if entry.outcome == "refused"]
     assert [entry.tool for entry in refused] == ["DeleteThing", "StartThing", "tasks/cancel"]
-    assert "lacks pve:destroy" in refused[0].reason
+    assert "needs the scope pve:destroy" in refused[0].reason
 
 
 @pytest.mark.parametrize("version", LEGACY)
@@ -138,6 +138,16 @@ async def test_a_scope_is_no_matter_of_what_the_role_does_not_grant(served, mode
             "tools/call", {"name": name, "arguments": {}}, Authorization=f"Bearer {token}"
         )
         assert answer.json()["error"]["code"] == types.INVALID_PARAMS, name
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/sse"])
+async def test_a_token_without_a_scope_reads_nothing(served, modern, path):
+    modern.path = path
+    bearer = {"Authorization": f"Bearer {await token_for(served, path=path)}"}
+    for method in ("tools/list", "resources/list", "prompts/list", "server/discover"):
+        answer = await modern.send(method, **bearer)
+        assert answer.status_code == 403, method
+        assert 'scope="pve:read"' in answer.headers["WWW-Authenticate"]
 
 
 async def test_over_sse_a_call_beyond_the_scope_is_an_error_with_the_next_step(served, fake_tools):

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from html import unescape
@@ -12,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2 as httpx
 import pytest
+from pyotp import TOTP
 
 from proxmox_client import Forbidden
 from proxmox_client.api.access import Access
@@ -19,6 +21,7 @@ from proxmox_client.emulator.auth import totp
 from proxmox_client.emulator.auth.second_factors import SecondFactors
 from proxmox_client.emulator.state.user_config import SecondFactor
 from pvemcp_server.access import ExternalAdmins, open_access
+from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.app import create_app
 from pvemcp_server.clusters import connections
 from pvemcp_server.config import Config
@@ -266,7 +269,12 @@ async def test_a_decline_is_answered_and_ends_the_sign_in(front, browser):
 
 async def test_pages_cannot_be_framed_cached_or_asked_by_other_sites(browser):
     await browser.authorize()
-    await browser.sign_in("prod/pve", "bob", PASSWORD)
+    form = {"realm": "prod/pve", "user": "bob", "password": PASSWORD}
+    signed_in = await browser.http.post(f"/oauth/sign-in{browser.query}", data=form)
+    for cookie in signed_in.headers.get_list("set-cookie"):
+        assert "HttpOnly" in cookie
+        assert "SameSite=lax" in cookie
+    await browser.authorize()
     headers = browser.page.headers
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
     assert "form-action 'self'" in headers["content-security-policy"]
@@ -353,8 +361,8 @@ async def test_a_realm_of_a_provider_signs_in_through_proxmox(browser, emulator)
     url = unescape(re.search(r'content="0;url=([^"]+)"', browser.page.text)[1])
     assert parse_qs(urlsplit(url).query)["redirect_uri"] == [f"{BASE}/oauth/openid"]
     back = emulator["prod"].openid.sign_in(url, "erin").removeprefix(BASE)
-    forged = await browser.http.get("/oauth/openid?state=x&code=y")
-    assert forged.status_code == 403
+    for query in ("state=x&code=y", "error=access_denied", ""):
+        assert (await browser.http.get(f"/oauth/openid?{query}")).status_code == 403, query
     await browser.go(back)
     assert browser.page.url.raw_path.decode() == begun
     assert "erin@sso on prod" in browser.text
@@ -415,7 +423,7 @@ async def test_choices_that_are_not_offered_are_refused(front, browser):
     assert connection.read_only
 
 
-async def test_a_rule_offers_a_role_and_a_second_consent_is_short(front, browser):
+async def test_a_rule_offers_a_role_and_a_second_consent_renews_the_first(front, browser):
     roles = front.services.access.roles
     rule = await front.services.store.person_rules.add(
         kind=PersonKind.USER,
@@ -427,14 +435,16 @@ async def test_a_rule_offers_a_role_and_a_second_consent_is_short(front, browser
     try:
         token = await connected(browser, role="Operator", scope="pve:read pve:write")
         (connection,) = await front.services.store.connections.all()
-        await browser.authorize()
-        await browser.sign_in("prod/pve", "bob", PASSWORD)
-        assert 'value="Operator" checked' in browser.page.text
-        await browser.consent(role="Operator")
-        (renewed,) = await front.services.store.connections.all()
-        assert renewed.id == connection.id
-        answer, _ = await call(front, token)
-        assert answer.status_code == 401, "less was consented to: the tokens for more have ended"
+        statuses = []
+        for fields in ({}, {"read_only": "1"}):
+            await browser.authorize(scope="pve:read pve:write")
+            await browser.sign_in("prod/pve", "bob", PASSWORD)
+            assert 'value="Operator" checked' in browser.page.text
+            await browser.consent(role="Operator", **fields)
+            (renewed,) = await front.services.store.connections.all()
+            assert renewed.id == connection.id
+            statuses.append((await call(front, token))[0].status_code)
+        assert statuses == [200, 401], "a consent to read only ends the tokens for more"
     finally:
         await front.services.store.person_rules.remove(rule.id)
 
@@ -495,13 +505,38 @@ async def test_an_administrator_connects_with_the_account_of_this_server(front, 
     assert browser.page.url.path == "/admin/", "the way back is used once"
 
 
+async def test_the_second_factor_of_an_administrator_leads_back_too(front, browser):
+    admins, factors = front.services.access.admins, front.services.access.second_factors
+    name, secret = "grace", new_totp_secret()
+    admin = await admins.create(name, ADMIN_PASSWORD, must_change=False)
+    await factors.add_totp(admin, "phone", secret, TOTP(secret).now())
+    await browser.authorize()
+    await browser.go(f"/admin/connect{browser.query}")
+    await browser.submit("/admin/sign-in", name=name, password=ADMIN_PASSWORD)
+    assert browser.page.url.path == "/admin/sign-in/second-factor"
+    code = TOTP(secret).at(time.time() + 30)  # the present one was used
+    await browser.submit("/admin/sign-in/second-factor", code=code)
+    assert browser.page.url.path == "/oauth/authorize"
+    await admins.set_enabled(name, enabled=False)
+    await browser.consent()
+    assert browser.page.url.path == "/oauth/sign-in", "the account may not be used any more"
+
+
 async def test_what_users_do_is_in_the_audit_without_secrets(front, browser):
+    await browser.authorize()
+    await browser.sign_in("prod/pve", PASSWORD, "typed into the wrong field")
     await connected(browser)
     await front.services.audit.flush()
     entries = [e for e in await front.services.audit.find(limit=20) if e.tool.startswith("oauth.")]
-    assert [entry.tool for entry in entries[:2]] == ["oauth.connect", "oauth.sign_in"]
-    assert {entry.key_name for entry in entries[:2]} == {"bob@pve"}
-    assert entries[0].client == "Claude Code (name not verified, on the user's computer)"
+    latest = {(entry.tool, entry.outcome, entry.key_name) for entry in entries[:3]}
+    assert latest == {
+        ("oauth.sign_in", "refused", None),
+        ("oauth.sign_in", "ok", "bob@pve"),
+        ("oauth.connect", "ok", "bob@pve"),
+    }
+    assert {entry.reason for entry in entries[:3]} == {"refused at prod/pve", None}
+    connect = next(entry for entry in entries if entry.tool == "oauth.connect")
+    assert connect.client == "Claude Code (name not verified, on the user's computer)"
     assert PASSWORD not in repr(entries)
 
 

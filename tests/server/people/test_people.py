@@ -1,5 +1,6 @@
 """Sign-in of users with Proxmox accounts, and the tokens that their connections get."""
 
+import asyncio
 import re
 from datetime import timedelta
 
@@ -10,13 +11,14 @@ from proxmox_client.emulator.auth import totp
 from proxmox_client.emulator.state.user_config import AclEntry, Group, Token
 from pvemcp_server.access.model import ANY, READS
 from pvemcp_server.errors import AccessDenied, BadArgument, CallError, TooManyFailures
-from pvemcp_server.oauth.connections import Choice, ClientName
+from pvemcp_server.oauth.connections import Choice, ClientName, Connections
 from pvemcp_server.oauth.people import Origin, administrator
 from pvemcp_server.oauth.person import Account, Person, Place, SignIn
 from pvemcp_server.oauth.rules import role_choices
 from pvemcp_server.settings import Values
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRole, PersonKind
+from pvemcp_server.tables.history import HistoryRecorder
 
 from .conftest import PASSWORD, TOTP_SECRET
 
@@ -185,6 +187,17 @@ async def test_a_renewed_connection_replaces_its_token_and_frees_what_is_left_ou
     assert (await server.store.keys.find(id=second.id)).name == "bob@pve via Claude 2"
 
 
+async def test_consents_at_the_same_time_leave_one_connection_and_one_token(server, users):
+    person = (await sign_in(server, "bob")).person
+    chosen = await choice(server, clusters=("prod",))
+    both = await asyncio.gather(
+        *(server.connections.connect(person, CLIENT, chosen) for _ in range(2))
+    )
+    assert both[0].id == both[1].id
+    assert len(await server.store.identities.all(connection_id=both[0].id)) == 1
+    assert len(tokens_of(users, "prod", "bob@pve")) == 1
+
+
 async def test_nothing_is_left_when_one_token_cannot_be_made(server, users):
     person = (await sign_in(server, "bob", to=await sign_in(server, "bob", cluster="lab"))).person
     users["prod"].users["bob@pve"].enabled = False
@@ -233,6 +246,19 @@ async def test_the_end_of_a_connection_destroys_the_secret_and_removes_the_token
     users["prod"].acl.append(AclEntry("/access", "user", "viewer@pve", "Administrator"))
     assert await server.connections.end(record.id) == []
     assert tokens_of(users, "prod", "bob@pve") == ["own"]
+
+
+async def test_expired_connections_end_with_their_secrets(server, store):
+    person = (await sign_in(server, "bob")).person
+    record = await server.connections.connect(
+        person, CLIENT, await choice(server, clusters=("prod",))
+    )
+    await server.connections.remove_expired()
+    assert await store.keys.find(id=record.id)
+    later = Connections(store, server.clusters, "", clock=lambda: utc_now() + timedelta(days=2))
+    await later.remove_expired()
+    assert await store.keys.find(id=record.id) is None
+    assert await store.identities.all(connection_id=record.id) == []
 
 
 async def test_other_hosts_end_the_tokens_of_users_and_ask_for_none(server, access, store):
@@ -296,6 +322,19 @@ async def test_texts_of_a_user_hold_no_secret(server):
     assert account.ticket.ticket not in repr(person)
     other = Account(Place("prod", 1, "x"), Ticket(ticket="PVE:secret", username="a@pve"))
     assert "secret" not in repr(other)
+
+
+async def test_the_history_is_not_read_with_the_tokens_of_users(server):
+    person = (await sign_in(server, "bob")).person
+    await server.connections.connect(person, CLIENT, await choice(server, clusters=("prod",)))
+    values, now = Values(history_minutes=60), utc_now()
+    await HistoryRecorder(server.store, server.clusters, lambda: values).record(now)
+    claimed = {
+        identity.connection_id
+        for identity in await server.store.identities.all()
+        if await server.store.history.claim(identity, now, timedelta(hours=1)) is None
+    }
+    assert claimed == {None}
 
 
 async def test_users_of_one_cluster_see_what_proxmox_gives_each(server, users):

@@ -8,11 +8,11 @@ import mcp_types as types
 import pytest
 from mcp.client import Client
 
-from pvemcp_server.access.model import ANY, Grant
+from pvemcp_server.access.model import ANY, Caller, Grant, Role
 from pvemcp_server.admin import approvals
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.permission import COMMAND_LINE
-from pvemcp_server.approvals import APPROVED_LIFE, WAITING_LIFE
+from pvemcp_server.approvals import APPROVED_LIFE, WAITING_LIFE, PlannedCall
 from pvemcp_server.errors import UnknownName, Unrecorded
 from pvemcp_server.mcp.elicitation import SilentConversation
 from pvemcp_server.store import audit_log
@@ -129,6 +129,25 @@ async def test_a_plan_that_changes_after_the_approval_is_asked_about_again(
         fake_tools.loses = ""
         assert number_in(await delete(client)) > number_in(changed)
     assert fake_tools.done == []
+
+
+async def test_another_call_on_the_cluster_sees_what_waits_and_not_itself(
+    served, administrator, fake_tools
+):
+    async with connected(served) as client:
+        number = number_in(await delete(client))
+    service = administrator.services.approvals
+    [waiting] = await service.waiting()
+    role = Role(1, "r", "", ())
+
+    async def seen(cluster, arguments):
+        caller = Caller(waiting.key_id, "k", role)
+        call = PlannedCall(caller, "", "DeleteThing", cluster, arguments, (), {}, ())
+        return [each.id for each in await service.others(call)]
+
+    assert await seen(waiting.cluster, {"vmid": 102}) == [number]
+    assert await seen(waiting.cluster, CALL) == []
+    assert await seen("elsewhere", {"vmid": 102}) == []
 
 
 async def test_an_approval_is_for_its_arguments_and_its_key_only(served, administrator, fake_tools):

@@ -5,11 +5,13 @@ import sqlite3
 import threading
 import weakref
 from datetime import UTC, datetime
+from itertools import count
 
 import pytest
 
 from pvemcp_server.clusters import InventoryView
 from pvemcp_server.errors import CallError, OverBudget
+from pvemcp_server.query import cache as cache_module
 from pvemcp_server.query import engine
 from pvemcp_server.query.cache import DatabaseCache
 from pvemcp_server.query.compiler import Statement
@@ -23,8 +25,8 @@ FIELDS = (
 )
 
 
-def filled(*vmids, rows=None):
-    database = Database()
+def filled(*vmids, rows=None, owner=""):
+    database = Database(owner)
     numbers = vmids or range(rows)
     database.fill("guests", FIELDS, [["lab"] * len(numbers), list(numbers), [["a"]] * len(numbers)])
     database.lock()
@@ -121,6 +123,31 @@ def test_a_database_beyond_its_size_limit_is_refused(monkeypatch):
         filled(rows=20_000)
 
 
+def test_every_statement_that_fills_a_database_keeps_its_size_limit(monkeypatch):
+    cells = [["lab"] * 900, list(range(900)), [["a"]] * 900]
+
+    def has_room(pages):
+        monkeypatch.setattr(engine, "MAX_PAGES", pages)
+        try:
+            Database().fill("guests", FIELDS, cells, [("vmid",)], {"tags"})
+        except OverBudget:  # every other error is a bug
+            return False
+        return True
+
+    assert next(filter(has_room, count(1))) > 10
+
+
+def test_the_databases_of_one_key_leave_room_for_those_of_another(monkeypatch):
+    monkeypatch.setattr(engine, "MAX_PAGES", 100)
+    greedy = []
+    with pytest.raises(OverBudget, match="too much memory"):
+        greedy.extend(filled(rows=1_000, owner="greedy") for _ in count())
+    assert 50 < sum(database.pages for database in greedy) <= 100
+    assert run(filled(rows=1_000, owner="other"), "SELECT COUNT(*) FROM guests") == [(1_000,)]
+    greedy.clear()
+    assert filled(rows=1_000, owner="greedy").pages
+
+
 def test_a_sum_beyond_64_bits_is_an_error():
     with pytest.raises(CallError, match="larger than 2\\^63"):
         run(filled(2**62, 2**62, 2**62), 'SELECT sum("vmid") FROM "guests"')
@@ -201,3 +228,21 @@ def test_a_renewed_inventory_view_misses_the_cache():
     DatabaseCache(SLOT, (first, second)).put({}, database)
     assert DatabaseCache(SLOT, (first, second)).get({}) is database
     assert DatabaseCache(SLOT, (first, inventory_view())).get({}) is None
+
+
+def test_cached_databases_take_a_part_of_the_memory_and_those_of_one_key_half_of_it(monkeypatch):
+    size = filled(100).pages
+    monkeypatch.setattr(cache_module, "CACHED_PAGES", size * 6)
+    view = inventory_view()
+
+    def is_cached(owner, number):
+        slot = DatabaseCache(("database", ((owner, str(number)),)), (view,))
+        slot.put({}, filled(100, owner=owner))
+        return slot.get({}) is not None
+
+    assert [is_cached("greedy", n) for n in range(5)] == [True] * 3 + [False] * 2
+    assert is_cached("greedy", 0)  # in place of the one that was there
+    assert [is_cached("other", n) for n in range(2)] == [True] * 2
+    assert [is_cached("third", n) for n in range(2)] == [True, False]
+    view.derived.clear()
+    assert is_cached("third", 1)

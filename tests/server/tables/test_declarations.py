@@ -79,7 +79,7 @@ def test_a_request_compares_names_without_case():
 
 def test_values_are_converted_to_the_units_of_rows():
     assert rows.percent(0.12345) == 12.3
-    assert rows.share(1, 3) == 33.3
-    assert rows.share(1, 0) is None
+    assert rows.percent(1, 3) == 33.3
+    assert rows.percent(1, 0) is None
     assert rows.moment(0) is None
     assert rows.moment(1_795_337_413).isoformat() == "2026-11-22T08:50:13+00:00"

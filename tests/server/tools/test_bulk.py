@@ -190,7 +190,7 @@ class Changing(FakeConversation):
 
     change: list = field(default_factory=list)
 
-    async def ask(self, question):
+    async def ask(self, question, _beside=""):
         self.questions.append(question)
         if len(self.questions) == 1:
             for change in self.change:

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from proxmox_client.emulator import FaultKind
+from proxmox_client.emulator import Clock, FaultKind, demo
 from pvemcp_server.access.model import Resources
+from pvemcp_server.pipeline.confirmation import Agreed
 
-from .tool_client import offered
+from .tool_client import PACE, FakeConversation, FakeUndos, offered
 
 pytestmark = pytest.mark.anyio
 
@@ -89,27 +90,152 @@ async def test_undo_can_name_the_cluster_or_the_guest(demo_client):
     assert (guests[101].paused, guests[105].paused) == (False, True)
 
 
-CHANGES = {
-    "configuration": lambda guest: guest.config.update(memory="16384"),
-    "migration": lambda guest: setattr(guest, "node", "pve03"),
-    "disk": lambda guest: guest.config.update(scsi0="ceph-vm:vm-101-disk-9,size=10G"),
+def attributes(**values):
+    return lambda _state, guest: [setattr(guest, *each) for each in values.items()]
+
+
+def options(**values):
+    return lambda _state, guest: (guest.config.update(values), guest.pending.clear())
+
+
+def snapshot(name, **values):
+    def change(_state, guest):
+        taken = guest.snapshots.pop(name)
+        if values:
+            guest.snapshots[name] = replace(taken, **values)
+
+    return change
+
+
+def volume(part, **values):
+    """Delete the volumes with this in their names, or give them other values."""
+
+    def change(state, _guest):
+        for storage in state.storages.values():
+            for node in state.nodes:
+                for volid in [each for each in storage.volumes(node) if part in each]:
+                    found = storage.volumes(node)[volid]
+                    storage.remove(node, volid)
+                    if values:
+                        storage.put(node, replace(found, **values))
+
+    return change
+
+
+def vmid_is_taken(state, _guest):
+    state.guests[140] = replace(state.guests[100], vmid=140, config={"name": "usurper"})
+
+
+ISO = {"node": "pve01", "storage": "local", "url": "https://151.101.2.132/new.iso"}
+# A write, its guest, and changes after it; each change is named rather than those before it
+CHANGED = {
+    "start": (
+        *("ChangeVmState", {"vmid": 107, "action": "Start"}, 107),
+        (attributes(pid=4711), "was changed, it was started again"),
+        (attributes(paused=True), "was changed, it is paused, not running"),
+        (attributes(status="stopped", paused=False), "was changed, it is stopped, not running"),
+        (attributes(node="pve02"), "was changed, it is on pve02, not on pve03"),
+    ),
+    "shutdown": (
+        *("ChangeVmState", {"vmid": 115, "action": "Shutdown"}, 115),
+        (attributes(status="running"), "was changed, it is running, not stopped"),
+    ),
+    "suspension": (
+        *("ChangeVmState", {"vmid": 101, "action": "Suspend"}, 101),
+        (attributes(pid=4711), "was changed, it was started again"),
+        (attributes(paused=False), "was changed, it is running, not paused"),
+    ),
+    "snapshot": (
+        *("CreateVmSnapshot", {"vmid": 110, "snapshot_name": "patching"}, 110),
+        (snapshot("patching", time=1), "was changed, its snapshot 'patching' is another one"),
+        (snapshot("patching"), "was changed, its snapshot 'patching' is gone"),
+    ),
+    "configuration": (
+        *("UpdateVmConfig", {"vmid": 102, "memory": 2048}, 102),
+        (options(memory="16384"), "was changed, its option memory has another value"),
+    ),
+    "migration": (
+        *("MigrateVm", {"vmid": 125, "target_node": "pve02", "online": True}, 125),
+        (attributes(node="pve03"), "was changed, it is on pve03, not on pve02"),
+    ),
+    "disk": (
+        *("MoveVmDisk", {"vmid": 130, "disk": "scsi0", "target_storage": "local-zfs"}, 130),
+        (options(scsi0="ceph-vm:vm-130-disk-9,size=10G"), "its disk scsi0 is no longer on local"),
+    ),
+    "attachment": (
+        *("AttachDisk", {"vmid": 135, "volume": "ceph-vm:1", "disk": "scsi9"}, 135),
+        (options(scsi9="ceph-vm:vm-135-disk-7"), "its option scsi9 has another value"),
+    ),
+    "detachment": (
+        *("DetachDisk", {"vmid": 121, "disk": "scsi1"}, 121),
+        (options(scsi1="ceph-vm:vm-121-disk-7"), "its option scsi1 has another value"),
+    ),
+    "clone": (
+        *("CloneVm", {"source": "105", "name": "copy", "new_vmid": 777}, 777),
+        (options(description="in use"), "was changed, its configuration is another one"),
+    ),
+    "rollback": (
+        *("RollbackVmSnapshot", {"vmid": 105, "snapshot_name": "release-4-2"}, 105),
+        (options(cores="3"), "was changed, its configuration is another one"),
+        (
+            lambda _state, guest: [
+                guest.snapshots.pop(name) for name in [*guest.snapshots] if "before-" in name
+            ],
+            "is gone",
+        ),
+    ),
+    "download": (
+        *("DownloadIso", {**ISO, "filename": "new.iso"}, None),
+        (volume("new.iso", size=7), "since then local:iso/new.iso was replaced"),
+        (volume("new.iso"), "since then local:iso/new.iso was deleted"),
+    ),
+    "deletion": (
+        *("DeleteVm", {"vmid": 140, "name": "search-02"}, None),
+        (vmid_is_taken, "VMID 140 "),
+        (volume("/vm/140/"), "No backup"),
+    ),
 }
 
 
-@pytest.mark.parametrize("write", CHANGES)
-async def test_a_guest_that_was_changed_since_is_not_touched(demo_client, write):
-    tool, arguments = WRITES[write]
-    answer = await demo_client(tool, **PROD, **arguments, wait=True)
-    guest = demo_client["prod"].emulated.state.guests[101]
-    CHANGES[write](guest)
-    guest.pending.clear()
-    guest.touch()
-    demo_client.refresh()
-    changed = state_of(demo_client)
-    error = await demo_client.refused("Undo", wait=True)
-    assert "since then qemu 101 (db-primary) on prod was changed" in error
-    assert error.endswith(f"If it is still right, call {answer.data['undo']}")
-    assert state_of(demo_client) == changed
+@pytest.fixture(scope="module")
+async def fast_client(anyio_backend, open_client):
+    async with open_client(demo(), Clock(PACE)) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("kind", CHANGED)
+async def test_no_write_is_undone_when_what_it_left_has_changed(fast_client, kind):
+    tool, arguments, vmid, *changes = CHANGED[kind]
+    client = replace(fast_client, undos=FakeUndos())
+    answer = await client(tool, **PROD, **arguments, wait=True)
+    assert not answer.failed, answer.text
+    state = client["prod"].emulated.state
+    for change, fact in changes:
+        change(state, state.guests.get(vmid))
+        if vmid:
+            state.guests[vmid].touch()
+        client.refresh()
+        client.requests("prod")
+        error = await client.refused("Undo", wait=True)
+        assert fact in error, error
+        assert not [each for each in client.requests("prod") if not each.startswith("GET")]
+        if "since then" in error:
+            offers = answer.data["undo"].split("; ")
+            assert any(error.endswith(f"If it is still right, call {offer}") for offer in offers)
+
+
+async def test_what_changed_while_the_user_was_asked_is_seen(fast_client):
+    client = replace(fast_client, undos=FakeUndos(), conversation=FakeConversation())
+    guest = client["prod"].emulated.state.guests[131]
+    call = {**PROD, "vmid": 131, "snapshot_name": "patching"}
+    assert not (await client("CreateVmSnapshot", **call, wait=True)).failed
+
+    async def ask(_question, _beside=""):
+        snapshot("patching", time=1)(None, guest)
+        raise Agreed
+
+    client.conversation.ask = ask
+    assert "its snapshot 'patching' is another one" in await client.refused("Undo", wait=True)
 
 
 async def test_a_write_that_failed_or_was_tried_dry_is_not_undone(demo_client):

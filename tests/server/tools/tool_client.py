@@ -25,6 +25,7 @@ from pvemcp_server.audit import Event
 from pvemcp_server.clusters import Cluster, Inventory, Notes
 from pvemcp_server.errors import OverBudget
 from pvemcp_server.mcp.elicitation import Decision
+from pvemcp_server.pipeline.open_writes import OpenWrites
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.settings import Values
@@ -164,6 +165,7 @@ class FakeConversation:
     wants_progress: bool = False
     progress_reports: list[tuple[float, float | None, str]] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
+    beside: list[str] = field(default_factory=list)  # facts that are shown with each
     progress_received: anyio.Event = field(default_factory=anyio.Event)
     client: str = "tests 1.0"
 
@@ -171,8 +173,9 @@ class FakeConversation:
         self.progress_reports.append((done, total, message))
         self.progress_received.set()
 
-    async def ask(self, question: str) -> Decision:
+    async def ask(self, question: str, beside: str = "") -> Decision:
         self.questions.append(question)
+        self.beside.append(beside)
         return self.decision
 
 
@@ -182,6 +185,7 @@ class FakeApprovals:
 
     approved: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)  # the plans
     page: str = "https://pvemcp.example/approvals"
+    waiting: list[SimpleNamespace] = field(default_factory=list)  # of other calls
 
     async def use(self, call: PlannedCall) -> SimpleNamespace | None:
         plan = self.approved.pop((call.identity, call.planned), None)
@@ -189,6 +193,9 @@ class FakeApprovals:
 
     async def use_refusal(self, _call: PlannedCall) -> None:
         return None
+
+    async def others(self, _call: PlannedCall) -> list[SimpleNamespace]:
+        return self.waiting
 
     async def ask(self, call: PlannedCall) -> tuple[SimpleNamespace, bool]:
         self.approved[call.identity, call.planned] = call.shown_plan
@@ -229,7 +236,7 @@ class ToolClient:
     settings: Values = field(default_factory=lambda: Values(inside_guests=True))
     audit: FakeAudit = field(default_factory=FakeAudit)
     conversation: FakeConversation = field(default_factory=FakeConversation)
-    approvals: Approvals | FakeApprovals | None = None  # needed where the client cannot ask
+    approvals: Approvals | FakeApprovals = field(default_factory=FakeApprovals)
     undos: FakeUndos = field(default_factory=FakeUndos)
     budgets: FakeBudgets = field(default_factory=FakeBudgets)
     resources: Resources = EVERYTHING
@@ -239,6 +246,7 @@ class ToolClient:
     more_grants: tuple[Grant, ...] = ()  # of the role, beside that of the fields above
     unattended: str | None = None
     toolsets: frozenset[str] = frozenset(Toolset)
+    open_writes: OpenWrites = field(default_factory=OpenWrites)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     key_id: str = "k"
     scopes: frozenset[str] | None = None  # of a connection's access token
@@ -290,6 +298,7 @@ class ToolClient:
             StoredUndos(self.undos),  # type: ignore[arg-type]
             self.budgets,  # type: ignore[arg-type]
             closing=self.closing,
+            open_writes=self.open_writes,
         )
         result = await pipeline.call(caller, tool, arguments, self.conversation)
         notes = result.blocks[1] if len(result.blocks) > 1 else ""

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from joserfc.jwk import RSAKey
 from pyotp import TOTP
 
 from pvemcp_server.access.second_factors import new_totp_secret
+from pvemcp_server.web import oidc
 from pvemcp_server.web.oidc import MOST_BYTES
 
 MISSING = object()  # in place of a claim
@@ -137,6 +139,23 @@ async def test_a_user_of_the_issuer_signs_in_as_administrator(oidc_front, issuer
     await oidc_front.services.audit.flush()
     (entry,) = await oidc_front.services.audit.find(limit=1)
     assert (entry.tool, entry.key_name) == ("admin.sign_in", "ada@example.com")
+
+
+async def test_a_consent_goes_on_after_a_fresh_sign_in_at_the_issuer(oidc_front, issuer):
+    consent = 'content="0;url=/admin/connect?client_id=x&amp;scope=pve%3Aread"'
+    path = "/admin/connect?client_id=x&scope=pve%3Aread"
+    first = await oidc_front.get(path)
+    assert first.headers["location"] == "/admin/sign-in"
+    issuer.claims["auth_time"] = int(time.time()) - 3600
+    assert consent in (await oidc_front.get(await begin(oidc_front, issuer))).text
+    again = await oidc_front.get(path)
+    assert again.headers["location"] == "/admin/oidc/confirm", "the issuer asked its user nothing"
+    issuer.claims["auth_time"] = int(time.time())
+    assert consent in (await oidc_front.get(await confirm(oidc_front, issuer))).text
+    signed_in = await oidc_front.get(path)
+    assert signed_in.headers["location"] == "/oauth/authorize?client_id=x&scope=pve%3Aread"
+    usual = await oidc_front.get(await begin(oidc_front, issuer))
+    assert 'content="0;url=/admin/"' in usual.text
 
 
 async def confirm(oidc_front, issuer) -> str:
@@ -338,6 +357,32 @@ async def test_an_answer_of_the_issuer_costs_no_more_than_its_content(
     monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", answer)
     assert (await oidc_front.get("/admin/oidc")).status_code == 502
     assert len(sent) < 20
+
+
+async def test_an_issuer_that_answers_slowly_is_given_up(oidc_front, monkeypatch):
+    class Trickle(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while True:
+                yield b" "
+                await anyio.sleep(0.01)
+
+    async def answer(*_: object) -> httpx.Response:
+        return httpx.Response(200, stream=Trickle())
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", answer)
+    monkeypatch.setattr(oidc, "TIMEOUT_SECONDS", 0.1)
+    with anyio.fail_after(5):
+        assert (await oidc_front.get("/admin/oidc")).status_code == 502
+
+
+async def test_an_issuer_whose_head_never_ends_is_given_up(open_front, endless_head, monkeypatch):
+    address, authority = endless_head
+    trusted = ssl.create_default_context(cadata=authority)
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda: trusted)
+    issuer = {"oidc_issuer": f"https://{address}", "oidc_client_id": "pvemcp"}
+    async with open_front(**issuer, oidc_admins=("ada@example.com",)) as front:
+        with anyio.fail_after(5):
+            assert (await front.get("/admin/oidc")).status_code == 502
 
 
 async def test_metadata_of_another_issuer_is_refused(oidc_front, issuer):

@@ -3,6 +3,7 @@
 import asyncio
 import email.utils
 import logging
+import re
 import socket
 import ssl
 import time
@@ -38,6 +39,8 @@ _CONNECT_SECONDS = 10.0
 _DRAIN_SECONDS = 2.0
 _REDIRECTS = (301, 302, 307, 308)
 _MAX_REDIRECTS = 3
+_SECONDS = re.compile(r"[0-9]+")
+_LONGEST_WAIT = 999_999.0
 # uvicorn closes idle connections after 5 s; close them earlier, so that no request gets lost
 _IDLE_SECONDS = 4.0
 _MAX_IDLE = 100
@@ -66,10 +69,14 @@ class HttpResponse:
     def retry_after(self) -> float | None:
         """Seconds of `Retry-After`, which holds seconds or a date."""
         value = self.headers.get("retry-after", "").strip()
-        if value.isdigit():
+        if _SECONDS.fullmatch(value):
             return float(value[:6])
-        date = email.utils.parsedate_tz(value)
-        return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None
+        try:
+            date = email.utils.parsedate_tz(value)
+            seconds = email.utils.mktime_tz(date) - time.time() if date else None
+        except (ValueError, OverflowError):  # of a year or a zone with too many digits
+            return None
+        return None if seconds is None else min(max(0.0, seconds), _LONGEST_WAIT)
 
     async def text(self) -> str:
         """Read the whole body; raise NoReply if it is not UTF-8 or too long."""

@@ -8,10 +8,21 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from string import punctuation
+from typing import Final
+from urllib.parse import quote
 
 import msgspec
 
 from proxmox_client.json_decoder import Answer
+
+# Proxmox reads a credential in a header up to a semicolon, and unescapes it (Formatter.pm)
+_UNCHANGED: Final = punctuation.replace("%", "").replace(";", "")
+
+
+def _escaped(text: str) -> str:
+    """Return a text of a header; names of users may have any character."""
+    return quote(text, safe=_UNCHANGED)
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class ApiToken:
     @property
     def authorization(self) -> str:
         """The value of the header Authorization."""
-        return f"PVEAPIToken={self.token_id}={self.secret}"
+        return f"PVEAPIToken={_escaped(self.token_id)}={self.secret}"
 
     def headers(self, _method: str) -> dict[str, str]:
         """Return the headers of a request."""
@@ -48,7 +59,7 @@ class BackupServerToken(ApiToken):
     @property
     def authorization(self) -> str:
         """The value of the header Authorization."""
-        return f"PBSAPIToken={self.token_id}:{self.secret}"
+        return f"PBSAPIToken={_escaped(self.token_id)}:{self.secret}"
 
 
 @dataclass(frozen=True)
@@ -98,9 +109,9 @@ class Ticket(Answer, frozen=True):
 
     def headers(self, method: str) -> dict[str, str]:
         """Return the cookie, for writes also the token against cross-site requests."""
-        headers = {"Cookie": f"PVEAuthCookie={self.ticket}"}
+        headers = {"Cookie": f"PVEAuthCookie={_escaped(self.ticket)}"}
         if method != "GET":
-            headers["CSRFPreventionToken"] = self.csrf_token
+            headers["CSRFPreventionToken"] = _escaped(self.csrf_token)
         return headers
 
 

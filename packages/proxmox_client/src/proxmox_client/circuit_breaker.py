@@ -36,7 +36,7 @@ from proxmox_client.errors import (
     ResponseError,
     Unreachable,
 )
-from proxmox_client.limits import PROBE_TIMEOUT, datastore_of, time_limit
+from proxmox_client.limits import PROBE_TIMEOUT, time_limit
 
 RESET_AFTER: Final = 60.0  # seconds after a full timeout; then the full timeout applies again
 COOLDOWN: Final = 5.0  # seconds without any read after two failures in a row
@@ -63,8 +63,9 @@ _RECORDED: Final = FailureDomain(_CLUSTER, "cluster/rrddata", is_alone=True)
 def failure_domain(path: str) -> FailureDomain:
     """Return the failure domain that a path addresses."""
     parts = path.split("/")
-    if datastore := datastore_of(path):
-        return FailureDomain(_CLUSTER, f"datastore/{datastore}", is_alone=True)
+    if parts[1:3] == ["admin", "datastore"] and len(parts) > 3:
+        # a backup server reads its snapshots from disks, which may take as long as a node
+        return FailureDomain(_CLUSTER, f"datastore/{parts[3]}", is_alone=True)
     if parts[1] != "nodes" or len(parts) < 3:
         is_ceph = parts[1:3] == ["cluster", "ceph"]  # it asks Ceph's monitors
         return FailureDomain(_CLUSTER, "cluster/ceph" if is_ceph else _CLUSTER, is_ceph)

@@ -102,18 +102,9 @@ class ConcurrencyLimiter:
 
 
 def node_of(path: str) -> str:
-    """Return the node whose slots a request to this path takes, or `""`."""
+    """Return the node that a path addresses, or `""`."""
     parts = path.split("/", 3)
     return parts[2] if len(parts) > 2 and parts[1] == "nodes" else ""
-
-
-def datastore_of(path: str) -> str:
-    """Return the datastore of a backup server that a path addresses, or `""`.
-
-    Its snapshots are read from its disks, which may take as long as a read of a node.
-    """
-    parts = path.split("/", 4)
-    return parts[3] if len(parts) > 3 and parts[1:3] == ["admin", "datastore"] else ""
 
 
 @contextmanager

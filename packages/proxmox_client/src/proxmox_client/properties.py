@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _NUMBER = re.compile(r"\d{1,15}(\.\d{1,15})?", re.ASCII)
+_WHOLE_NUMBER = re.compile(r"\d{1,15}", re.ASCII)
 
 Properties = dict[str, str]
 
@@ -30,6 +31,14 @@ def flag(value: str | None, *, absent: bool = False) -> bool:
 def number(text: str | None) -> float | None:
     """Parse a number; return None for any other text."""
     return float(text) if text and _NUMBER.fullmatch(text) else None
+
+
+def whole_number(text: str | None) -> int | None:
+    """Parse a number of ASCII digits; return None for any other text, and for a very long one.
+
+    `str.isdigit` and `str.isdecimal` accept ² or ٣, and `int` raises for some of what they accept.
+    """
+    return int(text) if text and _WHOLE_NUMBER.fullmatch(text) else None
 
 
 def _as_text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Responses of a host: their bodies, and those that say that it cannot serve requests.
+"""Responses of a host: limits of head and body, and those that say that it cannot serve requests.
 
 Such a host is as unavailable as one that refuses connections. pveproxy may answer while the
 services behind it do not: pmxcfs is stopped, pvedaemon restarts, or the node asked about cannot be
@@ -6,11 +6,18 @@ reached. A proxy in front of Proxmox may answer instead of it.
 """
 
 import re
+import ssl
 import zlib
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 import httpx2 as httpx
 
+MOST_HEAD_BYTES: Final = 16 * 1024  # that of Proxmox has a few hundred
+_READ_COST: Final = 64  # bytes that a read counts for at least: it costs time, however short it is
 _GZIP: Final = zlib.MAX_WBITS | 16
 _MOST_PIECES: Final = 1_000  # and one more for each KiB: a chunk costs time, however short it is
 # refused before the request was dispatched, so certainly not carried out (PVE/HTTPServer.pm)
@@ -21,6 +28,58 @@ _FILE_SYSTEM = re.compile(
 )
 _GATEWAY = {502, 503, 504}
 _NOT_CONNECTED = 595  # of the statuses 595 to 599, the only one before anything was sent
+
+
+@dataclass(slots=True)
+class _Head:
+    """A head that is awaited, with the bytes that were read for it."""
+
+    received: int = 0
+
+
+_awaited: ContextVar[_Head | None] = ContextVar("proxmox_client_awaited_head", default=None)
+
+
+@contextmanager
+def limited_head() -> Iterator[None]:
+    """Limit what a task reads from a `LimitedObject` inside: the head of one response.
+
+    Before a response, a server may send informational ones (`100 Continue`), which h11 parses
+    without end. A TLS connection hands out what it has received without a pause for other tasks,
+    so a server that sends nothing else would stop the event loop, and with it the timeout of the
+    request. httpx has no such limit. A head that goes on is httpx.RemoteProtocolError; the read
+    that completes it may have more.
+    """
+    token = _awaited.set(_Head())
+    try:
+        yield
+    finally:
+        _awaited.reset(token)
+
+
+class LimitedObject(ssl.SSLObject):
+    """The TLS connection of contexts with `limit_heads`."""
+
+    def read(self, *args: Any, **named: Any) -> Any:
+        """Read as SSLObject does, within the limit of the head that the task awaits."""
+        head = _awaited.get()
+        if head is None:
+            return super().read(*args, **named)
+        if head.received >= MOST_HEAD_BYTES:
+            kib = MOST_HEAD_BYTES >> 10
+            raise httpx.RemoteProtocolError(
+                f"the answer does not begin within {kib} KiB of headers"
+            )
+        data: Any = super().read(*args, **named)
+        received = data if isinstance(data, int) else len(data)  # a number with a buffer
+        head.received += max(received, _READ_COST)
+        return data
+
+
+def limit_heads(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Return the context, whose connections keep to `limited_head` from now on."""
+    context.sslobject_class = LimitedObject
+    return context
 
 
 class Response(NamedTuple):

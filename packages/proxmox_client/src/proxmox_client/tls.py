@@ -13,7 +13,7 @@ from typing import Any
 
 from proxmox_client.errors import TlsError, Unreachable
 from proxmox_client.hosts import Host
-from proxmox_client.response_heads import LimitedObject, limit_heads
+from proxmox_client.responses import LimitedObject, limit_heads
 
 HANDSHAKE_TIMEOUT = 10.0
 _FINGERPRINT = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){31}", re.ASCII)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlencode
+from urllib.parse import quote, quote_plus, unquote, urlencode
 
 import httpx2 as httpx
 import msgspec
@@ -26,10 +26,9 @@ from proxmox_client.errors import (
 )
 from proxmox_client.hosts import DEFAULT_PORT, Host
 from proxmox_client.json_decoder import Envelope, decode
-from proxmox_client.limits import ConcurrencyLimiter, Limits, datastore_of, node_of, time_limit
+from proxmox_client.limits import ConcurrencyLimiter, Limits, node_of, time_limit
 from proxmox_client.response_errors import response_error, undecodable
-from proxmox_client.response_heads import limited_head
-from proxmox_client.responses import Outage, Response, outage_of, read_body
+from proxmox_client.responses import Outage, Response, limited_head, outage_of, read_body
 from proxmox_client.session import TicketSession
 from proxmox_client.tls import Tls
 
@@ -53,6 +52,8 @@ MOST_OTHERS = 8
 MAX_BODY = 512 * 1024
 # of an answer, decompressed: more than any cluster sends; a host that was taken over sends anything
 MAX_ANSWER = 32 * 1024 * 1024
+# what only one node can answer, or one disk
+_OF_ONE_HOST = ("/nodes/", "/admin/datastore/")
 _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "pvemcp-client"}
 
@@ -136,6 +137,7 @@ class HostPool:
             except httpx.RequestError as error:
                 failure = _RequestFailed(host, error)
                 if failure.without_effect and hosts:
+                    self.leave(host)
                     continue
                 return host, failure.answer_or_raise()
             if outage := outage_of(response):
@@ -187,7 +189,7 @@ class HostPool:
                 size = f"{len(content)} bytes of parameters"
                 raise BadParameters(413, "", f"{size} are more than the {MAX_BODY} Proxmox takes")
             all_headers["Content-Type"] = "application/x-www-form-urlencoded"
-        whole_cluster = method == "GET" and not (node_of(path) or datastore_of(path))
+        whole_cluster = method == "GET" and not path.startswith(_OF_ONE_HOST)
         extensions = self._cluster_extensions if whole_cluster else self._extensions
         request = httpx.Request(
             method, url, headers=all_headers, content=content, extensions=extensions
@@ -384,11 +386,11 @@ class Transport:
             },
             doseq=True,
         )
-        pool, node, domain = self.pool, node_of(path), failure_domain(path)
+        pool, domain = self.pool, failure_domain(path)
         name = f"{method} {path}"
         async with (
             time_limit(pool.limits.timeout, name),
-            pool.limiter.slot(node),
+            pool.limiter.slot(domain.node),
             pool.circuit_breaker.guard(domain, name) if method == "GET" else nullcontext(),
             self._watch_node(domain.node) if method == "GET" and domain.node else nullcontext(),
         ):
@@ -460,11 +462,15 @@ class Transport:
         """
         if only is not None and not self.pool.has(only):
             raise Unreachable(only, "it is not a host of this cluster any more")
-        async with time_limit(self.pool.limits.timeout, f"POST {path}"):
-            host, response = await self.pool.send_once(path, urlencode(form), only)
-        if response.status >= 300:
-            raise _without(secrets, response_error(path, *response))
-        return host, _decode(path, response, answer).data
+        try:
+            async with time_limit(self.pool.limits.timeout, f"POST {path}"):
+                host, response = await self.pool.send_once(path, urlencode(form), only)
+            if response.status >= 300:
+                raise response_error(path, *response)
+            return host, _decode(path, response, answer).data
+        except (ResponseError, Unreachable) as error:
+            failure = _without(secrets, error)
+        raise failure  # outside, so that it has no context
 
     async def get_of_others(self, path: str, answer: type[T], /) -> dict[str, T]:
         """GET a path from the other hosts, all at once; leave out those that don't answer soon."""
@@ -536,12 +542,23 @@ def _refuse_unbounded(path: str, parameters: Mapping[str, Parameter]) -> None:
         raise BadParameters(400, "", message, {"vms": message})
 
 
-def _without(secrets: Iterable[str], error: ResponseError) -> ResponseError:
+def _without(
+    secrets: Iterable[str], error: ResponseError | Unreachable
+) -> ResponseError | Unreachable:
     """Return the error; one without texts if they repeat a secret, as no Proxmox does."""
-    texts = (error.message, error.reason, *error.errors.values())
-    if not any(secret in text for secret in secrets if secret for text in texts):
+    texts = [error.message]
+    if isinstance(error, ResponseError):
+        texts += [error.reason, *error.errors.values()]
+    spellings = {
+        spelling
+        for secret in secrets
+        for spelling in (secret, " ".join(secret.split()), quote(secret), quote_plus(secret))
+    } - {""}
+    if not any(spelling in text for spelling in spellings for text in texts):
         return error
-    return type(error)(error.status, "", f"HTTP status {error.status}")
+    if isinstance(error, ResponseError):
+        return type(error)(error.status, "", f"HTTP status {error.status}")
+    return type(error)(error.host, "its answer repeats a secret, so it is not shown")
 
 
 def converted(path: str, value: V, convert: Callable[[V], T]) -> T:

@@ -50,6 +50,10 @@ async def test_a_write_takes_as_few_calls_as_it_can(demo_client):
     await demo_client("ChangeVmState", **PROD, vmid=105, action="Reset")
     assert demo_client.requests("prod") == [
         "GET /nodes/pve01/qemu/105/status/current",
+        "GET /nodes/pve01/tasks",  # for what is shown beside the question
+        "GET /cluster/tasks",
+        "GET /cluster/backup",
+        "GET /cluster/replication",
         "POST /nodes/pve01/qemu/105/status/reset",
     ]
 
@@ -113,6 +117,7 @@ async def test_a_dry_run_describes_the_write_and_changes_nothing(demo_client):
         "action": "Stop",
         "would": "Stop qemu 101 (db-primary) on prod, which is running. "
         "What the guest has not written to its disks is lost.",
+        "since": answer.data["since"],
         "undo": 'ChangeVmState {"cluster_name":"prod","vmids":[101],"action":"Start"}',
     }
     assert not any(request.startswith("POST") for request in demo_client.requests("prod"))

@@ -54,7 +54,7 @@ class NewToken(Answer, frozen=True):
 
     @property
     def credential(self) -> ApiToken:
-        """The token for a client."""
+        """The token for a client; ValueError if the name of the user is not ASCII."""
         return ApiToken(self.token_id, self.secret)
 
 

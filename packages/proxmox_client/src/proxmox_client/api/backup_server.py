@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import field
 
 from proxmox_client.json_decoder import Answer
+from proxmox_client.properties import whole_number
 
 _UPID_START = re.compile(
     r"UPID:[^:]+:[0-9A-F]{8}:[0-9A-F]{8,9}:[0-9A-F]{8,}:(?P<started>[0-9A-F]{8}):", re.IGNORECASE
@@ -36,7 +37,8 @@ class BackupServerVersion(Answer, frozen=True):
     def number(self) -> tuple[int, ...]:
         """The version as numbers for comparison."""
         digits = self.version.replace("-", ".").split(".")
-        return tuple(int(part) for part in digits if part.isdecimal())
+        numbers = map(whole_number, digits)
+        return tuple(number for number in numbers if number is not None)
 
 
 class GarbageCollection(Answer, frozen=True):

@@ -7,7 +7,7 @@ from msgspec import field
 
 from proxmox_client.api.resources import GuestType
 from proxmox_client.json_decoder import Answer, convert, convert_rows, split_list
-from proxmox_client.properties import Properties, parse
+from proxmox_client.properties import Properties, parse, whole_number
 
 
 class BackupJob(Answer, frozen=True):
@@ -100,4 +100,4 @@ class UncoveredGuest(Answer, frozen=True):
 
 
 def _parse_vmids(text: str | None) -> list[int]:
-    return [int(part) for part in split_list(text) if part.isdecimal()]
+    return list(filter(None, map(whole_number, split_list(text))))

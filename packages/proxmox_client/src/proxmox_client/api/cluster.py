@@ -13,7 +13,7 @@ from proxmox_client.api.resources import Resources
 from proxmox_client.api.tasks import TaskRow
 from proxmox_client.json_decoder import Answer
 from proxmox_client.paths import join
-from proxmox_client.properties import Properties, parse
+from proxmox_client.properties import Properties, parse, whole_number
 from proxmox_client.response_errors import undecodable
 from proxmox_client.transport import Transport, converted
 
@@ -31,7 +31,8 @@ class Version(Answer, frozen=True):
     def number(self) -> tuple[int, ...]:
         """The version as numbers for comparison: `(9, 2, 11)`."""
         digits = self.version.replace("-", ".").split(".")
-        return tuple(int(part) for part in digits if part.isdecimal())
+        numbers = map(whole_number, digits)
+        return tuple(number for number in numbers if number is not None)
 
 
 class Member(Answer, tag_field="type", tag="node", frozen=True):

@@ -10,13 +10,13 @@ import msgspec
 from msgspec import field
 
 from proxmox_client.json_decoder import Answer, convert_object, split_list
-from proxmox_client.properties import Properties, flag, number, parse
+from proxmox_client.properties import Properties, flag, number, parse, whole_number
 
 _DISK = re.compile(r"(ide|sata|scsi|virtio|efidisk|tpmstate|unused|mp)\d+|rootfs", re.ASCII)
 _NETWORK = re.compile(r"net\d+", re.ASCII)
 _DEVICE = re.compile(r"(hostpci|usb|serial|parallel)\d+", re.ASCII)
 _MAC = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){5}", re.ASCII | re.IGNORECASE)
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)", re.ASCII)
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)([KMGT]?)", re.ASCII)
 _CLOUD_INIT = re.compile(r"vm-\d+-cloudinit(\.\w+)?", re.ASCII)
 # options that have a field of their own
 _OF_DISK = frozenset({"size", "media", "cache", "discard", "backup", "mp"})
@@ -282,7 +282,7 @@ def bytes_of(size: str | None) -> int | None:
 def _device_order(name: str) -> tuple[str, int]:
     """Return a sort key that puts scsi2 before scsi10."""
     bus = name.rstrip("0123456789")
-    return bus, int(name.removeprefix(bus) or 0)
+    return bus, whole_number(name.removeprefix(bus)) or 0
 
 
 def _is_backed_up(bus: str, volume: str, options: Properties, *, ovmf: bool) -> bool:

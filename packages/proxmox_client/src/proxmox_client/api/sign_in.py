@@ -2,7 +2,7 @@
 
 import json
 from typing import Any, Final, Literal, TypeVar, get_args
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 
@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 _TICKET: Final = "/access/ticket"
 _CHALLENGE: Final = "PVE:!tfa!"
+_LONGEST_TICKET: Final = 16_384  # characters; a ticket has some 400, a challenge a few thousand
 
 
 class SecondFactor(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +60,7 @@ class OpenIdRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def state(self) -> str:
         """The parameter `state`, which the provider sends back; compare it before you go on."""
-        return next(iter(parse_qs(urlsplit(self.url).query).get("state", ())), "")
+        return next(iter(parse_qs(self.url.partition("?")[2]).get("state", ())), "")
 
 
 class SignIn:
@@ -122,7 +123,10 @@ class SignIn:
         Source: PVE/API2/OpenId.pm.
         """
         form = {"realm": realm, "redirect-url": redirect_url}
-        host, url = await self._post("/access/openid/auth-url", str, form)
+        path = "/access/openid/auth-url"
+        host, url = await self._post(path, str, form)
+        if not url.startswith(("https://", "http://")):  # a browser is sent there
+            raise UnexpectedAnswer(200, "OK", f"The answer of {path} is no web address")
         return OpenIdRequest(url=url, host=host, redirect_url=redirect_url)
 
     async def with_openid(self, request: OpenIdRequest, state: str, code: str) -> Ticket:
@@ -150,7 +154,8 @@ class SignIn:
 
 def _complete(ticket: Ticket) -> Ticket:
     """Return a ticket that is valid for requests; raise UnexpectedAnswer for any other."""
-    if not ticket.ticket or not ticket.username or ticket.need_tfa:
+    is_long = len(ticket.ticket) > _LONGEST_TICKET
+    if not ticket.ticket or not ticket.username or ticket.need_tfa or is_long:
         raise UnexpectedAnswer(200, "OK", f"The answer of {_TICKET} has no ticket")
     return ticket
 
@@ -159,7 +164,7 @@ def _second_factor(host: str, ticket: Ticket) -> SecondFactor:
     """Return the challenge in a ticket like `PVE:!tfa!{"totp"%3Atrue}:TIME::SIGNATURE`."""
     encoded = ticket.ticket.removeprefix(_CHALLENGE).partition(":")[0]
     try:
-        challenge = json.loads(unquote(encoded))
+        challenge = json.loads(unquote(encoded[:_LONGEST_TICKET]))
         # a set of recovery keys that are used up is an empty list
         offered = [name for name in get_args(Method) if challenge.get(name)]
         return msgspec.convert(

@@ -7,7 +7,7 @@ from msgspec import field
 
 from proxmox_client.json_decoder import Answer
 
-_NUMBER: Final = re.compile(r"-?(0x[0-9a-fA-F]+|[\d,.]*\d)")
+_NUMBER: Final = re.compile(r"-?(0x[0-9a-fA-F]{1,15}|[0-9,.]{0,20}[0-9])")
 _NOT_FAILING: Final = frozenset({"", "-"})
 
 

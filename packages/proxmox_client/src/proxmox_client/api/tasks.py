@@ -21,6 +21,7 @@ from proxmox_client.errors import (
 from proxmox_client.json_decoder import Answer
 from proxmox_client.limits import remaining, time_limit
 from proxmox_client.paths import join
+from proxmox_client.properties import whole_number
 from proxmox_client.transport import Transport
 from proxmox_client.upid import Upid
 
@@ -234,8 +235,8 @@ class Task:
                 if progress is not None:
                     ended_well = not status.running and succeeded(exit_status)
                     progress(TaskProgress(self.upid, lines, percent, ended_well))
-        count = exit_status.removeprefix("WARNINGS:").strip()
-        warnings = int(count) if exit_status.startswith("WARNINGS:") and count.isdecimal() else 0
+        count = exit_status.removeprefix("WARNINGS:")
+        warnings = 0 if count == exit_status else whole_number(count.strip()) or 0
         return TaskOutcome(succeeded(exit_status), warnings, exit_status, list(tail))
 
     async def _poll(self, *, follows_log: bool) -> AsyncIterator[tuple[TaskStatus, list[str]]]:

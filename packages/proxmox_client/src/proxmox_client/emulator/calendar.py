@@ -46,7 +46,7 @@ def _days(text: str) -> set[int]:
 
 
 def _times(text: str) -> tuple[set[int], set[int]]:
-    clock = re.search(r"(\S+):(\S+)", text)
+    clock = re.search(r"(?<!\S)(\S+):(\S+)", text)
     if clock:
         return _numbers(clock[1], 24), _numbers(clock[2], 60)
     bare = re.search(r"(?:^|\s)(\*?/?\d[\d,/.]*)$", text)

@@ -3,7 +3,7 @@
 import inspect
 import logging
 from typing import Any, Final
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -78,7 +78,7 @@ class Gateway:
             return failure(ApiError("the emulator made a mistake: see its log"))
 
     async def _dispatch(self, request: Request, path: str) -> Response:
-        match = self._backend.schema.find(request.method, path)
+        match = self._backend.schema.find(request.method, quote(path))  # decoded once
         principal = self._authenticate(request, match[0] if match else None)
         if match is None:
             raise MethodNotImplemented(request.method, path)

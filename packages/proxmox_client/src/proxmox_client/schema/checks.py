@@ -16,7 +16,7 @@ MISSING: Final = "property is missing and it is not optional"
 
 _SCALARS: Final = {
     "integer": re.compile(r"[+-]?\d+", re.ASCII),
-    "number": re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII),
+    "number": re.compile(r"[+-]?(\d++\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII),
     "boolean": re.compile(r"[01]"),
 }
 

@@ -130,7 +130,7 @@ class Resources:
             self.everything
             or vmid in self.vmids
             or node in self.nodes
-            or self._covers_nested(pool)
+            or self.names_pool(pool)
             or not self.tags.isdisjoint(tags)
         )
 
@@ -154,9 +154,10 @@ class Resources:
 
     def covers_pool(self, pool: str) -> bool:
         """Return whether the pool or one above it is selected: `prod` covers `prod/web`."""
-        return self.everything or self._covers_nested(pool)
+        return self.everything or self.names_pool(pool)
 
-    def _covers_nested(self, pool: str) -> bool:
+    def names_pool(self, pool: str) -> bool:
+        """Return whether the pool or one above it is among the pools."""
         if not self.pools or not pool:
             return False
         parts = pool.split("/")
@@ -242,6 +243,11 @@ class Grant:
     def reaches(self, cluster: str) -> bool:
         """Return whether the grant includes the cluster."""
         return cluster in self.clusters or ANY in self.clusters
+
+    def gives_all_of(self, other: "Grant") -> bool:
+        """Return whether it gives all tools, programs and files that another grant does."""
+        has_tools = ANY in self.tools or other.tools <= self.tools
+        return has_tools and other.programs <= self.programs and other.files <= self.files
 
 
 @dataclass(frozen=True, slots=True)

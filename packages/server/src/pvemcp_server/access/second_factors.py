@@ -138,7 +138,7 @@ class SecondFactors:
         if factor is None:
             raise UnknownName("second factor", factor_id, [each.id for each in factors])
         await self._store.second_factors.remove(factor.id)
-        if len(factors) == 1:
+        if not await self.of(admin):  # read again: another one may have been removed since
             await self._store.recovery_codes.remove_all(admin.id)
         return factor
 

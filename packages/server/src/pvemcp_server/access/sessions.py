@@ -150,6 +150,5 @@ class Sessions:
 
 
 def _is_alive(session: SessionRecord, now: datetime) -> bool:
-    return (
-        session.expires > now and abs(now - session.last_seen) < IDLE
-    )  # the clock may be set back
+    # a session seen in the future is over: the clock was set back since
+    return session.expires > now and abs(now - session.last_seen) < IDLE

@@ -100,6 +100,12 @@ class Approvals:
             plan_digest=self._digest(call.planned),
         )
 
+    async def others(self, call: PlannedCall) -> list[ApprovalRecord]:
+        """Return the approvals that wait on the same cluster, without those of this very call."""
+        own = self._digest(call.identity)
+        waiting = await self.waiting()
+        return [a for a in waiting if a.cluster == call.cluster and a.call_digest != own]
+
     def notify(self, approval: ApprovalRecord, call: PlannedCall) -> None:
         """Notify the webhook of a new approval, in the background; there may be none."""
         self.webhook.send(

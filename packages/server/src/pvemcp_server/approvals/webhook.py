@@ -5,7 +5,6 @@ import hmac
 import json
 import logging
 import secrets
-import ssl
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -13,8 +12,9 @@ from typing import Any, Final
 import anyio
 import httpx2 as httpx
 
+from proxmox_client import Tls
 from proxmox_client.hosts import Host
-from proxmox_client.response_heads import limit_heads, limited_head
+from proxmox_client.responses import limited_head
 from pvemcp_server.errors import BadArgument, CallError
 from pvemcp_server.link_local import checked_addresses
 from pvemcp_server.store import Store
@@ -142,7 +142,7 @@ async def _post(
     # nothing of the environment: neither a proxy nor passwords of ~/.netrc
     async with httpx.AsyncClient(
         trust_env=False,
-        verify=limit_heads(ssl.create_default_context()),
+        verify=Tls().context(),
         follow_redirects=False,
         headers={**headers, "Host": url.netloc.decode()},
         timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),

@@ -21,6 +21,8 @@ from pvemcp_server.audit.mask import mask, mask_text
 from pvemcp_server.audit.reader import AuditReader, Kind
 from pvemcp_server.errors import Unrecorded, counted
 from pvemcp_server.store import Store
+from pvemcp_server.store.audit_chain import Finding
+from pvemcp_server.store.audit_log import STOP
 from pvemcp_server.store.background import housekeeping, ticks
 from pvemcp_server.store.columns import utc_now
 
@@ -258,6 +260,7 @@ class Audit(AuditReader):
     async def prune(self, days: int, targets: Collection[str] = ()) -> int:
         """Delete entries older than so many days; return the number of rows.
 
+        A violation of the chain stops it: it is recorded in the chain and becomes a notice.
         `targets` are the receivers that the audit is forwarded to. Rows that one of them has not
         got yet are deleted too, so that a receiver that never comes back does not fill the disk;
         the retention row, a notice and the log say so.
@@ -270,9 +273,21 @@ class Audit(AuditReader):
                 reason += f"; not forwarded to {name}: {counted(lost, 'row')}"
                 await self._report_lost(name, lost)
         if pruned.rows:
-            event = Event(tool="audit.retention", reason=reason, rows=pruned.rows)
+            event = Event(tool=STOP, reason=reason, rows=pruned.rows)
             await self._log.append([event.row(Kind.RETENTION, self._clock())])
+        if pruned.stopped_at is not None:
+            await self._report_stop(pruned.stopped_at)
         return pruned.rows
+
+    async def _report_stop(self, violation: Finding) -> None:
+        reason = f"retention stopped at row {violation.seq}: {violation.fact}"
+        log.error("The audit was tampered with: %s", reason)
+        event = Event(tool=STOP, reason=reason)
+        await self._log.append([event.row(Kind.BREAK, self._clock())])
+        message = (
+            f"The audit was tampered with, {reason}. `pvemcp audit verify` lists all findings."
+        )
+        await self._store.notices.record("audit-broken", "retention", message)
 
     async def _report_lost(self, target: str, lost: int) -> None:
         log.error("Retention deleted %d rows of the audit not forwarded to %s", lost, target)

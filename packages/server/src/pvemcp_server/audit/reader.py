@@ -29,7 +29,7 @@ class Kind(StrEnum):
     DECISION = "decision"  # a user's or administrator's answer, and the request for an approval
     ADMIN = "admin"  # a change made by an administrator
     RETENTION = "retention"  # old entries were deleted
-    BREAK = "break"  # the end of the chain was found changed before an append
+    BREAK = "break"  # an append or the retention found the chain changed
     UNKNOWN = "unknown"  # the row was changed in the database
 
     @classmethod

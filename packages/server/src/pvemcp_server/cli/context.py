@@ -19,7 +19,6 @@ from pvemcp_server.admin.permission import COMMAND_LINE
 from pvemcp_server.cli.state import command_line_name, open_state
 from pvemcp_server.cli.terminal import is_shown, printable
 from pvemcp_server.pipeline.pipeline import Pipeline
-from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.services import open_services
 from pvemcp_server.toolkit.registry import tools
 from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it declares every tool
@@ -46,16 +45,7 @@ async def administrator() -> AsyncIterator[AdminContext]:
 
 def pipeline_of(context: AdminContext) -> Pipeline:
     """Return the pipeline that runs every tool call, here without an HTTP server."""
-    services = context.services
-    return Pipeline(
-        tools(),
-        services.clusters,
-        services.settings,
-        services.audit,
-        services.approvals,
-        StoredUndos(services.store.undos),
-        services.access.budgets,
-    )
+    return Pipeline.of(context.services, tools())
 
 
 def to_json(answer: Any) -> str:

@@ -268,4 +268,5 @@ def _print(command: Command, result: Result, *, as_json: bool) -> None:
 def _text(command: Command, result: Result) -> str:
     if callable(command.text):
         return command.text(result)
-    return command.text.format(**{**result.arguments, **dict(result.answer or {})})
+    fields = vars(result.answer) if result.answer else {}
+    return command.text.format(**{**result.arguments, **fields})

@@ -1,15 +1,12 @@
 """Explanation of Proxmox's errors: the fact and the next step, for the caller."""
 
 import re
-from typing import Final
 
 import proxmox_client as pve
-from pvemcp_server.clusters.acl import Grants
+from pvemcp_server.clusters.acl import Grants, holder_of
 from pvemcp_server.errors import ServerError
 
 LACKS_QUORUM = "The cluster lacks quorum, so nothing can be changed on it"
-OWN_TOKEN_PREFIX: Final = "pvemcp-"  # noqa: S105 - of the tokens of connections, no secret
-_OWN_TOKEN: Final = re.compile(rf"!{OWN_TOKEN_PREFIX}[0-9A-Za-z]{{8}}\Z")
 _TAIL = 8  # lines of a failed task's log
 _WAITED_FOR_LOCK = re.compile(r"can't lock|got lock (request )?timeout", re.IGNORECASE)
 _LOCK_IS_HELD = " Another operation holds the lock: try again when it has ended."
@@ -49,7 +46,7 @@ def _refusal(error: pve.ResponseError, account: str, grants: Grants | None) -> s
     match error:
         case pve.Forbidden():
             return _forbidden(error, account, grants)
-        case pve.Unauthenticated() if _OWN_TOKEN.search(account):
+        case pve.Unauthenticated() if holder_of(account) != account:
             return (
                 f"Proxmox refused {account}: its user is disabled or locked, or the token of this "
                 f"connection has expired or was removed ({reason_of(error)}). Connect again to "
@@ -111,7 +108,7 @@ def _forbidden(error: pve.Forbidden, account: str, grants: Grants | None) -> str
         )
     holder = account or "the account of this cluster"
     fact = f"{holder} lacks {' or '.join(privileges)} on {error.path}"
-    return (grants or Grants(account)).advice(error.path, privileges[:1]).after(fact)
+    return (grants or Grants(holder_of(account))).advice(error.path, privileges[:1]).after(fact)
 
 
 def quoted(words: str) -> str:

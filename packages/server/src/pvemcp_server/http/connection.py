@@ -82,6 +82,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     _head_timer: asyncio.TimerHandle | None = None  # runs while a head is awaited
     _head_bytes: int = 0  # received of a head, or of what is not the content of a body
+    _held_bytes: int = 0  # of the present request
     _advanced: bool = False  # the present data began or ended a head, or is content
     _body_timer: asyncio.TimerHandle | None = None  # runs while the rest of a body is ignored
     _unread_parts: int = 0  # of that rest
@@ -104,7 +105,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().connection_made(self._buffer)  # type: ignore[arg-type]  # has what uvicorn uses
         self.flow = GuardedFlow(self._buffer, self._may_read)  # type: ignore[arg-type]  # as above
         if self._limits.open(self, self._address):
-            self._await_head()
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close_idle)
         else:
             self.transport.write(_ALL_IN_USE)
             self.transport.close()
@@ -142,6 +143,9 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         part, self._unparsed = self._unparsed[:end], self._unparsed[end:]
         self._advanced = False
         self.data_received(part)
+        if self._body_timer is None and not self._known:
+            self._held_bytes += len(part)
+            self._limits.hold(self, self._held_bytes)
         self._head_bytes = 0 if self._advanced else self._head_bytes + len(part)
         if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
             self._stop_head_timer()
@@ -165,13 +169,14 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         """Return whether little enough waits to be parsed, answered or taken by the application."""
         cycle: Any = self.cycle  # None before the first request
         body = 0 if cycle is None else len(cycle.body)
-        return len(self._unparsed) < READ_BYTES and not self.pipeline and body <= HIGH_WATER_LIMIT
+        most = HIGH_WATER_LIMIT if self._known else READ_BYTES
+        return len(self._unparsed) < READ_BYTES and not self.pipeline and body <= most
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._head_timer is None:
             self._advanced = True
-            self._await_head()
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close_idle)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_timer is None:
@@ -213,6 +218,8 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def on_response_complete(self) -> None:
         self._buffer.flush()
+        self._held_bytes = 0
+        self._limits.hold(self, 0)
         self._known = "is_known" in self.cycle.scope["state"]
         super().on_response_complete()
         self.flow.resume_reading()
@@ -259,10 +266,6 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
     def _is_answering(self) -> bool:
         cycle: Any = self.cycle  # None before the first request
         return cycle is not None and not cycle.response_complete
-
-    def _await_head(self) -> None:
-        self._head_bytes = 0
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close_idle)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:

@@ -15,6 +15,7 @@ from pvemcp_server.store.key_format import KEY_LIKE
 
 MOST_CONNECTIONS: Final = 2000
 MOST_PER_ADDRESS: Final = 256
+MOST_HELD: Final = 32 << 20  # bytes of strangers' requests that are not answered, in total
 RESERVED_FILES: Final = 256  # for the database, Proxmox and connections that are just accepted
 WARN_SECONDS: Final = 60.0
 KNOWN_AT_ONCE: Final = 4  # connections in one turn of the event loop
@@ -37,8 +38,9 @@ class ConnectionLimits:
     At a limit, the connection that has waited longest for its client (for a head, the rest of a
     body, or that it reads its response) is closed in favour of the new one. So stalled clients
     cannot keep others out, and a request whose client keeps up is never interrupted. Only when no
-    connection waits, the new one is refused. Many clients may share the addresses in `shared`:
-    loopback and trusted proxies.
+    connection waits, the new one is refused. In the same order those are closed that hold bytes of
+    strangers' requests, while these are more than `most_held` in total. Many clients may share the
+    addresses in `shared`: loopback and trusted proxies.
     """
 
     def __init__(
@@ -47,15 +49,19 @@ class ConnectionLimits:
         per_address: int,
         shared: Networks = LOOPBACK,
         *,
+        most_held: int = MOST_HELD,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.total = total
         self.per_address = per_address
         self._shared = shared
+        self._most_held = most_held
         self._clock = clock
         self._open: dict[Evictable, str] = {}  # with the counted address, if it is
         self._count: Counter[str] = Counter()
         self._waiting: dict[Evictable, None] = {}  # in the order in which they began to wait
+        self._held: Counter[Evictable] = Counter()  # bytes of the request of a stranger
+        self._held_in_total = 0
         self._warned = -WARN_SECONDS
 
     def open(self, connection: Evictable, address: str) -> bool:
@@ -77,6 +83,7 @@ class ConnectionLimits:
         """Forget a connection; one that was not admitted is ignored."""
         counted = self._open.pop(connection, None)
         self._waiting.pop(connection, None)
+        self._held_in_total -= self._held.pop(connection, 0)
         if counted is not None:
             self._count[counted] -= 1
             if not self._count[counted]:
@@ -92,9 +99,22 @@ class ConnectionLimits:
         """Mark a connection as working for its client, which sent a whole request."""
         self._waiting.pop(connection, None)
 
+    def hold(self, connection: Evictable, size: int) -> None:
+        """Count the bytes of a stranger's request, which are kept until it is answered."""
+        if connection in self._open:
+            self._held_in_total += size - self._held[connection]
+            self._held[connection] = size
+        if self._held_in_total > self._most_held:
+            self._warn(f"{self._most_held >> 20} MiB of requests")
+            for each in [each for each in self._waiting if self._held[each]]:
+                self.close(each)
+                each.evict()
+                if self._held_in_total <= self._most_held:
+                    break
+
     def _evict(self, counted: str) -> bool:
         """Close the longest waiting connection, of this address if one is given."""
-        self._warn(counted)
+        self._warn(f"{self.per_address} of {counted}" if counted else f"{self.total} in total")
         for connection in self._waiting:
             if not counted or self._open[connection] == counted:
                 self.close(connection)
@@ -102,10 +122,9 @@ class ConnectionLimits:
                 return True
         return False
 
-    def _warn(self, counted: str) -> None:
+    def _warn(self, limit: str) -> None:
         if self._clock() - self._warned >= WARN_SECONDS:
             self._warned = self._clock()
-            limit = f"{self.per_address} of {counted}" if counted else f"{self.total} in total"
             log.warning("All connections are in use (%s); waiting ones are closed", limit)
 
 

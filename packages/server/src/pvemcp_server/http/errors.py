@@ -135,6 +135,11 @@ def too_large(most: int) -> Refused:
     return Refused(413, f"The body is larger than {most // 1024} KiB.")
 
 
+def too_many_values(most: int) -> Refused:
+    """Return the response to a body with more members and entries than a session may keep."""
+    return Refused(413, f"The body has more than {most} members and entries.")
+
+
 def too_slow() -> Refused:
     """Return the response to a body that does not arrive in time."""
     return Refused(408, "The request took too long to arrive.")

@@ -1,14 +1,15 @@
 """HTTP exchanges: size and time limits, cancellation, and the set of all in progress."""
 
 import asyncio
+import logging
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
 
 from anyio import CancelScope, move_on_after
+from starlette.types import ASGIApp, Scope
 
 from pvemcp_server.access.model import Caller
 from pvemcp_server.http import errors
@@ -19,11 +20,21 @@ Send = Callable[[Message], Awaitable[None]]
 
 BODY_BYTES: Final = 256 * 1024
 KEPT_BYTES: Final = 16 * 1024  # of what stays in memory: a request that opens a session or stream
+KEPT_VALUES: Final = 600  # of that: each takes up to a hundred times its text
 BODY_SECONDS: Final = 20.0  # a request that arrives more slowly would hold a slot of its key
 SEND_SECONDS: Final = 60.0  # a client that reads nothing for so long is gone
 POLL_SECONDS: Final = 1.0  # between two checks of the deadlines
 DRAIN_POLL_SECONDS: Final = 0.02  # between two checks whether all calls have ended
 ANSWER_SECONDS: Final = 1.0  # in which cancelled calls may still send their clients an answer
+log = logging.getLogger(__name__)
+
+
+def check_kept(body: bytes) -> None:
+    """Raise Refused for a body that would take much memory as long as it is kept."""
+    if len(body) > KEPT_BYTES:
+        raise errors.too_large(KEPT_BYTES)
+    if sum(map(body.count, (b",", b"[", b"{"))) > KEPT_VALUES:
+        raise errors.too_many_values(KEPT_VALUES)
 
 
 @dataclass(eq=False)
@@ -42,13 +53,13 @@ class HttpExchange:
     is_stream: bool = False  # open until the client or the server closes it
     timed_out: bool = False
     started: bool = False  # the response
+    finished: bool = False
     _body: bytes | None = None
-    _finished: bool = False
     _deadline: float | None = None  # on the monotonic clock, while it waits for the client
     _task: asyncio.Task[Any] | None = field(default_factory=asyncio.current_task)
     _closing: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def read(self, most: int = BODY_BYTES) -> None:
+    async def read(self, most: int = BODY_BYTES) -> bytes:
         """Read the whole body ahead of the application; raise Refused when it is too large."""
         body, more = bytearray(), True
         self._deadline = monotonic() + BODY_SECONDS
@@ -60,6 +71,7 @@ class HttpExchange:
                 raise errors.too_large(most)
         self._deadline = None
         self._body = bytes(body)
+        return self._body
 
     async def receive(self) -> Message:
         """Return the body, and afterwards the disconnect: the client's own, or ours."""
@@ -84,7 +96,7 @@ class HttpExchange:
         self._deadline = None
         self.started = True
         if message["type"] == "http.response.body":
-            self._finished = not message.get("more_body", False)
+            self.finished = not message.get("more_body", False)
 
     def close(self) -> None:
         """End the stream: the application sees a disconnect."""
@@ -97,11 +109,6 @@ class HttpExchange:
             self.timed_out = True
             self._task.cancel()
 
-    async def finish(self) -> None:
-        """Complete a response whose stream was closed before its end."""
-        if self.started and not self._finished and not self.timed_out:
-            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
-
 
 @dataclass
 class ActiveRequests:
@@ -112,12 +119,31 @@ class ActiveRequests:
     tool_calls: Collection[CancelScope] = ()
     _requests: set[HttpExchange] = field(default_factory=set)
 
-    @contextmanager
-    def track(self, request: HttpExchange) -> Iterator[None]:
-        """Count the request while inside."""
+    async def serve(self, request: HttpExchange, transport: ASGIApp, scope: Scope) -> None:
+        """Run a transport with a request, whose whole body is in the scope's state before.
+
+        Raise Refused, 408 or 503, when the client was too slow to send it. Only a cancellation by
+        the exchange itself is caught (and uncancelled, or the task would stay marked); one from
+        outside, such as uvicorn's at shutdown, propagates.
+        """
         self._requests.add(request)
         try:
-            yield
+            if scope["method"] == "POST":
+                most = KEPT_BYTES if request.is_stream else BODY_BYTES
+                body = scope["state"]["body"] = await request.read(most)
+                if request.is_stream:
+                    check_kept(body)
+            await transport(scope, request.receive, request.send)
+            if request.started and not request.finished:  # a stream that was closed
+                await request.send({"type": "http.response.body", "body": b"", "more_body": False})
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not request.timed_out or task is None:
+                raise
+            task.uncancel()
+            if not request.started:
+                raise (errors.shutting_down() if self.closing else errors.too_slow()) from None
+            log.info("A client stopped reading its answer; the exchange was given up")
         finally:
             self._requests.discard(request)
 

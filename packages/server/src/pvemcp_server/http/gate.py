@@ -1,7 +1,5 @@
 """The gate: refuses ambiguous paths, hides the API key from every log, and admits its owner."""
 
-import asyncio
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,9 +21,10 @@ from pvemcp_server.http.bounded_request import serve_bounded
 from pvemcp_server.http.cors import with_cors
 from pvemcp_server.http.credentials import Credential, keep_own_cookies, take_key
 from pvemcp_server.http.errors import Refused
-from pvemcp_server.http.exchange import BODY_BYTES, KEPT_BYTES, ActiveRequests, HttpExchange
+from pvemcp_server.http.exchange import ActiveRequests, HttpExchange
 from pvemcp_server.http.hosts import Hosts, Networks, client_address
 from pvemcp_server.oauth.addresses import NOWHERE, OAUTH, OPEN, RESOURCE_DOCUMENTS, Addresses
+from pvemcp_server.oauth.scopes import ALL_SCOPES, is_sufficient
 from pvemcp_server.oauth.scopes import Scope as Scopes
 from pvemcp_server.settings import Settings, Values
 
@@ -54,8 +53,6 @@ STREAMS_PER_KEY: Final = 256  # an office may share a key, and each client holds
 _LISTEN: Final = (b"mcp-method", b"subscriptions/listen")
 
 _TOO_MANY_REFUSALS: Final = "Too many calls without a valid key from this address."
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -89,15 +86,19 @@ class KeyGate:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        canonical = is_canonical(scope)  # before take_key: afterwards an encoded slash is gone
+        # before take_key: afterwards an encoded slash is gone
+        is_encoded = _ENCODED_SLASH.search(scope.get("raw_path") or b"")
+        is_canonical = scope["path"].startswith("/") and not (
+            is_encoded or _AMBIGUOUS.search(scope["path"])
+        )
         scope.setdefault("state", {})["credential"] = take_key(scope)
         path = scope["path"]
         to_transport = scope["type"] == "http" and path in self.transports
         if not to_transport:
             keep_own_cookies(scope)
         is_open = path in OPEN
-        scope["state"]["base_url"] = self.hosts.base_of(scope) if canonical else ""
-        if not canonical:
+        scope["state"]["base_url"] = self.hosts.base_of(scope) if is_canonical else ""
+        if not is_canonical:
             await errors.ambiguous_path().response(scope, receive, send)
         elif sum(name == b"host" for name, _ in scope["headers"]) > 1:
             await errors.ambiguous_host().response(scope, receive, send)
@@ -148,6 +149,12 @@ class KeyGate:
             if not settings.enabled:
                 raise errors.switched_off()
             caller = await self._authenticate(scope, settings)
+            if not is_sufficient(caller.scopes, Scopes.READ):  # resources and prompts need it too
+                raise errors.insufficient_scope(
+                    f"The access token lacks the scope {Scopes.READ}.",
+                    _addresses(scope).resource_metadata(scope["path"]),
+                    Scopes.READ,
+                )
             limits = self.limits
             key_id, rate = caller.key_id, settings.calls_per_minute_per_key
             count_call = partial(limits.check_rate, key_id, rate)
@@ -157,11 +164,12 @@ class KeyGate:
             if is_stream:  # streams have slots of their own, so that they block no call
                 slot, most = f"streams {key_id}", STREAMS_PER_KEY
             exchange = HttpExchange(receive, send, caller, is_stream=is_stream)
-            with limits.running(slot, most), self.active_requests.track(exchange):
+            with limits.running(slot, most):
                 scope["user"] = _user(key_id)  # the SDK binds sessions to it
                 # a batch counts its further messages itself
                 scope["state"].update(caller=caller, count_call=count_call, is_known=True)
-                await self._serve(scope, exchange)
+                transport = self.transports[scope["path"]]
+                await self.active_requests.serve(exchange, transport, scope)
         except Refused as refused:
             await refused.response(scope, receive, send)
         except OverBudget as over:
@@ -179,7 +187,7 @@ class KeyGate:
         """
         credential: Credential | None = scope["state"]["credential"]
         address = client_address(scope, self.proxies)
-        resource = Addresses(scope["state"]["base_url"]).resource_at(scope["path"])
+        resource = _addresses(scope).resource_at(scope["path"])
         secret = credential.secret if credential else ""
         try:
             if credential:
@@ -206,40 +214,23 @@ class KeyGate:
         """Return the response to a refused credential.
 
         Only a client without one, or with a token, is led to a sign-in; an API key is for its owner
-        to correct.
+        to correct. The challenge names all scopes: the user limits them by role and "Read only",
+        and many clients cannot ask for more later (TypeScript SDK, issue 2255).
         """
         credential: Credential | None = scope["state"]["credential"]
-        addresses = Addresses(scope["state"]["base_url"])
+        addresses = _addresses(scope)
         if not settings.signs_in:
             return errors.unauthorized()
         metadata = addresses.resource_metadata(scope["path"])
         if credential is None:
-            return errors.sign_in_needed(metadata, Scopes.READ)
+            return errors.sign_in_needed(metadata, ALL_SCOPES)
         if credential.is_token:
-            return errors.token_refused(metadata, Scopes.READ)
+            return errors.token_refused(metadata, ALL_SCOPES)
         return errors.unauthorized(f"{addresses.base}{NOWHERE}")
 
-    async def _serve(self, scope: Scope, exchange: HttpExchange) -> None:
-        """Run the transport; answer 408 or 503 when the client was too slow to send its request.
 
-        Only a cancellation by the exchange itself is caught (and uncancelled, or the task would
-        stay marked); one from outside, such as uvicorn's at shutdown, propagates.
-        """
-        try:
-            if scope["method"] == "POST":
-                await exchange.read(KEPT_BYTES if exchange.is_stream else BODY_BYTES)
-            await self.transports[scope["path"]](scope, exchange.receive, exchange.send)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not exchange.timed_out or task is None:
-                raise
-            task.uncancel()
-            if not exchange.started and self.active_requests.closing:
-                raise errors.shutting_down() from None
-            if not exchange.started:
-                raise errors.too_slow() from None
-            log.info("A client stopped reading its answer; the exchange was given up")
-        await exchange.finish()
+def _addresses(scope: Scope) -> Addresses:
+    return Addresses(scope["state"]["base_url"])
 
 
 def _check_place(credential: Credential, settings: Values) -> None:
@@ -268,17 +259,6 @@ def client_program(ctx: ServerRequestContext[Any, Any]) -> str:
     """Return name and version of the client program, as it calls itself."""
     program = ctx.session.client_params and ctx.session.client_params.client_info
     return f"{program.name} {program.version}" if program else ""
-
-
-def is_canonical(scope: Scope) -> bool:
-    """Return whether the path has one reading only, before the key is taken out of it."""
-    path: str = scope["path"]
-    encoded: bytes = scope.get("raw_path") or b""
-    return (
-        path.startswith("/")
-        and _AMBIGUOUS.search(path) is None
-        and _ENCODED_SLASH.search(encoded) is None
-    )
 
 
 def is_public(path: str) -> bool:

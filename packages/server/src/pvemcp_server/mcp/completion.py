@@ -6,6 +6,7 @@ from typing import Final
 
 import mcp_types as types
 
+from proxmox_client.properties import whole_number
 from pvemcp_server.clusters import InventoryView, outcome_of
 from pvemcp_server.query.sources import granted_catalog
 from pvemcp_server.toolkit.call import Call
@@ -64,6 +65,7 @@ def _matching(names: Mapping[str, str], typed: str) -> list[str]:
 
     def rank(value: str) -> tuple[bool, Iterable[object]]:
         begins = value.casefold().startswith(part)
-        return not begins, (int(value), "") if value.isdecimal() else (0, value)
+        number = whole_number(value)
+        return not begins, (0, value) if number is None else (number, "")
 
     return sorted((v for v, text in names.items() if part in text.casefold()), key=rank)

@@ -67,21 +67,23 @@ class SdkConversation:
         self._last_progress, self._last_report = done, now
         await self._ctx.session.report_progress(done, total, clean_line(message))
 
-    async def ask(self, question: str) -> Decision:
+    async def ask(self, question: str, beside: str = "") -> Decision:
         """Return the user's decision; raise InputRequired if the client has to answer first.
 
         In the era of 2026-07-28 a question is the result of the call, and the client repeats the
         call with the answer and the sealed state of the question. The state is a nonce and the
         question's hash. The hash binds the answer to exactly this question: if the situation has
-        changed in between, the question has too, and is asked again. The nonce is used up by any
-        answer, in every process, so neither a consent nor a refusal can be replayed: the question
-        is asked again. In earlier revisions the call waits for the answer, which may take minutes:
-        a consent raises Agreed, and counts when the same question comes again.
+        changed in between, the question has too, and is asked again; the facts `beside` it are not
+        hashed. The nonce is used up by any answer, in every process, so neither a consent nor a
+        refusal can be replayed: the question is asked again. In earlier revisions the call waits
+        for the answer, which may take minutes: a consent raises Agreed, and counts when the same
+        question comes again.
         """
         if not _can_fill_forms(self._ctx.session.client_capabilities):
             return Decision.CANNOT_ASK
+        shown = " ".join(filter(None, (question, beside)))
         if self._ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
-            return await self._wait_for_answer(question)
+            return await self._wait_for_answer(question, shown)
         digest = hashlib.sha256(question.encode()).hexdigest()
         answer = (self._params.input_responses or {}).get(QUESTION)
         state = self._params.request_state
@@ -89,7 +91,7 @@ class SdkConversation:
             nonce, _, stated_digest = state.partition(" ")
             if await self._use(nonce) and stated_digest == digest:
                 return _decision(answer)
-        form = types.ElicitRequestFormParams(message=question, requested_schema=FORM)
+        form = types.ElicitRequestFormParams(message=shown, requested_schema=FORM)
         requests: types.InputRequests = {QUESTION: types.ElicitRequest(params=form)}
         state = f"{secrets.token_urlsafe()} {digest}"
         raise InputRequired(types.InputRequiredResult(input_requests=requests, request_state=state))
@@ -99,14 +101,14 @@ class SdkConversation:
         now = utc_now()
         return await self._questions.use(nonce, now=now, expires=now + NONCE_LIFE)
 
-    async def _wait_for_answer(self, question: str) -> Decision:
+    async def _wait_for_answer(self, question: str, shown: str) -> Decision:
         if question == self._agreed:
             self._agreed = ""
             return Decision.YES
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 decision = _decision(
-                    await self._ctx.session.elicit_form(question, FORM, self._ctx.request_id)
+                    await self._ctx.session.elicit_form(shown, FORM, self._ctx.request_id)
                 )
         except (MCPError, ValidationError, TimeoutError):
             # an error or a lost connection is no consent, since this client can ask its user
@@ -127,7 +129,7 @@ class SilentConversation:
     async def progress(self, done: float, total: float | None, message: str) -> None:
         """Drop the report."""
 
-    async def ask(self, _question: str) -> Decision:
+    async def ask(self, _question: str, _beside: str = "") -> Decision:
         """Return CANNOT_ASK: no client follows this call."""
         return Decision.CANNOT_ASK
 

@@ -20,6 +20,7 @@ from pvemcp_server.http.gate import MCP, SSE, SSE_MESSAGES, KeyGate
 from pvemcp_server.http.hosts import Hosts, networks
 from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.json_rpc import Messages
+from pvemcp_server.mcp.middleware import TransportRefusals
 from pvemcp_server.mcp.notifications import NotificationBus
 from pvemcp_server.mcp.resource_watcher import ResourceWatcher
 from pvemcp_server.mcp.scopes import ScopeChecks
@@ -30,9 +31,7 @@ from pvemcp_server.mcp.sse import SseEndpoint
 from pvemcp_server.mcp.subscriptions import Subscriptions
 from pvemcp_server.mcp.tasks import McpTasks
 from pvemcp_server.mcp.tools import ToolHandlers
-from pvemcp_server.mcp.transport_refusals import TransportRefusals
 from pvemcp_server.pipeline.pipeline import Pipeline
-from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.services import Services
 from pvemcp_server.store import Topic
 from pvemcp_server.store.columns import utc_now
@@ -54,12 +53,17 @@ class Transports:
     ) -> None:
         self.sessions = Sessions(server, session_ids, max_request_body_size=BODY_BYTES)
         self.sse = SseEndpoint(server)
-        modern = TransportRefusals(self.sessions.manager.handle_request, audit)
         # Only the gate may call these: they check no key
         self.by_path: Mapping[str, ASGIApp] = {
-            MCP: ScopeChecks(Messages(self.sessions.handle_request, modern), tools, audit),
+            MCP: TransportRefusals(
+                ScopeChecks(
+                    Messages(self.sessions.handle_request, self.sessions.manager.handle_request),
+                    tools,
+                ),
+                audit,
+            ),
             SSE: _get_only(self.sse.stream),
-            SSE_MESSAGES: Messages(self.sse.messages, None, batching=()),
+            SSE_MESSAGES: TransportRefusals(Messages(self.sse.messages, None, batching=()), audit),
         }
 
 
@@ -86,17 +90,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         services = self.services
-        self.pipeline = Pipeline(
-            self.tools,
-            services.clusters,
-            services.settings,
-            services.audit,
-            services.approvals,
-            StoredUndos(services.store.undos),
-            services.access.budgets,
-            services.access.limits,
-            has_same_rights=self._has_same_rights,
-        )
+        self.pipeline = Pipeline.of(services, self.tools, has_same_rights=self._has_same_rights)
         self.active_requests.tool_calls = self.pipeline.running
         self.notifications = NotificationBus(
             self._find, self._admits, self.active_requests, self.pipeline.end_refused

@@ -14,8 +14,8 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pvemcp_server.http.errors import Refused, too_large
-from pvemcp_server.http.exchange import KEPT_BYTES
+from pvemcp_server.http.errors import Refused
+from pvemcp_server.http.exchange import check_kept
 
 BATCHING: Final = (None, "2025-03-26")  # the header came later than batches
 MOST_MESSAGES: Final = 50
@@ -50,19 +50,20 @@ class Messages:
         if scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        body = (await receive())["body"]  # whole: the gate has read it
+        body = scope["state"]["body"]  # whole: the gate has read it
         parsed = _parsed(body)
         if not isinstance(parsed, list) or version not in self._batching:
             check(parsed)
             if self._modern is None and _is_modern(parsed):
                 raise Refused(400, _NOT_HERE)
-            if parsed.get("method") == "initialize" and len(body) > KEPT_BYTES:
-                raise too_large(KEPT_BYTES)  # a session keeps what its client says of itself
-            await self._app(scope, Replay(body, receive), send)
+            if parsed.get("method") == "initialize":
+                check_kept(body)  # a session keeps what its client says of itself
+            await self._app(scope, receive, send)
             return
         messages = _batch(parsed)
         for _ in messages[1:]:
             scope["state"]["count_call"]()
+        await receive()  # the body that the messages are of
         await self._each(messages, scope, receive, send)
 
     async def _each(
@@ -127,7 +128,7 @@ def _with_length(scope: Scope, length: int) -> Scope:
 
 
 class Replay:
-    """`receive` for a body that is already read, and then for the rest of the exchange."""
+    """`receive` for another body, and then for the rest of the exchange."""
 
     def __init__(self, body: bytes, rest: Receive) -> None:
         self.body = body

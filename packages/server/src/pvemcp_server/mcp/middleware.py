@@ -1,5 +1,6 @@
-"""Middleware of the MCP server: by method, the cache of tools/list, the audit of refusals."""
+"""Middleware of the MCP server and its transport: cache of tools/list, audit of refusals."""
 
+import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ from mcp.server.context import (
 )
 from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pvemcp_server.access import Caller
 from pvemcp_server.audit import Audit
 from pvemcp_server.audit.mask import mask
+from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.gate import caller_of, client_program
+from pvemcp_server.mcp.json_rpc import MOST_MESSAGES
 from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.audit_recorder import Recorder
 
@@ -98,15 +101,65 @@ class RefusalAudit:
 
     async def _record(self, ctx: Context, reason: str) -> None:
         params, client = ctx.params or {}, client_program(ctx)
-        await record_refusal(self.audit, caller_of(ctx), ctx.method, params, reason, client)
+        await _record_refusal(self.audit, caller_of(ctx), ctx.method, params, reason, client)
 
 
-def has_reached(scope: Scope) -> bool:
-    """Return whether a request got to RefusalAudit, which records its refusal."""
-    return "has_reached" in scope["state"]
+class TransportRefusals:
+    """ASGI middleware around a transport to which messages are posted.
+
+    It records calls that the transport refuses itself, before RefusalAudit runs. Among them are
+    headers that contradict the body, malformed messages, unknown sessions and revisions.
+    """
+
+    def __init__(self, app: ASGIApp, audit: Audit) -> None:
+        self._app = app
+        self._audit = audit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request; record it first if its error is no answer of the server."""
+        if scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        head: Message | None = None
+
+        async def recorded(message: Message) -> None:
+            nonlocal head
+            if message["type"] == "http.response.start":
+                if message["status"] >= 400 and "has_reached" not in scope["state"]:
+                    head = message
+                    return
+            elif head is not None:
+                answer = _read(message.get("body", b""))
+                error = answer.get("error") if isinstance(answer, dict) else None
+                reason = error["message"] if isinstance(error, dict) else "malformed request"
+                await self._record(scope, reason)
+                await send(head)
+                head = None
+            await send(message)
+
+        try:
+            await self._app(scope, receive, recorded)
+        except Refused as refused:
+            if "has_reached" not in scope["state"]:
+                await self._record(scope, refused.message)
+            raise
+
+    async def _record(self, scope: Scope, reason: str) -> None:
+        read = _read(scope["state"]["body"])
+        for request in read[:MOST_MESSAGES] if isinstance(read, list) else [read]:
+            method = request.get("method") if isinstance(request, dict) else None
+            if method in RECORDED_METHODS:
+                params = request.get("params")
+                await _record_refusal(
+                    self._audit,
+                    scope["state"]["caller"],
+                    method,
+                    params if isinstance(params, dict) else {},
+                    reason,
+                )
 
 
-async def record_refusal(
+async def _record_refusal(
     audit: Audit,
     caller: Caller,
     method: str,
@@ -119,3 +172,11 @@ async def record_refusal(
     name = clean_line(named, _NAME_CHARACTERS) if isinstance(named, str) else method
     rest = mask({key: value for key, value in params.items() if key not in _LEFT_OUT})
     await Recorder(audit, caller, name, client, rest).refused(reason)
+
+
+def _read(text: bytes) -> Any:
+    """Return the JSON value; an empty object for another text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return {}

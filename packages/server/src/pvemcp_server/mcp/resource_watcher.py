@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from proxmox_client.api.resources import GuestResource, NodeResource
+from proxmox_client.properties import whole_number
 from pvemcp_server.access.model import Caller
 from pvemcp_server.clusters import InventoryView, outcome_of
 from pvemcp_server.errors import CallError, StateUnavailable
@@ -53,8 +54,8 @@ def _of_node(view: InventoryView, values: Mapping[str, str]) -> Facts:
 
 
 def _of_guest(view: InventoryView, values: Mapping[str, str]) -> Facts:
-    vmid = values["vmid"]
-    return facts_of(view.by_vmid.get(int(vmid)) if vmid.isdecimal() and len(vmid) < 12 else None)
+    vmid = whole_number(values["vmid"])
+    return facts_of(None if vmid is None else view.by_vmid.get(vmid))
 
 
 # By name of the family. Others could be watched only by a request to Proxmox for each resource

@@ -14,11 +14,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pvemcp_server.access import Caller
-from pvemcp_server.audit import Audit
 from pvemcp_server.errors import InsufficientScope
 from pvemcp_server.http import errors
-from pvemcp_server.mcp.json_rpc import Replay
-from pvemcp_server.mcp.middleware import record_refusal
 from pvemcp_server.oauth.addresses import Addresses
 from pvemcp_server.oauth.scopes import Scope as TokenScope
 from pvemcp_server.oauth.scopes import included, is_sufficient
@@ -28,28 +25,23 @@ from pvemcp_server.toolkit.registry import Tool
 class ScopeChecks:
     """ASGI middleware in front of a transport, for the callers with an access token."""
 
-    def __init__(self, app: ASGIApp, tools: Mapping[str, Tool], audit: Audit) -> None:
+    def __init__(self, app: ASGIApp, tools: Mapping[str, Tool]) -> None:
         self._app = app
         self._tools = tools
-        self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request; raise Refused when one of its messages needs a wider scope."""
         caller: Caller = scope["state"]["caller"]
-        if scope["method"] != "POST" or caller.scopes is None:
-            await self._app(scope, receive, send)
-            return
-        body = (await receive())["body"]  # whole: the gate has read it
-        needed: dict[TokenScope, str] = {}
-        for message in _messages(body):
-            need = self._need(caller, message)
-            if need is not None and not is_sufficient(caller.scopes, need):
-                needed[need] = _name(message)
-                await self._record(caller, message, need)
-        if needed:
-            most = included(needed)[-1]
-            raise self._refused(scope, caller, most, needed[most])
-        await self._app(scope, Replay(body, receive), send)
+        if scope["method"] == "POST" and caller.scopes is not None:
+            needed: dict[TokenScope, str] = {}
+            for message in _messages(scope["state"]["body"]):
+                need = self._need(caller, message)
+                if need is not None and not is_sufficient(caller.scopes, need):
+                    needed[need] = _name(message)
+            if needed:
+                most = included(needed)[-1]
+                raise self._refused(scope, caller, most, needed[most])
+        await self._app(scope, receive, send)
 
     def _need(self, caller: Caller, message: Mapping[str, Any]) -> TokenScope | None:
         """Return the scope that a message needs; None where no scope is missing.
@@ -76,12 +68,6 @@ class ScopeChecks:
         return errors.insufficient_scope(
             str(InsufficientScope(tool, need)), metadata, " ".join(scopes)
         )
-
-    async def _record(self, caller: Caller, message: Mapping[str, Any], need: TokenScope) -> None:
-        params = message.get("params")
-        params = params if isinstance(params, dict) else {}
-        reason = f"the access token lacks {need}"
-        await record_refusal(self._audit, caller, str(message["method"]), params, reason)
 
 
 def _messages(body: bytes) -> Iterator[dict[str, Any]]:

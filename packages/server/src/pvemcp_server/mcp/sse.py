@@ -7,7 +7,14 @@ from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from mcp.server.lowlevel import Server
 from mcp.server.sse import SseServerTransport
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse, RequestId
+from mcp_types import (
+    JSONRPCError,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+    jsonrpc_message_adapter,
+)
+from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from pvemcp_server.http.credentials import MESSAGES
@@ -44,7 +51,7 @@ class SseEndpoint:
             requests.end()
 
     async def messages(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Accept a message; its response comes over the stream. Raise Refused beyond the limit."""
+        """Accept a message; its response comes over the stream. Raise Refused otherwise."""
         if self.unanswered[scope["state"]["caller"].key_id] >= MOST_UNANSWERED:
             raise Refused(
                 429,
@@ -52,6 +59,11 @@ class SseEndpoint:
                 "its event streams. Read these, then send the request again.",
                 {"Retry-After": "1"},
             )
+        try:
+            jsonrpc_message_adapter.validate_json(scope["state"]["body"], by_name=False)
+        except ValidationError:
+            # the SDK would write the message into the log
+            raise Refused(400, "The body is no JSON-RPC message.") from None
         await self._transport.handle_post_message(scope, receive, send)
 
 

@@ -18,6 +18,7 @@ from mcp.shared.inbound import decode_header_value
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from proxmox_client import ProxmoxError, Task, TaskOutcome, Upid
+from proxmox_client.properties import whole_number
 from pvemcp_formats import Format, encode_document, tidy
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.audit import Outcome
@@ -194,8 +195,9 @@ class McpTasks:
         call: Call = await self.pipeline.open(tool, caller, SilentConversation())
         cluster = await (writable_cluster if writes else Call.cluster)(call, task.cluster)
         upid = Upid.parse(task.upid or "")
-        if upid.id.isdecimal() and int(upid.id) in (await cluster.inventory.view()).by_vmid:
-            guest = await cluster.guest(int(upid.id))
+        vmid = whole_number(upid.id)
+        if vmid is not None and vmid in (await cluster.inventory.view()).by_vmid:
+            guest = await cluster.guest(vmid)
             if writes:
                 await require_no_protected_tag(
                     call, cluster, guest.tag_list, f"Guest {guest.vmid} on {cluster.name}"

@@ -23,7 +23,7 @@ from proxmox_client import Client, Forbidden, NewToken, NotFound, ProxmoxError, 
 from pvemcp_server.access.authentication import digest_of
 from pvemcp_server.access.model import ANY, READS, Role
 from pvemcp_server.clusters import Clusters, explain, reason_of
-from pvemcp_server.clusters.explain import OWN_TOKEN_PREFIX
+from pvemcp_server.clusters.acl import OWN_TOKEN_PREFIX
 from pvemcp_server.errors import AccessDenied, BadArgument, CallError, ServerError, counted
 from pvemcp_server.oauth.person import Account, Person
 from pvemcp_server.oauth.scopes import included
@@ -121,22 +121,24 @@ class Connections:
     async def connect(self, person: Person, client: ClientName, choice: Choice) -> ConnectionRecord:
         """Make the connection of a user and a client, or renew it, and return it.
 
+        Tokens that the client has already stay valid, as it may run on several machines; those for
+        more than reading end when the user now chooses to have it read only.
+
         With Proxmox accounts each chosen cluster gets a new token of the user first. If one cannot
         be made, raise CallError: then nothing is changed, and no token is left.
         """
         accounts = _chosen(person, choice)
-        before = await self._identities(person, client)
         made: list[_MadeToken] = []
         try:
             for account in accounts:
                 token = await self._make_token(account, client, choice)
                 made.append(_MadeToken(account, token))
-            record = await self._store_connection(person, client, choice, made)
+            record, replaced = await self._store_connection(person, client, choice, made)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await asyncio.gather(*(self._remove(each.account, [each.name]) for each in made))
             raise
-        await self._remove_old(person, before)
+        await self._remove_old(person, replaced)
         return record
 
     async def end(self, connection_id: str, person: Person | None = None) -> list[LeftToken]:
@@ -220,20 +222,21 @@ class Connections:
         return await self._remove_tokens(identities, person)
 
     async def run_housekeeping(self, stop: anyio.Event) -> None:
-        """End the connections that have expired, every minute."""
+        """Remove what has expired, every minute."""
         async for _ in ticks(stop, CLEANED_SECONDS):
             if stop.is_set():
                 return
             try:
-                for key in await self._store.keys.expired_connections(self._clock()):
-                    await self._remove_connection(key)
-                await self._store.person_sessions.remove_expired(self._clock())
+                await self.remove_expired()
             except Exception:
                 log.warning("Expired connections could not be removed", exc_info=True)
 
-    async def _identities(self, person: Person, client: ClientName) -> list[IdentityRecord]:
-        record = await self.find(person.subject, client.id)
-        return await self._store.identities.all(connection_id=record.id) if record else []
+    async def remove_expired(self) -> None:
+        """End the connections that have expired, and delete expired sessions of users."""
+        now = self._clock()
+        for connection_id in await self._store.keys.expired_connections(now):
+            await self._remove_connection(connection_id)
+        await self._store.person_sessions.remove_expired(now)
 
     async def _make_token(self, account: Account, client: ClientName, choice: Choice) -> NewToken:
         name = account.place.name
@@ -262,16 +265,19 @@ class Connections:
 
     async def _store_connection(
         self, person: Person, client: ClientName, choice: Choice, made: Iterable[_MadeToken]
-    ) -> ConnectionRecord:
-        """Write key, connection, identities and bindings in one transaction."""
-        store = self._store
+    ) -> tuple[ConnectionRecord, list[IdentityRecord]]:
+        """Write key, connection, identities and bindings in one transaction.
+
+        Return the connection, and the identities that were replaced.
+        """
+        store, replaced = self._store, list[IdentityRecord]()
         key_values = {
             "role_id": choice.role.id,
             "clusters": sorted(choice.clusters),
             "tools": [READS] if choice.read_only else [ANY],
             "expires": choice.expires,
         }
-        values = {
+        values: dict[str, object] = {
             "client_name": client.shown,
             "scopes": list(choice.scopes),
             "read_only": choice.read_only,
@@ -293,9 +299,12 @@ class Connections:
                     **values,
                 )
             else:
-                if not set(record.scopes) <= set(choice.scopes):
+                if choice.read_only and not record.read_only:
                     await store.tokens.end_in(connection, record.id)
-                for identity in await store.identities.all_in(connection, connection_id=record.id):
+                elif not choice.read_only:  # those of the client's other tokens stay consented
+                    values["scopes"] = list(dict.fromkeys([*record.scopes, *choice.scopes]))
+                replaced = await store.identities.all_in(connection, connection_id=record.id)
+                for identity in replaced:
                     await store.identities.remove_in(connection, identity.id)
                 await store.keys.change_in(connection, record.id, **key_values)
                 await store.connections.change_in(connection, record.id, **values)
@@ -320,7 +329,7 @@ class Connections:
         found = await store.connections.find(id=record.id)
         if found is None:
             raise CallError("The connection was ended at the same time.", hint="Connect again.")
-        return found
+        return found, replaced
 
     async def _add_key(
         self,

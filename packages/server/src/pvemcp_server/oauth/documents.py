@@ -8,7 +8,6 @@ neither redirects nor proxies are followed.
 import asyncio
 import re
 import socket
-import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,14 +17,15 @@ from typing import Any, Final
 import httpx2 as httpx
 from pydantic_core import from_json
 
-from proxmox_client.response_heads import limit_heads, limited_head
-from proxmox_client.responses import read_body
+from proxmox_client.responses import limited_head, read_body
+from proxmox_client.tls import Tls
 from pvemcp_server.errors import OAuthError
 from pvemcp_server.link_local import METADATA, embedded_ipv4
 
 MOST_BYTES: Final = 5 * 1024
 LONGEST_URL: Final = 512  # characters; the column of a client's id has as many
 SECONDS: Final = 5.0  # in total: resolving, connecting and reading
+CONNECT_SECONDS: Final = 2.0  # to one address: the next one may answer
 SHORTEST_CACHE: Final = timedelta(minutes=5)
 LONGEST_CACHE: Final = timedelta(days=1)
 _MAX_AGE: Final = re.compile(r"(?:\A|[,\s])max-age=(\d{1,9})(?:\Z|[,\s])", re.IGNORECASE)
@@ -71,12 +71,15 @@ class DocumentFetcher:
                 addresses = await self._resolve(target.host, target.port or 443)
                 if not addresses or not all(is_public(each) for each in addresses):
                     raise unusable("its host has no public address, or others too")
-                return await self._read(target, addresses[0])
+                return await self._read(target, addresses)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:  # also TimeoutError
             raise unusable(f"it could not be fetched: {type(error).__name__}") from error
 
-    async def _read(self, url: httpx.URL, address: str) -> Document:
-        """Return the document from this address; the certificate has to be valid for the host."""
+    async def _read(self, url: httpx.URL, addresses: list[str]) -> Document:
+        """Return the document from the first address that can be connected to.
+
+        The certificate has to be valid for the host.
+        """
         headers = {
             "Host": url.netloc.decode(),
             "Accept": "application/json",
@@ -85,16 +88,23 @@ class DocumentFetcher:
         # nothing of the environment: neither a proxy nor passwords of ~/.netrc
         async with httpx.AsyncClient(
             trust_env=False,
-            verify=limit_heads(ssl.create_default_context()),
+            verify=Tls().context(),
             transport=self._transport,
             follow_redirects=False,
             headers=headers,
+            timeout=httpx.Timeout(self._seconds, connect=CONNECT_SECONDS),
         ) as http:
             name = {"sni_hostname": url.raw_host.decode()}
-            with limited_head():
-                request = http.stream("GET", url.copy_with(host=address), extensions=name)
-                async with request as response:
-                    return await _document(response)
+            failure: httpx.RequestError = httpx.ConnectError("the host has no address")
+            for address in addresses:
+                try:
+                    with limited_head():
+                        request = http.stream("GET", url.copy_with(host=address), extensions=name)
+                        async with request as response:
+                            return await _document(response)
+                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                    failure = error
+            raise failure
 
 
 async def _document(response: httpx.Response) -> Document:

@@ -169,7 +169,8 @@ class People:
                 return Challenge(place, answer, choice.realm if choice.is_shared else "")
             return Account(place, answer)
 
-        async with self._attempt(choice.value, userid, choice.value, origin) as attempt:
+        queue = ALL if choice.is_shared else choice.clusters[0]
+        async with self._attempt(choice.value, userid, queue, origin) as attempt:
             with deadline(SIGN_IN_SECONDS):
                 outcomes = await asyncio.gather(*map(at, choice.clusters), return_exceptions=True)
             failed = _failures(zip(choice.clusters, outcomes, strict=True), userid)

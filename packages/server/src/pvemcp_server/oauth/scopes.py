@@ -20,6 +20,7 @@ class Scope(StrEnum):
         return DESCRIPTIONS[self]
 
 
+ALL_SCOPES: Final = " ".join(Scope)
 OFFLINE_ACCESS: Final = "offline_access"  # clients ask for it to get a refresh token; all do
 DESCRIPTIONS: Final = {
     Scope.READ: "Look: list and read guests, nodes, storages, backups, tasks and logs",

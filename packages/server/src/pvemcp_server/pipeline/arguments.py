@@ -25,6 +25,7 @@ E = TypeVar("E")
 
 _NUMBERS: Final = re.compile(r"[\d\s,;]+", re.ASCII)
 _LONG_NUMBER: Final = 18  # digits
+_DIGITS: Final = re.compile(r"[0-9]+")
 _MOST_ENTRIES: Final = 1_000  # of a list: to explain 100,000 wrong ones takes seconds
 _REQUIRED: Final = "this argument is required."
 
@@ -92,7 +93,7 @@ class _Declared:
 
     def read(self, value: Any) -> Any:
         """Return the value in its declared form, as far as it is one of the known forms."""
-        if self.clamp and self.clamp.most is not None and str(value).isdecimal():
+        if self.clamp and self.clamp.most is not None and _DIGITS.fullmatch(str(value)):
             # int() refuses thousands of digits
             is_long = len(str(value)) > _LONG_NUMBER
             return self.clamp.most if is_long else min(int(value), self.clamp.most)

@@ -72,7 +72,7 @@ class Unattended:
         """Report progress, as to every client."""
         await self.conversation.progress(done, total, message)
 
-    async def ask(self, _question: str) -> Decision:
+    async def ask(self, _question: str, _beside: str = "") -> Decision:
         """Return CANNOT_ASK: there is no user."""
         return Decision.CANNOT_ASK
 
@@ -112,9 +112,11 @@ async def confirm(
     settings: Values,
     record: RecordDecision,
     approve: Approve,
+    beside: str = "",
 ) -> None:
     """Return when the call may go on; raise ConfirmationNeeded otherwise, or InputRequired.
 
+    `beside` are facts that are shown with the question and may change until the answer.
     `record` stores the answer of a user who was asked; if it cannot, the call is refused.
     A client that could ask but gave no decision counts as a refusal: only a client that cannot
     ask at all leaves the decision to the setting `unconfirmed_destructive`, and with it to
@@ -127,9 +129,9 @@ async def confirm(
             "Calls that need the user's consent are switched off here; nothing was changed.",
             hint="An administrator can allow them: setting 'Destructive calls'.",
         )
-    decision = await conversation.ask(question)
+    decision = await conversation.ask(question, beside)
     if decision in _OUTCOMES:
-        await record(_OUTCOMES[decision], question)
+        await record(_OUTCOMES[decision], " ".join(filter(None, (question, beside))))
     match decision:
         case Decision.NO:
             raise ConfirmationNeeded("The user declined; nothing was changed.")

@@ -4,11 +4,11 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from shlex import quote
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 from anyio import CancelScope
 from pydantic import BaseModel
@@ -46,21 +46,27 @@ from pvemcp_server.pipeline.confirmation import (
     question_of,
     require_approval,
 )
+from pvemcp_server.pipeline.open_writes import OpenWrite, OpenWrites
 from pvemcp_server.pipeline.pagination import page_of
+from pvemcp_server.pipeline.undo_log import StoredUndos
+from pvemcp_server.services import Services
 from pvemcp_server.settings import Settings, Values
 from pvemcp_server.store.database import DatabaseFailed
 from pvemcp_server.toolkit.arguments import WriteOptions
 from pvemcp_server.toolkit.bulk import BulkPlan
 from pvemcp_server.toolkit.call import Call, Conversation
+from pvemcp_server.toolkit.collisions import Circumstances, circumstances
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
-from pvemcp_server.toolkit.past_tasks import time_taken
+from pvemcp_server.toolkit.past_tasks import TimeTaken, time_taken
 from pvemcp_server.toolkit.plan import ConfirmedRead, Plan, lines
 from pvemcp_server.toolkit.registry import Answer, Document, Rows, Tool
 from pvemcp_server.toolkit.undo import KeptUndo, Undo, UndoLog, merged
+from pvemcp_server.toolkit.undo_check import require_unchanged
 
 ERROR_CHARACTERS = 4_000
 CLIENT_CHARACTERS = 200
 PLAN_CHARACTERS = 2_000  # of each sentence
+CIRCUMSTANCES_SECONDS = 5.0  # for what a plan shows beside its own facts
 log = logging.getLogger(__name__)
 
 
@@ -178,6 +184,22 @@ class Pipeline:
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     has_same_rights: Callable[[Caller], Awaitable[bool]] = _has_fixed_rights
     running: dict[CancelScope, Caller] = field(default_factory=dict)
+    open_writes: OpenWrites = field(default_factory=OpenWrites)
+
+    @classmethod
+    def of(cls, services: Services, tools: Mapping[str, Tool], **more: Any) -> Self:
+        """Return the pipeline of a process; `more` are further fields."""
+        return cls(
+            tools,
+            services.clusters,
+            services.settings,
+            services.audit,
+            services.approvals,
+            StoredUndos(services.store.undos),
+            services.access.budgets,
+            services.access.limits,
+            **more,
+        )
 
     async def end_refused(self) -> None:
         """Cancel the calls of clients whose key is refused by now, or has other rights."""
@@ -327,13 +349,16 @@ class Pipeline:
             _require_switched_on(tool, call.settings)
         arguments = {name: getattr(accepted, name) for name in tool.arguments.model_fields}
         async with asyncio.timeout(call.seconds_left):
+            if recorder.undoing:  # also when the user has agreed after some time
+                await require_unchanged(call, recorder.undoing)
             answer: Answer = await tool.run(call, **arguments)
         if isinstance(answer, KeptUndo):
             raise _Undoing(answer)
         preferred = vars(accepted).get("format") or call.caller.output_format
         output_format, started = Format(preferred or call.settings.output_format), None
         if isinstance(answer, ConfirmedRead):
-            await self._confirm(tool, call, answer, arguments, recorder)
+            planned = self._planned(tool, call, answer, arguments, recorder)
+            await self._confirm(tool, call, planned, recorder)
             await recorder.intent()
             answer = await answer.carry_out(call)
         elif isinstance(answer, Plan | BulkPlan):
@@ -366,15 +391,21 @@ class Pipeline:
             required = tool.needs if plan.needs is None else plan.needs
             await note_missing_privileges(plan.cluster, *required, so="will refuse this")
         await self._check_limits(tool, call, plan)
+        planned = self._planned(tool, call, plan, arguments, recorder)
         if call.dry_run:
-            past = [part.past for part in plan.parts if part.past]
-            takes = await time_taken(plan.cluster, past) if past else ""
+            taken, around = await self._around(call, plan, planned)
             undos = self._undos(call.caller, [part.undo for part in plan.parts if part.undo])
-            return {**plan.preview(), **({"takes": takes} if takes else {}), **_undo_field(undos)}
-        if tool.effect is Effect.DESTROY or plan.needs_consent:
-            await self._confirm(tool, call, plan, arguments, recorder)
-        await recorder.intent()
-        answer = await plan.checked(partial(self._check_write, tool, call)).carry_out(call)
+            takes = {"takes": taken.text} if taken.text else {}
+            return {**plan.preview(), **takes, **around.fields, **_undo_field(undos)}
+        with self.open_writes.opened(tool.name, plan.cluster.name, plan.vmids) as own:
+            if tool.effect is Effect.DESTROY or plan.needs_consent:
+                own.is_waiting, beside = True, ""
+                if call.settings.confirm_destructive == "ask":
+                    beside = (await self._around(call, plan, planned, own))[1].text
+                await self._confirm(tool, call, planned, recorder, beside)
+                own.is_waiting = False
+            await recorder.intent()
+            answer = await plan.checked(partial(self._check_write, tool, call)).carry_out(call)
         undos = self._undos(call.caller, call.undos)
         if not recorder.undoing:
             await self._keep(call.caller, plan, undos)
@@ -432,16 +463,34 @@ class Pipeline:
             most = call.settings.destructive_calls_per_day_per_key
             await self.budgets.spend(call.caller.key_id, most, plan.guests)
 
-    async def _confirm(
+    async def _around(
+        self,
+        call: Call,
+        plan: Plan | BulkPlan,
+        planned: PlannedCall,
+        own: OpenWrite | None = None,
+    ) -> tuple[TimeTaken, Circumstances]:
+        """Return how long the plan takes, what it collides with, and since when its guests run."""
+        cluster, past = plan.cluster, [part.past for part in plan.parts if part.past]
+        taken = TimeTaken()
+        try:
+            async with asyncio.timeout(min(CIRCUMSTANCES_SECONDS, call.seconds_left)):
+                taken = await time_taken(cluster, past) if past else taken
+                facts = await self.open_writes.facts(self.approvals, planned, plan.vmids, own)
+                return taken, await circumstances(cluster, plan.parts, taken.longest, facts)
+        except (CallError, ProxmoxError, DatabaseFailed, TimeoutError):
+            return taken, Circumstances(collides="What it collides with could not be read.")
+
+    def _planned(
         self,
         tool: Tool,
         call: Call,
         plan: Plan | BulkPlan | ConfirmedRead,
         arguments: Mapping[str, Any],
         recorder: Recorder,
-    ) -> None:
-        """Return once the user, an administrator or a setting lets the plan be carried out."""
-        planned = PlannedCall(
+    ) -> PlannedCall:
+        """Return the call as its user or an administrator decides about it."""
+        return PlannedCall(
             caller=call.caller,
             client=clean_line(recorder.client, CLIENT_CHARACTERS),
             tool=tool.name,
@@ -455,12 +504,21 @@ class Pipeline:
                 for line in lines(mask_text(each))  # a secret is recognized in the whole only
             ),
         )
+
+    async def _confirm(
+        self, tool: Tool, call: Call, planned: PlannedCall, recorder: Recorder, beside: str = ""
+    ) -> None:
+        """Return once the user, an administrator or a setting lets the plan be carried out."""
+        beside = question_of([mask_text(beside)]) if beside else ""
+        shown = (*planned.shown_plan, *([beside] if beside else ()))
+        planned = replace(planned, shown_plan=shown)
         await confirm(
             call.conversation,
-            question_of(plan.sentences),
+            question_of(planned.plan),
             always_asking(call.settings) if tool.guarded_by else call.settings,
             recorder.decided,
             partial(require_approval, self.approvals, planned, recorder.decided),
+            beside,
         )
 
     async def _failed(self, recorder: Recorder, cause: Exception, text: str) -> Result:

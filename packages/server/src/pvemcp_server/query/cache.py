@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 from weakref import ref
 
 from pvemcp_server.clusters import Cluster, InventoryView, outcome_of
 from pvemcp_server.query.engine import Database
 from pvemcp_server.query.pushdown import RequiredColumns
+
+CACHED_PAGES: Final = 32_768  # of 4 KiB, in all cached databases; one key has up to half of them
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,17 @@ class DatabaseCache:
         return {name: need | entry.columns[name] for name, need in required.items()}
 
     def put(self, columns: Mapping[str, RequiredColumns], database: Database) -> None:
-        """Store a database with these columns in place of the cached one."""
+        """Store a database with these columns in place of the cached one, if there is room.
+
+        Without, the next query loads its rows again: what queries cached makes no other one fail.
+        """
+        self.views[0].derived.pop(self.slot, None)
+        cached = [other for other in Database.open() if other.is_cached]
+        own = sum(other.pages for other in cached if other.owner == database.owner)
+        total = sum(other.pages for other in cached)
+        if own + database.pages > CACHED_PAGES // 2 or total + database.pages > CACHED_PAGES:
+            return
+        database.is_cached = True
         entry = _Entry(tuple(map(ref, self.views)), columns, database)
         self.views[0].derived[self.slot] = entry
 

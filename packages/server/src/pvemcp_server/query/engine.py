@@ -6,13 +6,13 @@ tables and eight functions, SQLite's limits bound size and depth, a progress han
 
 import sqlite3
 import threading
-import weakref
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice
 from time import monotonic
-from typing import Any, Final
+from typing import Any, ClassVar, Final
+from weakref import WeakSet, finalize
 
 import msgspec
 
@@ -29,7 +29,7 @@ from pvemcp_server.query.values import LARGEST
 from pvemcp_server.tables.rows import Field, Kind
 
 SECONDS: Final = 0.25  # that a query may take
-MAX_PAGES: Final = 65_536  # of 4 KiB in one database
+MAX_PAGES: Final = 49_152  # of 4 KiB, in all databases of one key that are in use or cached
 MAX_HEAP: Final = 512 << 20  # bytes, for all of SQLite in this process
 _CLOCK_INTERVAL: Final = 20_000  # instructions of SQLite's machine, about a millisecond
 _LARGEST_UNSIGNED: Final = 2**64 - 1
@@ -59,24 +59,41 @@ class Database:
     """Tables in memory: `fill` each, `lock`, then `execute` statements, from any thread.
 
     Its memory is freed as soon as the last reference goes: the cycle collector doesn't count
-    SQLite's memory, so no reference cycle may hold a database.
+    SQLite's memory, so no reference cycle may hold a database. The databases of an owner share
+    MAX_PAGES, so that those of one key leave room for those of others; `lock` one before the next
+    one of its owner is filled.
     """
 
-    def __init__(self) -> None:
+    _all: ClassVar[WeakSet["Database"]] = WeakSet()
+    _all_lock: ClassVar = threading.Lock()
+
+    def __init__(self, owner: str = "") -> None:
+        self.owner = owner
+        self.pages = 0  # since `lock`
+        self.is_cached = False
         self._connection = sqlite3.connect(
             ":memory:", check_same_thread=False, isolation_level=None, cached_statements=0
         )
-        weakref.finalize(self, self._connection.close)
+        finalize(self, self._connection.close)
         self._lock = threading.Lock()
         self._columns: dict[str, frozenset[str]] = {}
         self.rows = 0  # of all tables
         self.longest_text = 0  # characters of a cell
+        used = sum(each.pages for each in self.open() if each.owner == owner)
         for pragma in (
             f"hard_heap_limit={MAX_HEAP}",
-            f"max_page_count={MAX_PAGES}",
+            f"max_page_count={max(1, MAX_PAGES - used)}",
             "temp_store=memory",
         ):
             self._connection.execute(f"PRAGMA {pragma}")
+        with self._all_lock:
+            self._all.add(self)
+
+    @classmethod
+    def open(cls) -> list["Database"]:
+        """Return all databases that are referenced."""
+        with cls._all_lock:
+            return list(cls._all)
 
     def fill(
         self,
@@ -90,6 +107,19 @@ class Database:
 
         The lists named in `entries` also get a table of their entries, each once for a row.
         """
+        with _explained_errors():
+            self._fill(table, fields, columns, keys)
+            for field, lists in zip(fields, columns, strict=True):
+                if field.name in entries:
+                    self._fill_entries(entries_table(table, field.name), lists)
+
+    def _fill(
+        self,
+        table: str,
+        fields: Sequence[Field],
+        columns: Sequence[Cells],
+        keys: Iterable[tuple[str, ...]],
+    ) -> None:
         names = list(chain.from_iterable(map(_column_names, fields)))
         stored = list(map(_stored_columns, fields, columns))
         for field, cells in zip(fields, stored, strict=True):
@@ -97,16 +127,13 @@ class Database:
                 longest = max((len(cell) for cell in cells[0] if cell), default=0)
                 self.longest_text = max(self.longest_text, longest)
         self._connection.execute(f"CREATE TABLE {quoted(table)} ({', '.join(names)})")
-        with self._connection, _explained_errors():
+        with self._connection:
             self._connection.execute("BEGIN")
             self._insert(table, list(chain.from_iterable(stored)))
         for n, key in enumerate(keys):
             on = ", ".join(map(quoted, key))
             self._connection.execute(f'CREATE INDEX "{table}~{n}" ON {quoted(table)} ({on})')
         self._columns[table] = frozenset(name.strip('"') for name in names)
-        for field, lists in zip(fields, columns, strict=True):
-            if field.name in entries:
-                self._fill_entries(entries_table(table, field.name), lists)
 
     def _fill_entries(self, table: str, lists: Cells) -> None:
         rows = (
@@ -115,7 +142,7 @@ class Database:
             for entry in dict.fromkeys(map(str, entries or ()))
         )
         self._connection.execute(f'CREATE TABLE {table} ("row", "entry", "entry~")')
-        with self._connection, _explained_errors():
+        with self._connection:
             self._connection.execute("BEGIN")
             insert = f"INSERT INTO {table} VALUES (?, ?, ?)"  # noqa: S608 - declared names only
             self._connection.executemany(insert, rows)
@@ -140,6 +167,7 @@ class Database:
 
     def lock(self) -> None:
         """Allow nothing but bounded reads of its own tables from now on."""
+        (self.pages,) = self._connection.execute("PRAGMA page_count").fetchone()
         self._connection.execute("PRAGMA query_only=1")
         for limit, most in _LIMITS.items():
             self._connection.setlimit(limit, most)

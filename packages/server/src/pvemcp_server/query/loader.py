@@ -155,8 +155,12 @@ class Loader:
     async def _built(
         self, required: Mapping[str, RequiredColumns], rows: Mapping[str, RowsByCluster]
     ) -> Database:
-        build = partial(build_database, self.catalog, required, rows)
-        return await in_key_thread(self.sources.caller.key_id, build)
+        return await in_key_thread(self.sources.caller.key_id, partial(self._build, required, rows))
+
+    def _build(
+        self, required: Mapping[str, RequiredColumns], rows: Mapping[str, RowsByCluster]
+    ) -> Database:
+        return build_database(self.catalog, required, rows, self.sources.caller.key_id)
 
     def _reduced(
         self,
@@ -165,7 +169,7 @@ class Loader:
         rows: Mapping[str, RowsByCluster],
     ) -> Requests:
         """Run the first query and return the requests for the costly tables."""
-        database = build_database(self.catalog, before, rows)
+        database = self._build(before, rows)
         answer = database.execute(compile_plan(first.plan, self.catalog))
         return {
             table: _requests(answer, places, self._requests.get(table, ALL))
@@ -315,10 +319,13 @@ class Loader:
 
 
 def build_database(
-    catalog: Catalog, required: Mapping[str, RequiredColumns], rows: Mapping[str, RowsByCluster]
+    catalog: Catalog,
+    required: Mapping[str, RequiredColumns],
+    rows: Mapping[str, RowsByCluster],
+    owner: str = "",
 ) -> Database:
     """Return a locked database of these rows, with the required columns."""
-    database = Database()
+    database = Database(owner)
     for name, need in required.items():
         declared = fields_of(catalog.tables[name])
         fields = [declared[field] for field in declared if field in need.columns | {CLUSTER.name}]

@@ -94,9 +94,9 @@ _HINTS_ON_FORMS: Final = (
 """How to write what SQL has functions for."""
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_. -]{0,119}"
 _LONGEST_SHOWN: Final = 100  # characters of a field in an example
-_FIELD: Final = re.compile(rf"\s*({_NAME}?)(?:\s+as\s+(\S.*?))?\s*", re.ASCII | re.IGNORECASE)
+_FIELD: Final = re.compile(rf"\s*({_NAME}?)(?:\s+as\s+(\S(?:.*\S)?))?\s*", re.ASCII | re.IGNORECASE)
 _AGGREGATE: Final = re.compile(
-    rf"\s*([A-Za-z]+)\s*\(\s*(distinct\s+)?(\*|{_NAME}?)\s*\)(?:\s+as\s+(\S.*?))?\s*",
+    rf"\s*([A-Za-z]+)\s*\(\s*(distinct\s+)?(\*|{_NAME}?)\s*\)(?:\s+as\s+(\S(?:.*\S)?))?\s*",
     re.ASCII | re.IGNORECASE,
 )
 _ALIAS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}", re.ASCII)

@@ -222,7 +222,7 @@ def _iso_day(name: str) -> str:
     if "-" in name:
         return name
     day, month, year = re.split(r"[ .]", name.replace(",", ""))
-    if not day.isdigit():
+    if day.isalpha():
         day, month = month, day
     return f"{year}-{_MONTHS.get(month, month).zfill(2)}-{day.zfill(2)}"
 

@@ -68,7 +68,15 @@ def is_sealed(key: bytes, name: str, mark: Mark, seal: str) -> bool:
 
 
 def verify_row(key: bytes | None, before: Mark, row: Mapping[str, Any]) -> list[Finding]:
-    """Verify a row that should follow `before`; return what is wrong with it.
+    """Return what is wrong with a row that should follow `before`, and what a break row reports."""
+    findings = violations(key, before, row)
+    if row.get("kind") == "break":
+        findings.append(Finding(row["seq"], str(row["reason"])))
+    return findings
+
+
+def violations(key: bytes | None, before: Mark, row: Mapping[str, Any]) -> list[Finding]:
+    """Return what is wrong with a row that should follow `before`.
 
     `key` is the one that the row names; None when there is no such key. A row that cannot be read
     has its `seq` only.
@@ -85,8 +93,6 @@ def verify_row(key: bytes | None, before: Mark, row: Mapping[str, Any]) -> list[
         findings.append(Finding(seq, "does not follow the row before it"))
     if key is None or row["hash"] != hash_of(key, row["previous"], row):
         findings.append(Finding(seq, "was changed"))
-    if row["kind"] == "break":
-        findings.append(Finding(seq, str(row["reason"])))
     return findings
 
 

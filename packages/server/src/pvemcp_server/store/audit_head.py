@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from proxmox_client.properties import whole_number
 from pvemcp_server.store.audit_chain import Mark, is_sealed, seal_of
 from pvemcp_server.store.files import replaced_file
 
@@ -32,9 +33,9 @@ class AuditHeadFile:
             log.warning("The noted head of the audit cannot be read: %s", error)
             return None
         position, _, seal = text.strip().partition(" ")
-        seq, _, hash_ = position.partition(":")
-        if seq.isascii() and seq.isdecimal() and len(seq) < 20:
-            mark = Mark(int(seq), hash_)
+        number, _, hash_ = position.partition(":")
+        if (seq := whole_number(number)) is not None:
+            mark = Mark(seq, hash_)
             if is_sealed(self._key(), NOTED, mark, seal.encode("ascii", "replace").decode()):
                 return mark
         log.warning("%s was changed, or belongs to another database; it is not used", self.path)

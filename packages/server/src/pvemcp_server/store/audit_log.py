@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.store import records
@@ -20,6 +20,7 @@ from pvemcp_server.store.audit_chain import (
     is_sealed,
     seal_of,
     verify_row,
+    violations,
 )
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database, DatabaseFailed
@@ -27,8 +28,10 @@ from pvemcp_server.store.database import Database, DatabaseFailed
 Row = Mapping[str, Any]
 PAGE = 500  # rows to hash before other tasks run: a small page, so that calls do not wait
 HIGHEST = 2**62  # numbers beyond it come from no append, and nothing could follow them
-PRUNE = 5_000  # rows to delete in one transaction, while appends wait
+PRUNE = 500  # rows to verify and delete in one transaction, while appends wait
+STOP = "audit.retention"  # the tool of a break row that reports where retention stopped
 log = logging.getLogger(__name__)
+BASE_CHANGED = "the mark of its beginning was changed"
 MARK_CHANGED = "the mark of the chain's end was changed; rows before this one may be missing"
 CUT = "the chain no longer contained row {seq}, which was written before; rows are missing"
 
@@ -69,10 +72,14 @@ async def seal_marks(
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """How many rows retention has deleted, and the last of them."""
+    """How many rows retention has deleted, the last of them, and the violation it stopped at.
+
+    The violation is None if a row of the chain reports already where retention has stopped.
+    """
 
     rows: int
     last: int
+    stopped_at: Finding | None = None
 
 
 class AuditLog:
@@ -122,8 +129,9 @@ class AuditLog:
             head, head_is_sealed = await self._mark(connection, HEAD)
             base, base_is_sealed = await self._mark(connection, BASE)
             findings, last = await self._walk(connection, base, expected)
+            findings[:0] = await self._strays(connection, base)
         if not base_is_sealed:
-            findings.insert(0, Finding(base.seq, "the mark of its beginning was changed"))
+            findings.insert(0, Finding(base.seq, BASE_CHANGED))
         if not head_is_sealed:
             findings.append(Finding(head.seq, "the mark of its end was changed"))
         elif last != head:
@@ -147,47 +155,87 @@ class AuditLog:
                     findings.append(Finding(last.seq, "is not the row that was noted"))
         return findings, last
 
+    async def _strays(self, connection: AsyncConnection, base: Mark) -> list[Finding]:
+        """Return the violation of rows that are in the table and cannot be in the chain."""
+        seq = records.audit.c.seq
+        query = select(func.count(), func.min(seq)).where(~is_after(seq, base.seq))
+        count, lowest = (await connection.execute(query)).one()
+        which = "is not verified" if count == 1 else f"is one of {count} that are not verified"
+        fact = f"{which}: the chain begins after row {base.seq}"
+        return [Finding(lowest if isinstance(lowest, int) else 0, fact)] if count else []
+
     async def rows_after(self, seq: int, limit: int) -> list[Row]:
-        """Return the rows that follow this one, oldest first."""
+        """Return the rows of the chain that follow this one, oldest first."""
         async with self._database.reading() as connection:
-            return await self._page(connection, seq, limit)
+            base = await first_of_chain(connection, self._keys)
+            return await self._page(connection, max(seq, base), limit)
 
     async def waiting_after(self, seq: int) -> tuple[int, datetime | None]:
         """Return the number of rows that follow this one, and the time of the oldest."""
         table = records.audit
-        query = select(func.count(), func.min(table.c.at)).where(table.c.seq > seq)
         async with self._database.reading() as connection:
+            base = await first_of_chain(connection, self._keys)
+            query = select(func.count(), func.min(table.c.at))
+            query = query.where(is_after(table.c.seq, max(seq, base)))
             count, oldest = (await connection.execute(query)).one()
         return count, oldest
 
     async def prune(self, before: datetime) -> Pruned:
-        """Delete the rows from before that time. The rest stays verifiable."""
-        total = last = 0
-        while removed := await self._prune_some(before):
-            total, last = total + removed.rows, removed.last
-        return Pruned(total, last)
+        """Delete the rows from before that time. The rest stays verifiable.
 
-    async def _prune_some(self, before: datetime) -> Pruned | None:
-        """Delete at most PRUNE rows and move the base mark to the last of them."""
-        table = records.audit
+        It stops at a violation, which deleting the row would hide. The caller appends a break row
+        with STOP as its tool, which `verify` reports; once that is as old, everything before it
+        is deleted: otherwise who changed one row could make the audit fill the disk.
+        """
+        total = last = 0
+        while (pruned := await self._prune_some(before)).rows:
+            total, last = total + pruned.rows, pruned.last
+        return Pruned(total, last, pruned.stopped_at)
+
+    async def _prune_some(self, before: datetime) -> Pruned:
+        """Delete at most PRUNE rows, or all before a STOP, and move the base mark to the last."""
+        seq = records.audit.c.seq
         async with self._database.writing() as connection:
             await self._mark(connection, HEAD, lock=True)
-            base, _ = await self._mark(connection, BASE)
-            old = (table.c.seq > base.seq) & (table.c.seq <= base.seq + PRUNE)
-            first_kept = await connection.scalar(
-                select(func.min(table.c.seq)).where(old, table.c.at >= before)
-            )
-            if first_kept is not None:
-                old &= table.c.seq < first_kept
-            last = await connection.execute(
-                select(table.c.seq, table.c.hash).where(old).order_by(table.c.seq.desc()).limit(1)
-            )
-            end = last.first()
-            if end is None:
-                return None
-            removed = await connection.execute(table.delete().where(table.c.seq <= end.seq))
-            await _put(connection, self._keys, BASE, Mark(end.seq, end.hash))
+            base, is_sealed_base = await self._mark(connection, BASE)
+            violation = None if is_sealed_base else Finding(base.seq, BASE_CHANGED)
+            base = end = base if is_sealed_base else GENESIS
+            stop = await self._stop(connection, base)
+            if stop is not None and stop["at"] < before:
+                end, violation = Mark(stop["seq"] - 1, stop["previous"]), None
+            elif is_sealed_base:
+                end, violation = await self._old_rows(connection, base, before)
+            if end == base:
+                return Pruned(0, base.seq, None if stop else violation)
+            where = is_after(seq, base.seq) & (seq <= end.seq)
+            removed = await connection.execute(records.audit.delete().where(where))
+            await _put(connection, self._keys, BASE, end)
         return Pruned(int(removed.rowcount), end.seq)
+
+    async def _old_rows(
+        self, connection: AsyncConnection, base: Mark, before: datetime
+    ) -> tuple[Mark, Finding | None]:
+        """Return the last row that can be deleted, and the violation that comes after it."""
+        last, root = base, 0
+        for row in await self._readable_page(connection, base.seq, PRUNE):
+            if found := violations(await self._key_of(row, root), last, row):
+                return last, found[0]
+            if row["at"] >= before:
+                break
+            last, root = Mark(row["seq"], row["hash"]), row["root"]
+        return last, None
+
+    async def _stop(self, connection: AsyncConnection, base: Mark) -> Row | None:
+        """Return the oldest row in which the chain itself reports where retention has stopped."""
+        table = records.audit
+        query = select(table.c.seq).where(is_after(table.c.seq, base.seq + 1))
+        query = query.where(table.c.kind == "break", table.c.tool == STOP).order_by(table.c.seq)
+        for seq in (await connection.scalars(query)).all():
+            row = await self._readable_row(connection, seq)
+            key = await self._key_of(row, 0)
+            if not violations(key, Mark(seq - 1, row.get("previous", "")), row):
+                return row
+        return None
 
     async def _append_in(
         self, connection: AsyncConnection, rows: Iterable[Row]
@@ -199,7 +247,8 @@ class AuditLog:
             reason = CUT.format(seq=self._seen.seq) if is_sealed_mark else MARK_CHANGED
             log.error("The audit was tampered with, %s: run `pvemcp audit verify`", reason)
             # without a break row, the new seal would hide that rows may have been removed
-            top = await connection.scalar(select(func.max(records.audit.c.seq)))
+            seq = records.audit.c.seq
+            top = await connection.scalar(select(func.max(seq)).where(is_after(seq, mark.seq)))
             mark = Mark(max(mark.seq, top or 0, self._seen.seq), mark.hash)
             broken = Finding(mark.seq + 1, reason)
             rows = [{"kind": "break", "call_id": "", "reason": reason, "at": utc_now()}, *rows]
@@ -226,25 +275,26 @@ class AuditLog:
         table = records.audit
         hash_ = await connection.scalar(select(table.c.hash).where(table.c.seq == seen.seq))
         if hash_ is None:  # another process wrote more, and retention may have removed the row
-            base, _ = await self._mark(connection, BASE)
-            return seen.seq <= base.seq
+            return seen.seq <= await first_of_chain(connection, self._keys)
         return bool(hash_ == seen.hash)
 
     async def _page(self, connection: AsyncConnection, after: int, limit: int = PAGE) -> list[Row]:
         table = records.audit
-        query = select(table).where(table.c.seq > after).order_by(table.c.seq).limit(limit)
+        query = select(table).where(is_after(table.c.seq, after)).order_by(table.c.seq).limit(limit)
         return [dict(row) for row in (await connection.execute(query)).mappings()]
 
-    async def _readable_page(self, connection: AsyncConnection, after: int) -> list[Row]:
+    async def _readable_page(
+        self, connection: AsyncConnection, after: int, limit: int = PAGE
+    ) -> list[Row]:
         """Return the rows of a page; of one that cannot be read, such as invalid UTF-8, the seq.
 
         Otherwise one such row would end the verification of all others.
         """
         try:
-            return await self._page(connection, after)
+            return await self._page(connection, after, limit)
         except DatabaseFailed:
             seq = records.audit.c.seq
-            query = select(seq).where(seq > after).order_by(seq).limit(PAGE)
+            query = select(seq).where(is_after(seq, after)).order_by(seq).limit(limit)
             numbers = (await connection.scalars(query)).all()
             return [await self._readable_row(connection, number) for number in numbers]
 
@@ -269,6 +319,17 @@ class AuditLog:
         self, connection: AsyncConnection, name: str, *, lock: bool = False
     ) -> tuple[Mark, bool]:
         return await _read_mark(connection, self._keys, name, lock=lock)
+
+
+def is_after(seq: ColumnElement[int], number: int) -> ColumnElement[bool]:
+    """Match the rows after this one; not those of a type that SQLite sorts after all numbers."""
+    return (seq > number) & (seq < HIGHEST)
+
+
+async def first_of_chain(connection: AsyncConnection, keys: AuditKeys) -> int:
+    """Return the number of the row after which the chain begins; 0 for a mark that was changed."""
+    base, is_sealed_mark = await _read_mark(connection, keys, BASE)
+    return base.seq if is_sealed_mark else 0
 
 
 async def _read_mark(

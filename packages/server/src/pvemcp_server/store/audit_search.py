@@ -6,8 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, false, func, literal, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.store import records
+from pvemcp_server.store.audit_log import AuditKeys, first_of_chain, is_after
 from pvemcp_server.store.columns import Moment, microseconds
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.repository import is_storable
@@ -55,16 +57,17 @@ class AuditFilter:
 
 
 class AuditSearch:
-    """Searches of the audit table."""
+    """Searches of the audit's chain: rows that were added beside it are not verified, nor found."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, keys: AuditKeys) -> None:
         self._database = database
+        self._keys = keys
 
     async def find(self, which: AuditFilter, limit: int) -> list[Mapping[str, Any]]:
         """Return the matching entries, newest first."""
-        query = _entries(*COLUMNS.values()).where(*which.conditions())
-        query = query.order_by(START.c.seq.desc()).limit(limit)
         async with self._database.reading() as connection:
+            query = (await self._entries(connection, *COLUMNS.values())).where(*which.conditions())
+            query = query.order_by(START.c.seq.desc()).limit(limit)
             return [dict(row) for row in (await connection.execute(query)).mappings()]
 
     async def counts(
@@ -75,23 +78,30 @@ class AuditSearch:
         at = START.c.at.cast(Moment.impl)
         span = ((at - origin) // width * width + origin).cast(Moment).label("span")
         outcome = COLUMNS["outcome"]
-        query = (
-            _entries(span, outcome, func.count().label("calls"))
-            .where(START.c.at >= since, START.c.at < until, START.c.kind.in_(CALLS))
-            .group_by(span, outcome)
-            .order_by(span)
-        )
         async with self._database.reading() as connection:
-            rows = (await connection.execute(query)).all()
+            query = await self._entries(connection, span, outcome, func.count().label("calls"))
+            query = query.where(START.c.at >= since, START.c.at < until, START.c.kind.in_(CALLS))
+            rows = (await connection.execute(query.group_by(span, outcome).order_by(span))).all()
         return [(row.span, row.outcome, row.calls) for row in rows]
 
     async def calls_of_keys(self, key_ids: Iterable[str]) -> dict[str, int]:
         """Count the calls of these keys, as far back as the audit reaches."""
-        is_theirs = START.c.key_id.in_(list(key_ids)) & START.c.kind.in_(CALLS)
-        query = select(START.c.key_id, func.count().label("calls")).where(is_theirs)
+        key_id = START.c.key_id
         async with self._database.reading() as connection:
-            rows = (await connection.execute(query.group_by(START.c.key_id))).all()
+            query = await self._entries(connection, key_id, func.count().label("calls"))
+            query = query.where(key_id.in_(list(key_ids)), START.c.kind.in_(CALLS))
+            rows = (await connection.execute(query.group_by(key_id))).all()
         return {row.key_id: row.calls for row in rows}
+
+    async def _entries(
+        self, connection: AsyncConnection, *columns: ColumnElement[Any]
+    ) -> Select[Any]:
+        """Select from the rows of the chain that begin an entry, joined with their outcomes."""
+        first = await first_of_chain(connection, self._keys)
+        ended = (END.c.call_id == START.c.call_id) & (END.c.kind == "outcome")
+        ended &= is_after(END.c.seq, first) & (START.c.kind == "intent")
+        query = select(*columns).select_from(START.outerjoin(END, ended))
+        return query.where(START.c.kind != "outcome", is_after(START.c.seq, first))
 
 
 def _is(name: str) -> Condition:
@@ -127,9 +137,3 @@ CONDITIONS: Mapping[str, Condition] = {
     "text": _mentions,
     "before": lambda seq: START.c.seq < seq,
 }
-
-
-def _entries(*columns: ColumnElement[Any]) -> Select[Any]:
-    ended = (END.c.call_id == START.c.call_id) & (END.c.kind == "outcome")
-    joined = START.outerjoin(END, ended & (START.c.kind == "intent"))
-    return select(*columns).select_from(joined).where(START.c.kind != "outcome")

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from operator import attrgetter
 from typing import Annotated, ClassVar, Final
 
@@ -83,29 +84,25 @@ class AclEntry(Row):
     privileges: Annotated[list[str], Col("Privileges of the role")]
 
 
-@table(
-    "users",
+account_table = partial(
+    table,
     tool="ExplainAccess",
     cost=Cost.ONE,
     covered=of_everything,
     looks_filtered=never_filtered,
     rare=True,
 )
+"""Declares a table about accounts: for keys with a role on the whole cluster only."""
+
+
+@account_table("users")
 async def users(cluster: Cluster, _request: LoadRequest) -> list[User]:
     """Users of Proxmox VE with their groups; for keys with a role on the whole cluster."""
     now = datetime.now(UTC)
     return made(cluster, await _users(cluster), lambda user: [_user(user, now)])
 
 
-@table(
-    "tokens",
-    tool="ExplainAccess",
-    cost=Cost.ONE,
-    covered=of_everything,
-    relations=(_TO_USER,),
-    looks_filtered=never_filtered,
-    rare=True,
-)
+@account_table("tokens", relations=(_TO_USER,))
 async def tokens(cluster: Cluster, _request: LoadRequest) -> list[ApiToken]:
     """API tokens of all users, without secrets; for keys with a role on the whole cluster."""
     now = datetime.now(UTC)
@@ -113,14 +110,7 @@ async def tokens(cluster: Cluster, _request: LoadRequest) -> list[ApiToken]:
     return made(cluster, pairs, lambda pair: [_token(*pair, now)])
 
 
-@table(
-    "acl",
-    tool="ExplainAccess",
-    cost=Cost.ONE,
-    covered=of_everything,
-    looks_filtered=never_filtered,
-    rare=True,
-)
+@account_table("acl")
 async def acl(cluster: Cluster, request: LoadRequest) -> list[AclEntry]:
     """Roles of users, groups and tokens by path; for keys with a role on the whole cluster.
 

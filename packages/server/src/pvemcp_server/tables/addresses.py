@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from proxmox_client import Lxc, Qemu
 from proxmox_client.api.agent import AgentInterface, ContainerInterface
 from proxmox_client.api.resources import GuestResource
+from proxmox_client.properties import whole_number
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.guest_reports import note_problems, reports, without_repeats
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
@@ -117,7 +118,7 @@ def _addresses(interface: AgentInterface) -> Iterable[tuple[str, int | None]]:
     if isinstance(interface, ContainerInterface):
         for text in filter(None, (interface.inet, interface.inet6)):
             address, _, prefix = text.partition("/")
-            yield address, int(prefix) if prefix.isdecimal() else None
+            yield address, whole_number(prefix)
 
 
 def _row(guest: GuestResource, place: _Place | None, problem: str | None) -> GuestAddress:

@@ -17,7 +17,7 @@ from typing import Any, Self
 from proxmox_client.api.backups import BackupJob
 from proxmox_client.api.tasks import TaskRow
 from proxmox_client.json_decoder import split_list
-from proxmox_client.properties import parse
+from proxmox_client.properties import parse, whole_number
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import Reach
@@ -112,7 +112,7 @@ class Command:
             words = shlex.split(command)
         except ValueError:  # the line ends within a quotation
             words = command.split()
-        guests = list(takewhile(str.isdecimal, words))
+        guests = list(takewhile(lambda number: number is not None, map(whole_number, words)))
         rest = iter(words[len(guests) :])
         values: dict[str, list[str]] = {}
         for key, value in zip(rest, rest, strict=False):
@@ -120,7 +120,7 @@ class Command:
         options = {
             name: several if name == _PATHS else several[-1] for name, several in values.items()
         }
-        return cls(frozenset(map(int, guests)), _comparable(options))
+        return cls(frozenset(filter(None, guests)), _comparable(options))
 
     @property
     def is_scheduled(self) -> bool:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from proxmox_client import ProxmoxError, deadline, tolerate_malformed
 from proxmox_client.api.backup_server import BackupSnapshot, DatastoreUsage, ServerJob
+from proxmox_client.properties import whole_number
 from pvemcp_server.clusters import Cluster, offload
 from pvemcp_server.clusters.backup_server import hidden_parts
 from pvemcp_server.tables import fanout
@@ -26,7 +27,7 @@ from pvemcp_server.tables.registry import (
     never_filtered,
     table,
 )
-from pvemcp_server.tables.rows import Col, Row, Unit, moment, seconds_since, share, single
+from pvemcp_server.tables.rows import Col, Row, Unit, moment, percent, seconds_since, single
 from pvemcp_server.tables.series import Forecast, Point, forecast
 
 ROOT: Final = ""  # the namespace of that name
@@ -375,7 +376,7 @@ def _datastore(usage: DatastoreUsage, job: ServerJob | None) -> PbsDatastore:
     factor = collected.deduplication_factor if collected else None
     return PbsDatastore(
         datastore=usage.store,
-        disk_usage_percentage=share(usage.used, usage.total),
+        disk_usage_percentage=percent(usage.used, usage.total),
         disk_usage=usage.used,
         disk_total=usage.total,
         disk_free=usage.available,
@@ -398,13 +399,12 @@ def _snapshot(place: tuple[str, str], snapshot: BackupSnapshot) -> PbsSnapshot:
     verification = snapshot.verification
     state = verification.state if verification else "none"
     checked = moment(verification.time) if verification else None
-    is_guest = snapshot.type != "host" and snapshot.id.isdecimal()
     return PbsSnapshot(
         datastore=place[0],
         namespace=place[1],
         backup_type=snapshot.type,
         backup_id=snapshot.id,
-        vmid=int(snapshot.id) if is_guest else None,
+        vmid=None if snapshot.type == "host" else whole_number(snapshot.id),
         guest_cluster=None,
         backup_time=moment(snapshot.time),
         size=snapshot.size,

@@ -8,7 +8,7 @@ from proxmox_client.api.cluster import CephStatus
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.reach import of_everything
 from pvemcp_server.tables.registry import Cost, LoadRequest, made, never_filtered, table
-from pvemcp_server.tables.rows import Col, Row, Unit, share
+from pvemcp_server.tables.rows import Col, Row, Unit, percent
 
 
 class CephHealth(Row):
@@ -84,6 +84,6 @@ def _row(status: CephStatus) -> CephHealth:
         used=data.used,
         available=data.available,
         total=data.total,
-        usage_percentage=share(data.used, data.total),
+        usage_percentage=percent(data.used, data.total),
         fsid=status.fsid,
     )

@@ -8,7 +8,7 @@ from pvemcp_server.clusters import Cluster, outcome_of
 from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.reach import of_any
 from pvemcp_server.tables.registry import EVERY_KIND, Cost, LoadRequest, table
-from pvemcp_server.tables.rows import Col, Row, Unit, share
+from pvemcp_server.tables.rows import Col, Row, Unit, percent
 
 Tls = Literal["verified", "pinned", "insecure"]
 
@@ -60,7 +60,7 @@ class ClusterRow(Row):
 
 def datastore_use(store: DatastoreUsage) -> str:
     """Return a datastore with the space in use: `main 74%`."""
-    used = share(store.used, store.total)
+    used = percent(store.used, store.total)
     if used is None:
         return f"{store.store} {'not readable' if store.error else 'unknown'}"
     return f"{store.store} {used:g}%"

@@ -1,6 +1,6 @@
 """Fan-out: one question to many nodes, storages or guests of a cluster, within a budget.
 
-Offline (dead) nodes are skipped and noted; nodes without statistics are asked.
+A dead node (offline for the cluster) is skipped and noted; one without statistics is asked.
 """
 
 from asyncio import gather, sleep

@@ -14,7 +14,7 @@ from pvemcp_server.tables.guest_reports import note_problems, reports
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import Cost, LoadRequest, made, table
-from pvemcp_server.tables.rows import Col, Gap, Row, Unit, share
+from pvemcp_server.tables.rows import Col, Gap, Row, Unit, percent
 
 _UNREPORTED = Gap(
     "an agent did not report it (the column problem says why), or it is a container's mount point: "
@@ -164,6 +164,6 @@ def _row(
         used=used,
         total=total,
         free=None if used is None or total is None else max(0, total - used),
-        usage_percentage=share(used, total),
+        usage_percentage=percent(used, total),
         problem=problem,
     )

@@ -12,7 +12,7 @@ from pvemcp_server.clusters import Cluster, InventoryView, Notes, offload
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Relation, made, table
-from pvemcp_server.tables.rows import GUEST_TYPES, Caveat, Col, Gap, Row, Unit, percent, share
+from pvemcp_server.tables.rows import GUEST_TYPES, Caveat, Col, Gap, Row, Unit, percent
 
 _PAUSED = "paused"
 _UNKNOWN = "unknown"
@@ -253,16 +253,16 @@ def to_row(view: InventoryView, guest: GuestResource) -> Guest:
         is_locked=bool(guest.lock),
         pool=guest.pool,
         ha_state=guest.ha_state,
-        host_cpu_usage=share(cores, node.cpu_count if node else None),
-        host_memory_usage=share(on_host, node.memory_max if node else None),
+        host_cpu_usage=percent(cores, node.cpu_count if node else None),
+        host_memory_usage=percent(on_host, node.memory_max if node else None),
         cpu_usage=percent(guest.cpu),
         cpu_count=guest.cpu_count,
         memory_usage=guest.memory,
         memory_max=guest.memory_max,
-        memory_usage_percentage=share(guest.memory, guest.memory_max),
+        memory_usage_percentage=percent(guest.memory, guest.memory_max),
         disk_usage=disk,
         disk_max=guest.disk_max,
-        disk_usage_percentage=share(disk, guest.disk_max),
+        disk_usage_percentage=percent(disk, guest.disk_max),
         disk_read=guest.disk_read,
         disk_write=guest.disk_write,
         network_in=guest.network_in,

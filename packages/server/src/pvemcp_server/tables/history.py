@@ -22,7 +22,7 @@ from pvemcp_server.store.records import ClusterKind, IdentityRecord
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.config_options import shown
 from pvemcp_server.tables.registry import Budget, LoadRequest
-from pvemcp_server.tables.rows import moment, share
+from pvemcp_server.tables.rows import moment, percent
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +245,7 @@ def _storages(
             continue
         seen.add(key)
         was_full = before.get(key, {}).get("is_full", False)
-        used = share(row.disk, row.disk_max)
+        used = percent(row.disk, row.disk_max)
         limit = _NOT_FULL if was_full else _FULL
         yield (
             key,

@@ -10,7 +10,7 @@ from proxmox_client.json_decoder import split_list
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.per_node import node_table, rows_of_nodes
 from pvemcp_server.tables.registry import LoadRequest
-from pvemcp_server.tables.rows import Col, Row, Unit, share
+from pvemcp_server.tables.rows import Col, Row, Unit, percent
 
 _BRIDGES: Final = frozenset({"bridge", "OVSBridge"})
 _KINDS: Final = {
@@ -114,7 +114,7 @@ def _pool(node: str, pool: ZfsAnswer) -> ZfsPool:
         size=pool.size,
         used=pool.allocated,
         free=pool.free,
-        usage_percentage=share(pool.allocated, pool.size),
+        usage_percentage=percent(pool.allocated, pool.size),
         fragmentation=pool.fragmentation,
         deduplication=pool.deduplication,
     )

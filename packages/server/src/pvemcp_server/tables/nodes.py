@@ -10,7 +10,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_node
 from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, made, table
-from pvemcp_server.tables.rows import Col, Row, Unit, percent, share, whole
+from pvemcp_server.tables.rows import Col, Row, Unit, percent, whole
 
 
 class Node(Row):
@@ -108,8 +108,8 @@ def to_row(node: NodeResource) -> Node:
         node=node.node,
         status=node.status,
         cpu_usage=percent(node.cpu),
-        memory_usage_percentage=share(node.memory, node.memory_max),
-        disk_usage_percentage=share(node.disk, node.disk_max),
+        memory_usage_percentage=percent(node.memory, node.memory_max),
+        disk_usage_percentage=percent(node.disk, node.disk_max),
         uptime=node.uptime,
         cpu_total=whole(node.cpu_count),
         memory_usage=node.memory,

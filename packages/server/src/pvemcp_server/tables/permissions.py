@@ -2,6 +2,7 @@
 
 from typing import Annotated, ClassVar
 
+from proxmox_client.properties import whole_number
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.reach import Reach
 from pvemcp_server.tables.registry import Cost, LoadRequest, table
@@ -24,7 +25,7 @@ def covers_path(reach: Reach, path: str) -> bool:
     area, _, name = path.strip("/").partition("/")
     match area:
         case "vms":
-            return name.isdecimal() and reach.guest(int(name))
+            return (vmid := whole_number(name)) is not None and reach.guest(vmid)
         case "nodes":
             return bool(name) and reach.node(name)
         case "storage":

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from proxmox_client.api.pools import Pool as PoolAnswer
 from proxmox_client.api.pools import PoolMember
+from proxmox_client.properties import whole_number
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import Reach
@@ -36,8 +37,7 @@ def _covers_member(reach: Reach, member: str) -> bool:
     kind, *rest = member.split("/")
     if kind == "storage":
         return reach.storage(rest[-1], rest[0])
-    vmid = int(rest[0]) if rest[0].isdecimal() else None
-    return reach.guest(vmid) or reach.scope.everything
+    return reach.guest(whole_number(rest[0])) or reach.scope.everything
 
 
 @table("pools", tool="ListPools", cost=Cost.ONE, covered=_covered)

@@ -190,13 +190,11 @@ def caveats(fields: Iterable[Field], named: AbstractSet[Any]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def percent(fraction: float | None) -> float | None:
-    """Convert a fraction to a percentage with one decimal."""
-    return None if fraction is None else round(fraction * 100, 1)
+def percent(part: float | None, whole: float | None = 1) -> float | None:
+    """Return a fraction, or `part` of `whole`, as a percentage with one decimal.
 
-
-def share(part: float | None, whole: float | None) -> float | None:
-    """Return `part` of `whole` as a percentage with one decimal; None without a whole."""
+    Without a whole it is None.
+    """
     return None if part is None or not whole else round(part / whole * 100, 1)
 
 

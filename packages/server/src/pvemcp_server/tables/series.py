@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
+from operator import attrgetter
 from statistics import fmean
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from proxmox_client.api.rrd import GuestRrd, NodeRrd
 from pvemcp_server.tables.rows import Unit
@@ -171,13 +172,15 @@ def rounded(value: float, unit: Unit | None) -> float:
     return round(value, 1 if abs(value) >= 1 else 2)
 
 
-def _percent(fraction: float | None) -> float | None:
-    return None if fraction is None else fraction * 100
-
-
-def _ratio(part: float | None, whole: float | None) -> float | None:
-    """Return the part in percent, without the rounding of `share`: it is averaged."""
+def _percent(part: float | None, whole: float | None = 1) -> float | None:
+    """Return a fraction, or part of a whole, as `rows.percent` does, but exact: it is averaged."""
     return part / whole * 100 if part is not None and whole else None
+
+
+def _pressures(*kinds: str) -> tuple[Metric[Any], ...]:
+    """Return the metrics of pressure stalls, which Proxmox has in percent."""
+    names = [f"pressure_{kind}" for kind in kinds]
+    return tuple(Metric(name, "Pressure", _SHARE, attrgetter(name)) for name in names)
 
 
 _SHARE, _RATE = Unit.PERCENT, Unit.BYTES_PER_SECOND
@@ -188,22 +191,17 @@ GUEST_METRICS: Final[tuple[Metric[GuestRrd], ...]] = (
         "memory_usage_percentage",
         "Memory",
         _SHARE,
-        lambda p: _ratio(p.memory, p.memory_max),
+        lambda p: _percent(p.memory, p.memory_max),
         main=True,
     ),
     Metric(
-        "disk_usage_percentage", "Disk", _SHARE, lambda p: _ratio(p.disk or None, p.disk_max)
+        "disk_usage_percentage", "Disk", _SHARE, lambda p: _percent(p.disk or None, p.disk_max)
     ),  # VMs have 0
     Metric("disk_read_rate", "Disk", _RATE, lambda p: p.disk_read, main=True),
     Metric("disk_write_rate", "Disk", _RATE, lambda p: p.disk_write, main=True),
     Metric("network_in_rate", "Network", _RATE, lambda p: p.network_in, main=True),
     Metric("network_out_rate", "Network", _RATE, lambda p: p.network_out, main=True),
-    Metric("pressure_cpu_some", "Pressure", _SHARE, lambda p: p.pressure_cpu_some),
-    Metric("pressure_cpu_full", "Pressure", _SHARE, lambda p: p.pressure_cpu_full),
-    Metric("pressure_io_some", "Pressure", _SHARE, lambda p: p.pressure_io_some),
-    Metric("pressure_io_full", "Pressure", _SHARE, lambda p: p.pressure_io_full),
-    Metric("pressure_memory_some", "Pressure", _SHARE, lambda p: p.pressure_memory_some),
-    Metric("pressure_memory_full", "Pressure", _SHARE, lambda p: p.pressure_memory_full),
+    *_pressures("cpu_some", "cpu_full", "io_some", "io_full", "memory_some", "memory_full"),
 )
 NODE_METRICS: Final[tuple[Metric[NodeRrd], ...]] = (
     Metric("cpu_usage", "Cpu", _SHARE, lambda p: _percent(p.cpu), main=True),
@@ -213,16 +211,12 @@ NODE_METRICS: Final[tuple[Metric[NodeRrd], ...]] = (
         "memory_usage_percentage",
         "Memory",
         _SHARE,
-        lambda p: _ratio(p.memory, p.memory_max),
+        lambda p: _percent(p.memory, p.memory_max),
         main=True,
     ),
-    Metric("swap_usage_percentage", "Memory", _SHARE, lambda p: _ratio(p.swap, p.swap_max)),
-    Metric("root_usage_percentage", "Disk", _SHARE, lambda p: _ratio(p.root, p.root_max)),
+    Metric("swap_usage_percentage", "Memory", _SHARE, lambda p: _percent(p.swap, p.swap_max)),
+    Metric("root_usage_percentage", "Disk", _SHARE, lambda p: _percent(p.root, p.root_max)),
     Metric("network_in_rate", "Network", _RATE, lambda p: p.network_in),
     Metric("network_out_rate", "Network", _RATE, lambda p: p.network_out),
-    Metric("pressure_cpu_some", "Pressure", _SHARE, lambda p: p.pressure_cpu_some),
-    Metric("pressure_io_some", "Pressure", _SHARE, lambda p: p.pressure_io_some),
-    Metric("pressure_io_full", "Pressure", _SHARE, lambda p: p.pressure_io_full),
-    Metric("pressure_memory_some", "Pressure", _SHARE, lambda p: p.pressure_memory_some),
-    Metric("pressure_memory_full", "Pressure", _SHARE, lambda p: p.pressure_memory_full),
+    *_pressures("cpu_some", "io_some", "io_full", "memory_some", "memory_full"),
 )

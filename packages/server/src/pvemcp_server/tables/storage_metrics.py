@@ -14,7 +14,7 @@ from pvemcp_server.tables.guests import TO_NODE
 from pvemcp_server.tables.metrics import FRAME_WORDS, FRAMES, PUSHDOWN, frames_of
 from pvemcp_server.tables.reach import of_storage
 from pvemcp_server.tables.registry import Cost, LoadRequest, table
-from pvemcp_server.tables.rows import Col, Row, Unit, moment, share, whole
+from pvemcp_server.tables.rows import Col, Row, Unit, moment, percent, whole
 from pvemcp_server.tables.series import DAY, Point, forecast
 from pvemcp_server.tables.storages import primary
 
@@ -143,7 +143,7 @@ def to_row(
     row = replace(
         row,
         latest_time=moment(time),
-        disk_usage_percentage=share(used, total),
+        disk_usage_percentage=percent(used, total),
         disk_usage=whole(used),
         disk_total=whole(total),
         disk_free=whole(total - used),
@@ -154,7 +154,7 @@ def to_row(
     seconds = max(0.0, date.timestamp() - time)
 
     def then(change: float) -> float | None:
-        return share(max(0.0, used + change * seconds / DAY), total)
+        return percent(max(0.0, used + change * seconds / DAY), total)
 
     return replace(
         row,

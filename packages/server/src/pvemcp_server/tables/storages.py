@@ -12,7 +12,7 @@ from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_NODE
 from pvemcp_server.tables.reach import of_storage
 from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, made, table
-from pvemcp_server.tables.rows import Col, Row, Unit, share
+from pvemcp_server.tables.rows import Col, Row, Unit, percent
 
 # Types of Proxmox's storage plugins, by words that people use for them
 _TYPES = {
@@ -115,7 +115,7 @@ def _row(storage: StorageResource, *, is_primary: bool) -> Storage:
         node=storage.node,
         type=storage.plugin_type,
         status=storage.status,
-        disk_usage_percentage=share(used, total),
+        disk_usage_percentage=percent(used, total),
         plugin_type=storage.plugin_type,
         content=storage.content_list,
         shared=storage.shared,

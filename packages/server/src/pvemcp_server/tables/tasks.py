@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, ClassVar, Final, Literal
 
 from proxmox_client.api.tasks import TaskRow
+from proxmox_client.properties import whole_number
 from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
@@ -185,7 +186,7 @@ def task_row(task: TaskRow, node: str) -> Task:
         end_time=moment(task.end_time),
         duration=task.end_time - task.start_time if task.end_time else None,
         outcome=_outcome(task),
-        vmid=int(task.id) if task.id.isascii() and task.id.isdecimal() else None,
+        vmid=whole_number(task.id),
     )
 
 

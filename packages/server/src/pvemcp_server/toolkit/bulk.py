@@ -63,6 +63,11 @@ class BulkPlan:
         return tuple(self.plans.values())
 
     @property
+    def vmids(self) -> frozenset[int]:
+        """The guests that it is about."""
+        return frozenset[int]().union(*(plan.vmids for plan in self.parts))
+
+    @property
     def needs(self) -> tuple[RequiredPrivilege, ...] | None:
         """Privileges for the plans' arguments; None: the tool's."""
         own = [plan.needs for plan in self.plans.values() if plan.needs is not None]
@@ -354,6 +359,6 @@ class _GuestConversation:
         """Report the progress of this guest's task."""
         await self.whole.report(self.vmid, done, message)
 
-    async def ask(self, _question: str) -> Decision:
+    async def ask(self, _question: str, _beside: str = "") -> Decision:
         """Return CANNOT_ASK: the user has agreed before."""
         return Decision.CANNOT_ASK

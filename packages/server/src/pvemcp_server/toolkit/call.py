@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Protocol, TypeVar
 
 from proxmox_client import deadline
+from proxmox_client.properties import whole_number
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.clusters import (
     Cluster,
@@ -60,8 +61,8 @@ class Conversation(Protocol):
     async def progress(self, done: float, total: float | None, message: str) -> None:
         """Report how far the call is; nothing happens if the client did not ask for it."""
 
-    async def ask(self, question: str) -> Decision:
-        """Ask the user for consent."""
+    async def ask(self, question: str, beside: str = "") -> Decision:
+        """Ask the user for consent; `beside` are facts that may change before the answer."""
 
 
 @dataclass
@@ -185,8 +186,9 @@ class Call:
         """Return the text of an error; it names the account only if one cluster was opened."""
         opened = list(self.opened.values())
         text = await opened[0].explain(error) if len(opened) == 1 else explain(error)
-        if isinstance(error, UnknownName) and error.kind == "guest" and error.name.isdecimal():
-            places = await self._clusters_with(int(error.name))
+        vmid = whole_number(error.name) if isinstance(error, UnknownName) else None
+        if isinstance(error, UnknownName) and error.kind == "guest" and vmid is not None:
+            places = await self._clusters_with(vmid)
             text += f" It is on {' and '.join(places)}: give cluster_name." if places else ""
         if isinstance(error, UnknownName) and error.kind == "storage":
             servers = await self.backup_servers("ListStorage")

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator
 
+from proxmox_client.properties import whole_number
 from pvemcp_server.clusters import Cluster, InventoryView
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.toolkit.call import Call
@@ -45,8 +46,8 @@ async def guest_named(call: Call, cluster_name: str | None, name: str) -> tuple[
 
     Raise UnknownName for a name that no visible guest has, BadArgument for one of several.
     """
-    if name.isdecimal():
-        return cluster_name, int(name)
+    if (vmid := whole_number(name)) is not None:
+        return cluster_name, vmid
     if cluster_name is not None or len(await call.reachable()) == 1:
         cluster = await call.cluster(cluster_name)
         views = {cluster.name: await cluster.inventory_view()}

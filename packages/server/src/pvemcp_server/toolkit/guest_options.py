@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr, WithJsonSchema
 
 from proxmox_client.api.resources import GuestType
 from proxmox_client.json_decoder import split_list
-from proxmox_client.properties import parse
+from proxmox_client.properties import parse, whole_number
 from pvemcp_server.errors import BadArgument, counted
 from pvemcp_server.tables.config_options import shown_text
 from pvemcp_server.toolkit import needs
@@ -174,8 +174,8 @@ class GuestOptions:
 
     def _check_memory(self, current: Mapping[str, Any]) -> None:
         """Raise BadArgument for less memory than the balloon has to leave the guest."""
-        balloon = str(current.get("balloon", "0"))
-        if self.memory is not None and balloon.isdecimal() and int(balloon) > self.memory:
+        balloon = whole_number(str(current.get("balloon", "0")))
+        if self.memory is not None and balloon is not None and balloon > self.memory:
             raise BadArgument("memory", f"its option balloon is {balloon} MiB, which is more.")
 
 

@@ -32,6 +32,7 @@ from pvemcp_server.toolkit.guest_options import GuestOptions
 from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.task_wait import follow, outcome_fields, watch
 from pvemcp_server.toolkit.undo import Undo
+from pvemcp_server.toolkit.undo_check import left_config
 from pvemcp_server.toolkit.write_target import free_vmid
 
 T = TypeVar("T")
@@ -61,8 +62,8 @@ class _Stage:
         del total  # of the one task
         await self.client_conversation.progress(self.done_before + done, None, message)
 
-    async def ask(self, question: str) -> Decision:
-        return await self.client_conversation.ask(question)
+    async def ask(self, question: str, beside: str = "") -> Decision:
+        return await self.client_conversation.ask(question, beside)
 
 
 @dataclass(slots=True)
@@ -109,7 +110,9 @@ class NewGuest:
     async def finish(self, call: Call, task: Task) -> dict[str, Any]:
         """Set it up, and return the fields of the answer: it can be removed again."""
         fields = await self.set_up(call, task)
-        call.undos.append(Undo(self.removal()))
+        is_made = fields.get("task_status") not in ("running", "unknown")
+        left = {self.vmid: await left_config(self._api)} if is_made else {}
+        call.undos.append(Undo(self.removal(), left))
         return fields
 
     async def set_up(self, call: Call, task: Task) -> dict[str, Any]:

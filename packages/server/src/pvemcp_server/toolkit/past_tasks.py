@@ -7,6 +7,7 @@ an approval is for one text. Only tasks of guests that the caller may see are co
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from statistics import median
 from typing import Final
 
@@ -33,8 +34,16 @@ def past_tasks(guest: TargetGuest, qemu: str, lxc: str) -> PastTasks:
     return PastTasks(guest.node, qemu if guest.resource.type == "qemu" else lxc, guest.vmid)
 
 
-async def time_taken(cluster: Cluster, pasts: Sequence[PastTasks]) -> str:
-    """Return how long such tasks took, as a sentence; empty where none is on record."""
+@dataclass(frozen=True, slots=True)
+class TimeTaken:
+    """How long such tasks took: a sentence, and the longest of them; empty if none is known."""
+
+    text: str = ""
+    longest: timedelta | None = None
+
+
+async def time_taken(cluster: Cluster, pasts: Sequence[PastTasks]) -> TimeTaken:
+    """Return how long such tasks took, as far as they are on record."""
     kinds = sorted({(past.node, past.kind) for past in pasts})
     visible = {str(vmid) for vmid in (await cluster.inventory_view()).by_vmid}
 
@@ -49,24 +58,21 @@ async def time_taken(cluster: Cluster, pasts: Sequence[PastTasks]) -> str:
 
     answers = await asyncio.gather(*(read(*kind) for kind in kinds))
     rows = dict(zip(kinds, answers, strict=True))
+    fitting = [_own(past, of := rows[past.node, past.kind]) or of for past in pasts]
+    taken = [seconds for some in fitting if (seconds := _seconds(some))]
+    if not taken:
+        return TimeTaken()
+    longest = timedelta(seconds=max(map(max, taken)))
     if len(pasts) == 1:
-        return _of_one(pasts[0], rows[pasts[0].node, pasts[0].kind])
-    medians = []
-    for past in pasts:
-        of_kind = rows[past.node, past.kind]
-        if seconds := _seconds(_own(past, of_kind) or of_kind):
-            medians.append(median(seconds))
-    if not medians:
-        return ""
+        return TimeTaken(_of_one(pasts[0], rows[pasts[0].node, pasts[0].kind]), longest)
+    medians = [median(seconds) for seconds in taken]
     span = dict.fromkeys((_readable(min(medians)), _readable(max(medians))))
-    return f"Each usually takes {' to '.join(span)}, by past tasks."
+    return TimeTaken(f"Each usually takes {' to '.join(span)}, by past tasks.", longest)
 
 
 def _of_one(past: PastTasks, rows: Sequence[TaskRow]) -> str:
     own = _own(past, rows)
     seconds = _seconds(own or rows)
-    if not seconds:
-        return ""
     whose = "of this guest" if own else f"of other guests on {past.node}"
     longest = f", {_readable(max(seconds))} at most" if len(seconds) > 1 else ""
     last = f"the last {len(seconds)} {past.kind} tasks" if len(seconds) > 1 else "the only task"

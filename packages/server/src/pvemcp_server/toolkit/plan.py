@@ -74,10 +74,13 @@ class Plan:
     needs: tuple[RequiredPrivilege, ...] | None = None  # of these arguments; None: the tool's
     room: str = ""  # what the target has free at the moment: for the dry run only
     guest: TargetGuest | None = None  # the one that it is about
+    others: frozenset[int] = frozenset()  # further guests that it is about
     guests: int = 1  # that one request is about: each counts as a write where data is lost
     past: PastTasks | None = None  # say how long it takes: for the dry run only
     storage: str = ""  # the one that the task fills, where that bounds how many run at once
     undo: Undo | None = None  # where it is known before
+    read_undo: Callable[[], Awaitable[Undo]] | None = None
+    """Reads, when its task has ended well, how it is undone and what it left."""
     # the outcome as fields of the answer: of the task, and of steps after it
     finish: Callable[[Call, Task], Awaitable[dict[str, Any]]] = follow
 
@@ -85,6 +88,17 @@ class Plan:
     def parts(self) -> "tuple[Plan, ...]":
         """The single writes: itself."""
         return (self,)
+
+    @property
+    def vmids(self) -> frozenset[int]:
+        """The guests that it is about; one that it makes is none of them."""
+        return self.others | ({self.guest.vmid} if self.guest else frozenset())
+
+    @property
+    def storages(self) -> frozenset[str]:
+        """The storages that it writes to, as its fields name them."""
+        named = (self.storage, self.ids.get("storage"), self.ids.get("target_storage"))
+        return frozenset(filter(None, named))
 
     @property
     def needs_consent(self) -> bool:
@@ -147,8 +161,17 @@ class Plan:
             finally:
                 self.cluster.changed()
         if self.undo:
-            call.undos.append(self.undo)
+            call.undos.append(await self._undo_after(self.undo, answer))
         return answer
+
+    async def _undo_after(self, planned: Undo, answer: Mapping[str, Any]) -> Undo:
+        """Return how it is undone, as far as what it left can be read by now."""
+        if self.read_undo is None or not answer.get("ok"):
+            return planned
+        try:
+            return await self.read_undo()
+        except ProxmoxError:
+            return planned
 
     async def _reported(self) -> Mapping[str, Any]:
         """Return the state after the write, as far as it can be read: the write itself is done."""

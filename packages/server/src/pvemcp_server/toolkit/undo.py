@@ -16,17 +16,33 @@ class LeftState:
     """What a write left of a guest: where that has changed since, undoing would change more."""
 
     node: str | None = None
+    state: str | None = None  # running, stopped or paused
+    pid: int | None = None  # of its process: another one if it was started again
+    digest: str | None = None  # of its whole configuration
     options: Mapping[str, str | None] = field(default_factory=dict)
     """Options of the configuration, as after the next restart; None is an option that is unset."""
     storages: Mapping[str, str] = field(default_factory=dict)  # of its disks, by their names
+    snapshots: Mapping[str, int | None] = field(default_factory=dict)
+    """When each snapshot was taken, by its name; None while that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftVolume:
+    """A file of a storage that a write made, with its size and time."""
+
+    node: str
+    volid: str
+    size: int
+    created: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """The call that reverses a write, and what the write left, by VMID."""
+    """The call that reverses a write, and what the write left: by VMID, or a volume."""
 
     call: NextCall
     left: Mapping[int, LeftState] = field(default_factory=dict)
+    volume: LeftVolume | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from proxmox_client.properties import flag
 from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import Precondition, UnknownName
 from pvemcp_server.tables.registry import LoadRequest
+from pvemcp_server.tables.rows import moment
 from pvemcp_server.tables.volumes import listed_volumes, unsupported_content
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import cluster_with
@@ -96,12 +97,24 @@ async def target_guest(
     if guest.status.lock and locks is not None and guest.status.lock not in locks:
         command = "qm" if resource.type == "qemu" else "pct"
         raise Precondition(
-            f"{guest.label} is locked ({guest.status.lock}): another operation is in progress.",
+            f"{guest.label} is locked ({guest.status.lock}){await _lock_holder(guest)}: another "
+            "operation is in progress.",
             hint="ListTasks with this vmid shows which; try again when it has ended. If none is "
             f"running, one that was aborted left the lock: UnlockVm, or an administrator on "
             f"{guest.node} with `{command} unlock {vmid}`, removes it.",
         )
     return guest
+
+
+async def _lock_holder(guest: TargetGuest) -> str:
+    """Return the task that works on a locked guest, and since when; empty if none is known."""
+    try:
+        rows = await guest.cluster.pve.cluster.tasks()
+    except ProxmoxError:
+        return ""
+    row = next((row for row in rows if row.running and row.id == str(guest.vmid)), None)
+    begun = moment(row.start_time) if row else None
+    return f" since {begun:%Y-%m-%d %H:%MZ} by {row.type}" if row and begun else ""
 
 
 def refuse_template(guest: TargetGuest, action: str) -> None:

@@ -13,6 +13,7 @@ from proxmox_client.api.configs import GuestConfig, GuestDisk
 from proxmox_client.api.guests import BothConfigs
 from proxmox_client.api.guests import Snapshot as ProxmoxSnapshot
 from proxmox_client.api.storage import Volume
+from proxmox_client.properties import whole_number
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition, counted
 from pvemcp_server.tables import Backup, LoadRequest, backups
@@ -176,7 +177,7 @@ async def _refuse_linked_clones(guest: TargetGuest, disks: Sequence[GuestDisk]) 
 def _owner(volume: str) -> int | None:
     """Return the VMID in a volume's name, which decides about its owner."""
     match = _OWNER.search(volume)
-    return int(match[1]) if match else None
+    return whole_number(match[1]) if match else None
 
 
 def _some(what: str, names: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Signing in with an OpenID Connect issuer: authorization code with PKCE, state and nonce."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -18,7 +19,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, OctKey
 
-from proxmox_client.responses import read_body
+from proxmox_client.responses import limit_heads, limited_head, read_body
 from pvemcp_server.config import Config
 from pvemcp_server.errors import AccessDenied, ConfigError
 
@@ -26,7 +27,7 @@ SCOPE: Final = "openid email"
 ALGORITHMS: Final = ("RS256", "PS256", "ES256", "EdDSA")  # never those with a shared secret
 SIGN_IN_SECONDS: Final = 600
 METADATA_SECONDS: Final = 600
-TIMEOUT_SECONDS: Final = 10
+TIMEOUT_SECONDS: Final = 10  # of a request in total, however slowly the issuer answers
 LEEWAY_SECONDS: Final = 60
 MOST_BYTES: Final = 1024 * 1024  # of an answer: metadata, tokens or keys
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -83,11 +84,34 @@ class PendingSignIn:
         return pending
 
 
+class IssuerClient(AsyncOAuth2Client):  # type: ignore[misc]  # authlib brings no types
+    """A client whose requests are limited in time, and their answers in head and body."""
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Return the answer, read and decoded; raise httpx.HTTPError beyond a limit."""
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                with limited_head():
+                    response = await super().send(request, **{**options, "stream": True})
+                try:
+                    body = await read_body(response, MOST_BYTES)
+                finally:
+                    await response.aclose()
+        except TimeoutError as error:
+            raise httpx.ReadTimeout("the issuer does not answer in time") from error
+        if body is None:
+            raise httpx.DecodingError(f"the issuer's answer is longer than {MOST_BYTES >> 10} KiB")
+        response.headers.pop("content-encoding", None)  # read_body has decoded it
+        return httpx.Response(
+            response.status_code, headers=response.headers, content=body, request=request
+        )
+
+
 @dataclass(frozen=True)
 class Issuer:
     """The configured issuer with its published metadata."""
 
-    client: AsyncOAuth2Client
+    client: IssuerClient
     issuer: str
     metadata: Mapping[str, Any]
 
@@ -169,26 +193,12 @@ class MetadataCache:
     def __init__(self) -> None:
         self._kept: tuple[float, Mapping[str, Any]] | None = None
 
-    async def get(self, client: AsyncOAuth2Client, issuer: str) -> Mapping[str, Any]:
+    async def get(self, client: IssuerClient, issuer: str) -> Mapping[str, Any]:
         """Return the metadata; raise ConfigError when the issuer does not publish it."""
         now = time.monotonic()
         if self._kept is None or self._kept[0] <= now:
             self._kept = now + METADATA_SECONDS, await _metadata(client, issuer)
         return self._kept[1]
-
-
-async def _read_bounded(response: httpx.Response) -> None:
-    """Read an answer before httpx does, which has no limit; raise httpx.HTTPError beyond one."""
-    stream = response.stream
-    assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101 - of an async client
-    try:
-        body = await read_body(response, MOST_BYTES)
-    finally:
-        await stream.aclose()
-    if body is None:
-        raise httpx.DecodingError(f"the issuer's answer is longer than {MOST_BYTES >> 10} KiB")
-    response.headers.pop("content-encoding", None)  # read_body has decoded it
-    response.stream = httpx.ByteStream(body)
 
 
 @asynccontextmanager
@@ -201,20 +211,20 @@ async def open_issuer(config: Config, cache: MetadataCache) -> AsyncIterator[Iss
     if address.scheme != "https" and address.hostname not in LOOPBACK:
         raise ConfigError("PVEMCP_OIDC_ISSUER must begin with https://.")
     secret = config.oidc_client_secret
-    async with AsyncOAuth2Client(
+    async with IssuerClient(
         client_id=client_id,
         client_secret=secret.get_secret_value() if secret else None,
         scope=SCOPE,
         redirect_uri=f"{config.base_url}/admin/oidc/callback",
         code_challenge_method="S256",
         timeout=TIMEOUT_SECONDS,
+        verify=limit_heads(httpx.create_ssl_context()),
         headers={"Accept-Encoding": "gzip"},
-        event_hooks={"response": [_read_bounded]},
     ) as client:
         yield Issuer(client, issuer, await cache.get(client, issuer))
 
 
-async def _metadata(client: AsyncOAuth2Client, issuer: str) -> Mapping[str, Any]:
+async def _metadata(client: IssuerClient, issuer: str) -> Mapping[str, Any]:
     """Fetch the issuer's metadata; raise ConfigError when it names another issuer."""
     url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
     try:

@@ -48,7 +48,7 @@ class Authentication:
         return principal
 
     def _by_token(self, text: str) -> Principal:
-        match = _TOKEN.fullmatch(text.strip())
+        match = _TOKEN.fullmatch(unquote(text.partition(";")[0].strip()))
         if match is None:
             raise Unauthorized(FAILED)
         name = f"{match[1]}!{match[2]}"

@@ -2,7 +2,7 @@
 
 import re
 
-_NAME = re.compile(r'(\w+)="([^"]*)"')
+_NAME = re.compile(r'(?<!\w)(\w+)="([^"]*)"')
 
 
 def parse_multipart(content_type: str, body: bytes) -> tuple[dict[str, str], int]:

@@ -162,6 +162,8 @@ def _status_row(job: Replication, request: ApiRequest) -> dict[str, Any]:
     }
     if job.last_try:
         row["duration"] = job.duration
+    if job.pid:
+        row["pid"] = job.pid
     return row | ({"error": job.error} if job.error else {})
 
 

@@ -50,6 +50,8 @@ class Replication:
     duration: float = 0.0
     fail_count: int = 0
     error: str = ""
+    pid: int = 0
+    """The process of a run that goes on; 0 between runs."""
     removal: str = ""
     """How it is removed at its next run: `full`, with the copies, or `local`; empty otherwise."""
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.json_decoder import split_list
+from proxmox_client.properties import whole_number
 from pvemcp_server.errors import Precondition
 from pvemcp_server.tools.api.request import ApiRequest
 
@@ -53,4 +54,4 @@ def _covered(job: Mapping[str, Any], guests: Iterable[GuestResource]) -> set[int
 
 
 def _numbers(vmids: Any) -> set[int]:
-    return {int(vmid) for vmid in split_list(str(vmids)) if vmid.isdecimal()}
+    return set(filter(None, map(whole_number, split_list(str(vmids)))))

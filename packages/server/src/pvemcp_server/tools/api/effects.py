@@ -88,11 +88,12 @@ _DESTROYING: Final[Mapping[str, str]] = {
         r"POST /nodes/\{node\}/vzdump"
     ),
 }
-# Parameters that make any request one that loses something, if they are set
-_LOSING_PARAMETERS: Final = re.compile(
-    r"(?:.*[-_])?(?:delete|force|purge|prune|remove|destroy|wipe|overwrite|skiplock|restart)"
-    r"(?:[-_].*)?|forceStop|overrule-shutdown|stop|target-vmid",
-)
+# Parameters that make any request one that loses something, if they are set; and words in others
+_LOSING_PARAMETERS: Final = frozenset({"forceStop", "overrule-shutdown", "stop", "target-vmid"})
+_LOSING_WORDS: Final = frozenset({
+    "delete", "force", "purge", "prune", "remove", "destroy", "wipe", "overwrite", "skiplock",
+    "restart",
+})  # fmt: skip
 _UNSET: Final = frozenset({"", "0", "false", "no", "off"})
 _STOPPING_VALUES: Final[Mapping[str, frozenset[str]]] = {
     "state": frozenset({"stopped", "disabled"}),  # of a resource of HA
@@ -174,7 +175,8 @@ def _loses(method: str, name: str, value: str) -> bool:
         return folded in _SWITCHES[name]
     if name in _STOPPING_VALUES:
         return folded in _STOPPING_VALUES[name]
-    return folded not in _UNSET and _LOSING_PARAMETERS.fullmatch(name) is not None
+    is_losing = name in _LOSING_PARAMETERS or not _LOSING_WORDS.isdisjoint(re.split("[-_]", name))
+    return is_losing and folded not in _UNSET
 
 
 def disclosure(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:

@@ -85,7 +85,7 @@ class ApiRequest:
 
 def filled(path: str, value: Callable[[str], str]) -> str:
     """Return a path of the schema with the values of its parameters."""
-    return re.sub(r"\{([^}]+)\}", lambda match: value(match[1]), path)
+    return re.sub(r"\{([^{}]+)\}", lambda match: value(match[1]), path)
 
 
 def shown_name(name: str) -> str:

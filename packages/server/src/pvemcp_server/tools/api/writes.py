@@ -12,6 +12,7 @@ from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.clusters import Cluster, reason_of
 from pvemcp_server.errors import BadArgument, Precondition
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.own_rights import refuse_protecting_tags
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.write_target import require_no_protected_owner
 from pvemcp_server.tools.api import backup_jobs, effects, privileges
@@ -56,6 +57,7 @@ class _Write:
 async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     """Return the plan of a request that changes something; only reads are sent."""
     await _require_known_node(cluster, request)
+    refuse_protecting_tags(call, split_list(str(request.parameters.get("tags", ""))))
     present = await _present(cluster, request)
     every = (await cluster.inventory.view()).guests
     before, after = backup_jobs.coverage(request, present, every)
@@ -77,6 +79,7 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     return Plan(
         cluster=cluster,
         would=would,
+        others=frozenset(guest.vmid for guest in guests),
         guests=_count(request, guests),
         loses=_losses(request, guests, before - after),
         discloses=effects.disclosure(request.endpoint, request.parameters),

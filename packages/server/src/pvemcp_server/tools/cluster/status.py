@@ -10,6 +10,7 @@ from proxmox_client import NotFound, ProxmoxError, deadline
 from proxmox_client.api import cluster as pve
 from proxmox_client.api.cluster import ClusterStatus as Membership
 from proxmox_client.api.resources import StorageResource
+from proxmox_client.properties import whole_number
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, InventoryView
 from pvemcp_server.query.sources import view_of
@@ -270,7 +271,8 @@ async def _ceph(cluster: Cluster, view: InventoryView) -> dict[str, Any] | None:
 
 
 def _number(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
+    number = whole_number(text)
+    return text if number is None else number
 
 
 def _without_password(url: str | None) -> str | None:

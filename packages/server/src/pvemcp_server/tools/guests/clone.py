@@ -31,6 +31,7 @@ from pvemcp_server.toolkit.guest_options import (
 )
 from pvemcp_server.toolkit.missing_privileges import require_privileges
 from pvemcp_server.toolkit.new_guest import NewGuest
+from pvemcp_server.toolkit.own_rights import Marks, refuse_new_rights
 from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
@@ -92,12 +93,9 @@ async def clone_vm(
     if pool is not None:
         await write_target.granted_pool(cluster, pool)
     config = await _config(original, snapshot_name)
+    new_tags = config.tag_list if tags is None else tags
     await write_target.require_inside_grant(
-        cluster,
-        vmid=new_vmid,
-        node=node,
-        pool=pool,
-        tags=config.tag_list if tags is None else tags,
+        cluster, vmid=new_vmid, node=node, pool=pool, tags=new_tags
     )
     disks = [d for d in config.disks if d.media != "cdrom" and d.bus != "unused" and d.storage]
     is_full = await _is_full(original, disks, storage, snapshot_name, full)
@@ -111,6 +109,8 @@ async def clone_vm(
         why="a step after the clone",
     )
     vmid = await write_target.free_vmid(cluster, new_vmid)
+    marks = Marks(vmid, node, pool or "", frozenset(new_tags))
+    refuse_new_rights(call, cluster, "the new guest", marks)
     clone = NewGuest(
         cluster=cluster,
         kind=kind,
@@ -139,6 +139,7 @@ async def clone_vm(
         room = f"{await room_for(cluster, node, size, cores or original.status.cpu_count)} {room}"
     return Plan(
         cluster=cluster,
+        guest=original,
         would=_would(original, clone, disks, pool, storage, snapshot_name, config, is_full=is_full),
         ids={"vmid": vmid, "name": name, "node": node},
         past=past_tasks(original, "qmclone", "vzclone"),

@@ -22,11 +22,11 @@ from pvemcp_server.toolkit.arguments import ItsCluster, Rule, VmId, Whole
 from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.config_write import require_valid, write_config
-from pvemcp_server.toolkit.granting_tags import refuse_granting_tags
 from pvemcp_server.toolkit.guest_options import GuestOptions, OptionChange, Parameters
+from pvemcp_server.toolkit.own_rights import refuse_tag_changes
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
-from pvemcp_server.toolkit.undo import LeftState
+from pvemcp_server.toolkit.undo_check import left_options
 from pvemcp_server.toolkit.write_target import TargetGuest, target_guest
 
 _Option = Annotated[
@@ -171,7 +171,7 @@ async def update_vm_config(
     )
     await _refuse_wrong_values(change)
     if "tags" in change.new:
-        refuse_granting_tags(call, guest, _tag_list(configured), _tag_list(change.new))
+        refuse_tag_changes(call, guest, _tag_list(configured), _tag_list(change.new))
     if not change.changes:
         raise Precondition(
             f"{guest.label} is configured so already; there is nothing to change.",
@@ -442,9 +442,7 @@ async def _report(call: Call, change: _Change) -> dict[str, Any]:
     applied = options_of.changes(change.before.current.raw, running)
     answer: dict[str, Any] = {"in_force": [each.words for each in applied], "pending": pending}
     if undo := _undo(change, after):
-        now = {name: after.pending.raw.get(name) for name in change.new}
-        options = {name: None if value is None else str(value) for name, value in now.items()}
-        left = LeftState(options={k: v for k, v in options.items() if k not in options_of.SECRETS})
+        left = left_options(after, change.new.keys() - options_of.SECRETS)
         call.undos.append(change.guest.undo("UpdateVmConfig", left, **undo))
     return answer
 

@@ -38,6 +38,7 @@ from pvemcp_server.toolkit.guest_options import (
 )
 from pvemcp_server.toolkit.missing_privileges import require_privileges
 from pvemcp_server.toolkit.new_guest import NewGuest
+from pvemcp_server.toolkit.own_rights import Marks, refuse_new_rights
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import room_for, room_on_storages
@@ -68,7 +69,8 @@ class _Place:
     storage: str
     pool: str | None
     name: str
-    new_vmid: int | None
+    vmid: int
+    is_vmid_fixed: bool
     has_system: bool
 
 
@@ -260,7 +262,10 @@ async def _place(
     await write_target.require_inside_grant(
         cluster, vmid=new_vmid, node=node, pool=pool, tags=tags or ()
     )
-    return _Place(cluster, kind, node, storage, pool, name, new_vmid, has_system)
+    vmid = await write_target.free_vmid(cluster, new_vmid)
+    marks = Marks(vmid, node, pool or "", frozenset(tags or ()))
+    refuse_new_rights(call, cluster, "the new guest", marks)
+    return _Place(cluster, kind, node, storage, pool, name, vmid, new_vmid is not None, has_system)
 
 
 async def _size_of(place: _Place, volid: str, content: StorageContentKind) -> int:
@@ -315,8 +320,8 @@ async def _plan(
         kind=place.kind,
         name=place.name,
         node=place.node,
-        vmid=await write_target.free_vmid(cluster, place.new_vmid),
-        is_vmid_fixed=place.new_vmid is not None,
+        vmid=place.vmid,
+        is_vmid_fixed=place.is_vmid_fixed,
         send=partial(create, options=parameters | pool),
         made="created",
         start=start,

@@ -26,6 +26,7 @@ from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import readable, room_on_storages
 from pvemcp_server.toolkit.task_wait import follow
 from pvemcp_server.toolkit.undo import LeftState, Undo
+from pvemcp_server.toolkit.undo_check import left_options
 from pvemcp_server.toolkit.write_target import TargetGuest, refuse_template, target_guest
 from pvemcp_server.tools.guests.disks import DiskName, disk_storage, refuse_without_room
 
@@ -344,7 +345,7 @@ async def _attached(
 ) -> dict[str, Any]:
     """Return what is in force and what is pending, and the call that detaches the disk."""
     after: BothConfigs[Any] = await guest.api.configs()
-    left = LeftState(options={name: str(after.pending.raw.get(name))})
+    left = left_options(after, [name])
     call.undos.append(_detachment(guest, name, left))
     return _state(call, before, after)
 
@@ -364,7 +365,8 @@ async def _detached(
     moved = boot != after.pending.raw.get("boot")
     if drive.id in after.current.raw:
         names = [drive.id, *(["boot"] if moved else [])]
-        call.undos.append(guest.undo("UpdateVmConfig", revert=names))
+        left = left_options(after, names)
+        call.undos.append(guest.undo("UpdateVmConfig", left, revert=names))
         return _state(call, before, after)
     allowed = _OPTIONS[guest.resource.type]
     kept = {k: v for k, v in drive.options.items() if allowed.fullmatch(k) and k != _FORMAT}
@@ -372,9 +374,12 @@ async def _detached(
     volume = ",".join([drive.volume, *options])
     place = {"cluster_name": guest.cluster.name, "vmid": guest.vmid}
     again = {**place, "volume": volume, "disk": drive.id}
-    call.undos.append(Undo(NextCall("AttachDisk", again)))
+    unused = [name for name, value in after.current.raw.items() if value == drive.volume]
+    left = left_options(after, [drive.id, *unused])
+    call.undos.append(Undo(NextCall("AttachDisk", again), {guest.vmid: left}))
     if moved and boot:
-        call.undos.append(guest.undo("UpdateVmConfig", options=[f"boot={boot}"]))
+        left = left_options(after, ["boot"])
+        call.undos.append(guest.undo("UpdateVmConfig", left, options=[f"boot={boot}"]))
     return _state(call, before, after)
 
 

@@ -69,6 +69,7 @@ async def resize_vm_disk(
     new = readable((drive.size or 0) + growth) if growth else size
     return Plan(
         cluster=guest.cluster,
+        guest=guest,
         would=f"Grow {disk} of {guest.label} from {old} to {new} on {storage.storage}.",
         ids={"vmid": vmid, "disk": disk},
         act=partial(guest.api.resize_disk, disk, size, digest=configs.current.digest),
@@ -117,6 +118,7 @@ async def move_vm_disk(
     source = "Delete the old volume then." if delete_source else "The old volume stays as unused."
     return Plan(
         cluster=guest.cluster,
+        guest=guest,
         would=f"Move {disk} of {guest.label} from {drive.storage} to {target_storage}. {source}",
         ids={"vmid": vmid, "disk": disk, "target_storage": target_storage},
         past=past_tasks(guest, "qmmove", "move_volume"),

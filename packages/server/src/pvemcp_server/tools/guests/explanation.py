@@ -23,7 +23,7 @@ from pvemcp_server.tables import (
     tasks,
 )
 from pvemcp_server.tables.metrics import NOW
-from pvemcp_server.tables.rows import Col, Row, Unit, percent, share
+from pvemcp_server.tables.rows import Col, Row, Unit, percent
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
@@ -287,7 +287,7 @@ def _live(status: GuestStatus) -> Cells:
     """Return what the guest's status has; its pressures, from 9.0 on, are of ten seconds."""
     return {
         "cpu": percent(status.cpu),
-        "memory": share(status.memory, status.memory_max),
+        "memory": percent(status.memory, status.memory_max),
         "pressure_cpu": status.pressure_cpu_some,
         "pressure_io": status.pressure_io_some,
         "pressure_memory": status.pressure_memory_some,

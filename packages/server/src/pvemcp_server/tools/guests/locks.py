@@ -19,6 +19,7 @@ from pvemcp_server.tables.rows import moment
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.collisions import CONSOLES
 from pvemcp_server.toolkit.missing_privileges import rights_of
 from pvemcp_server.toolkit.needs import Extent
 from pvemcp_server.toolkit.plan import Plan
@@ -27,7 +28,6 @@ from pvemcp_server.toolkit.write_target import TargetGuest, target_guest
 
 _ROOT: Final = "root@pam"
 _BACKUP: Final = "vzdump"
-_CONSOLES: Final = frozenset({"vncproxy", "termproxy", "spiceproxy"})
 _COPIES: Final = frozenset({"qmclone", "vzclone"})  # their tasks are about the source
 _STARTED: Final = re.compile(r"INFO: Starting Backup of VM (\d+) ")
 _ACTIVE, _ENDED = 500, 50  # tasks of a node that are looked at
@@ -103,6 +103,7 @@ async def unlock_vm(call: Call, *, cluster_name: ItsCluster = None, vmid: VmId) 
         return _advice(call, guest, lock, left_by, kind.left, warnings)
     return Plan(
         cluster=guest.cluster,
+        guest=guest,
         would=f"Remove the lock {lock!r} of {guest.label}, {left_by}.",
         loses=f"What no task shows may still work on it, and its disks be damaged. {kind.left}",
         ids={"vmid": vmid, "lock": lock},
@@ -145,7 +146,7 @@ async def _require_unheld(guest: TargetGuest, lock: str) -> None:
 async def _holds(guest: TargetGuest, lock: str, row: TaskRow) -> bool:
     """Return whether a running task works on the guest."""
     if row.id == str(guest.vmid):
-        return row.type not in _CONSOLES
+        return row.type not in CONSOLES
     if row.type in _COPIES and lock in _LOCKS:
         return row.type in _LOCKS[lock].types
     if row.type == _BACKUP and lock == "backup" and not row.id and row.node == guest.node:

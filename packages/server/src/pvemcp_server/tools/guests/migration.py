@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, StorageName, V
 from pvemcp_server.toolkit.bulk import BulkLimits
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.node_bound import bound_devices, bound_drive, clone_base
+from pvemcp_server.toolkit.own_rights import Marks, refuse_new_rights
 from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
@@ -64,16 +66,25 @@ async def migrate_vm(
 ) -> Plan:
     """Move VMs or containers to another node, live where it can be."""
     guest = await target_guest(call, cluster_name, vmid)
-    return await migration(guest, target_node, online=online, target_storage=target_storage)
+    return await migration(call, guest, target_node, online=online, target_storage=target_storage)
 
 
 async def migration(
-    guest: TargetGuest, target_node: str, *, online: bool, target_storage: str | None = None
+    call: Call,
+    guest: TargetGuest,
+    target_node: str,
+    *,
+    online: bool,
+    target_storage: str | None = None,
 ) -> Plan:
     """Return the plan of a move to a node; raise CallError with the reason if it cannot move."""
     await write_target.target_node(guest, target_node)
     if target_node == guest.node:
         raise Precondition(f"{guest.label} is on {target_node} already.")
+    tags = frozenset((*guest.resource.tag_list, *guest.status.tag_list))
+    here = Marks(guest.vmid, guest.node, guest.resource.pool or "", tags)
+    there = replace(here, node=target_node)
+    refuse_new_rights(call, guest.cluster, guest.label, there, before=here)
     if guest.state != "stopped" and not online:
         how = "restarted there" if guest.resource.type == "lxc" else "moved while it runs"
         raise Precondition(

@@ -1,7 +1,7 @@
 """Power state of guests: start, stop, shutdown, reset, reboot, suspend, resume."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Final, Literal, cast
 
@@ -20,7 +20,7 @@ from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import room_on_node
-from pvemcp_server.toolkit.undo import Undo
+from pvemcp_server.toolkit.undo import LeftState, Undo
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
     refuse_ha_error,
@@ -54,13 +54,14 @@ _RULES = {
     "Suspend": _Rule(("running",)),
     "Resume": _Rule(("paused",)),
 }
-_REVERSED: Final[Mapping[str, Action]] = {
-    "Start": "Shutdown",
-    "Stop": "Start",
-    "Shutdown": "Start",
-    "Suspend": "Resume",
-    "Resume": "Suspend",
+_REVERSED: Final[Mapping[str, tuple[str, Action]]] = {
+    "Start": ("running", "Shutdown"),
+    "Stop": ("stopped", "Start"),
+    "Shutdown": ("stopped", "Start"),
+    "Suspend": ("paused", "Resume"),
+    "Resume": ("running", "Suspend"),
 }
+"""The state that an action leaves, and the action that reverses it."""
 _WORDS = {"Shutdown": "Shut down"}  # where the action's name is no verb
 _BY_HA = frozenset({"Start", "Stop", "Shutdown"})  # Proxmox itself carries out the others
 # The lock of a VM that was suspended to disk; starting the VM releases it.
@@ -97,7 +98,8 @@ async def change_vm_state(
         if by_manager
         else past_tasks(guest, f"qm{action.lower()}", f"vz{action.lower()}"),
         room=await room_on_node(guest, guest.node) if action == "Start" else "",
-        undo=_undo(guest, action),
+        undo=(undo := _undo(guest, action)),
+        read_undo=partial(_read_undo, guest, undo) if undo and action == "Start" else None,
     )
 
 
@@ -105,7 +107,18 @@ def _undo(guest: TargetGuest, action: str) -> Undo | None:
     """Return the call that brings its state back; a VM that was paused is not paused by a start."""
     if action not in _REVERSED or (action == "Stop" and guest.state == "paused"):
         return None
-    return guest.undo("ChangeVmState", action=_REVERSED[action])
+    state, reverse = _REVERSED[action]
+    if state == "paused" and guest.resource.type == "lxc":
+        state = "stopped"  # as Proxmox reports a suspended container
+    pid = (guest.status.pid or None) if action in ("Suspend", "Resume") else None
+    left = LeftState(node=guest.node, state=state, pid=pid)
+    return guest.undo("ChangeVmState", left, action=reverse)
+
+
+async def _read_undo(guest: TargetGuest, planned: Undo) -> Undo:
+    """Return the undo of a start, only for the process that it has started."""
+    pid = (await guest.api.status()).pid or None
+    return replace(planned, left={guest.vmid: replace(planned.left[guest.vmid], pid=pid)})
 
 
 def _require_possible(guest: TargetGuest, action: str) -> None:

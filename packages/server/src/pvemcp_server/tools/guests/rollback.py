@@ -1,8 +1,9 @@
 """Rollback of guests to a snapshot, after a snapshot of the present state where that can be."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain, count
 from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import Field
@@ -15,14 +16,15 @@ from pvemcp_server.errors import Frozen, PartlyDone, Precondition
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, SnapshotName, VmId
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.granting_tags import refuse_granting_tags
 from pvemcp_server.toolkit.next_call import NextCall
+from pvemcp_server.toolkit.own_rights import refuse_tag_changes
 from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import room_on_node
 from pvemcp_server.toolkit.task_wait import follow, watch
-from pvemcp_server.toolkit.undo import Undo
+from pvemcp_server.toolkit.undo import LeftState, Undo
+from pvemcp_server.toolkit.undo_check import left_config
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
     all_storages,
@@ -67,7 +69,7 @@ async def rollback_vm_snapshot(
     disks = await _restricted_disks(guest, config)
     _require_newest(guest, snapshot, existing, disks.chained)
     # the snapshot has tags of its own, and they come back with it
-    refuse_granting_tags(call, guest, guest.status.tag_list, config.tag_list, "The snapshot")
+    refuse_tag_changes(call, guest, guest.status.tag_list, config.tag_list, "The snapshot")
     warnings = []
     if guest.state != "stopped" and not snapshot.with_memory:
         warnings.append("It is running and is stopped by this; the snapshot holds no RAM.")
@@ -86,6 +88,7 @@ async def rollback_vm_snapshot(
     rollback = _Rollback(guest, snapshot.name, call, taken, keeps_present=not obstacle)
     return Plan(
         cluster=guest.cluster,
+        guest=guest,
         would=f"Roll {guest.label} back to snapshot {snapshot.name!r}.",
         loses=loses,
         ids={"vmid": vmid, "snapshot_name": snapshot.name},
@@ -95,6 +98,13 @@ async def rollback_vm_snapshot(
         warnings=tuple(warnings),
         room=await _room_to_resume(guest) if snapshot.with_memory else "",
     )
+
+
+def _free_name(taken: Container[str]) -> str:
+    """Return a name for the snapshot of the present state that no snapshot has."""
+    base = f"before-rollback-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    numbered = (f"{base}-{number}" for number in count(2))
+    return next(name for name in chain([base], numbered) if name not in taken)
 
 
 def _require_complete(guest: TargetGuest, snapshot: ProxmoxSnapshot) -> None:
@@ -203,14 +213,15 @@ class _Rollback:
             await self._raise_failure(error, "RollbackVmSnapshot")
             raise
         if self.kept:
-            call.undos.append(self._call("RollbackVmSnapshot"))
+            undo = self._call("RollbackVmSnapshot")
+            left = await left_config(self.guest.api) if fields.get("ok") else LeftState()
+            left = replace(left, snapshots={self.kept: None})
+            call.undos.append(replace(undo, left={self.guest.vmid: left}))
         return fields
 
     async def _keep_present(self) -> None:
         """Take the snapshot; raise Precondition if that fails: then nothing is rolled back."""
-        guest, name = self.guest, f"before-rollback-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-        while name in self.taken:
-            name += "x"
+        guest, name = self.guest, _free_name(self.taken)
         about = f"Before the rollback to {self.name}."
         try:
             task = await guest.api.create_snapshot(name, description=about)

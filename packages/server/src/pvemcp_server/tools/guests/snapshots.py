@@ -28,6 +28,7 @@ from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Rows, tool
 from pvemcp_server.toolkit.room import room_on_storages
+from pvemcp_server.toolkit.undo import LeftState, Undo
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
     all_storages,
@@ -119,8 +120,20 @@ async def create_vm_snapshot(
         act=partial(_create, guest, snapshot_name, description, with_ram),
         warnings=tuple(warnings),
         room=await room_on_storages(guest.cluster, guest.node, _places(configs.current)),
-        undo=guest.undo("DeleteVmSnapshot", snapshot_name=snapshot_name),
+        undo=_undo(guest, snapshot_name),
+        read_undo=partial(_read_undo, guest, snapshot_name),
     )
+
+
+def _undo(guest: TargetGuest, name: str, created: int | None = None) -> Undo:
+    left = LeftState(snapshots={name: created})
+    return guest.undo("DeleteVmSnapshot", left, snapshot_name=name)
+
+
+async def _read_undo(guest: TargetGuest, name: str) -> Undo:
+    """Return the undo of this snapshot, and of no later one with its name."""
+    times = {each.name: each.created for each in await guest.api.snapshots()}
+    return _undo(guest, name, times.get(name))
 
 
 @tool(

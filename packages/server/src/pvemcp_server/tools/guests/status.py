@@ -10,7 +10,7 @@ from proxmox_client.api.status import GuestStatus
 from proxmox_client.api.tasks import TaskRow
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.tables.rows import Col, Row, Unit, moment, percent, share
+from pvemcp_server.tables.rows import Col, Row, Unit, moment, percent
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
@@ -97,7 +97,7 @@ async def get_vm_status(call: Call, *, cluster_name: ItsCluster = None, vmid: Vm
             memory_usage=status.memory,
             memory_host=status.memory_host,
             memory_max=status.memory_max,
-            memory_usage_percentage=share(status.memory, status.memory_max),
+            memory_usage_percentage=percent(status.memory, status.memory_max),
             balloon=status.balloon,
             swap_usage=status.swap,
             swap_max=status.swap_max,

@@ -106,7 +106,7 @@ async def evacuate_node(
         guest = await target_guest(own, cluster.name, vmid)
         if guest.node != node:
             raise Precondition(f"{guest.label} is on {guest.node} by now.")
-        return replace(await migration(guest, chosen.nodes[vmid], online=True), room="")
+        return replace(await migration(own, guest, chosen.nodes[vmid], online=True), room="")
 
     plans, refused, notes = await plan_each(call, plan, _in_order(chosen.nodes, guests))
     reasons = chosen.obstacles | refused

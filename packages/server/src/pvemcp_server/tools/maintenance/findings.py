@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from pvemcp_server.errors import counted
 from pvemcp_server.tables import CephHealth
+from pvemcp_server.toolkit.collisions import CONSOLES
 from pvemcp_server.toolkit.room import capacity_without, readable
 from pvemcp_server.tools.maintenance.facts import HA_MAINTENANCE, Facts, HighAvailability
 from pvemcp_server.tools.maintenance.placement import Placement
@@ -15,7 +16,6 @@ _NAMED: Final = 3  # things that a finding names
 _NEAR: Final = timedelta(hours=24)  # backup jobs that begin within it are named, until tonight
 _SOON: Final = timedelta(hours=1)  # and those within it should be waited for
 _FLAGS: Final = "OSDMAP_FLAGS"  # the check of Ceph that only says that flags are set
-_CONSOLES: Final = frozenset({"vncproxy", "vncshell", "termproxy", "spiceproxy"})
 
 
 class Weight(IntEnum):
@@ -139,7 +139,7 @@ def _of_tasks(facts: Facts) -> Iterator[Finding]:
             yield Finding(Weight.UNKNOWN, "Which tasks run there is not known.")
         return
     names = [f"{row.type} {row.id or ''}".strip() for row in facts.tasks]
-    if names := [name for name in names if name.split()[0] not in _CONSOLES]:
+    if names := [name for name in names if name.split()[0] not in CONSOLES]:
         number = counted(len(names), "running task")
         yield Finding(Weight.PREPARE, f"{number} would be cut off: {_listed(names)}.")
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from proxmox_client.api.configs import GuestDisk
 from proxmox_client.api.guests import BothConfigs
+from proxmox_client.properties import whole_number
 from pvemcp_server.tables import HaResource
 from pvemcp_server.toolkit.node_bound import bound_devices, bound_drive, clone_base, mapped_devices
 from pvemcp_server.tools.maintenance.facts import HighAvailability, MoveFacts
@@ -193,7 +194,9 @@ def is_moved_back(ha: HighAvailability, managed: HaResource, node: str, target: 
 
 def _preferred(allowed: Sequence[str], named: Iterable[str], *, strict: bool) -> list[str]:
     """Return the allowed nodes of the highest priority; all if none is named and not strict."""
-    priorities = {name: int(value or 0) for name, _, value in (n.partition(":") for n in named)}
+    priorities = {
+        name: whole_number(value) or 0 for name, _, value in (n.partition(":") for n in named)
+    }
     possible = [name for name in allowed if name in priorities]
     if not possible:
         return [] if strict else list(allowed)

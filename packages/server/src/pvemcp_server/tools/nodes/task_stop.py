@@ -8,6 +8,7 @@ from typing import Any, Final
 from proxmox_client import DeadlineExceeded, NotFound, ProxmoxError, Task, Upid
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.tasks import percent_of
+from proxmox_client.properties import whole_number
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.audit.log_secrets import mask_line
 from pvemcp_server.clusters import Cluster
@@ -120,9 +121,8 @@ async def stop_task(call: Call, *, cluster_name: ItsCluster = None, upid: UpidTe
 
 async def _guest(call: Call, cluster: Cluster, upid: Upid) -> GuestResource | None:
     """Return the guest that the task is about; raise Precondition if a tag protects it."""
-    if not upid.id.isdecimal():
+    if (vmid := whole_number(upid.id)) is None:
         return None
-    vmid = int(upid.id)
     # also one that the caller does not see: a task of a visible node may be about any guest
     await require_no_protected_owner(call, cluster, vmid, "which the task is about")
     return (await cluster.inventory_view()).by_vmid.get(vmid)

@@ -9,6 +9,7 @@ from pydantic import Field
 from proxmox_client import DeadlineExceeded, NotFound, ProxmoxError, TaskFailed, Upid
 from proxmox_client.api.tasks import TaskStatus
 from proxmox_client.errors import means_no_quorum
+from proxmox_client.properties import whole_number
 from pvemcp_server.access.key_threads import in_key_thread
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.audit.log_secrets import mask_line
@@ -214,7 +215,7 @@ async def visible_task(call: Call, cluster_name: str | None, text: str) -> tuple
     view, whole = await cluster.inventory_view(), await cluster.inventory.view()
     if upid.node in view.by_node:
         return cluster, upid
-    vmid = int(upid.id) if upid.id.isdecimal() else None
+    vmid = whole_number(upid.id)
     # a task of a visible guest ran on any node, but a made-up id must not show which ones there are
     reachable = whole.by_node.keys() - whole.offline_nodes
     if vmid not in view.by_vmid or upid.node not in reachable:
@@ -267,5 +268,5 @@ async def _end_time(cluster: Cluster, upid: Upid) -> datetime | None:
 
 def _warning_count(exit_status: str | None) -> int:
     """Return n of `WARNINGS: n`."""
-    digits = (exit_status or "").removeprefix("WARNINGS:").strip()
-    return int(digits) if digits.isdecimal() else 1
+    number = whole_number((exit_status or "").removeprefix("WARNINGS:").strip())
+    return 1 if number is None else number

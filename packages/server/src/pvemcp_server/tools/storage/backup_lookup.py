@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from proxmox_client.properties import whole_number
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.tables import Backup, LoadRequest, backups
@@ -44,7 +45,8 @@ async def backup_named(
     if not matching:
         known = [row.volid for _, rows in answers for row in rows]
         where = f"on {cluster_name}" if cluster_name else "on any cluster you reach"
-        kind, what = ("backup of guest", int(name)) if name.isdecimal() else ("backup", name)
+        vmid = whole_number(name)
+        kind, what = ("backup", name) if vmid is None else ("backup of guest", vmid)
         raise UnknownName(kind, what, known[:_FEW], where=where, more=len(known[_FEW:]))
     if len(matching) > 1:
         facts = "; ".join(f"{place} has {some[0].volid}" for place, (_, some) in matching.items())
@@ -81,10 +83,10 @@ async def _clusters(call: Call, cluster_name: str | None, name: str) -> list[Clu
 
 def _request(name: str) -> LoadRequest:
     storage, colon, _ = name.partition(":")
-    if not colon and not name.isdecimal():
+    if colon:
+        return LoadRequest(storages=frozenset({storage}))
+    if (vmid := whole_number(name)) is None:
         raise BadArgument(
             "backup", f"{name!r} is neither a volume id nor a VMID.", hint="ListBackups shows both."
         )
-    if colon:
-        return LoadRequest(storages=frozenset({storage}))
-    return LoadRequest(vmids=frozenset({int(name)}))
+    return LoadRequest(vmids=frozenset({vmid}))

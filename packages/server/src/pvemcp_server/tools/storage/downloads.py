@@ -1,12 +1,14 @@
 """Downloads of installation images by a node."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from proxmox_client.api.storage import ChecksumAlgorithm
+from proxmox_client.api.storage import ChecksumAlgorithm, Storage
 from pvemcp_server.access.model import Area, Effect, Toolset
+from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, Precondition
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, Rule, StorageName
@@ -16,7 +18,7 @@ from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
 from pvemcp_server.toolkit.room import room_on_storages
-from pvemcp_server.toolkit.undo import Undo
+from pvemcp_server.toolkit.undo import LeftVolume, Undo
 from pvemcp_server.toolkit.write_target import require_content, writable_cluster, writable_storage
 
 Url = Annotated[str, Field(max_length=2048, description="https:// address of the image")]
@@ -107,15 +109,24 @@ async def download_iso(
             verify_certificates=verify_certificates,
         ),
         warnings=tuple(warnings),
-        undo=Undo(
-            NextCall(
-                "DeleteIso",
-                {"cluster_name": cluster.name, "node": node, "storage": storage, "volid": volid},
-            )
-        ),
+        undo=(undo := _undo(cluster, node, storage, volid)),
+        read_undo=partial(_read_undo, api, undo, volid),
         # the size of the image is not known: a dry run asks no host for it
         room=await room_on_storages(cluster, node, [(storage, None)]),
     )
+
+
+def _undo(cluster: Cluster, node: str, storage: str, volid: str) -> Undo:
+    place = {"cluster_name": cluster.name, "node": node, "storage": storage, "volid": volid}
+    return Undo(NextCall("DeleteIso", place))
+
+
+async def _read_undo(api: Storage, planned: Undo, volid: str) -> Undo:
+    """Return the undo of this file, and of no later one with its name."""
+    file = {each.volid: each for each in await api.content("iso")}.get(volid)
+    if file is None:
+        return planned
+    return replace(planned, volume=LeftVolume(api.node, volid, file.size, file.created))
 
 
 def _algorithm(checksum: str | None, named: ChecksumAlgorithm | None) -> ChecksumAlgorithm | None:

@@ -18,10 +18,10 @@ from pvemcp_server.tables import Backup
 from pvemcp_server.toolkit import needs, write_target
 from pvemcp_server.toolkit.arguments import AnyNode, ItsCluster, StorageName
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.granting_tags import refuse_granting_tags
 from pvemcp_server.toolkit.guest_options import GuestName, NewVmId, PoolName, Start
 from pvemcp_server.toolkit.missing_privileges import require_privileges
 from pvemcp_server.toolkit.new_guest import NewGuest
+from pvemcp_server.toolkit.own_rights import Marks, refuse_new_rights, refuse_tag_changes
 from pvemcp_server.toolkit.past_tasks import PastTasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
@@ -103,11 +103,11 @@ async def restore_backup(
     if start:
         await require_privileges(cluster, needs.POWER, why="the start")
     if old is None:
-        number = await _new_vmid(archive, vmid, pool)
+        number = await _new_vmid(call, archive, vmid, pool)
     else:
         number = old.vmid
         _require_same_kind(archive, old)
-        refuse_granting_tags(call, old, old.status.tag_list, config.tag_list, "The backup")
+        refuse_tag_changes(call, old, old.status.tag_list, config.tag_list, "The backup")
     macs = (old is None and row.vmid != vmid) if unique is None else unique
     new = NewGuest(
         cluster=cluster,
@@ -128,6 +128,7 @@ async def restore_backup(
         room = f"{needed} {room}"
     return Plan(
         cluster=cluster,
+        guest=old,
         would=_would(archive, new, old, storage, pool, unique=macs),
         loses=lost,
         ids={"vmid": number, "name": new.name, "node": where, "backup": row.volid},
@@ -218,7 +219,7 @@ async def _require_storages(archive: _Archive, storage: str | None) -> None:
             ) from error
 
 
-async def _new_vmid(archive: _Archive, vmid: int | None, pool: str | None) -> int:
+async def _new_vmid(call: Call, archive: _Archive, vmid: int | None, pool: str | None) -> int:
     """Return the VMID of the new guest, which the key has to cover; raise if it is taken."""
     cluster = archive.cluster
     if guest := (await cluster.inventory_view()).by_vmid.get(vmid or 0):
@@ -231,7 +232,10 @@ async def _new_vmid(archive: _Archive, vmid: int | None, pool: str | None) -> in
     await write_target.require_inside_grant(
         cluster, vmid=vmid, node=archive.node, pool=pool, tags=archive.config.tag_list
     )
-    return await write_target.free_vmid(cluster, vmid, former=archive.backup.vmid)
+    number = await write_target.free_vmid(cluster, vmid, former=archive.backup.vmid)
+    marks = Marks(number, archive.node, pool or "", frozenset(archive.config.tag_list))
+    refuse_new_rights(call, cluster, "the new guest", marks)
+    return number
 
 
 def _would(

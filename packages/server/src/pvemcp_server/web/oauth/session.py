@@ -137,8 +137,8 @@ async def record(
     )
 
 
-async def record_refusal(request: Request, userid: str, reason: str) -> None:
-    """Record a sign-in that Proxmox refused. `userid` is left out where it may be a password."""
+async def record_refusal(request: Request, reason: str, userid: str = "") -> None:
+    """Record a sign-in that was refused, of a user whose password was right if one is given."""
     await services_of(request).audit.refused_sign_in(
         Event(
             tool="oauth.sign_in",

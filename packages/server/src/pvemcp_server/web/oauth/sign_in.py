@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from proxmox_client.api.sign_in import Method
+from pvemcp_server.clusters.explain import quoted
 from pvemcp_server.errors import CallError, TooManyFailures
 from pvemcp_server.oauth.addresses import Addresses
 from pvemcp_server.oauth.people import RealmChoice
@@ -57,7 +58,8 @@ async def sign_in(request: Request, realm: Text, user: Text = "", password: Text
     except TooManyFailures as refused:
         return await _refused(request, refused, realm, user)
     except CallError as error:
-        await record_refusal(request, "", str(error))
+        if choice is not None:  # the user is not recorded: it may be a password in the wrong field
+            await record_refusal(request, f"refused at {choice.value}")
         return await _sign_in_page(request, str(error), realm, user, 403)
     response = next_step(request, progress)
     await _advance(request, response, before, progress)
@@ -90,17 +92,20 @@ async def finish_openid(
     request: Request,
     state: Annotated[str, Query()] = "",
     code: Annotated[str, Query()] = "",
+    error: Annotated[str, Query()] = "",
 ) -> Response:
     """Finish a sign-in at the provider of an OpenID realm, and go on where it was begun."""
     before = await _progress(request)
     query = before.openid.query if before.openid else ""
     request.scope["query_string"] = query.encode("latin-1")
     request = Request(request.scope, request.receive)
+    if error:
+        return await _sign_in_page(request, f"The provider answered {quoted(error)}.", status=403)
     try:
         progress = await services_of(request).people.finish_openid(before, state, code)
-    except CallError as error:
-        await record_refusal(request, "", str(error))
-        return await _sign_in_page(request, str(error), status=403)
+    except CallError as refused:
+        await record_refusal(request, "refused by OpenID")
+        return await _sign_in_page(request, str(refused), status=403)
     response = next_step(request, progress)
     await _advance(request, response, before, progress)
     return response
@@ -135,7 +140,9 @@ async def second_factor(
             response.headers.update(retry_after(refused))
             return response
         except CallError as error:
-            await record_refusal(request, before.challenges[0].factor.userid, str(error))
+            first = before.challenges[0]
+            reason = f"wrong second factor at {first.place.name}"
+            await record_refusal(request, reason, first.factor.userid)
             return await _second_page(request, str(error), 403)
     response = next_step(request, progress)
     await _advance(request, response, before, progress)

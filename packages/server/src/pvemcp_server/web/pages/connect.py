@@ -11,7 +11,6 @@ from fastapi.responses import RedirectResponse
 
 from pvemcp_server.oauth.people import administrator
 from pvemcp_server.oauth.person import SignIn
-from pvemcp_server.store.records import AdminRecord
 from pvemcp_server.web.oauth.session import keep, next_step, record
 from pvemcp_server.web.session import (
     PasswordDue,
@@ -30,15 +29,16 @@ LIFE_SECONDS = 600
 @router.get("/connect")
 async def connect(request: Request) -> Response:
     """Sign the administrator in for a consent; without a recent sign-in, lead to it first."""
-    response: Response
     try:
-        person = administrator(await _recently_signed_in(request))
+        session = await session_of(request)
+        context = await reading(session, await own_reading(request, session))
     except (SignedOut, PasswordDue, SecondFactorDue) as due:
         path = {PasswordDue: "password", SecondFactorDue: "account"}.get(type(due), "sign-in")
-        response = RedirectResponse(f"/admin/{path}", 303)
-        value = quote(request.url.query, safe="=&%")
-        connect_cookie(request).set(response, value or "-", max_age=LIFE_SECONDS)
-        return response
+        return _first(request, path)
+    if not context.authority.is_recent:
+        # an issuer may let the same browser in again without any question, unless it confirms
+        return _first(request, "oidc/confirm" if session.admin.subject else "sign-in")
+    person = administrator(session.admin)
     sign_in = SignIn(person)
     response = next_step(request, sign_in)
     await keep(request, response, sign_in)
@@ -47,10 +47,9 @@ async def connect(request: Request) -> Response:
     return response
 
 
-async def _recently_signed_in(request: Request) -> AdminRecord:
-    """Return the administrator; raise SignedOut unless they have proved who they are lately."""
-    session = await session_of(request)
-    context = await reading(session, await own_reading(request, session))
-    if not context.authority.is_recent:
-        raise SignedOut
-    return session.admin
+def _first(request: Request, path: str) -> Response:
+    """Lead to a page of the administration, after which `after_sign_in` leads back here."""
+    response = RedirectResponse(f"/admin/{path}", 303)
+    value = quote(request.url.query, safe="=&%")
+    connect_cookie(request).set(response, value or "-", max_age=LIFE_SECONDS)
+    return response

@@ -27,6 +27,7 @@ from pvemcp_server.web.session import (
     SignedIn,
     address_of,
     after_sign_in,
+    confirmed_page,
     cookie_of,
     open_session,
     services_of,
@@ -94,7 +95,7 @@ async def callback(
         user, confirms = await _authenticated(request, state, code)
         if confirms:
             await confirm_external(services, confirms, user.subject, address_of(request))
-            response = page(request, "confirmed.html")
+            response = confirmed_page(request)
             _cookie(services.config).delete(response)
             return response
         admin = await sign_in_external(

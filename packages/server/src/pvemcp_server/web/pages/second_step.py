@@ -18,6 +18,7 @@ from pvemcp_server.web.session import (
     Cookie,
     address_of,
     after_sign_in,
+    confirmed_page,
     cookie_of,
     device_of,
     open_session,
@@ -78,7 +79,7 @@ async def finish(request: Request, code: Text = "", credential: Text = "") -> Re
     except AccessDenied:
         return await _second_page(request, pending, "The code or the passkey is wrong.", 403)
     if admin is None:
-        response = page(request, "confirmed.html")
+        response = confirmed_page(request)
         _cookie(request).delete(response)
         return response
     return await _signed_in(request, admin)

@@ -1,0 +1,219 @@
+"""What a write collides with, and since when its guest is as the plan says.
+
+A plan shows these facts in its dry run, and beside its question or approval. They are no part of
+what is agreed to, because they change: when a task ends, no user is asked again. They take few
+requests for a whole cluster, whatever the number of guests.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
+
+from proxmox_client import ProxmoxError
+from proxmox_client.api.backups import BackupJob
+from proxmox_client.api.replication import ReplicationStatus
+from proxmox_client.api.resources import GuestResource
+from proxmox_client.api.tasks import TaskRow
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.tables.rows import moment
+from pvemcp_server.toolkit.plan import Plan
+
+T = TypeVar("T")
+
+CONSOLES: Final = frozenset({"vncproxy", "vncshell", "termproxy", "spiceproxy", "spiceshell"})
+"""Types of tasks that last as long as a user looks, and change nothing."""
+_SHORTEST: Final = timedelta(minutes=10)  # that a write may take, where no past task says more
+_MOST: Final = 5  # facts of a kind that are shown
+_NODES: Final = 8  # whose replications are read
+_BACKUP: Final = "vzdump"
+_AT_REST: Final = frozenset({"started", "stopped", "ignored", "disabled"})  # states of HA
+_STOPS: Final = frozenset(f"{kind}{verb}" for kind in ("qm", "vz") for verb in ("stop", "shutdown"))
+_PAUSES: Final = frozenset({"qmpause", "qmsuspend", "vzsuspend"})
+_LATEST: Final = 20  # tasks of a guest that are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """Facts around a plan, as sentences; empty where there are none."""
+
+    since: str = ""
+    collides: str = ""
+
+    @property
+    def text(self) -> str:
+        """All of them, to be shown beside a question."""
+        return " ".join(filter(None, (self.since, self.collides)))
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Those that exist, as fields of a dry run."""
+        named = {"since": self.since, "collides": self.collides}
+        return {name: text for name, text in named.items() if text}
+
+
+async def circumstances(
+    cluster: Cluster, plans: Sequence[Plan], longest: timedelta | None, own: Iterable[str] = ()
+) -> Circumstances:
+    """Return what is known; `own` are facts about other calls of this server.
+
+    `longest` is how long such a write took at most, if that is known: what is due by then counts.
+    """
+    vmids = frozenset[int]().union(*(plan.vmids for plan in plans))
+    storages = frozenset[str]().union(*(plan.storages for plan in plans))
+    if not (vmids or storages):
+        return Circumstances()
+    guests = {v: g for v, g in (await cluster.inventory_view()).by_vmid.items() if v in vmids}
+    around = _Surroundings(cluster, guests, storages, max(longest or _SHORTEST, _SHORTEST))
+    running, due, replicated, since = await asyncio.gather(
+        around.tasks(), around.backup_jobs(), around.replications(), _since(plans)
+    )
+    unknown = f"Not known: {', '.join(around.unknown)}." if around.unknown else ""
+    facts = (*own, *running, *due, *replicated, *_of_ha(plans, guests), unknown)
+    return Circumstances(since, " ".join(filter(None, facts)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What else happens on a cluster to these guests and storages."""
+
+    cluster: Cluster
+    guests: Mapping[int, GuestResource]
+    storages: frozenset[str]
+    within: timedelta
+    unknown: list[str] = field(default_factory=list)  # what could not be read
+
+    async def tasks(self) -> list[str]:
+        """Return the tasks that run on the guests and storages, with their begin."""
+        rows = await self._read(self.cluster.pve.cluster.tasks(), "running tasks", [])
+        places = {guest.node for guest in self.guests.values()}
+        works = ((_subject(row, self.guests, self.storages, places), row) for row in rows)
+        facts = [
+            f"{row.type} on {subject} since {_time(row.start_time)}"
+            for subject, row in works
+            if subject and row.running and row.type not in CONSOLES
+        ]
+        return _sentences("Running", facts)
+
+    async def backup_jobs(self) -> list[str]:
+        """Return the backup jobs that begin before the write may have ended."""
+        if not self.guests:
+            return []
+        jobs = await self._read(self.cluster.pve.cluster.backup_jobs(), "backup jobs", [])
+        facts = []
+        for job in jobs:
+            if job.enabled and self._is_due(job.next_run):
+                covered = [v for v, guest in self.guests.items() if _covers(job, guest)]
+                if covered:
+                    facts.append(f"{_time(job.next_run)} of {_listed(covered)}")
+        return _sentences("Backup due", facts)
+
+    async def replications(self) -> list[str]:
+        """Return the replications of the guests that run or begin by then."""
+        if not self.guests:
+            return []
+        pve = self.cluster.pve
+        every = await self._read(pve.cluster.replications(), "replications", [])
+        jobs = [job for job in every if job.guest in self.guests and not job.disabled]
+        nodes = sorted({self.guests[job.guest].node for job in jobs})[:_NODES]
+        none: list[ReplicationStatus] = []
+        answers = await asyncio.gather(
+            *(self._read(pve.node(n).replications(), f"replications of {n}", none) for n in nodes)
+        )
+        ids = {job.id for job in jobs}
+        facts = []
+        for state in (state for answer in answers for state in answer if state.id in ids):
+            if state.pid:
+                facts.append(f"{state.id} to {state.target} runs")
+            elif state.last_try and self._is_due(state.next_sync):
+                facts.append(f"{state.id} to {state.target} is due {_time(state.next_sync)}")
+        return _sentences("Replication", facts)
+
+    async def _read(self, answer: Awaitable[T], what: str, default: T) -> T:
+        try:
+            return await answer
+        except ProxmoxError:  # the plan itself needs none of it
+            self.unknown.append(what)
+            return default
+
+    def _is_due(self, epoch: float | None) -> bool:
+        time = moment(epoch)
+        return time is not None and time <= datetime.now(UTC) + self.within
+
+
+def _subject(
+    row: TaskRow,
+    guests: Mapping[int, GuestResource],
+    storages: frozenset[str],
+    nodes: Iterable[str],
+) -> str:
+    """Return what of the plan a task is about, by its id; empty if it is about something else."""
+    owner, _, storage = row.id.rpartition("@")
+    for vmid in (row.id, owner):
+        if vmid.isdecimal() and int(vmid) in guests:
+            return vmid
+    if storage in storages:
+        return storage
+    if row.type == _BACKUP and not row.id and row.node in nodes:
+        return f"several guests of {row.node}"
+    return ""
+
+
+def _covers(job: BackupJob, guest: GuestResource) -> bool:
+    if job.node not in (None, guest.node):
+        return False
+    if job.all:
+        return guest.vmid not in job.excluded
+    return guest.pool == job.pool if job.pool else guest.vmid in job.vmids
+
+
+def _of_ha(plans: Sequence[Plan], guests: Mapping[int, GuestResource]) -> list[str]:
+    """Return the guests that the HA manager is at work on, or has given up."""
+    states = {vmid: guest.ha_state for vmid, guest in guests.items()}
+    states |= {plan.guest.vmid: plan.guest.status.ha.state for plan in plans if plan.guest}
+    facts = [f"{v} is in state {s}" for v, s in states.items() if s and s not in _AT_REST]
+    return _sentences("HA", facts)
+
+
+async def _since(plans: Sequence[Plan]) -> str:
+    """Return since when the guests run; of a single one that does not, who stopped it."""
+    guests = [plan.guest for plan in plans if plan.guest]
+    now = datetime.now(UTC)
+    begun = sorted(now - timedelta(seconds=g.status.uptime) for g in guests if g.status.uptime)
+    if len(guests) == 1 and guests[0].state != "running":
+        guest = guests[0]
+        types = _PAUSES if guest.state == "paused" else _STOPS
+        node = guest.cluster.pve.node(guest.node)
+        try:
+            rows = await node.tasks(vmid=guest.vmid, limit=_LATEST, source="archive")
+        except ProxmoxError:
+            return ""
+        last = next((row for row in rows if row.type in types and row.ok), None)
+        by = last and " ".join(filter(None, (last.type, f"by {last.user}" if last.user else "")))
+        return f"Last {guest.state} {_time(last.start_time)} ({by})." if last else ""
+    if not begun:
+        return ""
+    first, last_begun = (f"{time:%Y-%m-%d %H:%MZ}" for time in (begun[0], begun[-1]))
+    if first == last_begun:
+        return f"Running since {first}."
+    return f"Running since {first} to {last_begun}."
+
+
+def _sentences(kind: str, facts: Sequence[str]) -> list[str]:
+    """Return the facts as one sentence, the first of many."""
+    if not facts:
+        return []
+    unique = list(dict.fromkeys(facts))
+    more = f" and {len(unique) - _MOST} more" if len(unique) > _MOST else ""
+    return [f"{kind}: {', '.join(unique[:_MOST])}{more}."]
+
+
+def _listed(vmids: Sequence[int]) -> str:
+    more = f" and {len(vmids) - _MOST} more" if len(vmids) > _MOST else ""
+    return f"{', '.join(map(str, vmids[:_MOST]))}{more}"
+
+
+def _time(epoch: float | None) -> str:
+    time = moment(epoch)
+    return f"{time:%Y-%m-%d %H:%MZ}" if time else "before"
