@@ -7,7 +7,6 @@ joserfc comes with the extra `oidc`, and is imported when the first token is ver
 
 import asyncio
 import logging
-import ssl
 import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,10 +18,10 @@ from urllib.parse import urlsplit
 import httpx2 as httpx
 from pydantic_core import from_json
 
-from proxmox_client.response_heads import limit_heads, limited_head
 from proxmox_client.responses import read_body
 from pvemcp_server.errors import AccessDenied, BadArgument, IssuerUnavailable
 from pvemcp_server.link_local import checked_addresses
+from pvemcp_server.oauth.documents import read_at
 from pvemcp_server.settings import is_secure_url
 
 CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
@@ -180,45 +179,36 @@ class TokenVerifier:
 
     async def _get(self, url: str) -> Mapping[str, Any] | None:
         """Return a JSON object; None for the answer 404. Raise _Unusable for anything else."""
-        target = httpx.URL(url)
         try:
             addresses = await checked_addresses(urlsplit(url).netloc, argument="external_issuer")
         except BadArgument as refused:
             raise _Unusable(refused.message) from None
-        if not addresses:
-            raise _Unusable(f"{target.host} has no address")
-        headers = {
-            "Host": target.netloc.decode(),
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-        }
-        async with httpx.AsyncClient(  # nothing of the environment: no proxy, no ~/.netrc
-            trust_env=False,
-            verify=limit_heads(ssl.create_default_context()),
+        return await read_at(
+            httpx.URL(url),
+            addresses,
+            _document,
             transport=self._transport,
-            follow_redirects=False,
-            headers=headers,
-        ) as http:
-            name = {"sni_hostname": target.raw_host.decode()}
-            with limited_head():
-                request = http.stream("GET", target.copy_with(host=addresses[0]), extensions=name)
-                async with request as response:
-                    if response.status_code == 404:
-                        return None
-                    if response.status_code != 200:
-                        raise _Unusable(f"{url} answered {response.status_code}")
-                    body = await read_body(response, MOST_BYTES)
-        if body is None:
-            raise _Unusable(f"{url} answered with more than {MOST_BYTES >> 10} KiB")
-        return _object(body) or _refuse(f"{url} answered with no JSON object")
+            seconds=self._seconds,
+        )
+
+
+async def _document(response: httpx.Response) -> Mapping[str, Any] | None:
+    """Return the JSON object of an answer; None for 404. Raise _Unusable for anything else."""
+    if response.status_code == 404:
+        return None
+    if response.status_code != 200:
+        raise _Unusable(f"the answer was {response.status_code}")
+    body = await read_body(response, MOST_BYTES)
+    if body is None:
+        raise _Unusable(f"the answer is longer than {MOST_BYTES >> 10} KiB")
+    document = _object(body)
+    if document is None:
+        raise _Unusable("the answer is no JSON object")
+    return document
 
 
 class _Unusable(Exception):
     """The issuer's metadata or keys cannot be used."""
-
-
-def _refuse(reason: str) -> Mapping[str, Any]:
-    raise _Unusable(reason)
 
 
 def metadata_urls(issuer: str) -> tuple[str, str]:

@@ -41,9 +41,10 @@ NEW: Final[dict[str, Any]] = {
 
 @router.get("", dependencies=[may("roles.list")])
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
-    held = [*await keys.list_keys(context), *await connections.list_connections(context)]
+    held = [(key.name, key.role) for key in await keys.list_keys(context)]
+    held += [(each.name, each.role) for each in await connections.list_connections(context)]
     known = await roles.list_roles(context)
-    holders = {role.name: [key.name for key in held if key.role == role.name] for role in known}
+    holders = {each.name: [name for name, role in held if role == each.name] for each in known}
     return page(
         request,
         "roles.html",
