@@ -126,14 +126,14 @@ async def test_the_end_of_a_rule_ends_what_no_other_rule_allows(silent):
     await connected(silent, "both@pve", "lab", "prod")
     await connected(silent, "reader@pve", "prod", role="Read-only")
     await connected(silent, "admin@pve", "prod", role="Administrator")
-    removed = await silent.api("DELETE", f"/connection-rules/{ids[0]}")
+    removed = await silent.api("POST", f"/connection-rules/{ids[0]}/remove")
     assert sorted(removed.json()["ended"]) == ["both@pve here", "eve@pve here"]
     names = {key.name for key in await silent.services.store.keys.all()}
     assert names == {f"{each}@pve here" for each in ("alice", "bob", "reader", "admin")}
     await silent.services.audit.flush()
     (entry,) = await silent.services.audit.find(limit=1)
     assert (entry.tool, entry.arguments["role"]) == ("admin.connection_rules.remove", "Operator")
-    assert (await silent.api("DELETE", f"/connection-rules/{ids[0]}")).status_code == 404
+    assert (await silent.api("POST", f"/connection-rules/{ids[0]}/remove")).status_code == 404
     await silent.post(f"/admin/connection-rules/{ids[1]}/remove")
     assert "alice@pve here" not in {key.name for key in await silent.services.store.keys.all()}
 
