@@ -2,16 +2,25 @@
 
 import json
 import time
+import warnings
 from base64 import urlsafe_b64encode
 from hashlib import sha256
 from hmac import digest
 
 import httpx2 as httpx
 import pytest
-from joserfc.jwk import RSAKey
+from joserfc.errors import SecurityWarning
+from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from pvemcp_server.errors import AccessDenied, IssuerUnavailable
-from pvemcp_server.oauth.issuer import MOST_BYTES, TokenVerifier, metadata_urls
+from pvemcp_server.oauth.issuer import (
+    ALGORITHMS,
+    CURVES,
+    MOST_BYTES,
+    RSA,
+    TokenVerifier,
+    metadata_urls,
+)
 from pvemcp_server.oauth.issuer_users import claim_values
 from pvemcp_server.settings import is_secure_url
 
@@ -83,6 +92,20 @@ async def test_a_token_of_a_published_key_is_verified_and_the_keys_are_kept(issu
         claims = await verify(verifier, issuer.token(kid, header, aud=["other", HERE]))
         assert claims["sub"] == "u-1"
     assert issuer.requests == [METADATA, KEYS]
+
+
+async def test_each_algorithm_of_a_public_key_is_verified(issuer, verifier):
+    pairs = {"EdDSA": "Ed25519", "Ed25519": "Ed25519", **CURVES}
+    for algorithm, curve in pairs.items():
+        kind = OKPKey if curve == "Ed25519" else ECKey
+        issuer.private[algorithm] = kind.generate_key(curve, {"kid": algorithm})
+    assert {*pairs, *RSA} == ALGORITHMS
+    for algorithm in ALGORITHMS:
+        kid = "one" if algorithm in RSA else algorithm
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecurityWarning)
+            token = issuer.token(kid, {"alg": algorithm})
+        await verify(verifier, token)
 
 
 NOW = int(time.time())

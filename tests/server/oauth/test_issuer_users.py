@@ -4,16 +4,18 @@ import asyncio
 import time
 from datetime import timedelta
 
+import httpx2 as httpx
 import pytest
 
 from pvemcp_server.admin.connections import Ended, allow_connection, end_connections
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.doctor import examine
 from pvemcp_server.admin.permission import COMMAND_LINE
 from pvemcp_server.errors import AccessDenied
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import PersonKind
 
-from .issuer import ISSUER, Issuer
+from .issuer import ISSUER, KEYS, Body, Issuer
 
 pytestmark = pytest.mark.anyio
 
@@ -243,6 +245,25 @@ async def test_an_issuer_without_keys_is_no_reason_to_sign_in_again(served):
     verifier._kept, verifier._tried = kept, tried
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "60")
     assert "WWW-Authenticate" not in answer.headers
+
+
+async def test_the_doctor_says_whether_the_issuer_publishes_keys(served):
+    context = AdminContext(served.app.endpoint.services, "ada", authority=COMMAND_LINE)
+    verifier = served.app.endpoint.services.issuer_users.verifier
+
+    async def finding():
+        (report, *_) = await examine(context)
+        return next(each for each in report.findings if each.topic == "issuer")
+
+    kept, tried = verifier._kept, verifier._tried
+    verifier._kept = verifier._tried = None
+    assert ((await finding()).level, "1 key" in (await finding()).text) == ("ok", True)
+    served.issuer.answers[KEYS] = httpx.Response(500, stream=Body(b""))
+    verifier._kept = verifier._tried = None
+    failed = await finding()
+    assert (failed.level, "the answer was 500" in failed.text) == ("bad", True)
+    served.issuer.answers.clear()
+    verifier._kept, verifier._tried = kept, tried
 
 
 async def test_an_unused_connection_expires_and_a_used_one_is_renewed(served):
