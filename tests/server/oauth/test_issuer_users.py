@@ -102,6 +102,16 @@ async def test_a_user_whom_no_rule_names_is_refused_and_gets_no_connection(serve
     assert (await send(served, token(served, groups="admins"))).status_code == 200
 
 
+async def test_expired_tokens_are_refused_and_fill_no_audit(served):
+    await add_rule(served)
+    before = len(await served.recorded())
+    for _ in range(3):
+        assert (await send(served, token(served, exp=int(time.time()) - 90))).status_code == 401
+    assert len(await served.recorded()) == before
+    assert (await send(served, token(served, aud="other"))).status_code == 401
+    assert len(await served.recorded()) == before + 1
+
+
 async def test_scopes_of_the_token_limit_its_calls(served):
     await add_rule(served)
     call = ("tools/call", {"name": "ChangeVmState", "arguments": {"vmid": 1, "action": "start"}})

@@ -94,13 +94,6 @@ class Values(BaseModel):
         description="Whether the MCP endpoint answers; while off, clients get 503.",
         json_schema_extra=ENDPOINT,
     )
-    connections_enabled: bool = Field(
-        default=True,
-        title="Connections",
-        description="Whether people may connect their AI clients by signing in (OAuth); while off, "
-        "only API keys are accepted.",
-        json_schema_extra=ENDPOINT,
-    )
     output_format: Format = Field(
         default=Format.JSON_COMPACT,
         title="Output Format",
@@ -365,6 +358,13 @@ class Values(BaseModel):
         description="Whether administrators of this server sign in with password or passkey beside "
         "OpenID Connect. Off, their sessions end too; it counts while an issuer is configured.",
         json_schema_extra=SIGN_IN,
+    )
+    connections_enabled: bool = Field(
+        default=True,
+        title="Connections",
+        description="Whether users may connect their clients by signing in (OAuth); while off, "
+        "only API keys are accepted.",
+        json_schema_extra=CONNECTIONS,
     )
     connection_days: int = Field(
         default=30,

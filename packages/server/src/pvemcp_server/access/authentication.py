@@ -7,7 +7,7 @@ from datetime import datetime
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from json import dumps
-from typing import Protocol
+from typing import Final, Protocol
 
 from pvemcp_server.access.grants import grants_to_json
 from pvemcp_server.access.limits import network_of
@@ -26,6 +26,10 @@ from pvemcp_server.store.records import (
     TokenRecord,
 )
 from pvemcp_server.store.watch import VersionedCache
+
+MOST_TOKENS: Final = 10_000  # that are cached, expired ones among them
+EXPIRED: Final = "expired access token"
+"""A refusal that says nothing of an attack: clients refresh their token after it, each hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ class _LoadedToken:
     def refusal(self, resource: str, now: datetime) -> str:
         """Return why the holder of the secret is refused; empty when admitted."""
         if self.token.expires <= now:
-            return "expired access token"
+            return EXPIRED
         if self.token.resource != resource:
             return "access token for another endpoint"
         return ""
@@ -194,10 +198,7 @@ class KeyAuthenticator:
         raise AccessDenied(reason, key_id=loaded.key.id if loaded else None)
 
     async def _of_token(self, secret: str, address: str, resource: str) -> Caller:
-        """Return the caller of a connection; a refused token of one is no reason for a notice.
-
-        Clients present an expired token each hour, before they refresh it.
-        """
+        """Return the caller of a connection; raise AccessDenied if the token is not accepted."""
         held = self._tokens.get(secret[TOKEN_ID])  # unchecked: the digest is compared below
         if held is None:
             token_id = id_of(secret, ACCESS_PREFIX)
@@ -223,6 +224,8 @@ class KeyAuthenticator:
         self, issuer: IssuerTokens, token: str, address: str, resource: str
     ) -> Caller:
         """Return the caller of a connection, by a token of the external authorization server."""
+        if len(self._of_issuer.values()) >= MOST_TOKENS:
+            self._of_issuer.clear()
         version = self._of_issuer.version
         admission = await issuer.admit(token, resource)
         key_id = admission.connection_id
@@ -339,7 +342,9 @@ class KeyAuthenticator:
         return loaded
 
     async def _load_token(self, token_id: str) -> _LoadedToken | None:
-        version = self._tokens.version
+        if len(self._tokens.values()) >= MOST_TOKENS:  # each hour brings new ones
+            self._tokens.clear()
+        version = self._tokens.version  # read before the row, as VersionedCache asks for
         token = await self._store.tokens.find(id=token_id, kind=TokenKind.ACCESS)
         if token is None:
             return None

@@ -11,7 +11,7 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.context import ServerRequestContext
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pvemcp_server.access.authentication import KeyAuthenticator, is_jwt
+from pvemcp_server.access.authentication import EXPIRED, KeyAuthenticator, is_jwt
 from pvemcp_server.access.limits import CallLimits, network_of
 from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Audit, Event, Outcome
@@ -207,7 +207,8 @@ class KeyGate:
                 outcome=Outcome.REFUSED,
                 reason=denied.reason,
             )
-            await self.audit.refused_sign_in(attempt)
+            if denied.reason != EXPIRED:
+                await self.audit.refused_sign_in(attempt)
             raise self._unauthorized(scope, settings) from None
 
     def _unauthorized(self, scope: Scope, settings: Values) -> Refused:

@@ -20,6 +20,7 @@ import httpx2 as httpx
 from pydantic_core import from_json
 
 from proxmox_client.responses import read_body
+from pvemcp_server.access.authentication import EXPIRED
 from pvemcp_server.errors import AccessDenied, BadArgument, IssuerUnavailable
 from pvemcp_server.link_local import checked_addresses
 from pvemcp_server.oauth.documents import read_at
@@ -318,7 +319,7 @@ def _check_claims(
     if expires is None:
         raise AccessDenied("token without an expiry")
     if expires <= now - LEEWAY_SECONDS:
-        raise AccessDenied("expired token")
+        raise AccessDenied(EXPIRED)
     for name in ("nbf", "iat"):
         begins = moment_of(claims, name)
         if name in claims and (begins is None or begins > now + LEEWAY_SECONDS):
