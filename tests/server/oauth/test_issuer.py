@@ -1,7 +1,6 @@
 """Tokens of an external authorization server: each attack is refused, and keys are read bounded."""
 
 import json
-import time
 import warnings
 from base64 import urlsafe_b64encode
 from hashlib import sha256
@@ -29,6 +28,7 @@ from .issuer import ISSUER, KEYS, Body, Issuer
 pytestmark = pytest.mark.anyio
 HERE = "https://mcp.example/mcp"
 METADATA = f"{ISSUER}/.well-known/openid-configuration"
+NOW = 1_900_000_000
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,7 @@ def issuer(shared):
     """Provide an issuer with one key, which was not contacted yet."""
     fresh = Issuer.__new__(Issuer)
     fresh.__dict__ |= {"private": dict(shared.private), "requests": [], "answers": {}}
+    fresh.now = NOW
     fresh.metadata = {"issuer": ISSUER, "jwks_uri": KEYS}
     fresh.transport = httpx.MockTransport(fresh._answer)
     return fresh
@@ -60,7 +61,7 @@ def clock():
 
 @pytest.fixture
 def verifier(issuer, clock):
-    return TokenVerifier(issuer.transport, monotonic=clock)
+    return TokenVerifier(issuer.transport, clock=lambda: NOW, monotonic=clock)
 
 
 async def verify(verifier, token):
@@ -108,7 +109,6 @@ async def test_each_algorithm_of_a_public_key_is_verified(issuer, verifier):
         await verify(verifier, token)
 
 
-NOW = int(time.time())
 WRONG = {
     "another audience": {"aud": "https://other.example/mcp"},
     "a longer audience": {"aud": f"{HERE}/"},
@@ -235,7 +235,7 @@ UNUSABLE = {
 async def test_keys_that_are_not_usable_verify_nothing_and_are_not_followed(issuer, case, clock):
     url, response = UNUSABLE[case]
     issuer.answers[url] = response
-    verifier = TokenVerifier(issuer.transport, monotonic=clock)
+    verifier = TokenVerifier(issuer.transport, clock=lambda: NOW, monotonic=clock)
     for _ in range(3):
         with pytest.raises(IssuerUnavailable):
             await verify(verifier, issuer.token())
