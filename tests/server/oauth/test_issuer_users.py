@@ -12,6 +12,8 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.doctor import examine
 from pvemcp_server.admin.permission import COMMAND_LINE
 from pvemcp_server.errors import AccessDenied
+from pvemcp_server.oauth.connections import ClientName, Connections
+from pvemcp_server.oauth.person import Person
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import PersonKind
 
@@ -294,3 +296,23 @@ async def test_an_unused_connection_expires_and_a_used_one_is_renewed(served):
     await services.connections.allow(record.subject)
     await services.connections.remove_expired()
     assert await connections(served) == []
+
+
+async def test_two_processes_make_one_connection_of_a_user(store, other_store, access):
+    role = await store.roles.find(name="Operator")
+    person, client = Person("issuer:x:u-1", "alice"), ClientName("claude", "claude", "claude (x)")
+    processes = [Connections(each, None, "https://mcp.example") for each in (store, other_store)]
+    rights = {"role_id": role.id, "clusters": ("*",), "expires": utc_now() + timedelta(days=1)}
+    made = await asyncio.gather(
+        *(each.follow_issuer(person, client, scopes=("pve:read",), **rights) for each in processes),
+        *(
+            each.follow_issuer(person, client, scopes=("pve:write",), **rights)
+            for each in processes
+        ),
+    )
+    (record,) = await store.connections.all()
+    assert {each.id for each in made} == {record.id} == {key.id for key in await store.keys.all()}
+    assert record.scopes == ["pve:read", "pve:write"]
+    await processes[0].end(record.id)
+    with pytest.raises(AccessDenied, match="has ended"):
+        await processes[1].follow_issuer(person, client, scopes=(), **rights)
