@@ -25,6 +25,7 @@ from pvemcp_server.clusters import Clusters, explain
 from pvemcp_server.errors import (
     ApprovalNeeded,
     CallError,
+    InsufficientScope,
     Precondition,
     RightsChanged,
     ServerStops,
@@ -33,6 +34,7 @@ from pvemcp_server.errors import (
     Unrecorded,
     folded,
 )
+from pvemcp_server.oauth.scopes import Scope, is_sufficient
 from pvemcp_server.pipeline.answers import Writer, Written, clean_line
 from pvemcp_server.pipeline.arguments import read_arguments
 from pvemcp_server.pipeline.audit_recorder import Recorder
@@ -47,6 +49,7 @@ from pvemcp_server.pipeline.confirmation import (
 )
 from pvemcp_server.pipeline.open_writes import OpenWrite, OpenWrites
 from pvemcp_server.pipeline.pagination import page_of
+from pvemcp_server.pipeline.selection import with_selected
 from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.services import Services
 from pvemcp_server.settings import Settings, Values
@@ -152,6 +155,12 @@ def _require_switched_on(tool: Tool, settings: Values) -> None:
         )
 
 
+def _require_scope(tool: Tool, caller: Caller, scope: Scope) -> None:
+    """Raise InsufficientScope if the caller has an access token, and that lacks the scope."""
+    if not is_sufficient(caller.scopes, scope):
+        raise InsufficientScope(tool.name, scope)
+
+
 async def _has_fixed_rights(_caller: Caller) -> bool:
     return True
 
@@ -249,6 +258,7 @@ class Pipeline:
         """Return the result of a granted call, recorded unless it is cancelled."""
         caller = recorder.caller
         try:
+            _require_scope(tool, caller, tool.scope)
             accepted = read_arguments(tool, arguments)
             call = recorder.call = await self.open(tool, caller, conversation, accepted)
             # beside the gate's slots: a message of HTTP+SSE holds none while its call runs
@@ -342,6 +352,12 @@ class Pipeline:
         async with asyncio.timeout(call.seconds_left):
             if recorder.undoing:  # also when the user has agreed after some time
                 await require_unchanged(call, recorder.undoing)
+            advice: tuple[str, ...] = ()
+            if tool.bulk:
+                by_query = arguments["query"] is not None
+                arguments, advice = await with_selected(call, arguments)
+                selected = {"vmids": arguments["vmids"]} if by_query else {}
+                recorder.arguments = {**recorder.arguments, **selected}
             answer: Answer = await tool.run(call, **arguments)
         if isinstance(answer, KeptUndo):
             raise _Undoing(answer)
@@ -353,7 +369,7 @@ class Pipeline:
             await recorder.intent()
             answer = await answer.carry_out(call)
         elif isinstance(answer, Plan | BulkPlan):
-            plan = answer
+            plan = answer.advised(advice) if advice else answer
             answer = await self._carry_out(tool, call, plan, arguments, recorder)
             if answer.get("task_status") == "running":
                 started = Started(
@@ -430,7 +446,18 @@ class Pipeline:
             log.exception("How a write is undone could not be stored, so Undo does not know it")
 
     async def _check_limits(self, tool: Tool, call: Call, plan: Plan | BulkPlan) -> None:
-        """Raise Frozen or OverBudget before anyone is asked for consent; a dry run notes it."""
+        """Raise Frozen, OverBudget or InsufficientScope before anyone is asked for consent.
+
+        A dry run notes it.
+        """
+        loses = any(_loses_data(tool, part) for part in plan.parts)
+        try:
+            _require_scope(tool, call.caller, Scope.DESTROY if loses else Scope.WRITE)
+        except InsufficientScope as missing:
+            if not call.dry_run:
+                raise
+            text = f"The access token lacks the scope {missing.scope}; this would be refused."
+            call.notes.add(text)
         if freeze := await self.clusters.freezes.of(plan.cluster.name):
             if not call.dry_run:
                 raise freeze.error

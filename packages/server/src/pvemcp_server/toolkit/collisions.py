@@ -16,6 +16,7 @@ from proxmox_client.api.backups import BackupJob
 from proxmox_client.api.replication import ReplicationStatus
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.tasks import TaskRow
+from proxmox_client.properties import whole_number
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.rows import moment
 from pvemcp_server.toolkit.past_tasks import time_taken
@@ -175,7 +176,7 @@ def _subject(
     """Return what of the plan a task is about, by its id; empty if it is about something else."""
     owner, _, storage = row.id.rpartition("@")
     for vmid in (row.id, owner):
-        if vmid.isdecimal() and int(vmid) in guests:
+        if whole_number(vmid) in guests:
             return vmid
     if storage in storages:
         return storage

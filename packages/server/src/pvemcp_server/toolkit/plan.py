@@ -5,7 +5,7 @@ run, or when it asks the user to confirm) and only then calls `carry_out`. A wri
 is a BulkPlan (`toolkit/bulk.py`).
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from textwrap import wrap
 from typing import Any, Final, Self
@@ -119,6 +119,10 @@ class Plan:
         """Return the answer of a dry run; nothing was changed."""
         room = {"room": self.room} if self.room else {}
         return {"dry_run": True, **self.ids, "would": self.sentence, **room}
+
+    def advised(self, advice: Sequence[str]) -> Self:
+        """Return the same plan with more to know before."""
+        return replace(self, warnings=(*self.warnings, *advice))
 
     def checked(self, check: Callable[[Self], Awaitable[None]]) -> Self:
         """Return the same plan, which awaits `check` right before it is sent."""
