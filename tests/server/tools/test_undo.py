@@ -132,7 +132,7 @@ def vmid_is_taken(state, _guest):
     state.guests[140] = replace(state.guests[100], vmid=140, config={"name": "usurper"})
 
 
-ISO = {"node": "pve01", "storage": "local", "url": "https://151.101.2.132/new.iso"}
+ISO = {"node": "pve01", "storage": "local", "source": "https://151.101.2.132/new.iso"}
 # A write, its guest, and changes after it; each change is named rather than those before it
 CHANGED = {
     "start": (
