@@ -66,9 +66,13 @@ def manifest(program: str) -> dict[str, Any]:
             "api_key": {
                 "type": "string",
                 "title": "API key",
-                "description": "Create it on the API Access page; it is stored in the keychain.",
+                "description": (
+                    "Create it on the API Access page; it is stored in the keychain. "
+                    "Leave it empty to sign in with your own account."
+                ),
                 "sensitive": True,
-                "required": True,
+                "required": False,
+                "default": "",
             },
             "fingerprint": {
                 "type": "string",

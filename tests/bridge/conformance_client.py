@@ -6,6 +6,8 @@ The suite starts it with the server's URL; scenario and revision are in the envi
 import json
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import anyio
 import mcp_types as types
@@ -16,14 +18,19 @@ from mcp.client.stdio import StdioServerParameters
 SCENARIO = os.environ["MCP_CONFORMANCE_SCENARIO"]
 REVISION = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "2025-11-25")
 CONTEXT = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
+BROWSER = Path(__file__).with_name("conformance_browser.py")
 EXAMPLES = {"string": "x", "integer": 5, "number": 5, "boolean": True, "array": [], "object": {}}
 
 
-def bridge(url):
-    """Return the command of the bridge: the binary in PVEMCP_BRIDGE, or the source."""
+def bridge(url, state):
+    """Return the command of the bridge: the binary in PVEMCP_BRIDGE, or the source.
+
+    It keeps a sign-in in the folder `state`; its browser is `conformance_browser.py`.
+    """
     frozen = os.environ.get("PVEMCP_BRIDGE")
     command, *rest = [frozen] if frozen else [sys.executable, "-m", "pvemcp_bridge"]
-    return StdioServerParameters(command=command, args=[*rest, url])
+    env = {**os.environ, "XDG_STATE_HOME": state, "BROWSER": f"{sys.executable} {BROWSER} %s"}
+    return StdioServerParameters(command=command, args=[*rest, url], env=env)
 
 
 async def answer(context, params):
@@ -74,9 +81,11 @@ async def use_resources_and_prompts(client):
 
 async def main(url):
     mode = "legacy" if REVISION < "2026" else "auto"
-    async with Client(bridge(url), mode=mode, elicitation_callback=answer) as client:
-        await use_tools(client)
-        await use_resources_and_prompts(client)
+    with tempfile.TemporaryDirectory() as state:
+        command = bridge(url, state)
+        async with Client(command, mode=mode, elicitation_callback=answer) as client:
+            await use_tools(client)
+            await use_resources_and_prompts(client)
 
 
 if __name__ == "__main__":

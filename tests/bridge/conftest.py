@@ -34,6 +34,12 @@ def bridges():
     return _helper("bridge_process")
 
 
+@pytest.fixture(scope="session")
+def oauth():
+    """Give the module with the server that has an authorization server."""
+    return _helper("oauth_server")
+
+
 @pytest.fixture
 async def server(faults):
     """Start a server for one test."""

@@ -16,7 +16,7 @@ from pvemcp_bridge import jsontext, main, messages, retry
 from pvemcp_bridge.clients import CLIENTS, client_config
 from pvemcp_bridge.errors import Busy, Lost, Unavailable, Unreachable
 from pvemcp_bridge.headers import encode_value
-from pvemcp_bridge.logs import masker
+from pvemcp_bridge.logs import Masker
 from pvemcp_bridge.options import OPTIONS
 from pvemcp_bridge.sse import EventReader, EventTooLong
 from pvemcp_bridge.target import BadTarget, target
@@ -168,7 +168,7 @@ def test_the_docs_page_names_every_option_command_and_client():
 
 
 def test_the_key_is_masked_in_url_and_headers():
-    mask = masker(
+    mask = Masker(
         target("https://u:password1@x/mcp/path-key-1?q=query-key", "header-key-1").secrets
     )
     text = "password1 path-key-1 q=query-key Bearer header-key-1 mcp"

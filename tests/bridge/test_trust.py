@@ -16,7 +16,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from pvemcp_bridge.errors import CertificateRefused
+from pvemcp_bridge.logs import Masker
 from pvemcp_bridge.main import main
+from pvemcp_bridge.oauth import account, sign_in
+from pvemcp_bridge.target import target
+from pvemcp_bridge.tls import Trust
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
@@ -52,6 +57,7 @@ class Certificate:
                 serialization.NoEncryption(),
             )
         )
+        self.files = {"ssl_certfile": str(self.file), "ssl_keyfile": str(private)}
         der = certificate.public_bytes(serialization.Encoding.DER)
         self.fingerprint = sha256(der).hexdigest()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -67,6 +73,34 @@ def certificate(tmp_path_factory):
 async def secure(faults, certificate):
     async with faults.running(tls=certificate.context) as server:
         yield server
+
+
+async def test_trust_holds_for_the_sign_in_as_well(oauth, certificate, monkeypatch, tmp_path):
+    for name in ("XDG_STATE_HOME", "HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    browser = ssl.create_default_context(cafile=certificate.file)
+
+    async def open_in_browser(address):
+        await oauth.visit(address, verify=browser)
+        return True
+
+    monkeypatch.setattr(account, "open_in_browser", open_in_browser)
+    async with oauth.running(certificate) as server, oauth.running() as plain:
+        for trust in (Trust(fingerprint=certificate.fingerprint), Trust(ca_file=certificate.file)):
+            where = target(server.mcp, trust=trust)
+            assert "signed in" in await sign_in.login(where, Masker(()))
+            assert (await sign_in.logout(where))[1]
+        with pytest.raises(CertificateRefused):
+            await sign_in.login(target(server.mcp), Masker(()))
+        # an authorization server elsewhere: a pin is for the server's own certificate
+        plain.resource, plain.access = {"authorization_servers": [server.url]}, server.access
+        server.audience = plain.mcp
+        for trust in (Trust(), Trust(insecure=True), Trust(fingerprint=certificate.fingerprint)):
+            with pytest.raises(CertificateRefused):
+                await sign_in.login(target(plain.mcp, trust=trust), Masker(()))
+        where = target(plain.mcp, trust=Trust(ca_file=certificate.file))
+        assert "signed in" in await sign_in.login(where, Masker(()))
 
 
 async def test_an_untrusted_certificate_is_reported_at_once_with_hints(bridges, secure, modern):

@@ -36,7 +36,7 @@ def fixture(services):
     """Return the fixture server behind our gate and transports."""
     endpoint = Endpoint(services, {})
     session_ids = SessionIds(lambda: bytes(32))
-    transports = endpoint.transports = Transports(fixture_server(), session_ids, services.audit)
+    transports = endpoint.transports = Transports(fixture_server(), session_ids, services.audit, {})
 
     @asynccontextmanager
     async def lifespan(_):

@@ -38,11 +38,11 @@ def _declared(package: Path) -> set[str]:
 
 
 def _modules(requirement: str) -> set[str]:
-    """Return the top-level modules of a package, none where it is not installed."""
+    """Return the top-level modules of a package; where it is not installed, one of its name."""
     try:
         found = distribution(requirement)
     except PackageNotFoundError:
-        return set()
+        return {requirement.replace("-", "_")}
     declared = set((found.read_text("top_level.txt") or "").split())
     return declared or {path.parts[0].partition(".")[0] for path in found.files or ()}
 

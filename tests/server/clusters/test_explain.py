@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxmox_client import Forbidden, TaskFailed
+from proxmox_client import Forbidden, TaskFailed, Unauthenticated
 from proxmox_client.response_errors import response_error
 from pvemcp_server.clusters.explain import LACKS_QUORUM, explain
 
@@ -26,6 +26,18 @@ def test_lost_quorum_explains_every_error_that_it_causes(text):
 @pytest.mark.parametrize("text", ["job errors", "unable to open file '/mnt/a' - Permission denied"])
 def test_other_failures_say_nothing_of_quorum(text):
     assert "quorum" not in explain(TaskFailed("UPID:x", text))
+
+
+OWN = "bob@pve!pvemcp-aB3dE6gH"
+
+
+def test_the_token_of_a_user_s_connection_is_not_for_administrators_to_fix():
+    refused = Unauthenticated(401, "authentication failure", "authentication failure")
+    assert explain(refused, OWN).endswith("Connect again to sign in.")
+    assert "An administrator can fix it" in explain(refused, "bob@pve!pvemcp")
+    lacking = response_error("/x", 403, "Permission check failed (/vms/1, VM.Audit)", b"")
+    assert "bob@pve" in explain(lacking, OWN)
+    assert "token" not in explain(lacking, OWN).partition(OWN)[2]
 
 
 def test_a_refusal_without_path_names_the_tool_that_explains_it():

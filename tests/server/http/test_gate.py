@@ -32,23 +32,46 @@ async def test_the_key_is_taken_from_path_or_headers(served, modern, path, heade
     assert "ListThings" in answer.text
 
 
-@pytest.mark.parametrize(
-    "path", ["/mcp", "/mcp/", "/mcp/wrong", "/mcp/pvemcp_00000000_x", "/sse/wrong"]
-)
-async def test_a_request_without_a_valid_key_gets_401(served, modern, path):
+WRONG_KEYS = [
+    ("/mcp/wrong", {}),
+    ("/mcp/pvemcp_00000000_x", {}),
+    ("/sse/wrong", {}),
+    ("/mcp", {"X-API-Key": "wrong"}),
+    ("/mcp", {"X-API-Key": "a.b.c"}),
+    ("/mcp", {"Authorization": "Bearer wrong"}),
+    ("/mcp", {"Authorization": "Bearer pvemcp_00000000_x"}),
+]
+
+
+@pytest.mark.parametrize(("path", "headers"), WRONG_KEYS)
+async def test_a_wrong_key_gets_401_that_leads_to_no_sign_in(served, modern, path, headers):
     modern.path = path
-    answer = await modern.send("tools/list")
-    assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="pvemcp"'
-    assert "resource_metadata" not in str(answer.headers) + answer.text
+    answer = await modern.send("tools/list", **headers)
+    nowhere = f"{served.url}/.well-known/oauth-protected-resource/api-key"
+    challenge = f'Bearer realm="pvemcp", resource_metadata="{nowhere}"'
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, challenge)
     assert answer.json()["id"] is None
     assert "No valid API key" in answer.json()["error"]["message"]
+    led = await served.http.get(nowhere)
+    assert led.status_code == 404
+    assert "The API key is wrong" in led.json()["error_description"]
+
+
+@pytest.mark.parametrize(("path", "headers"), [("/mcp", {}), ("/mcp/", {}), *WRONG_KEYS])
+async def test_without_connections_no_401_names_oauth_metadata(serving, path, headers):
+    async with serving(connections_enabled=False) as served:
+        modern = served.modern
+        modern.path = path
+        answer = await modern.send("tools/list", **headers)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"] == 'Bearer realm="pvemcp"'
+        assert "resource_metadata" not in str(answer.headers) + answer.text
+        assert "No valid API key" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        "/.well-known/oauth-protected-resource",
         "/.well-known/oauth-protected-resource/mcp/{key}",
         "/.well-known/oauth-authorization-server",
         "/.well-known/openid-configuration/mcp/{key}",
@@ -70,7 +93,7 @@ async def test_the_oauth_error_that_clients_print_names_the_api_key(http, method
     answer = await http.request(method, path, json={"client_name": "Claude Code"})
     assert answer.status_code == 404
     assert answer.json()["error"] == "invalid_request"
-    assert answer.json()["error_description"].startswith("This server takes API keys, not OAuth")
+    assert answer.json()["error_description"].startswith("The API key is wrong, expired")
 
 
 async def test_the_access_log_shows_the_path_without_the_key(served, modern, caplog):

@@ -1,5 +1,7 @@
 """Credentials, client addresses and hosts, with hostile inputs."""
 
+from urllib.parse import quote
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,14 +56,17 @@ def test_the_key_is_removed_from_everywhere(parts, header, in_query):
         ("/sse/messages", "", "/sse/messages"),
         ("/mcp/abc/more", "abc", "/mcp/more"),
         ("/other/abc", "", "/other/abc"),
-        ("/.well-known/x/mcp/abc", "", "/.well-known/x"),
+        ("/.well-known/x", "", "/.well-known/x"),
+        ("/.well-known/x/mcp", "", "/.well-known/x/mcp"),
+        ("/.well-known/x/mcp/abc", "", "/.well-known/x/mcp/***"),
+        ("/.well-known/x/mcp/abc/more", "", "/.well-known/x/mcp/***"),
     ],
 )
 def test_the_key_in_a_path_follows_the_endpoint(path, secret, rest):
     seen = scope(path)
     credential = take_key(seen)
     assert (credential.secret if credential else "") == secret
-    assert (seen["path"], seen["raw_path"]) == (rest, rest.encode())
+    assert (seen["path"], seen["raw_path"]) == (rest, quote(rest).encode())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""docs/contributors/protocol.md names existing tests, and its token table is current."""
+"""The pages of requirements name existing tests, and the token table is current."""
 
 import re
 import shutil
@@ -10,15 +10,19 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[3]
 TESTS = REPOSITORY / "tests" / "server"
-PAGE = (REPOSITORY / "docs" / "contributors" / "protocol.md").read_text()
+PAGES = [
+    (REPOSITORY / "docs" / "contributors" / name).read_text()
+    for name in ("protocol.md", "oauth.md")
+]
 
 
 def named_tests():
-    """Yield (file, test) for each test on the page; `::name` is in the file named before it."""
-    file = ""
-    for match in re.finditer(r"`((?:\w+/)?test_\w+\.py)?(?:::(\w+)(?:\[[^\]]*\])?)?`", PAGE):
-        file = match[1] or file
-        yield file, match[2]
+    """Yield (file, test) for each test on a page; `::name` is in the file named before it."""
+    for page in PAGES:
+        file = ""
+        for match in re.finditer(r"`((?:\w+/)?test_\w+\.py)?(?:::(\w+)(?:\[[^\]]*\])?)?`", page):
+            file = match[1] or file
+            yield file, match[2]
 
 
 def test_the_page_names_tests():

@@ -3,6 +3,7 @@
 import ast
 import secrets
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from uuid import UUID
@@ -173,7 +174,13 @@ async def test_service_tokens_stay_valid_in_every_process(
 
 
 ENCRYPTED = {("identities", "secret"), ("second_factors", "secret"), ("webhooks", "sealed")}
-KEPT = {("keys", "digest"), ("service_tokens", "digest"), ("vault_keys", "wrapped")}
+KEPT = {
+    ("keys", "digest"),
+    ("service_tokens", "digest"),
+    ("tokens", "digest"),
+    ("vault_keys", "wrapped"),
+}
+ENDED = {("person_sessions", "sealed")}
 
 
 @pytest.mark.parametrize("master", [None, secrets.token_bytes(32)], ids=["rotate", "master"])
@@ -186,13 +193,15 @@ async def test_every_encrypted_column_gets_the_new_key(
         for column in table.columns
         if isinstance(column.type, LargeBinary)
     }
-    assert binary == ENCRYPTED | KEPT
+    assert binary == ENCRYPTED | KEPT | ENDED
     token = {"token_id": "bot@pve!pvemcp", "secret": str(UUID(int=1))}
     await access.clusters.create("prod", ["pve"], tls_mode=TlsMode.INSECURE, **token)
     ada = await access.admins.create("ada", "correct horse battery")
     secret = new_totp_secret()
     await access.second_factors.add_totp(ada, "phone", secret, TOTP(secret).now())
     webhook = await store.webhooks.replace("https://hook", "https://hook/path", "signs")
+    expires = datetime(2100, 1, 1, tzinfo=UTC)
+    await store.person_sessions.open("digest", subject="admin:1", expires=expires, values={})
     async with store.database.reading() as connection:
         before = await connection.scalar(select(func.max(records.vault_keys.c.id)))
     await (store.vault.rotate() if master is None else store.vault.change_master(master))
@@ -202,6 +211,7 @@ async def test_every_encrypted_column_gets_the_new_key(
             [value] = (await connection.execute(query)).scalars()
         assert int.from_bytes(value[:ID_BYTES], "big") > before, table
     assert await store.webhooks.opened(webhook) == ("https://hook/path", "signs")
+    assert await store.person_sessions.all() == []
 
 
 async def test_state_of_a_question_is_sealed_with_the_key_of_the_time():

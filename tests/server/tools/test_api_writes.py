@@ -615,3 +615,14 @@ async def test_lists_of_parameters_are_read_in_every_form(tool_client):
     assert "vms '101,105'" in answer.data["would"]
     twice = await tool_client.refused("CallApi", **arguments, parameters=["comment=a", "comment=b"])
     assert twice.startswith("parameters: comment is there twice.")
+
+
+async def test_a_request_needs_the_scope_of_its_effect(tool_client):
+    delete = {"method": "DELETE", "path": "/pools", "parameters": ["poolid=production"]}
+    create = {"method": "POST", "path": "/pools", "parameters": ["poolid=scoped"]}
+    tool_client.scopes = frozenset({"pve:read"})
+    await tool_client("CallApi", **PROD, path="/version")
+    assert "needs the scope pve:write" in await tool_client.refused("CallApi", **PROD, **create)
+    tool_client.scopes = frozenset({"pve:write"})
+    assert "needs the scope pve:destroy" in await tool_client.refused("CallApi", **PROD, **delete)
+    assert sent(tool_client) == []

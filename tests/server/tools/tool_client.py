@@ -249,6 +249,7 @@ class ToolClient:
     open_writes: OpenWrites = field(default_factory=OpenWrites)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     key_id: str = "k"
+    scopes: frozenset[str] | None = None  # of a connection's access token
 
     def __getitem__(self, name: str) -> ConnectedCluster:
         return self.clusters.connected[name]
@@ -286,6 +287,7 @@ class ToolClient:
             toolsets=self.toolsets,
             output_format="JsonNormal",
             unattended=self.unattended,
+            scopes=self.scopes,
         )
         pipeline = Pipeline(
             tools(),

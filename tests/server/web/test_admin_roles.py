@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 ROUTES = [route for router in routers(has_issuer=False) for route in router.routes]
 # The sign-in, each session's own account, and a page that leads to what it may show
-OF_EVERYONE = {"/sign-in", "/sign-out", "/password", "/confirm", "/"}
+OF_EVERYONE = {"/sign-in", "/sign-out", "/password", "/confirm", "/connect", "/"}
 OF_EVERYONE |= {"/sign-in/second-factor", "/sign-in/passkey"}
 each_role = pytest.mark.parametrize("role", AdminRole)
 

@@ -141,6 +141,23 @@ async def test_a_user_of_the_issuer_signs_in_as_administrator(oidc_front, issuer
     assert (entry.tool, entry.key_name) == ("admin.sign_in", "ada@example.com")
 
 
+async def test_a_consent_goes_on_after_a_fresh_sign_in_at_the_issuer(oidc_front, issuer):
+    consent = 'content="0;url=/admin/connect?client_id=x&amp;scope=pve%3Aread"'
+    path = "/admin/connect?client_id=x&scope=pve%3Aread"
+    first = await oidc_front.get(path)
+    assert first.headers["location"] == "/admin/sign-in"
+    issuer.claims["auth_time"] = int(time.time()) - 3600
+    assert consent in (await oidc_front.get(await begin(oidc_front, issuer))).text
+    again = await oidc_front.get(path)
+    assert again.headers["location"] == "/admin/oidc/confirm", "the issuer asked its user nothing"
+    issuer.claims["auth_time"] = int(time.time())
+    assert consent in (await oidc_front.get(await confirm(oidc_front, issuer))).text
+    signed_in = await oidc_front.get(path)
+    assert signed_in.headers["location"] == "/oauth/authorize?client_id=x&scope=pve%3Aread"
+    usual = await oidc_front.get(await begin(oidc_front, issuer))
+    assert 'content="0;url=/admin/"' in usual.text
+
+
 async def confirm(oidc_front, issuer) -> str:
     """Begin a confirmation and return the callback address with the issuer's answer."""
     sent = await oidc_front.get("/admin/oidc/confirm")

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,8 @@ import typer
 
 from pvemcp_bridge import clients, config_file, logs, options
 from pvemcp_bridge.doctor import examine
+from pvemcp_bridge.errors import BridgeError
+from pvemcp_bridge.oauth import sign_in
 from pvemcp_bridge.options import OPTIONS, Option, Settings
 from pvemcp_bridge.target import BadTarget
 
@@ -61,6 +64,17 @@ def _settings(arguments: Mapping[str, Any]) -> Settings:
         raise typer.Exit(2) from None
 
 
+def _start_log(level: str, settings: Settings) -> logs.Masker:
+    """Start the log of a command; return what masks secrets in its output."""
+    mask = logs.Masker(settings.target.secrets)
+    try:
+        logs.start(level, settings.log_file, mask)
+    except OSError as error:
+        typer.echo(f"pvemcp-bridge: The log file cannot be written: {error}.", err=True)
+        raise typer.Exit(2) from None
+    return mask
+
+
 @app.callback(invoke_without_command=True)
 @_takes_options
 def run(**_arguments: Any) -> None:
@@ -75,12 +89,7 @@ def run(**_arguments: Any) -> None:
 def doctor(**arguments: Any) -> None:
     """Test the server: reach, TLS, key, protocol, tools, latency."""
     settings = _settings(arguments)
-    mask = logs.masker(settings.target.secrets)
-    try:
-        logs.start("error", settings.log_file, mask)
-    except OSError as error:
-        typer.echo(f"pvemcp-bridge: The log file cannot be written: {error}.", err=True)
-        raise typer.Exit(2) from None
+    mask = _start_log("error", settings)
 
     async def report() -> bool:
         ok = True
@@ -91,6 +100,40 @@ def doctor(**arguments: Any) -> None:
         return ok
 
     if not asyncio.run(report()):
+        raise typer.Exit(1)
+
+
+@app.command()
+@_takes_options
+def login(**arguments: Any) -> None:
+    """Sign in with your own account, in a browser on this computer."""
+    settings = _settings(arguments)
+    mask = _start_log("warning", settings)
+    read_line = None
+    if sys.stdin.isatty():
+        typer.echo("If your browser is on another computer, paste the address it ends at here.")
+        read_line = _read_line
+    try:
+        text = asyncio.run(sign_in.login(settings.target, mask, read_line))
+    except BridgeError as error:
+        typer.echo(f"pvemcp-bridge: {mask(logs.printable(str(error)))}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(logs.printable(text))
+
+
+def _read_line() -> str:
+    """Return a line of the terminal; a lock of `sys.stdin` would keep the process alive."""
+    return os.read(0, 1 << 14).decode("utf-8", "replace")
+
+
+@app.command()
+@_takes_options
+def logout(**arguments: Any) -> None:
+    """End your sign-in: revoke its tokens and forget them."""
+    settings = _settings(arguments)
+    text, ok = asyncio.run(sign_in.logout(settings.target))
+    typer.echo(logs.printable(text), err=not ok)
+    if not ok:
         raise typer.Exit(1)
 
 
@@ -122,7 +165,7 @@ def install(
     except OSError as error:
         typer.echo(f"{path} cannot be read: {error.strerror}. Nothing was changed.", err=True)
         raise typer.Exit(1) from None
-    mask = logs.masker(settings.target.secrets)
+    mask = logs.Masker(settings.target.secrets)
     shown = config_file.diff(before, after, path, server, mask) or f"{path} is up to date."
     for line in shown.split("\n"):
         typer.echo(logs.printable(line))

@@ -4,7 +4,7 @@ import socket
 import ssl
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -12,11 +12,22 @@ from urllib.parse import urlsplit
 
 from pvemcp_bridge import tls
 from pvemcp_bridge.annotations import MOST_PAGES, ToolAnnotations
-from pvemcp_bridge.errors import DOCTOR, BridgeError, CertificateRefused, Refused, Unreachable
+from pvemcp_bridge.errors import (
+    DOCTOR,
+    BridgeError,
+    CertificateRefused,
+    Refused,
+    SignInFailed,
+    SignInRequired,
+    Unreachable,
+)
 from pvemcp_bridge.exchange import Exchange, OutgoingRequest, Reply
 from pvemcp_bridge.headers import mirrored_headers
 from pvemcp_bridge.jsontext import as_object
+from pvemcp_bridge.logs import Masker
 from pvemcp_bridge.messages import VERSION_KEY, Message, request
+from pvemcp_bridge.oauth.account import UserAccount
+from pvemcp_bridge.oauth.sign_in import describe
 from pvemcp_bridge.target import Target
 from pvemcp_bridge.transport import Transport
 
@@ -44,15 +55,16 @@ class Finding:
     is_warning: bool = False
 
 
-async def examine(target: Target, mask: Callable[[str], str]) -> AsyncIterator[Finding]:
+async def examine(target: Target, mask: Masker) -> AsyncIterator[Finding]:
     """Yield warnings, then the findings in order; the first failure is the last."""
     for risk in target.risks:
         yield Finding("trust", risk, is_warning=True)
-    async with Transport(target) as transport:
+    account = None if target.has_key else UserAccount(target, mask.add, is_interactive=False)
+    async with Transport(target, account) as transport:
         probe = _Probe(Exchange(transport, ToolAnnotations(), target.read_timeout, mask))
         try:
             versions = await probe.versions()
-            for finding in _passed_steps(target):
+            for finding in [*_passed_steps(target), _credential(account)]:
                 yield finding
             yield Finding("protocol", ", ".join(versions))
             yield await probe.tools()
@@ -68,16 +80,26 @@ def _passed_steps(target: Target) -> list[Finding]:
     findings = [Finding("reach", f"{target.origin} answers")]
     if target.url.startswith("https"):
         findings.append(Finding("TLS", f"{_trust(target)}; fingerprint {_fingerprint(target)}"))
-    return [*findings, Finding("key", "accepted")]
+    return findings
+
+
+def _credential(account: UserAccount | None) -> Finding:
+    """Report the accepted key or sign-in."""
+    credentials = account and account.credentials
+    if account and credentials and credentials.access_token:
+        return Finding("sign-in", describe(credentials, account.store))
+    return Finding("key", "accepted" if account is None else "none, and the server needs none")
 
 
 def _failed_steps(target: Target, error: BridgeError) -> list[Finding]:
     """Return the steps up to the one that the error belongs to."""
-    passed = _passed_steps(target)[:-1]
+    passed = _passed_steps(target)
     text = str(error).replace(f" {DOCTOR}", "")  # the user is running it already
     if isinstance(error, CertificateRefused):
         fingerprint = f"Its fingerprint is {_fingerprint(target)}."
         return [passed[0], Finding("TLS", f"{text} {fingerprint}", ok=False)]
+    if isinstance(error, SignInRequired | SignInFailed):
+        return [*passed, Finding("sign-in", text, ok=False)]
     if isinstance(error, Unreachable):
         return [Finding("reach", f"{target.origin}: {text}", ok=False)]
     if isinstance(error, Refused) and error.status in (401, 403):

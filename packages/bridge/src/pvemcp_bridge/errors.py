@@ -11,12 +11,15 @@
   * Refused               an HTTP error status without a JSON-RPC reply
     * Busy                429: rate limited; the request was not processed
     * Unavailable         502, 503, 504: the request may have been processed
+  * SignInRequired        the user has to sign in, in a browser
+  * SignInFailed          the sign-in failed, or the server's sign-in cannot be used
   * Closing               the bridge ended before the reply arrived
 
 The client receives the text of an error: the fact, then the next step. The name of the class is
 part of the reply (`data.reason`).
 """
 
+import asyncio
 from typing import Any, ClassVar
 
 from pvemcp_bridge.messages import INTERNAL_ERROR, Message, error_text
@@ -31,6 +34,8 @@ __all__ = [
     "ProxyRefused",
     "Redirected",
     "Refused",
+    "SignInFailed",
+    "SignInRequired",
     "Silent",
     "Unavailable",
     "Unreachable",
@@ -150,6 +155,35 @@ class Unavailable(Refused):
     """The server, or a proxy in front of it, cannot answer now."""
 
 
+class SignInRequired(BridgeError):
+    """The user has to sign in; `signed_in` is done when the sign-in has ended."""
+
+    hint = "Run `pvemcp-bridge login` with the same URL, or set a key with MCP_API_KEY."
+
+    def __init__(
+        self,
+        fact: str,
+        *,
+        hint: str | None = None,
+        address: str = "",
+        signed_in: asyncio.Task[None] | None = None,
+    ) -> None:
+        super().__init__(fact, hint=hint)
+        self.address = address
+        self.signed_in = signed_in
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The same facts for programs, with the address to open."""
+        return super().data | ({"address": self.address} if self.address else {})
+
+
+class SignInFailed(BridgeError):
+    """The sign-in failed, or the server's sign-in cannot be used."""
+
+    hint = "Try again in a minute, or run `pvemcp-bridge login`."
+
+
 class Closing(BridgeError):
     """The bridge ended before the reply arrived."""
 
@@ -166,7 +200,7 @@ _REFUSALS: dict[int, tuple[str, str]] = {
         "Set a valid key with MCP_API_KEY or --api-key-file; create keys on the API Access page.",
     ),
     403: (
-        "The server does not allow this with your API key",
+        "The server does not allow this with your API key or sign-in",
         "Ask the administrator which addresses, clusters and tools the key may use.",
     ),
     404: ("There is nothing at this URL", "Check the URL; the endpoint usually ends in /mcp."),

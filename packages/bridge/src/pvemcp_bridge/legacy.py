@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pvemcp_bridge import retry
-from pvemcp_bridge.errors import BridgeError, NoReply, Refused
+from pvemcp_bridge.errors import BridgeError, NoReply, Refused, SignInRequired
 from pvemcp_bridge.exchange import (
     STREAM_READ_TIMEOUT,
     Cursor,
@@ -16,7 +16,8 @@ from pvemcp_bridge.exchange import (
     Reply,
     read_messages,
 )
-from pvemcp_bridge.messages import Kind, Message
+from pvemcp_bridge.messages import Kind, Message, notification
+from pvemcp_bridge.provisional import LIST_CHANGES, empty_reply, provisional_reply
 
 __all__ = ["Legacy"]
 
@@ -32,10 +33,14 @@ _MAX_RENEWALS = 3  # for one request, while its server restarts again and again
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """Session id and protocol version that the server returned for the handshake."""
+    """Session id and protocol version that the server returned for the handshake.
+
+    A provisional one has neither: the user has not signed in.
+    """
 
     id: str = ""
     version: str = ""
+    provisional: bool = False
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -59,12 +64,17 @@ class Legacy:
         self._initialized: Message | None = None
         self._renewal_lock = asyncio.Lock()
         self._stream: asyncio.Task[None] | None = None
+        self._sign_in_watch: asyncio.Task[None] | None = None
 
     async def request(self, message: Message, deliver: Deliver) -> Message:
         """Return the server's reply, from a new session if the server has forgotten the old one."""
         if message.method == "initialize":
             return await self._open(message, deliver)
         session = self._session
+        if session.provisional:
+            if message.method == "ping":
+                return empty_reply(message)
+            session = await self._renew(session)
         for _ in range(_MAX_RENEWALS):
             try:
                 return await self._request(message, session, deliver)
@@ -80,6 +90,10 @@ class Legacy:
         A response is not sent in a new session: it belongs to a request of the lost one.
         """
         session = self._session
+        if session.provisional:  # the renewal sends what belongs to the handshake
+            if message.method == "notifications/initialized":
+                self._initialized = message
+            return
         try:
             await self._exchange.notify(message, session.headers)
         except Refused as refused:
@@ -88,12 +102,13 @@ class Legacy:
             await self._exchange.notify(message, (await self._renew(session)).headers)
         if message.method == "notifications/initialized":
             self._initialized = message
-            self._stop_stream()
-            self._stream = asyncio.get_running_loop().create_task(self._run_stream())
+            self._start_stream()
 
     async def close(self) -> None:
         """End the stream and the session."""
         self._stop_stream()
+        if self._sign_in_watch:
+            self._sign_in_watch.cancel()
         session, self._session = self._session, Session()
         if session.id:
             await self._delete(session)
@@ -106,15 +121,38 @@ class Legacy:
         """Open the session for the client's handshake; close the one of an earlier handshake."""
         self._stop_stream()
         former, self._session = self._session, Session()
-        reply = await self._exchange.request(
-            OutgoingRequest(message, {}, deliver, retry.OPENING_RETRY_SECONDS, resumable=True)
-        )
+        try:
+            reply = await self._exchange.request(
+                OutgoingRequest(message, {}, deliver, retry.OPENING_RETRY_SECONDS, resumable=True)
+            )
+        except SignInRequired as required:
+            return self._open_provisionally(message, required)
         if "result" in reply.message.body:
             self._initialize, self._session = message, _session(reply)
             self._initialized = None
         if former.id:
             await self._delete(former)
         return reply.message
+
+    def _open_provisionally(self, message: Message, required: SignInRequired) -> Message:
+        """Answer a handshake in place of the server, which needs the user's sign-in first.
+
+        A client ends a bridge that answers the handshake with an error, and with it the sign-in.
+        """
+        if not required.signed_in:
+            raise required
+        self._initialize, self._initialized = message, None
+        self._session = Session(provisional=True)
+        self._sign_in_watch = asyncio.get_running_loop().create_task(
+            self._open_after(required.signed_in, self._session)
+        )
+        log.warning("initialize: %s", required)
+        return provisional_reply(message, required)
+
+    async def _open_after(self, signed_in: asyncio.Task[None], session: Session) -> None:
+        """Open the real session as soon as the user has signed in."""
+        await asyncio.wait({signed_in})
+        await self._renew_for_stream(session)
 
     async def _renew(self, lost: Session) -> Session:
         """Return the session that replaces a lost one; open it if no other request has done so.
@@ -124,9 +162,19 @@ class Legacy:
         """
         async with self._renewal_lock:
             if self._session is lost and self._initialize:
-                log.warning("The server has forgotten the session; opening a new one.")
+                if not lost.provisional:
+                    log.warning("The server has forgotten the session; opening a new one.")
                 self._session = await self._repeat_handshake(self._initialize)
+                if lost.provisional:
+                    await self._announce()
             return self._session
+
+    async def _announce(self) -> None:
+        """Begin the stream of a session that follows a provisional one; its lists are new."""
+        if self._initialized:
+            self._start_stream()
+        for method in LIST_CHANGES:
+            await self._deliver(notification(method, "{}"))
 
     async def _repeat_handshake(self, initialize: Message) -> Session:
         request = OutgoingRequest(
@@ -148,6 +196,10 @@ class Legacy:
                 log.debug("The session is closed (HTTP %d).", response.status)
         except BridgeError as error:
             log.debug("The session could not be closed: %s", error.fact)
+
+    def _start_stream(self) -> None:
+        self._stop_stream()
+        self._stream = asyncio.get_running_loop().create_task(self._run_stream())
 
     def _stop_stream(self) -> None:
         if self._stream:

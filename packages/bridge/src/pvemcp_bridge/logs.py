@@ -7,17 +7,28 @@ from collections.abc import Callable, Collection
 from io import TextIOWrapper
 from pathlib import Path
 
-__all__ = ["LEVELS", "masker", "printable", "start"]
+__all__ = ["LEVELS", "Masker", "printable", "start"]
 
 LEVELS = ("debug", "info", "warning", "error")
 
 
-def masker(secrets: Collection[str]) -> Callable[[str], str]:
-    """Return a function that replaces the secrets in a text with `***`."""
-    if not secrets:
-        return str
-    pattern = re.compile("|".join(map(re.escape, sorted(secrets, key=len, reverse=True))))
-    return lambda text: pattern.sub("***", text)
+class Masker:
+    """Function that replaces the secrets in a text with `***`; a sign-in adds its tokens."""
+
+    def __init__(self, secrets: Collection[str]) -> None:
+        self._secrets: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        self.add(*secrets)
+
+    def __call__(self, text: str) -> str:
+        return self._pattern.sub("***", text) if self._pattern else text
+
+    def add(self, *secrets: str) -> None:
+        """Mask these as well from now on."""
+        if new := {*secrets} - self._secrets:
+            self._secrets |= new
+            longest_first = sorted(self._secrets, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 
 
 def printable(text: str) -> str:

@@ -7,7 +7,7 @@ from pvemcp_bridge import __version__
 
 __all__ = ["main"]
 
-COMMANDS = ("doctor", "install")
+COMMANDS = ("doctor", "install", "login", "logout")
 _HELP = ("--help", "-h")
 
 
@@ -35,7 +35,7 @@ def _run_bridge(arguments: list[str]) -> None:
     except BadTarget as error:
         sys.stderr.write(f"pvemcp-bridge: {error}\nTry `pvemcp-bridge --help`.\n")
         raise SystemExit(2) from None
-    mask = logs.masker(settings.target.secrets)
+    mask = logs.Masker(settings.target.secrets)
     try:
         logs.start(settings.log_level, settings.log_file, mask)
     except OSError as error:

@@ -121,7 +121,8 @@ def _message(text: str, value: Any) -> Message | Malformed:
         return Message(text, value, Kind.NOTIFICATION)
     if isinstance(method, str) and has_valid_id:
         return Message(text, value, Kind.REQUEST)
-    if method is None and ("result" in value or "error" in value):
+    # An error that is a text is one of OAuth, not of JSON-RPC
+    if method is None and ("result" in value or isinstance(value.get("error"), dict)):
         return Message(text, value, Kind.RESPONSE)
     if has_id and not has_valid_id:
         return Malformed(INVALID_REQUEST, "The id must be a string or a number.")

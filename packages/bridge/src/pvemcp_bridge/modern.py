@@ -4,10 +4,11 @@ import logging
 
 from pvemcp_bridge import retry
 from pvemcp_bridge.annotations import MOST_PAGES, ToolAnnotations
-from pvemcp_bridge.errors import Refused
+from pvemcp_bridge.errors import Refused, SignInRequired
 from pvemcp_bridge.exchange import Deliver, Exchange, OutgoingRequest
 from pvemcp_bridge.headers import mirrored_headers
 from pvemcp_bridge.messages import Message, request
+from pvemcp_bridge.provisional import provisional_reply
 
 __all__ = ["Modern"]
 
@@ -46,6 +47,10 @@ class Modern:
             mismatch = refused.reply and refused.reply.error_code == _HEADER_MISMATCH
             if not mismatch or message.method != "tools/call":
                 raise
+        except SignInRequired as required:
+            if message.method != "server/discover" or not required.signed_in:
+                raise
+            return provisional_reply(message, required)
         log.info("The server expects other headers; fetching the tool list.")
         await self._fetch_tools(message)
         return (await self._exchange.request(self.prepare(message, deliver))).message

@@ -5,13 +5,13 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable
 
 from pvemcp_bridge.bridge import Bridge
+from pvemcp_bridge.logs import Masker
 from pvemcp_bridge.shutdown import Reason, Shutdown
-from pvemcp_bridge.stdio import Writer, binary, start_reader
+from pvemcp_bridge.stdio import Writer, private, start_reader
 from pvemcp_bridge.target import Target
-from pvemcp_bridge.transport import Transport
+from pvemcp_bridge.transport import Account, Transport
 
 __all__ = ["run"]
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _MIN_WRITE_SECONDS = 0.3
 
 
-def run(target: Target, mask: Callable[[str], str]) -> None:
+def run(target: Target, mask: Masker) -> None:
     """Run the bridge until the client is done, then end the process."""
     reader_is_alive = asyncio.run(_run(target, mask))
     logging.shutdown()
@@ -30,18 +30,26 @@ def run(target: Target, mask: Callable[[str], str]) -> None:
         os._exit(0)
 
 
-async def _run(target: Target, mask: Callable[[str], str]) -> bool:
+def _account(target: Target, mask: Masker) -> Account | None:
+    if target.has_key:
+        return None
+    from pvemcp_bridge.oauth.account import UserAccount  # takes time that a key does not need
+
+    return UserAccount(target, mask.add)
+
+
+async def _run(target: Target, mask: Masker) -> bool:
     """Run until a reason to shut down; return whether the reader thread still waits for input."""
     shutdown = Shutdown()
-    writer = Writer(binary(1), lambda: shutdown.request(Reason.OUTPUT_BROKEN))
+    writer = Writer(private(1), lambda: shutdown.request(Reason.OUTPUT_BROKEN))
     gc.freeze()  # the modules loaded by now stay; no collection needs to scan them
     for risk in target.risks:
         log.warning("%s", risk)
     log.info("Forwarding messages to %s.", target.origin)
-    async with Transport(target) as transport:
+    async with Transport(target, _account(target, mask)) as transport:
         bridge = Bridge(transport, writer, read_timeout=target.read_timeout, mask=mask)
         reader = start_reader(
-            binary(0), bridge.receive, lambda: shutdown.request(Reason.INPUT_CLOSED)
+            private(0), bridge.receive, lambda: shutdown.request(Reason.INPUT_CLOSED)
         )
         reason = await shutdown.wait()
         log.info("Shutting down: %s.", reason.name.lower().replace("_", " "))

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-__all__ = ["Writer", "binary", "read_lines", "start_reader"]
+__all__ = ["Writer", "private", "read_lines", "start_reader"]
 
 # Line ends for readers that split text by Unicode's rules; in JSON only strings can hold them
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
@@ -22,7 +22,23 @@ _HIGH_WATER = 8 << 20
 Receive = Callable[[bytes], None]
 
 
-def binary(fd: int) -> int:
+def private(fd: int) -> int:
+    """Return standard input (0) or output (1) under another number, which no child inherits.
+
+    A browser that the bridge starts would otherwise read the client's messages, or write between
+    those for the client. It gets an empty input, and its output is that of errors.
+    """
+    own = os.dup(fd)
+    try:
+        other = os.open(os.devnull, os.O_RDONLY) if fd == 0 else os.dup(2)
+    except OSError:  # a client that gives no output for errors
+        other = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(other, fd)
+    os.close(other)
+    return _binary(own)
+
+
+def _binary(fd: int) -> int:
     """Return the descriptor, with the line end translation of Windows switched off."""
     if sys.platform == "win32":
         import msvcrt  # exists only on Windows

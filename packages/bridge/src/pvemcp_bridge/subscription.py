@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pvemcp_bridge.errors import BridgeError
+from pvemcp_bridge.errors import BridgeError, SignInRequired
 from pvemcp_bridge.exchange import Deliver, Exchange
 from pvemcp_bridge.jsontext import as_object
 from pvemcp_bridge.messages import Message, notification
@@ -42,6 +42,7 @@ class Subscription:
         self._exchange = exchange
         self._deliver = deliver
         self._granted: Mapping[str, Any] | None = None
+        self._began_late = False  # after a sign-in: what the client knows is of before
 
     async def run(self) -> str:
         """Forward the notifications; return the message that ends the subscription.
@@ -53,6 +54,12 @@ class Subscription:
             request.long_lived = True
             try:
                 return (await self._exchange.request(request)).message.text
+            except SignInRequired as required:
+                if not required.signed_in:
+                    raise
+                self._began_late = True
+                await asyncio.wait({required.signed_in})
+                continue
             except BridgeError as error:
                 if self._granted is None:
                     raise
@@ -68,10 +75,12 @@ class Subscription:
     async def _forward(self, message: Message) -> None:
         if message.method != _ACKNOWLEDGED:
             await self._deliver(message)
-        elif self._granted is None:
+            return
+        may_have_missed = self._granted is not None or self._began_late
+        if self._granted is None:
             self._granted = as_object(message.params.get("notifications"))
             await self._deliver(message)
-        else:
+        if may_have_missed:
             for change in self._possible_changes(self._granted):
                 await self._deliver(change)
 

@@ -7,9 +7,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pvemcp_bridge.tls import Trust
 
-__all__ = ["BadTarget", "Target", "target"]
+__all__ = ["BadTarget", "Target", "is_this_machine", "target"]
 
 _DEFAULT_PATH = "/mcp"
+_CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key"})
 _SECRET_LENGTH = 7  # longer than "Bearer"; masking shorter words would garble the log
 _NOT_ENCRYPTED = (
     "http:// to another machine is not encrypted: the key and all data can be read on the way. "
@@ -41,10 +42,31 @@ class Target:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
     @property
+    def is_on_this_machine(self) -> bool:
+        return is_this_machine(urlsplit(self.url).hostname or "")
+
+    @property
+    def is_readable_on_the_way(self) -> bool:
+        """Whether the connection to another machine is not encrypted."""
+        return urlsplit(self.url).scheme == "http" and not self.is_on_this_machine
+
+    @property
+    def has_key(self) -> bool:
+        """Whether an option holds a credential: then the user never signs in."""
+        has_user = urlsplit(self.url).username is not None
+        return has_user or not _CREDENTIAL_HEADERS.isdisjoint(self.headers)
+
+    @property
+    def may_hold_key(self) -> bool:
+        """Whether the URL may hold a key, as /mcp/<key> does."""
+        parts = urlsplit(self.url)
+        return bool(parts.query) or parts.path.rpartition(_DEFAULT_PATH + "/")[2] != parts.path
+
+    @property
     def risks(self) -> list[str]:
         """What lets others read the key on its way; empty for a verified server or this machine."""
         parts = urlsplit(self.url)
-        if parts.scheme == "http" and not _is_this_machine(parts.hostname or ""):
+        if self.is_readable_on_the_way:
             return [_NOT_ENCRYPTED]
         if parts.scheme == "https" and self.trust.insecure and not self.trust.fingerprint:
             return [_NOT_VERIFIED]
@@ -59,7 +81,8 @@ class Target:
         return frozenset(text for text in pieces | values if text and len(text) >= _SECRET_LENGTH)
 
 
-def _is_this_machine(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
+    """Return whether a host name or address is that of this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from http.cookiejar import CookieJar
-from typing import Self
+from typing import Protocol, Self
 
 import httpx2 as httpx
 
@@ -31,7 +31,7 @@ from pvemcp_bridge.errors import (
 from pvemcp_bridge.sse import LONGEST, Event, EventReader, EventTooLong
 from pvemcp_bridge.target import Target
 
-__all__ = ["HttpResponse", "Transport"]
+__all__ = ["HttpResponse", "Transport", "tls_context", "translated_errors"]
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class HttpResponse:
     async def text(self) -> str:
         """Read the whole body; raise NoReply if it is not UTF-8 or too long."""
         body = bytearray()
-        with _translated_errors():
+        with translated_errors():
             async for chunk in self._chunks:
                 body += chunk
                 if len(body) > LONGEST:
@@ -94,7 +94,7 @@ class HttpResponse:
     async def events(self) -> AsyncGenerator[Event]:
         """Yield the events of a stream to its end; raise NoReply if one is too long."""
         reader = EventReader()
-        with _translated_errors():
+        with translated_errors():
             async for chunk in self._chunks:
                 try:
                     for event in reader.feed(chunk):
@@ -132,7 +132,7 @@ class ConnectionPool:
     """
 
     def __init__(self, target: Target) -> None:
-        self._verify = _tls_context(target)
+        self._verify = tls_context(target)
         self.cookies = CookieJar()
         self._idle: deque[tuple[float, httpx.AsyncClient]] = deque()
 
@@ -158,11 +158,32 @@ class ConnectionPool:
             await self._idle.pop()[1].aclose()
 
 
+class Authorizer(Protocol):
+    """Tokens of one request, one after the other while the server refuses them."""
+
+    async def headers(self) -> Mapping[str, str]:
+        """Return the header with the current token."""
+
+    async def may_repeat(self, status: int, challenge_header: str) -> bool:
+        """Return whether the request may be sent again after this refusal."""
+
+
+class Account(Protocol):
+    """Sign-in of the user; `oauth.account` has it."""
+
+    def attempt(self, *, interactive: bool) -> Authorizer:
+        """Begin a request."""
+
+    async def aclose(self) -> None:
+        """Stop renewals and sign-ins."""
+
+
 class Transport:
     """HTTP transport to one server."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, account: Account | None = None) -> None:
         self._target = target
+        self._account = account
         self._headers = {
             "user-agent": f"pvemcp-bridge/{__version__}",
             "accept-encoding": ENCODINGS,
@@ -180,6 +201,8 @@ class Transport:
         if self._draining:
             await asyncio.wait(self._draining)
         await self._pool.aclose()
+        if self._account:
+            await self._account.aclose()
 
     @asynccontextmanager
     async def send(
@@ -201,7 +224,7 @@ class Transport:
         response = None
         try:
             response = HttpResponse(
-                await self._follow_redirects(client, method, headers, content, read_timeout)
+                await self._authorized(client, method, headers, content, read_timeout)
             )
             yield response
         except BaseException:  # also a cancellation
@@ -222,6 +245,38 @@ class Transport:
         finally:
             await self._pool.release(client)
 
+    async def _authorized(
+        self,
+        client: httpx.AsyncClient,
+        method: str,
+        headers: Mapping[str, str],
+        content: str | None,
+        read_timeout: float | None,
+    ) -> httpx.Response:
+        """Send with the token of the account; again, with another one, if the server refuses it.
+
+        A refused request was not processed. Only POST, which carries the client's messages, makes
+        the user sign in: streams and the end of a session do not.
+        """
+        if self._account is None:
+            return await self._follow_redirects(client, method, headers, content, read_timeout)
+        attempt = self._account.attempt(interactive=method == "POST")
+        while True:
+            token = await attempt.headers()
+            response = await self._follow_redirects(
+                client, method, {**headers, **token}, content, read_timeout
+            )
+            if response.status_code not in (401, 403):
+                return response
+            try:
+                challenge = response.headers.get("www-authenticate", "")
+                if not await attempt.may_repeat(response.status_code, challenge):
+                    return response
+            except BaseException:  # also a cancellation
+                await response.aclose()
+                raise
+            await response.aclose()
+
     async def _follow_redirects(
         self,
         client: httpx.AsyncClient,
@@ -233,7 +288,7 @@ class Transport:
         url = self._url
         timeout = httpx.Timeout(read_timeout, connect=_CONNECT_SECONDS, pool=None)
         for _ in range(_MAX_REDIRECTS + 1):
-            with _translated_errors():
+            with translated_errors():
                 request = httpx.Request(
                     method,
                     url,
@@ -251,12 +306,12 @@ class Transport:
 
     @cached_property
     def _url(self) -> httpx.URL:
-        with _translated_errors():
+        with translated_errors():
             return httpx.URL(self._target.url)
 
 
 def _redirect_url(url: httpx.URL, response: httpx.Response) -> httpx.URL:
-    with _translated_errors():
+    with translated_errors():
         location = url.join(response.headers.get("location", ""))
     if _origin(location) != _origin(url):
         raise Redirected(
@@ -271,14 +326,14 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-def _tls_context(target: Target) -> ssl.SSLContext:
+def tls_context(target: Target) -> ssl.SSLContext:
     if target.url.startswith("https"):
         return tls.context(target.trust) or httpx.create_ssl_context()
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # unused; loading the authorities takes time
 
 
 @contextmanager
-def _translated_errors() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
     """Translate the exceptions of httpx to the errors of the bridge."""
     try:
         yield

@@ -59,8 +59,8 @@ class BaseClient:
         """Close all connections, including those of clients made by `signed_in_as`."""
         await self._pool.aclose()
 
-    def signed_in_as(self, auth: Credential) -> Self:
-        """Return a client with another account that shares the connections and limits."""
+    def signed_in_as(self, auth: Credential | None) -> Self:
+        """Return a client with another account, or none, that shares the connections and limits."""
         other = copy(self)
         other._use(auth)  # noqa: SLF001 - the same class
         return other

@@ -22,6 +22,8 @@ from pvemcp_server.store.background import housekeeping
 from pvemcp_server.tables.history import HistoryRecorder
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it declares every tool
+from pvemcp_server.web.oauth.endpoints import OAuthEndpoints
+from pvemcp_server.web.oauth.site import PeopleSite
 from pvemcp_server.web.site import AdminSite
 
 
@@ -55,6 +57,8 @@ def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> A
     )
     fastapi.include_router(health_routes(services.store, endpoint.active_requests))
     fastapi.mount("/admin", AdminSite(services, endpoint.pipeline))
+    fastapi.router.routes.extend(OAuthEndpoints(services).routes())
+    fastapi.router.routes.extend(PeopleSite(services).routes())
     for path in ("/", "/admin"):  # the framework's own redirect would name http behind a TLS proxy
         fastapi.add_route(path, _redirect_to_admin)
     return App(endpoint.gate(fastapi), fastapi, endpoint)
@@ -82,6 +86,7 @@ async def serve_until_stopped(
         housekeeping(guard.run),
         housekeeping(Forwarder(state.store, services.audit_receivers).run),
         housekeeping(_history(services).run),
+        housekeeping(services.connections.run_housekeeping),
     ):
         app = create_app(services)
         # loaded objects stay: later full collections need not walk them, which would delay calls

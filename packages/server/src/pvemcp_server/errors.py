@@ -4,14 +4,17 @@
   * ConfigError           the server's own settings or files are not usable
     * Undecryptable       an encrypted value was moved, or what it is bound to was changed
   * StateUnavailable      the state's database does not answer, so every key is refused
+  * IssuerUnavailable     the external authorization server publishes no usable keys
   * AccessDenied          authentication failed; the reason is for administrators only
     * TooManyFailures     not checked at all, after too many attempts
     * AccountChanged      the account's sessions have ended since the sign-in began
     * SecondFactorNeeded  the password is right, and a second factor has to follow
     * LocalSignInOff      passwords and passkeys are switched off beside OpenID Connect
+  * OAuthError            a request of OAuth that is refused, with its code for the client
   * CallError             the call cannot be carried out; its text goes to the model
     * UnknownName         no such cluster, node, guest … is visible to the caller
     * ToolsetMissing      the role grants the tool, and the key lacks its toolset
+    * InsufficientScope   the access token is for less than the call needs
     * BadArgument         an argument is wrong; the text names it
     * Conflict            another change was made at the same time
     * Precondition        Proxmox would refuse, or it would do harm
@@ -62,6 +65,10 @@ class StateUnavailable(ServerError):
     """The state's database does not answer, so permissions cannot be checked."""
 
 
+class IssuerUnavailable(ServerError):
+    """The keys of the external authorization server cannot be read, so no token is verified."""
+
+
 class AccessDenied(ServerError):
     """Authentication failed. `reason` is for audit and administrators, never for the caller.
 
@@ -73,6 +80,16 @@ class AccessDenied(ServerError):
         self.reason = reason
         self.key_id = key_id
         self.name = name
+
+
+class OAuthError(ServerError):
+    """A request of OAuth that is refused; `error` is the code of its RFC, the text is for users."""
+
+    def __init__(self, error: str, description: str, status: int = 400) -> None:
+        super().__init__(description)
+        self.error = error
+        self.description = description
+        self.status = status
 
 
 class TooManyFailures(AccessDenied):
@@ -188,6 +205,17 @@ class ToolsetMissing(CallError):
             f"{tool} is in the toolset {toolset}, which this key lacks.",
             hint=f"An administrator can add it, on the page API Access or with `{add}`.",
         )
+
+
+class InsufficientScope(CallError):
+    """The access token of a connection is for less than the call needs."""
+
+    def __init__(self, tool: str, scope: str) -> None:
+        super().__init__(
+            f"This connection may not do this: {tool} needs the scope {scope}. Nothing was sent.",
+            hint=f"Connect again and ask for {scope}, or tick it when the server asks for consent.",
+        )
+        self.scope = scope
 
 
 class NotPermitted(CallError):

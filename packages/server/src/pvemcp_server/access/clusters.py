@@ -86,7 +86,7 @@ class ClusterConfigs:
 
         `secrets` holds the secrets of the cluster's tokens by the names of their identities. A
         change of the hosts, or of how they are verified, needs each of them: a stored secret is
-        sent only where it was given for.
+        sent only where it was given for. It ends the connections' own tokens there.
         """
         cluster = await self.get(name)
         if "hosts" in values:
@@ -101,6 +101,8 @@ class ClusterConfigs:
             changed = await self._store.clusters.change_in(connection, cluster.id, **new)
             if changed is None:  # removed by another process
                 raise UnknownName("cluster", name, [])
+            if changed.destination != cluster.destination:
+                await self._store.identities.remove_of_users(connection, cluster.id)
             identities = await self._store.identities.all_in(connection, cluster_id=cluster.id)
             names = [identity.name for identity in identities]
             for unknown in given.keys() - set(names):
@@ -121,9 +123,9 @@ class ClusterConfigs:
         await self._store.clusters.remove(cluster.id)
 
     async def identities(self, cluster: str) -> list[IdentityRecord]:
-        """Return the identities of a cluster."""
+        """Return the identities of a cluster, without the tokens of users who connect."""
         record = await self.get(cluster)
-        return await self._store.identities.all(cluster_id=record.id)
+        return await self._store.identities.all(cluster_id=record.id, connection_id=None)
 
     async def identity(self, cluster: str, name: str) -> IdentityRecord:
         """Return the identity of a cluster with this name; raise UnknownName."""
@@ -192,9 +194,11 @@ class ClusterConfigs:
                 await self._store.bindings.remove(binding.id)
 
     async def bindings(self, cluster: str) -> list[BindingRecord]:
-        """Return the bindings on a cluster."""
+        """Return the bindings to the identities of a cluster."""
+        known = {identity.id for identity in await self.identities(cluster)}
         record = await self.get(cluster)
-        return await self._store.bindings.all(cluster_id=record.id)
+        bindings = await self._store.bindings.all(cluster_id=record.id)
+        return [binding for binding in bindings if binding.identity_id in known]
 
     async def holder(self, key: str | None, role: str | None) -> tuple[str | None, int | None]:
         """Return the ids of a key, by id or name, or of a role; raise BadArgument for both."""
@@ -203,8 +207,9 @@ class ClusterConfigs:
         if key is not None:
             keys = self._store.keys
             key_record = await keys.find(id=key) or await keys.find(name=key)
-            if key_record is None:
-                raise UnknownName("key", key, [other.name for other in await keys.all()])
+            if key_record is None or key_record.person is not None:
+                known = await keys.all(person=None)
+                raise UnknownName("key", key, [other.name for other in known])
             return key_record.id, None
         roles = self._store.roles
         role_record = await roles.find(name=role)

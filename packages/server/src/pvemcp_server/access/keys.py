@@ -117,16 +117,25 @@ class Keys:
         self._store = store
 
     async def all(self) -> list[KeyRecord]:
-        """List all keys."""
-        return await self._store.keys.all()
+        """List all keys, without connections of people."""
+        return await self._store.keys.all(person=None)
 
     async def get(self, key_id: str) -> KeyRecord:
         """Return the key with this id or this name; raise UnknownName if there is none."""
         keys = self._store.keys
         record = await keys.find(id=key_id) or await keys.find(name=key_id)
-        if record is None:
+        if record is None or record.person is not None:
             raise UnknownName("key", key_id, [key.name for key in await self.all()])
         return record
+
+    async def callers(self) -> list[KeyRecord]:
+        """List all callers: the keys, and the connections of users."""
+        return await self._store.keys.all()
+
+    async def caller(self, key_id: str) -> KeyRecord:
+        """Return the key or the connection with this id; raise UnknownName if there is none."""
+        record = await self._store.keys.find(id=key_id)
+        return record if record is not None else await self.get(key_id)
 
     async def create(self, name: str, **fields: Any) -> tuple[KeyRecord, str]:
         """Create a key with the fields of KeyFields; return it and its secret.
@@ -138,6 +147,7 @@ class Keys:
         secret = new_secret(key_id)
         record = await self._store.keys.add(
             id=key_id,
+            person=None,
             enabled=True,
             created=utc_now(),
             **self._digest(secret),

@@ -9,6 +9,7 @@ from pydantic import ConfigDict
 
 ANY: Final = "*"
 READS: Final = "*:read"
+EXTERNAL: Final = "jwt-"  # begins the id of a token of an external authorization server
 NAMED_ONLY: Final = frozenset({"FindApi", "CallApi", "ReadGuestFile"})
 """Tools that READS does not include: a grant names them, or gives ANY tool."""
 
@@ -271,7 +272,7 @@ class _Permission:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The holder of an API key, with a role.
+    """The holder of an API key, or a person's connection, with a role.
 
     `clusters` and `tools` restrict the role further (ANY restricts nothing; `tools` may hold READS,
     like a grant). `toolsets` names the sets of rare tools that are listed as well.
@@ -289,13 +290,21 @@ class Caller:
     output_format: str | None = None
     unattended: str | None = None  # what becomes of calls that need consent, without asking
     address: str = ""
-    digest: bytes = field(default=b"", repr=False)  # of the secret that was presented
+    digest: bytes = field(default=b"", repr=False)  # of the key's secret
+    person: str = ""  # whose connection it is
+    scopes: frozenset[str] | None = None  # of the access token that was presented; None for a key
+    token: str = ""  # the id of that access token
     acting: str = ""  # the administrator who calls with these rights; no client can set it
     version: str = ""  # a digest of the permissions above, the cache key of derived lists
     _resources: dict[tuple[str, Effect, str], Resources] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
     """A cache: nothing above changes, and a copy by `replace` begins with an empty one."""
+
+    @property
+    def is_external(self) -> bool:
+        """Whether an external authorization server has signed the user in."""
+        return self.token.startswith(EXTERNAL)
 
     def may_call(self, tool: DeclaredTool) -> bool:
         """Return whether the tool is granted and in a set of the key: the filter of tools/list."""

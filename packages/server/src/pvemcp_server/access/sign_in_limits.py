@@ -115,15 +115,18 @@ class KnownDevices:
 
 
 class SignInQueue:
-    """A queue of sign-ins with a bound: a password hash takes a core and 64 MiB."""
+    """A queue of sign-ins with a bound: a password hash takes a core and 64 MiB.
 
-    def __init__(self) -> None:
-        self._lock = anyio.Lock()
+    `at_once` have their turn at the same time.
+    """
+
+    def __init__(self, at_once: int = 1) -> None:
+        self._turns = anyio.Semaphore(at_once)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait for the turn; raise TooManyFailures when too many wait already."""
-        if self._lock.statistics().tasks_waiting >= MOST_WAITING:
+        if self._turns.statistics().tasks_waiting >= MOST_WAITING:
             raise TooManyFailures("too many sign-ins at once", seconds=BUSY_SECONDS)
-        async with self._lock:
+        async with self._turns:
             yield

@@ -81,7 +81,7 @@ class NewWebhook(ShownWebhook):
 async def list_approvals(context: AdminContext) -> list[Approval]:
     """List the approvals that wait, the oldest first, then decided and expired ones."""
     approvals = context.services.approvals
-    names = {key.id: key.name for key in await context.services.access.keys.all()}
+    names = {key.id: key.name for key in await context.services.access.keys.callers()}
     records = [*await approvals.waiting(), *await approvals.ended()]
     return [_shown(record, names.get(record.key_id, record.key_id)) for record in records]
 
@@ -179,7 +179,7 @@ async def _decide(context: AdminContext, number: int, outcome: Outcome) -> Appro
             where="waits",
             blind="It was decided, has expired, or its call has changed.",
         )
-    key = await services.access.keys.get(record.key_id)
+    key = await services.access.keys.caller(record.key_id)
     try:
         await services.audit.decision(_event(context, record, key.name, outcome))
     except Unrecorded:

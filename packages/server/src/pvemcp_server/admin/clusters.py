@@ -503,7 +503,7 @@ def _without_secret(new: IdentityFields) -> dict[str, str]:
 async def _cluster(context: AdminContext, record: ClusterRecord) -> Cluster:
     access = context.services.access
     bindings = await access.clusters.bindings(record.name)
-    keys = {key.id: key.name for key in await access.keys.all()}
+    keys = {key.id: key.name for key in await access.keys.callers()}
     roles = {role.id: role.name for role in await access.roles.all()}
     identities = [
         _identity(

@@ -12,10 +12,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from shlex import quote
+from typing import Final
 
 from proxmox_client import Client, ProxmoxError, deadline
 from proxmox_client.api.access import AclEntry, Permissions, Token, User
 
+OWN_TOKEN_PREFIX: Final = "pvemcp-"  # noqa: S105 - of the tokens of connections, no secret
+_OWN_TOKEN: Final = re.compile(rf"!{OWN_TOKEN_PREFIX}[0-9A-Za-z]{{8}}\Z")
 _SECONDS = 5  # timeout for reading the ACL, which only improves an error message
 _ROOT = "root@pam"
 _BAN = "NoAccess"
@@ -216,6 +219,14 @@ class Grants:
         return name, (command,)
 
 
+def holder_of(account: str) -> str:
+    """Return the account that roles are given to.
+
+    For the token that a user's connection has of its own that is the user: it has their rights.
+    """
+    return _OWN_TOKEN.sub("", account)
+
+
 def question(account: str, path: str, privileges: Iterable[str]) -> str:
     """Return the question for an administrator, used where no safe line is known."""
     names = ", ".join(sorted(privileges))
@@ -235,7 +246,7 @@ class Acl:
     """The grants of one account, read once when needed."""
 
     def __init__(self, pve: Client, account: str) -> None:
-        self._pve, self._account = pve, account
+        self._pve, self._account = pve, holder_of(account)
         self._lock = asyncio.Lock()
         self._grants: Grants | None = None
 

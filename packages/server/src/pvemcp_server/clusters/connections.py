@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Self
 
-from proxmox_client import ApiToken, BackupServer, Client, Limits, Tls
+from proxmox_client import ApiToken, BackupServer, Client, Limits, Ticket, Tls
 from pvemcp_server.access.freezes import Freezes
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.checks import CLIENTS
@@ -22,6 +22,7 @@ from pvemcp_server.store.records import ClusterKind, ClusterRecord, IdentityReco
 from pvemcp_server.store.store import Store
 from pvemcp_server.store.watch import Topic, VersionedCache
 
+OWN_FRESHNESS: Final = 1.0  # seconds: who is disabled in Proxmox is refused at the next call
 LONGEST_CALL: Final = 3600  # seconds, the maximum of the settings, with the wait for a task
 
 
@@ -134,10 +135,7 @@ class Clusters:
             raise UnknownName("cluster", name, configured.clusters)
         identity = configured.identities.get(record.id, {}).get(identity_id)
         if identity is None:
-            raise CallError(
-                f"Cluster {name} has no Proxmox token for this key.",
-                hint="An administrator adds one under Clusters.",
-            )
+            raise _no_token(name)
         key = (record.id, identity.id)
         async with self._opening:
             connection = self._open.get(key)
@@ -146,6 +144,19 @@ class Clusters:
                 if not self._open.put(key, connection, version):
                     self._retire(connection)
         return connection
+
+    async def for_user(
+        self, name: str, ticket: Ticket | None = None
+    ) -> tuple[ClusterRecord, Client]:
+        """Return a client of a Proxmox VE cluster for a user: to sign in, or with their ticket.
+
+        It shares the sockets and limits of the cluster's other clients, and belongs to the record.
+        Raise UnknownName for any other cluster.
+        """
+        connection = await self.connection(name)
+        if not isinstance(connection.client, Client):
+            raise UnknownName("cluster", name, [])
+        return connection.record, connection.client.signed_in_as(ticket)
 
     def _retire(self, connection: Connection) -> None:
         """Close the connection after the calls that may still use it."""
@@ -163,7 +174,9 @@ class Clusters:
     async def _connect(self, record: ClusterRecord, identity: IdentityRecord) -> Connection:
         """Open a client; identities of one cluster share sockets and limits, but no data."""
         secret = await self._store.identities.secret(identity, record)
-        token = ApiToken(identity.token_id, secret or "")
+        if secret is None:  # it was removed since the configuration was read
+            raise _no_token(record.name)
+        token = ApiToken(identity.token_id, secret)
         for other in self._open.values():
             if other.record.id == record.id:
                 client = other.client.signed_in_as(token)
@@ -179,7 +192,18 @@ class Clusters:
                 name=record.name,
                 before_write=partial(self.freezes.refuse, record),
             )
-        return Connection(record, identity, client, Inventory(client, self._freshness))
+        freshness = self._own_freshness if identity.connection_id else self._freshness
+        return Connection(record, identity, client, Inventory(client, freshness))
+
+    def _own_freshness(self) -> float:
+        return min(self._freshness(), OWN_FRESHNESS)
+
+
+def _no_token(cluster: str) -> CallError:
+    return CallError(
+        f"Cluster {cluster} has no Proxmox token for this key.",
+        hint="An administrator adds one under Clusters.",
+    )
 
 
 async def _close_later(connection: Connection) -> None:

@@ -3,7 +3,7 @@
 import re
 
 import proxmox_client as pve
-from pvemcp_server.clusters.acl import Grants
+from pvemcp_server.clusters.acl import Grants, holder_of
 from pvemcp_server.errors import ServerError
 
 LACKS_QUORUM = "The cluster lacks quorum, so nothing can be changed on it"
@@ -46,6 +46,12 @@ def _refusal(error: pve.ResponseError, account: str, grants: Grants | None) -> s
     match error:
         case pve.Forbidden():
             return _forbidden(error, account, grants)
+        case pve.Unauthenticated() if holder_of(account) != account:
+            return (
+                f"Proxmox refused {account}: its user is disabled or locked, or the token of this "
+                f"connection has expired or was removed ({reason_of(error)}). Connect again to "
+                "sign in."
+            )
         case pve.Unauthenticated():
             return (
                 "Proxmox refused the sign-in of this cluster's account "
@@ -102,7 +108,7 @@ def _forbidden(error: pve.Forbidden, account: str, grants: Grants | None) -> str
         )
     holder = account or "the account of this cluster"
     fact = f"{holder} lacks {' or '.join(privileges)} on {error.path}"
-    return (grants or Grants(account)).advice(error.path, privileges[:1]).after(fact)
+    return (grants or Grants(holder_of(account))).advice(error.path, privileges[:1]).after(fact)
 
 
 def quoted(words: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
-from pvemcp_server.store.key_format import KEY_LIKE, PREFIX
+from pvemcp_server.store.key_format import ACCESS_PREFIX, KEY_LIKE, PREFIX
 
 Scope = MutableMapping[str, Any]
 
@@ -20,10 +20,17 @@ _OWN: Final = re.compile(rb"(?:__Host-)?" + PREFIX.encode() + rb'_\w+="?[^"\\\s]
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The key as the client sent it, and whether in the path."""
+    """The key or token as the client sent it, and where."""
 
     secret: str = field(repr=False)
     in_path: bool = False
+    is_bearer: bool = False
+
+    @property
+    def is_token(self) -> bool:
+        """Whether it is an access token: ours, or a JWT. All else is taken for an API key."""
+        is_ours = self.secret.startswith(f"{ACCESS_PREFIX}_")
+        return is_ours or (self.is_bearer and self.secret.count(".") == 2)
 
 
 def take_key(scope: Scope) -> Credential | None:
@@ -39,7 +46,7 @@ def take_key(scope: Scope) -> Credential | None:
     if is_endpoint and len(parts) > 2 and parts[2] not in ("", MESSAGES):
         in_path = parts.pop(2)
     if parts[1:2] == [".well-known"]:
-        del parts[3:]  # discovery of a resource repeats the resource's path, key and all
+        parts[4:] = [HIDDEN] * bool(parts[4:])  # discovery of a resource repeats its path, key too
     path = "/".join(parts).rstrip("/") if is_endpoint else "/".join(parts)
     scope["path"] = KEY_LIKE.sub(HIDDEN, path)
     scope["raw_path"] = quote(scope["path"]).encode()
@@ -56,7 +63,9 @@ def take_key(scope: Scope) -> Credential | None:
     if key := values.get(b"x-api-key"):
         return Credential(key.decode("latin-1"))
     scheme, _, token = values.get(b"authorization", b"").decode("latin-1").partition(" ")
-    return Credential(token.strip()) if scheme.lower() == "bearer" and token.strip() else None
+    if scheme.lower() != "bearer" or not token.strip():
+        return None
+    return Credential(token.strip(), is_bearer=True)
 
 
 def keep_own_cookies(scope: Scope) -> None:

@@ -54,27 +54,57 @@ def not_found() -> Refused:
     return Refused(404, "Nothing is served at this path: use /mcp, or /admin/ in a browser.")
 
 
-def no_oauth() -> Response:
+def no_oauth(*, signs_in: bool) -> Response:
     """Return the response to a client that looks for OAuth after its key was refused.
 
     It has the form of OAuth errors, whose description clients show to the user in place of the
-    refusal before (RFC 6749, 5.2; RFC 7591, 3.2.2).
+    refusal before (RFC 6749, 5.2; RFC 7591, 3.2.2). Where the server `signs_in`, only a client that
+    has presented a key comes here.
     """
-    body = {
-        "error": "invalid_request",
-        "error_description": "This server takes API keys, not OAuth: the key is missing, wrong, "
-        f"expired, disabled, or not allowed from this address. {_GIVE_KEY}",
-    }
+    reason = "wrong, expired, disabled, or not allowed from this address"
+    text = f"This server takes API keys, not OAuth: the key is missing, {reason}. {_GIVE_KEY}"
+    if signs_in:
+        text = f"The API key is {reason}. {_GIVE_KEY} To sign in instead, send no key at all."
+    body = {"error": "invalid_request", "error_description": text}
     return JSONResponse(body, 404, {"Cache-Control": "no-store"})
 
 
-def unauthorized() -> Refused:
-    """Return the response to a missing or invalid key.
+def unauthorized(nowhere: str = "") -> Refused:
+    """Return the response to an invalid key, or to a missing one where sign-ins are switched off.
 
-    It gives no reason, and names no OAuth metadata: clients must not try to sign in.
+    It gives no reason, and names no OAuth metadata: clients must not try to sign in. Where they
+    would find metadata without a name, it names a URL that has none, `nowhere`.
     """
-    message = f"No valid API key. {_GIVE_KEY}"
-    return Refused(401, message, {"WWW-Authenticate": 'Bearer realm="pvemcp"'})
+    challenge = 'Bearer realm="pvemcp"'
+    if nowhere:
+        challenge += f', resource_metadata="{nowhere}"'
+    return Refused(401, f"No valid API key. {_GIVE_KEY}", {"WWW-Authenticate": challenge})
+
+
+def sign_in_needed(metadata: str, scope: str) -> Refused:
+    """Return the response to a request without a credential: where to sign in (RFC 9728, 5.1)."""
+    challenge = f'Bearer resource_metadata="{metadata}", scope="{scope}"'
+    message = f"Sign in, or send an API key. {_GIVE_KEY}"
+    return Refused(401, message, {"WWW-Authenticate": challenge})
+
+
+def token_refused(metadata: str, scope: str) -> Refused:
+    """Return the response to an access token that is not valid (RFC 6750, 3.1)."""
+    message = "The access token is not valid (any more): refresh it, or sign in again."
+    challenge = (
+        f'Bearer error="invalid_token", error_description="{message}", '
+        f'resource_metadata="{metadata}", scope="{scope}"'
+    )
+    return Refused(401, message, {"WWW-Authenticate": challenge})
+
+
+def insufficient_scope(message: str, metadata: str, scope: str) -> Refused:
+    """Return the response to a call beyond the scopes of its token (RFC 6750, 3.1)."""
+    challenge = (
+        f'Bearer error="insufficient_scope", scope="{scope}", resource_metadata="{metadata}", '
+        f'error_description="This call needs a wider scope"'
+    )
+    return Refused(403, message, {"WWW-Authenticate": challenge})
 
 
 def switched_off() -> Refused:
@@ -87,6 +117,12 @@ def state_unavailable() -> Refused:
     """Return the response while the database does not answer."""
     message = "The server's database does not answer, so no key can be checked. Try again later."
     return Refused(503, message, {"Retry-After": "5"})
+
+
+def issuer_unavailable() -> Refused:
+    """Return the response while the keys of the external authorization server are not known."""
+    message = "The keys of the authorization server cannot be read, so no token can be verified."
+    return Refused(503, f"{message} Try again later.", {"Retry-After": "60"})
 
 
 def shutting_down() -> Refused:

@@ -11,11 +11,11 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.context import ServerRequestContext
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pvemcp_server.access.authentication import KeyAuthenticator
+from pvemcp_server.access.authentication import EXPIRED, KeyAuthenticator, is_jwt
 from pvemcp_server.access.limits import CallLimits, network_of
 from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Audit, Event, Outcome
-from pvemcp_server.errors import AccessDenied, OverBudget, StateUnavailable
+from pvemcp_server.errors import AccessDenied, IssuerUnavailable, OverBudget, StateUnavailable
 from pvemcp_server.http import errors
 from pvemcp_server.http.bounded_request import serve_bounded
 from pvemcp_server.http.cors import with_cors
@@ -23,6 +23,9 @@ from pvemcp_server.http.credentials import Credential, keep_own_cookies, take_ke
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.exchange import ActiveRequests, HttpExchange
 from pvemcp_server.http.hosts import Hosts, Networks, client_address
+from pvemcp_server.oauth.addresses import NOWHERE, OAUTH, OPEN, RESOURCE_DOCUMENTS, Addresses
+from pvemcp_server.oauth.scopes import ALL_SCOPES, is_sufficient
+from pvemcp_server.oauth.scopes import Scope as Scopes
 from pvemcp_server.settings import Settings, Values
 
 MCP: Final = "/mcp"
@@ -45,6 +48,7 @@ _ENCODED_SLASH: Final = re.compile(rb"%2f", re.IGNORECASE)
 # Where clients look for OAuth after a 401, at the root or below the endpoint
 _OAUTH: Final = re.compile(r"/\.well-known/(?:oauth-|openid-)|\A/(?:register|authorize|token)\Z")
 
+OAUTH_BYTES: Final = 16 * 1024  # of a form or a registration
 STREAMS_PER_KEY: Final = 256  # an office may share a key, and each client holds a stream
 _LISTEN: Final = (b"mcp-method", b"subscriptions/listen")
 
@@ -92,20 +96,42 @@ class KeyGate:
         to_transport = scope["type"] == "http" and path in self.transports
         if not to_transport:
             keep_own_cookies(scope)
+        is_open = path in OPEN
+        scope["state"]["base_url"] = self.hosts.base_of(scope) if is_canonical else ""
         if not is_canonical:
             await errors.ambiguous_path().response(scope, receive, send)
         elif sum(name == b"host" for name, _ in scope["headers"]) > 1:
             await errors.ambiguous_host().response(scope, receive, send)
         elif path not in PROBES and (
-            foreign := self.hosts.refusal(scope, to_transport=to_transport)
+            foreign := self.hosts.refusal(scope, to_transport=to_transport, any_origin=is_open)
         ):
             await foreign.response(scope, receive, send)
         elif to_transport:
             await self._endpoint(scope, receive, send)
+        elif path in OAUTH or _OAUTH.search(path):
+            await self._serve_oauth(scope, receive, send)
         elif is_public(path):
             await serve_bounded(self.app, scope, receive, send)
+        else:
+            await errors.not_found().response(scope, receive, send)
+
+    async def _serve_oauth(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a path of OAuth, unless the settings switch the endpoint or connections off."""
+        path = scope["path"]
+        try:
+            settings = await self.settings.current()
+        except StateUnavailable:
+            await errors.state_unavailable().response(scope, receive, send)
+            return
+        is_served, signs_in = path in OAUTH and settings.connections_enabled, settings.signs_in
+        if settings.external_issuer and path in RESOURCE_DOCUMENTS:
+            is_served = True
+        if is_served and not settings.enabled:
+            await errors.switched_off().response(scope, receive, send)
+        elif is_served:
+            await serve_bounded(self.app, scope, receive, send, OAUTH_BYTES)
         elif _OAUTH.search(path):
-            await errors.no_oauth()(scope, receive, send)
+            await errors.no_oauth(signs_in=signs_in)(scope, receive, send)
         else:
             await errors.not_found().response(scope, receive, send)
 
@@ -123,6 +149,12 @@ class KeyGate:
             if not settings.enabled:
                 raise errors.switched_off()
             caller = await self._authenticate(scope, settings)
+            if not is_sufficient(caller.scopes, Scopes.READ):  # resources and prompts need it too
+                raise errors.insufficient_scope(
+                    f"The access token lacks the scope {Scopes.READ}.",
+                    _addresses(scope).resource_metadata(scope["path"]),
+                    Scopes.READ,
+                )
             limits = self.limits
             key_id, rate = caller.key_id, settings.calls_per_minute_per_key
             count_call = partial(limits.check_rate, key_id, rate)
@@ -144,6 +176,8 @@ class KeyGate:
             await errors.too_many(str(over), over.seconds).response(scope, receive, send)
         except StateUnavailable:
             await errors.state_unavailable().response(scope, receive, send)
+        except IssuerUnavailable:
+            await errors.issuer_unavailable().response(scope, receive, send)
 
     async def _authenticate(self, scope: Scope, settings: Values) -> Caller:
         """Return the caller; refuse all others, with 429 and unrecorded beyond the address's rate.
@@ -153,8 +187,12 @@ class KeyGate:
         """
         credential: Credential | None = scope["state"]["credential"]
         address = client_address(scope, self.proxies)
+        resource = _addresses(scope).resource_at(scope["path"])
+        secret = credential.secret if credential else ""
         try:
-            return await self.keys.authenticate(credential.secret if credential else "", address)
+            if credential:
+                _check_place(credential, settings)
+            return await self.keys.authenticate(secret, address, resource)
         except AccessDenied as denied:
             kind = "wrong key" if credential else "no key"
             if denied.key_id:
@@ -169,8 +207,40 @@ class KeyGate:
                 outcome=Outcome.REFUSED,
                 reason=denied.reason,
             )
-            await self.audit.refused_sign_in(attempt)
-            raise errors.unauthorized() from None
+            if denied.reason != EXPIRED:
+                await self.audit.refused_sign_in(attempt)
+            raise self._unauthorized(scope, settings) from None
+
+    def _unauthorized(self, scope: Scope, settings: Values) -> Refused:
+        """Return the response to a refused credential.
+
+        Only a client without one, or with a token, is led to a sign-in; an API key is for its owner
+        to correct. The challenge names all scopes: the user limits them by role and "Read only",
+        and many clients cannot ask for more later (TypeScript SDK, issue 2255).
+        """
+        credential: Credential | None = scope["state"]["credential"]
+        addresses = _addresses(scope)
+        if not settings.signs_in:
+            return errors.unauthorized()
+        metadata = addresses.resource_metadata(scope["path"])
+        if credential is None:
+            return errors.sign_in_needed(metadata, ALL_SCOPES)
+        if credential.is_token:
+            return errors.token_refused(metadata, ALL_SCOPES)
+        return errors.unauthorized(f"{addresses.base}{NOWHERE}")
+
+
+def _addresses(scope: Scope) -> Addresses:
+    return Addresses(scope["state"]["base_url"])
+
+
+def _check_place(credential: Credential, settings: Values) -> None:
+    """Raise AccessDenied for an access token elsewhere than in Authorization, or switched off."""
+    is_external = bool(settings.external_issuer) and is_jwt(credential.secret)
+    if credential.is_token and not is_external and not settings.connections_enabled:
+        raise AccessDenied("connections are switched off")
+    if (credential.is_token or is_external) and not credential.is_bearer:
+        raise AccessDenied("access token outside of Authorization")
 
 
 @lru_cache(1024)
@@ -194,4 +264,4 @@ def client_program(ctx: ServerRequestContext[Any, Any]) -> str:
 
 def is_public(path: str) -> bool:
     """Return whether a canonical path is served without an API key."""
-    return path in PUBLIC or path.startswith(ADMIN_SITE)
+    return path in PUBLIC or path in OAUTH or path.startswith(ADMIN_SITE)

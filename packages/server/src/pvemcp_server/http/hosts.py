@@ -58,18 +58,28 @@ class Hosts:
             scheme = scope.get("scheme", "http")
         return f"{scheme}://{host}"
 
-    def refusal(self, scope: Mapping[str, Any], *, to_transport: bool) -> Refused | None:
+    def base_of(self, scope: Mapping[str, Any]) -> str:
+        """Return the URL that OAuth's addresses of a request are below: the public one if any.
+
+        Without a public URL the server has several names, and clients compare these addresses with
+        the one that they were given.
+        """
+        return self.public or self.origin_of(scope)
+
+    def refusal(
+        self, scope: Mapping[str, Any], *, to_transport: bool, any_origin: bool = False
+    ) -> Refused | None:
         """Return the refusal of a foreign Host or Origin; None when they are accepted.
 
         Pages of the configured origins may call a transport, which needs a key; all else, as the
-        admin pages, is for our own pages.
+        admin pages, is for our own pages. What is for clients of OAuth is for `any_origin`.
         """
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         if len(host) > _LONGEST_HOST or not is_known(host.lower(), self.names):
             message = f"This server is not known as {host[:100]!r}: see PVEMCP_ALLOWED_HOSTS."
             return Refused(421, message)
-        if b"origin" in headers:
+        if b"origin" in headers and not any_origin:
             allowed = {self.origin_of(scope), *(self.origins if to_transport else ())}
             if headers[b"origin"].decode("latin-1").lower() not in allowed:
                 message = "Pages of this origin may not call here: see PVEMCP_ALLOWED_ORIGINS."

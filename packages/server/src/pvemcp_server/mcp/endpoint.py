@@ -23,6 +23,7 @@ from pvemcp_server.mcp.json_rpc import Messages
 from pvemcp_server.mcp.middleware import TransportRefusals
 from pvemcp_server.mcp.notifications import NotificationBus
 from pvemcp_server.mcp.resource_watcher import ResourceWatcher
+from pvemcp_server.mcp.scopes import ScopeChecks
 from pvemcp_server.mcp.server import Handlers, build_server
 from pvemcp_server.mcp.session_ids import SessionIds
 from pvemcp_server.mcp.sessions import Sessions
@@ -43,13 +44,23 @@ STREAMS: Final = 10_000  # in total; the gate limits those of each key
 class Transports:
     """The SDK's transports around one server, as ASGI applications."""
 
-    def __init__(self, server: Server[Any], session_ids: SessionIds, audit: Audit) -> None:
+    def __init__(
+        self,
+        server: Server[Any],
+        session_ids: SessionIds,
+        audit: Audit,
+        tools: Mapping[str, Tool],
+    ) -> None:
         self.sessions = Sessions(server, session_ids, max_request_body_size=BODY_BYTES)
         self.sse = SseEndpoint(server)
         # Only the gate may call these: they check no key
         self.by_path: Mapping[str, ASGIApp] = {
             MCP: TransportRefusals(
-                Messages(self.sessions.handle_request, self.sessions.manager.handle_request), audit
+                ScopeChecks(
+                    Messages(self.sessions.handle_request, self.sessions.manager.handle_request),
+                    tools,
+                ),
+                audit,
             ),
             SSE: _get_only(self.sse.stream),
             SSE_MESSAGES: TransportRefusals(Messages(self.sse.messages, None, batching=()), audit),
@@ -102,6 +113,7 @@ class Endpoint:
             self.server,
             SessionIds(partial(services.store.vault.derive, "mcp session ids")),
             services.audit,
+            self.tools,
         )
         watch = services.store.watch
         watch.on_change(Topic.ACCESS, self.notifications.rights_changed)
@@ -147,21 +159,25 @@ class Endpoint:
         """Return the caller with the key's current rights; None when the key is refused."""
         access = self.services.access
         try:
-            key = await access.keys.get(key_id)
+            key = await access.keys.caller(key_id)
+            expired = key.expires is not None and key.expires <= utc_now()
+            if not key.enabled or expired:
+                return None
+            return await access.authenticator.caller(key.id)
         except UnknownName:
             return None
-        expired = key.expires is not None and key.expires <= utc_now()
-        if not key.enabled or expired:
-            return None
-        return await access.authenticator.caller(key.id)
 
-    async def _admits(self, caller: Caller) -> bool:
-        """Return whether the gate would admit a request of this caller now."""
-        services = self.services
-        enabled = (await services.settings.current()).enabled
-        return enabled and await services.access.authenticator.still_admits(caller)
+    async def _admits(self, caller: Caller, *, expired: bool = False) -> bool:
+        """Return whether the gate would admit a request of this caller now; see `still_admits`."""
+        settings = await self.services.settings.current()
+        if not settings.enabled:
+            return False
+        if caller.person and not caller.is_external and not settings.connections_enabled:
+            return False
+        return await self.services.access.authenticator.still_admits(caller, expired=expired)
 
     async def _has_same_rights(self, caller: Caller) -> bool:
-        """Return whether the caller's request would be admitted with the same rights now."""
-        current = await self._find(caller.key_id) if await self._admits(caller) else None
+        """Return whether the caller still has the rights that its request was admitted with."""
+        admitted = await self._admits(caller, expired=True)
+        current = await self._find(caller.key_id) if admitted else None
         return current is not None and current.version == caller.version

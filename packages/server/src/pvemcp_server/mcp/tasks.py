@@ -24,10 +24,11 @@ from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.audit import Outcome
 from pvemcp_server.audit.log_secrets import mask_line
 from pvemcp_server.clusters import explain
-from pvemcp_server.errors import CallError
+from pvemcp_server.errors import CallError, InsufficientScope
 from pvemcp_server.http.gate import caller_of, client_program
 from pvemcp_server.mcp.elicitation import SilentConversation
 from pvemcp_server.mcp.middleware import RecordedError
+from pvemcp_server.oauth.scopes import Scope, is_sufficient
 from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, clean_line, single_lines
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, Started
@@ -115,6 +116,10 @@ class McpTasks:
     async def cancel(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
         """Stop the Proxmox task; an ended one does not change."""
         task = await self._find(ctx, params)
+        if not is_sufficient(caller_of(ctx).scopes, Scope.WRITE):
+            raise MCPError(
+                types.INVALID_REQUEST, str(InsufficientScope("tasks/cancel", Scope.WRITE))
+            )
         if task.status == "working":
             await self._stop(ctx, task)
         return {}

@@ -25,6 +25,7 @@ from pvemcp_server.clusters import Clusters, explain
 from pvemcp_server.errors import (
     ApprovalNeeded,
     CallError,
+    InsufficientScope,
     Precondition,
     RightsChanged,
     ServerStops,
@@ -33,6 +34,7 @@ from pvemcp_server.errors import (
     Unrecorded,
     folded,
 )
+from pvemcp_server.oauth.scopes import Scope, is_sufficient
 from pvemcp_server.pipeline.answers import Writer, Written, clean_line
 from pvemcp_server.pipeline.arguments import read_arguments
 from pvemcp_server.pipeline.audit_recorder import Recorder
@@ -57,7 +59,6 @@ from pvemcp_server.toolkit.bulk import BulkPlan
 from pvemcp_server.toolkit.call import Call, Conversation
 from pvemcp_server.toolkit.collisions import Circumstances, circumstances
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
-from pvemcp_server.toolkit.past_tasks import TimeTaken, time_taken
 from pvemcp_server.toolkit.plan import ConfirmedRead, Plan, lines
 from pvemcp_server.toolkit.registry import Answer, Document, Rows, Tool
 from pvemcp_server.toolkit.undo import KeptUndo, Undo, UndoLog, merged
@@ -152,6 +153,12 @@ def _require_switched_on(tool: Tool, settings: Values) -> None:
             f"{tool.name} is switched off on this server.",
             hint=f"An owner can switch it on: setting '{title}' ({tool.guarded_by}).",
         )
+
+
+def _require_scope(tool: Tool, caller: Caller, scope: Scope) -> None:
+    """Raise InsufficientScope if the caller has an access token, and that lacks the scope."""
+    if not is_sufficient(caller.scopes, scope):
+        raise InsufficientScope(tool.name, scope)
 
 
 async def _has_fixed_rights(_caller: Caller) -> bool:
@@ -251,6 +258,7 @@ class Pipeline:
         """Return the result of a granted call, recorded unless it is cancelled."""
         caller = recorder.caller
         try:
+            _require_scope(tool, caller, tool.scope)
             accepted = read_arguments(tool, arguments)
             call = recorder.call = await self.open(tool, caller, conversation, accepted)
             # beside the gate's slots: a message of HTTP+SSE holds none while its call runs
@@ -392,15 +400,14 @@ class Pipeline:
         await self._check_limits(tool, call, plan)
         planned = self._planned(tool, call, plan, arguments, recorder)
         if call.dry_run:
-            taken, around = await self._around(call, plan, planned)
+            around = await self._around(call, plan, planned)
             undos = self._undos(call.caller, [part.undo for part in plan.parts if part.undo])
-            takes = {"takes": taken.text} if taken.text else {}
-            return {**plan.preview(), **takes, **around.fields, **_undo_field(undos)}
+            return {**plan.preview(), **around.fields, **_undo_field(undos)}
         with self.open_writes.opened(tool.name, plan.cluster.name, plan.vmids) as own:
             if tool.effect is Effect.DESTROY or plan.needs_consent:
                 own.is_waiting, beside = True, ""
                 if call.settings.confirm_destructive == "ask":
-                    beside = (await self._around(call, plan, planned, own))[1].text
+                    beside = (await self._around(call, plan, planned, own)).text
                 await self._confirm(tool, call, planned, recorder, beside)
                 own.is_waiting = False
             await recorder.intent()
@@ -440,7 +447,18 @@ class Pipeline:
             log.exception("How a write is undone could not be stored, so Undo does not know it")
 
     async def _check_limits(self, tool: Tool, call: Call, plan: Plan | BulkPlan) -> None:
-        """Raise Frozen or OverBudget before anyone is asked for consent; a dry run notes it."""
+        """Raise Frozen, OverBudget or InsufficientScope before anyone is asked for consent.
+
+        A dry run notes it.
+        """
+        loses = any(_loses_data(tool, part) for part in plan.parts)
+        try:
+            _require_scope(tool, call.caller, Scope.DESTROY if loses else Scope.WRITE)
+        except InsufficientScope as missing:
+            if not call.dry_run:
+                raise
+            text = f"The access token lacks the scope {missing.scope}; this would be refused."
+            call.notes.add(text)
         if freeze := await self.clusters.freezes.of(plan.cluster.name):
             if not call.dry_run:
                 raise freeze.error
@@ -471,17 +489,14 @@ class Pipeline:
         plan: Plan | BulkPlan,
         planned: PlannedCall,
         own: OpenWrite | None = None,
-    ) -> tuple[TimeTaken, Circumstances]:
+    ) -> Circumstances:
         """Return how long the plan takes, what it collides with, and since when its guests run."""
-        cluster, past = plan.cluster, [part.past for part in plan.parts if part.past]
-        taken = TimeTaken()
         try:
             async with asyncio.timeout(min(CIRCUMSTANCES_SECONDS, call.seconds_left)):
-                taken = await time_taken(cluster, past) if past else taken
                 facts = await self.open_writes.facts(self.approvals, planned, plan.vmids, own)
-                return taken, await circumstances(cluster, plan.parts, taken.longest, facts)
+                return await circumstances(plan.cluster, plan.parts, facts)
         except (CallError, ProxmoxError, DatabaseFailed, TimeoutError):
-            return taken, Circumstances(collides="What it collides with could not be read.")
+            return Circumstances(collides="What it collides with could not be read.")
 
     def _planned(
         self,

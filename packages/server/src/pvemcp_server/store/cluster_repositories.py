@@ -98,9 +98,11 @@ class IdentityRepository(Repository[IdentityRecord]):
         self._vault = vault
 
     async def add_in(self, connection: AsyncConnection, **values: Any) -> IdentityRecord:
-        """Insert a token; the first one of a cluster becomes its default."""
-        secret = values.pop("secret")
-        first = await self.find_in(connection, cluster_id=values["cluster_id"]) is None
+        """Insert a token; the first one of a cluster becomes its default, if it is no person's."""
+        values = {"connection_id": None, **values}
+        secret, is_own = values.pop("secret"), values["connection_id"] is not None
+        others = {"cluster_id": values["cluster_id"], "connection_id": None}
+        first = not is_own and await self.find_in(connection, **others) is None
         rest = {"secret": b"", "is_default": first, "created": utc_now()}
         added = await super().add_in(connection, **values, **rest)
         # the encryption is bound to the row's id, which exists only after the insert
@@ -125,6 +127,13 @@ class IdentityRepository(Repository[IdentityRecord]):
             )
             values = {**values, "secret": encrypted}
         return await super().change_in(connection, key, **values)
+
+    async def remove_of_users(self, connection: AsyncConnection, cluster_id: int) -> None:
+        """Delete the tokens of users who connect, in the transaction of the caller."""
+        await bump(connection, *TOPICS)
+        table = self.table
+        theirs = (table.c.cluster_id == cluster_id) & table.c.connection_id.is_not(None)
+        await connection.execute(table.delete().where(theirs))
 
     async def secret(self, identity: IdentityRecord, cluster: ClusterRecord) -> str | None:
         """Return the token's secret in plain text, to send it to this cluster.
@@ -168,13 +177,19 @@ class BindingRepository(Repository[BindingRecord]):
     def __init__(self, database: Database) -> None:
         super().__init__(database, records.bindings, BindingRecord, (Topic.ACCESS,))
 
-    async def of_caller(self, key_id: str, role_id: int) -> dict[str, int]:
-        """Return a key's identity ids by cluster name; its own bindings override its role's."""
+    async def of_caller(self, key_id: str, role_id: int | None) -> dict[str, int]:
+        """Return a key's identity ids by cluster name; its own bindings override its role's.
+
+        Without `role_id`, only its own ones.
+        """
         table, clusters = records.bindings, records.clusters
+        holder = table.c.key_id == key_id
+        if role_id is not None:
+            holder |= table.c.role_id == role_id
         query = (
             select(clusters.c.name, table.c.identity_id, table.c.key_id)
             .join(clusters, clusters.c.id == table.c.cluster_id)
-            .where((table.c.key_id == key_id) | (table.c.role_id == role_id))
+            .where(holder)
         )
         async with self.database.reading() as connection:
             rows = (await connection.execute(query)).all()

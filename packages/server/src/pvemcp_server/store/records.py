@@ -94,10 +94,15 @@ class RoleRecord:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """An API key without its secret; `pepper` is the data key of its digest."""
+    """An API key without its secret; `pepper` is the data key of its digest.
+
+    `person` is whose connection it is, and None for an API key: a connection is a caller as a key
+    is, with a role and an expiry. Its secret is unknown; access tokens for it are issued.
+    """
 
     id: Annotated[str, ColumnArgs(type=String(8), primary_key=True)]
     name: Name
+    person: str | None
     digest: bytes = field(repr=False)
     pepper: Annotated[int, ColumnArgs(ForeignKey("vault_keys.id"))]
     role_id: Annotated[int, ColumnArgs(ForeignKey("roles.id"), index=True)]
@@ -170,10 +175,18 @@ class FreezeRecord:
 
 @dataclass(frozen=True, slots=True)
 class IdentityRecord:
-    """A Proxmox API token of a cluster; only `IdentityRepository.secret` reads its secret."""
+    """A Proxmox API token of a cluster; only `IdentityRepository.secret` reads its secret.
+
+    `connection_id` is the connection that the token of a person was made for, and ends with; None
+    for those that an administrator gave.
+    """
 
     id: Id
     cluster_id: Annotated[int, ColumnArgs(ForeignKey("clusters.id", ondelete="CASCADE"))]
+    connection_id: Annotated[
+        str | None,
+        ColumnArgs(ForeignKey("keys.id", ondelete="CASCADE"), type=String(8), index=True),
+    ]
     name: Annotated[str, ColumnArgs(type=String(64))]
     token_id: str
     is_default: bool
@@ -191,6 +204,127 @@ class BindingRecord:
         str | None, ColumnArgs(ForeignKey("keys.id", ondelete="CASCADE"), type=String(8))
     ]
     role_id: Annotated[int | None, ColumnArgs(ForeignKey("roles.id", ondelete="CASCADE"))]
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthClientRecord:
+    """A program that people connect with; every one is a public client (RFC 6749, 2.1).
+
+    `id` is the URL of its Client ID Metadata Document, or the one that it was given when it
+    registered itself. `metadata` is that of RFC 7591. At `expires` a document is fetched again, and
+    a registration without a connection is removed.
+    """
+
+    id: Annotated[str, ColumnArgs(type=String(512), primary_key=True)]
+    name: str
+    is_document: bool
+    metadata: dict[str, Any]
+    created: datetime
+    expires: Annotated[datetime, ColumnArgs(index=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRecord:
+    """What a person has consented to; role, clusters and expiry are those of the key `id`.
+
+    `subject` is who signed in: `cluster:<id>:<userid>`, `directory:<realm>:<userid>` for a realm
+    that several clusters share, `admin:<id>`, or `issuer:<issuer>:<subject>`. There is one
+    connection for each subject and client.
+    """
+
+    id: Annotated[
+        str,
+        ColumnArgs(ForeignKey("keys.id", ondelete="CASCADE"), type=String(8), primary_key=True),
+    ]
+    subject: Annotated[str, ColumnArgs(type=String(512), index=True)]
+    admin_id: Annotated[  # with whose account it ends
+        int | None, ColumnArgs(ForeignKey("admins.id", ondelete="CASCADE"), index=True)
+    ]
+    client_id: Annotated[str, ColumnArgs(type=String(512), index=True)]
+    client_name: str  # with its host, as the consent page showed it
+    scopes: list[str]
+    read_only: bool  # ticked by the user: write tools are not listed
+    created: datetime
+
+    @property
+    def has_own_accounts(self) -> bool:
+        """Whether Proxmox is called with accounts of the user, and with no other ones."""
+        return self.subject.startswith(("cluster:", "directory:"))
+
+    @property
+    def is_external(self) -> bool:
+        """Whether an external authorization server signs its user in, with tokens of its own."""
+        return self.subject.startswith("issuer:")
+
+
+class TokenKind(StrEnum):
+    """The kind of a token of a connection."""
+
+    CODE = "code"  # an authorization code
+    ACCESS = "access"
+    REFRESH = "refresh"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """A token of a connection without its secret; as KeyRecord is stored.
+
+    `request` is what an authorization code is bound to: redirect URI and PKCE challenge. A code or
+    refresh token that was `used` is kept until it expires: its second use ends the connection's
+    tokens.
+    """
+
+    id: Annotated[str, ColumnArgs(type=String(8), primary_key=True)]
+    kind: TokenKind
+    digest: bytes = field(repr=False)
+    pepper: Annotated[int, ColumnArgs(ForeignKey("vault_keys.id"))]
+    connection_id: Annotated[
+        str, ColumnArgs(ForeignKey("keys.id", ondelete="CASCADE"), type=String(8), index=True)
+    ]
+    scopes: list[str]
+    resource: str  # the endpoint that it is for (RFC 8707)
+    request: dict[str, Any] | None
+    created: datetime
+    expires: Annotated[datetime, ColumnArgs(index=True)]
+    used: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PersonSession:
+    """A person between their sign-in and the end of their consent, or on `/connections`.
+
+    `digest` is a keyed hash of the cookie. What signed them in (Proxmox tickets) is sealed in a
+    column without a field; only `PersonSessionRepository.opened` reads it.
+    """
+
+    digest: Annotated[str, ColumnArgs(type=String(64), primary_key=True)] = field(repr=False)
+    subject: Annotated[str, ColumnArgs(type=String(512))]
+    created: datetime
+    expires: Annotated[datetime, ColumnArgs(index=True)]
+
+
+class PersonKind(StrEnum):
+    """What a rule about people matches."""
+
+    REALM = "realm"  # everyone of a realm
+    GROUP = "group"  # the members of a group in Proxmox
+    USER = "user"  # one account, as alice@pve
+    ADMIN = "admin"  # administrators of this server: a role of theirs, as owner
+    CLAIM = "claim"  # a value of external_role_claim, of the external authorization server
+
+
+@dataclass(frozen=True, slots=True)
+class PersonRule:
+    """A role that people may choose when they connect; Read-only needs no rule."""
+
+    id: Id
+    kind: PersonKind
+    name: Annotated[str, ColumnArgs(type=String(255))]
+    cluster_id: Annotated[  # where realm, group or user are; None: on every cluster
+        int | None, ColumnArgs(ForeignKey("clusters.id", ondelete="CASCADE"))
+    ]
+    role_id: Annotated[int, ColumnArgs(ForeignKey("roles.id", ondelete="CASCADE"), index=True)]
+    created: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,7 +592,24 @@ bindings = record_table(
     UniqueConstraint("cluster_id", "key_id"),
     UniqueConstraint("cluster_id", "role_id"),
 )
+oauth_clients = record_table("oauth_clients", metadata, OAuthClientRecord)
+tokens = record_table("tokens", metadata, TokenRecord)
+person_rules = record_table(
+    "person_rules",
+    metadata,
+    PersonRule,
+    UniqueConstraint("kind", "name", "cluster_id", "role_id"),
+)
+person_sessions = record_table(
+    "person_sessions",
+    metadata,
+    PersonSession,
+    Column("sealed", LargeBinary, nullable=False),
+)
 admins = record_table("admins", metadata, AdminRecord)
+connections = record_table(
+    "connections", metadata, ConnectionRecord, UniqueConstraint("subject", "client_id")
+)
 sessions = record_table("sessions", metadata, SessionRecord)
 service_tokens = record_table("service_tokens", metadata, ServiceTokenRecord)
 spent_tokens = record_table("spent_tokens", metadata, SpentToken)

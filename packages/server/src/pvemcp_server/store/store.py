@@ -33,6 +33,11 @@ from pvemcp_server.store.cluster_repositories import (
     FreezeRepository,
     IdentityRepository,
 )
+from pvemcp_server.store.connection_repositories import (
+    OAuthClientRepository,
+    PersonSessionRepository,
+    TokenRepository,
+)
 from pvemcp_server.store.database import Database, reason_of
 from pvemcp_server.store.files import make_state_dir
 from pvemcp_server.store.history_repository import HistoryRepository
@@ -40,7 +45,13 @@ from pvemcp_server.store.master_key import create_master_key, master_key_file, r
 from pvemcp_server.store.migrate import migrate
 from pvemcp_server.store.notice_repository import NoticeRepository
 from pvemcp_server.store.question_repository import QuestionRepository
-from pvemcp_server.store.records import McpTask, SavedQuery, ServiceTokenRecord
+from pvemcp_server.store.records import (
+    ConnectionRecord,
+    McpTask,
+    PersonRule,
+    SavedQuery,
+    ServiceTokenRecord,
+)
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.setting_repository import SettingRepository
 from pvemcp_server.store.undo_repository import UndoRepository
@@ -64,6 +75,13 @@ class Store:
         self.freezes = FreezeRepository(database)
         self.identities = IdentityRepository(database, vault)
         self.bindings = BindingRepository(database)
+        self.oauth_clients = OAuthClientRepository(database)
+        self.connections = Repository(
+            database, records.connections, ConnectionRecord, (Topic.ACCESS,)
+        )
+        self.tokens = TokenRepository(database)
+        self.person_sessions = PersonSessionRepository(database, vault)
+        self.person_rules = Repository(database, records.person_rules, PersonRule, (Topic.ACCESS,))
         self.admins = AdminRepository(database)
         self.sessions = SessionRepository(database, self.admins)
         self.service_tokens = Repository(database, records.service_tokens, ServiceTokenRecord)

@@ -195,8 +195,9 @@ class Vault:
         made = [await _create(connection, master, purpose) for purpose in Purpose]
         renewed = Vault(self._database, self._master, [*current._keys.values(), *made])
         await seal_marks(connection, renewed, marks)
-        # the digests of both have the old key
+        # their digests have the old key
         await connection.execute(records.sessions.delete())
+        await connection.execute(records.person_sessions.delete())
         await void_open(connection, true())
         tokens = await renewed._reencrypt_tokens(connection)
         factors = await renewed._reencrypt_factors(connection)

@@ -74,7 +74,10 @@ class HistoryRecorder:
             return
         self._is_clear = False
         for cluster in await self._store.clusters.all(kind=ClusterKind.PVE):
-            for identity in await self._store.identities.all(cluster_id=cluster.id):
+            for identity in await self._store.identities.all(
+                cluster_id=cluster.id,
+                connection_id=None,  # not with the tokens of users
+            ):
                 what = f"the history of {cluster.name} as {identity.name}"
                 failed = await outcome_of(self._record(cluster.name, identity, values, now), what)
                 if failed:

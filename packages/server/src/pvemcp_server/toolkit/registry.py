@@ -15,6 +15,7 @@ from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
 from pvemcp_server.access.model import Area, Caller, Effect, Toolset
+from pvemcp_server.oauth.scopes import NEEDED, Scope
 from pvemcp_server.settings import Values
 from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.registry import PVE_ONLY
@@ -102,6 +103,14 @@ class Tool:
     @property
     def reads(self) -> bool:
         return self.effect is Effect.READ
+
+    @property
+    def scope(self) -> Scope:
+        """The scope that an access token needs for it at least; a plan that loses data needs more.
+
+        A tool that reads and writes needs the scope of each call.
+        """
+        return Scope.READ if self.write_permission else NEEDED[self.effect]
 
     def of(self, caller: Caller) -> "Tool":
         """Return the tool as the caller has it: without its permission to write, it only reads."""

@@ -23,10 +23,11 @@ from pvemcp_server.services import Services
 from pvemcp_server.store.columns import HIGHEST_ID
 from pvemcp_server.store.key_format import PREFIX
 from pvemcp_server.store.records import AdminRecord, ServiceTokenRecord
-from pvemcp_server.web.templates import wants_page
+from pvemcp_server.web.templates import page, wants_page
 
 SESSION: Final = "pvemcp_session"
 DEVICE: Final = "pvemcp_device"  # strangers cannot lock a browser out that has it
+CONNECT: Final = "pvemcp_connect"  # leads a sign-in back to the consent that it is for
 CSRF_HEADER: Final = "X-CSRF-Token"
 CSRF_FIELD: Final = "csrf"
 
@@ -77,6 +78,27 @@ def _session_cookie(request: Request) -> Cookie:
 def _device_cookie(request: Request) -> Cookie:
     """Return the cookie of a browser that has signed in before."""
     return cookie_of(services_of(request).config, DEVICE, "/admin")
+
+
+def connect_cookie(request: Request) -> Cookie:
+    """Return the cookie of a sign-in for a consent; lax: an issuer may lead back to us."""
+    return cookie_of(services_of(request).config, CONNECT, "/admin", "lax")
+
+
+def after_sign_in(request: Request) -> str:
+    """Return where an administrator goes after the sign-in: the overview, or back to a consent."""
+    query = request.cookies.get(connect_cookie(request).name)
+    if not query:
+        return "/admin/"
+    return "/admin/connect" if query == "-" else f"/admin/connect?{query}"
+
+
+def confirmed_page(request: Request) -> Response:
+    """Show that an administrator has confirmed who they are, or lead back to a consent."""
+    then = after_sign_in(request)
+    if then == "/admin/":
+        return page(request, "confirmed.html")
+    return page(request, "signed_in.html", then=then)
 
 
 class SignedOut(Exception):

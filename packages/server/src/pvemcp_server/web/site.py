@@ -93,21 +93,7 @@ def _application(*, has_issuer: bool) -> FastAPI:
     api = create_api()
     site = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     for application in (site, api):
-        application.add_exception_handler(SignedOut, _signed_out)
-        application.add_exception_handler(PasswordDue, _password_due)
-        application.add_exception_handler(SecondFactorDue, _second_factor_due)
-        application.add_exception_handler(SecondFactorNeeded, _second_factor_needed)
-        application.add_exception_handler(LocalSignInOff, _local_sign_in_off)
-        application.add_exception_handler(TooManyFailures, _too_many)
-        application.add_exception_handler(AccessDenied, _forbidden)
-        application.add_exception_handler(NotPermitted, _not_permitted)
-        application.add_exception_handler(RecentSignInNeeded, _recent_sign_in_needed)
-        application.add_exception_handler(CallError, _call_error)
-        application.add_exception_handler(StateUnavailable, _state_unavailable)
-        application.add_exception_handler(DatabaseFailed, _state_unavailable)
-        application.add_exception_handler(HTTPException, _http_error)
-        application.add_exception_handler(RequestValidationError, _invalid)
-        application.add_exception_handler(ValidationError, _invalid)
+        add_handlers(application)
     for page in pages.routers(has_issuer=has_issuer):
         site.include_router(page)
     site.router.routes.append(static_route)
@@ -116,6 +102,25 @@ def _application(*, has_issuer: bool) -> FastAPI:
     site.add_middleware(SessionBeforeBody)
     site.add_middleware(SecurityHeaders)  # added last, so it sees every answer
     return site
+
+
+def add_handlers(application: FastAPI) -> None:
+    """Let the application answer each error with a page, or with JSON below the REST API."""
+    application.add_exception_handler(SignedOut, _signed_out)
+    application.add_exception_handler(PasswordDue, _password_due)
+    application.add_exception_handler(SecondFactorDue, _second_factor_due)
+    application.add_exception_handler(SecondFactorNeeded, _second_factor_needed)
+    application.add_exception_handler(LocalSignInOff, _local_sign_in_off)
+    application.add_exception_handler(TooManyFailures, _too_many)
+    application.add_exception_handler(AccessDenied, _forbidden)
+    application.add_exception_handler(NotPermitted, _not_permitted)
+    application.add_exception_handler(RecentSignInNeeded, _recent_sign_in_needed)
+    application.add_exception_handler(CallError, _call_error)
+    application.add_exception_handler(StateUnavailable, _state_unavailable)
+    application.add_exception_handler(DatabaseFailed, _state_unavailable)
+    application.add_exception_handler(HTTPException, _http_error)
+    application.add_exception_handler(RequestValidationError, _invalid)
+    application.add_exception_handler(ValidationError, _invalid)
 
 
 class SessionBeforeBody:

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from pvemcp_server.admin import SUBJECTS
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.web.pages import account, confirmation, second_step, sign_in
+from pvemcp_server.web.pages import account, confirmation, connect, second_step, sign_in
 from pvemcp_server.web.templates import NAVIGATION
 
 
@@ -17,7 +17,8 @@ def routers(*, has_issuer: bool) -> Iterator[APIRouter]:
 
     The sign-in with OpenID Connect is there when an issuer is configured.
     """
-    yield from (sign_in.router, second_step.router, confirmation.router, account.router)
+    for module in (sign_in, second_step, confirmation, account, connect):
+        yield module.router
     for subject in SUBJECTS:
         if find_spec(f"{__name__}.{subject}"):
             page = import_module(f"{__name__}.{subject}")

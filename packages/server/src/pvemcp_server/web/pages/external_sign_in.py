@@ -26,6 +26,8 @@ from pvemcp_server.web.session import (
     Cookie,
     SignedIn,
     address_of,
+    after_sign_in,
+    confirmed_page,
     cookie_of,
     open_session,
     services_of,
@@ -93,7 +95,7 @@ async def callback(
         user, confirms = await _authenticated(request, state, code)
         if confirms:
             await confirm_external(services, confirms, user.subject, address_of(request))
-            response = page(request, "confirmed.html")
+            response = confirmed_page(request)
             _cookie(services.config).delete(response)
             return response
         admin = await sign_in_external(
@@ -113,7 +115,7 @@ async def callback(
         )
     # The session cookie is SameSite=Strict, so a redirect chain that began at the issuer would
     # not send it: a page of ours continues instead
-    response = page(request, "signed_in.html", then="/admin/")
+    response = page(request, "signed_in.html", then=after_sign_in(request))
     await open_session(request, admin, response, user.verified_at)
     _cookie(services.config).delete(response)
     return response

@@ -17,6 +17,8 @@ from pvemcp_server.web.passkeys import passkey_site_of
 from pvemcp_server.web.session import (
     Cookie,
     address_of,
+    after_sign_in,
+    confirmed_page,
     cookie_of,
     device_of,
     open_session,
@@ -77,7 +79,7 @@ async def finish(request: Request, code: Text = "", credential: Text = "") -> Re
     except AccessDenied:
         return await _second_page(request, pending, "The code or the passkey is wrong.", 403)
     if admin is None:
-        response = page(request, "confirmed.html")
+        response = confirmed_page(request)
         _cookie(request).delete(response)
         return response
     return await _signed_in(request, admin)
@@ -157,7 +159,7 @@ async def _second_page(
 
 
 async def _signed_in(request: Request, admin: AdminRecord) -> Response:
-    response = RedirectResponse("/admin/", 303)
+    response = RedirectResponse(after_sign_in(request), 303)
     await open_session(request, admin, response)
     _cookie(request).delete(response)
     return response

@@ -22,6 +22,7 @@ from pvemcp_server.web.session import (
     SignedIn,
     SignedOut,
     address_of,
+    after_sign_in,
     check_csrf,
     close_session,
     device_of,
@@ -62,7 +63,7 @@ async def sign_in(request: Request, name: Text, password: Text) -> Response:
         refused = await _sign_in_page(request, wrong, name, status)
         refused.headers.update(headers)
         return refused
-    response = RedirectResponse("/admin/", 303)
+    response = RedirectResponse(after_sign_in(request), 303)
     await open_session(request, admin, response)
     return response
 
@@ -126,7 +127,7 @@ async def change_password(
     if wrong:
         return page(request, "password.html", session, wrong=wrong, status=422)
     await AdminContext(services, name, address_of(request)).changed(CHANGE, name=name)
-    response = RedirectResponse("/admin/", 303)
+    response = RedirectResponse(after_sign_in(request), 303)
     await open_session(request, admin, response, verified_at=session.verified_at)
     return response
 

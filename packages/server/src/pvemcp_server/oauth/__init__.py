@@ -1,0 +1,1 @@
+"""OAuth: the clients, scopes and tokens of the connections of users."""

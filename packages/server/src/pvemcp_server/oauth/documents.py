@@ -1,0 +1,177 @@
+"""Client ID Metadata Documents: fetched over https from public addresses only.
+
+A stranger names the URL, so the server must not be a way into the network that it is in: every
+address that the host resolves to has to be public, the connection goes to one of these, and
+neither redirects nor proxies are followed.
+"""
+
+import asyncio
+import re
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, Final, TypeVar
+
+import httpx2 as httpx
+from pydantic_core import from_json
+
+from proxmox_client.responses import limited_head, read_body
+from proxmox_client.tls import Tls
+from pvemcp_server.errors import OAuthError
+from pvemcp_server.link_local import METADATA, embedded_ipv4
+
+MOST_BYTES: Final = 5 * 1024
+LONGEST_URL: Final = 512  # characters; the column of a client's id has as many
+SECONDS: Final = 5.0  # in total: resolving, connecting and reading
+CONNECT_SECONDS: Final = 2.0  # to one address: the next one may answer
+SHORTEST_CACHE: Final = timedelta(minutes=5)
+LONGEST_CACHE: Final = timedelta(days=1)
+_MAX_AGE: Final = re.compile(r"(?:\A|[,\s])max-age=(\d{1,9})(?:\Z|[,\s])", re.IGNORECASE)
+
+T = TypeVar("T")
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A client's document, and for how long it may be cached."""
+
+    metadata: dict[str, Any]
+    life: timedelta
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """Return the addresses of a host as a connection would; raise OSError if it has none."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(sockaddr[0]).partition("%")[0] for *_, sockaddr in found]
+
+
+class DocumentFetcher:
+    """Fetches documents; tests give it a resolver and a transport of their own."""
+
+    def __init__(
+        self,
+        resolve: Resolve = resolve,
+        transport: httpx.AsyncBaseTransport | None = None,
+        seconds: float = SECONDS,
+    ) -> None:
+        self._resolve = resolve
+        self._transport = transport
+        self._seconds = seconds
+
+    async def fetch(self, url: str) -> Document:
+        """Return the document at a URL; raise OAuthError with the reason if it cannot be used."""
+        target = document_url(url)
+        if target is None:
+            raise unusable("its URL must be https, with a path and in its normal form")
+        try:
+            async with asyncio.timeout(self._seconds):  # in total, however slowly it answers
+                addresses = await self._resolve(target.host, target.port or 443)
+                if not addresses or not all(is_public(each) for each in addresses):
+                    raise unusable("its host has no public address, or others too")
+                return await read_at(
+                    target,
+                    addresses,
+                    _document,
+                    transport=self._transport,
+                    seconds=self._seconds,
+                )
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:  # also TimeoutError
+            raise unusable(f"it could not be fetched: {type(error).__name__}") from error
+
+
+async def read_at(
+    url: httpx.URL,
+    addresses: Sequence[str],
+    read: Callable[[httpx.Response], Awaitable[T]],
+    *,
+    transport: httpx.AsyncBaseTransport | None = None,
+    seconds: float = SECONDS,
+) -> T:
+    """Return what `read` returns for the answer of the first address that can be connected to.
+
+    The certificate has to be valid for the host. Redirects are not followed.
+    """
+    headers = {
+        "Host": url.netloc.decode(),
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+    }
+    # nothing of the environment: neither a proxy nor passwords of ~/.netrc
+    async with httpx.AsyncClient(
+        trust_env=False,
+        verify=Tls().context(),
+        transport=transport,
+        follow_redirects=False,
+        headers=headers,
+        timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS),
+    ) as http:
+        name = {"sni_hostname": url.raw_host.decode()}
+        failure: httpx.RequestError = httpx.ConnectError("the host has no address")
+        for address in addresses:
+            try:
+                with limited_head():
+                    request = http.stream("GET", url.copy_with(host=address), extensions=name)
+                    async with request as response:
+                        return await read(response)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+
+async def _document(response: httpx.Response) -> Document:
+    if response.status_code != 200:
+        redirect = "; redirects are not followed" if response.is_redirect else ""
+        raise unusable(f"the answer was {response.status_code}{redirect}")
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not re.fullmatch(r"application/[\w.-]+\+json", kind):
+        raise unusable("it is not application/json")
+    body = await read_body(response, MOST_BYTES)
+    if body is None:
+        raise unusable(f"it is larger than {MOST_BYTES // 1024} KiB")
+    try:
+        metadata = from_json(body, allow_inf_nan=False)
+    except ValueError:
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise unusable("it is no JSON object")
+    found = _MAX_AGE.search(response.headers.get("cache-control", ""))
+    life = timedelta(seconds=int(found[1])) if found else SHORTEST_CACHE
+    return Document(metadata, min(max(life, SHORTEST_CACHE), LONGEST_CACHE))
+
+
+def document_url(text: str) -> httpx.URL | None:
+    """Return the URL of a document; None for what can be none, as with a user or a fragment.
+
+    Only the normal form is one, so that a document has one id.
+    """
+    if len(text) > LONGEST_URL or not text.isascii() or re.search(r"/\.{1,2}(?:/|\Z)", text):
+        return None
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return None
+    is_plain = url.scheme == "https" and url.host and not url.userinfo and "#" not in text
+    return url if is_plain and url.path not in ("", "/") and str(url) == text else None
+
+
+def is_public(address: str) -> bool:
+    """Return whether an address is one of the public Internet, also where it embeds IPv4."""
+    parsed = ip_address(address)
+    embedded = embedded_ipv4(parsed) if isinstance(parsed, IPv6Address) else None
+    return all(_is_public(each) for each in (parsed, embedded) if each is not None) and not (
+        isinstance(parsed, IPv6Address) and parsed.ipv4_mapped
+    )
+
+
+def _is_public(address: IPv4Address | IPv6Address) -> bool:
+    is_special = address.is_multicast or address.is_reserved or address in METADATA
+    return address.is_global and not is_special
+
+
+def unusable(reason: str) -> OAuthError:
+    """Return the refusal of a document, with the reason for the user and the client's author."""
+    return OAuthError("invalid_client", f"The client's metadata document is not usable: {reason}.")

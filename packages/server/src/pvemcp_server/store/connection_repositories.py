@@ -1,0 +1,150 @@
+"""Repositories of connections: clients, what people consented to, their tokens and sign-ins."""
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pvemcp_server.store import records
+from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.database import Database
+from pvemcp_server.store.records import OAuthClientRecord, PersonSession, TokenKind, TokenRecord
+from pvemcp_server.store.repository import Repository
+from pvemcp_server.store.vault import Vault
+from pvemcp_server.store.watch import Topic, bump
+
+
+class OAuthClientRepository(Repository[OAuthClientRecord]):
+    """Clients that people connect with."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, records.oauth_clients, OAuthClientRecord)
+
+    async def remove_unused(self, now: datetime) -> None:
+        """Delete clients that have expired and that no connection names."""
+        used = select(records.connections.c.client_id)
+        unused = (self.table.c.expires <= now) & self.table.c.id.not_in(used)
+        async with self.database.writing() as connection:
+            await connection.execute(self.table.delete().where(unused))
+
+    async def make_room(self, most: int) -> None:
+        """Delete the oldest clients without a connection, all but `most` of them."""
+        table = self.table
+        unused = table.c.id.not_in(select(records.connections.c.client_id))
+        newest = select(table.c.id).where(unused).order_by(table.c.created.desc(), table.c.id)
+        rest = unused & table.c.id.not_in(newest.limit(most))
+        async with self.database.writing() as connection:
+            await connection.execute(table.delete().where(rest))
+
+    async def put(self, client_id: str, **values: Any) -> OAuthClientRecord:
+        """Insert or replace a client; another process may insert it at the same time."""
+        dialect = sqlite if self.database.is_sqlite else postgresql
+        new = dialect.insert(self.table).values(id=client_id, **values)
+        put = new.on_conflict_do_update(index_elements=["id"], set_=values)
+        async with self.database.writing() as connection:
+            query = put.returning(*self._columns)
+            return self._read((await connection.execute(query)).mappings().one())
+
+
+class TokenRepository(Repository[TokenRecord]):
+    """Tokens of connections. Only what ends a token increases the version of the topic."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, records.tokens, TokenRecord)
+
+    async def exchange(
+        self,
+        token: TokenRecord,
+        now: datetime,
+        kept: datetime,
+        tokens: Iterable[Mapping[str, Any]],
+    ) -> bool:
+        """Use up a code or a refresh token and add these in its place, or return False.
+
+        It is `kept` until then, but no longer than before, so that its second use is noticed.
+        Of concurrent uses, also in other processes, one gets True. None does after the end of the
+        connection's tokens, which waits for the lock of its row: no token is added behind it.
+        """
+        table = self.table
+        unused = table.update().where((table.c.id == token.id) & table.c.used.is_(None))
+        async with self.database.writing() as connection:
+            await self._lock(connection, token.connection_id)
+            used = unused.values(used=now, expires=min(kept, token.expires))
+            result = await connection.execute(used)
+            if not result.rowcount:
+                return False
+            for values in tokens:
+                await self.add_in(connection, **values)
+        return True
+
+    async def revoke(self, token_id: str) -> None:
+        """Delete one token, in every process."""
+        async with self.database.writing() as connection:
+            await bump(connection, Topic.ACCESS)
+            await connection.execute(self.table.delete().where(self.table.c.id == token_id))
+
+    async def end(self, connection_id: str, *kinds: TokenKind) -> None:
+        """Delete the tokens of a connection, all kinds if none is named, in every process."""
+        async with self.database.writing() as connection:
+            await self.end_in(connection, connection_id, *kinds)
+
+    async def end_in(
+        self, connection: AsyncConnection, connection_id: str, *kinds: TokenKind
+    ) -> None:
+        """Do the same as `end`, in the transaction of the caller."""
+        await bump(connection, Topic.ACCESS)
+        await self._lock(connection, connection_id)
+        theirs = self.table.c.connection_id == connection_id
+        if kinds:
+            theirs &= self.table.c.kind.in_(kinds)
+        await connection.execute(self.table.delete().where(theirs))
+
+    async def _lock(self, connection: AsyncConnection, connection_id: str) -> None:
+        """Wait for other changes of the tokens of this connection; SQLite has one writer anyway."""
+        row = select(records.connections.c.id).where(records.connections.c.id == connection_id)
+        await connection.execute(row.with_for_update())
+
+    async def remove_expired(self, now: datetime) -> None:
+        """Delete the tokens that have expired."""
+        async with self.database.writing() as connection:
+            await connection.execute(self.table.delete().where(self.table.c.expires <= now))
+
+
+class PersonSessionRepository(Repository[PersonSession]):
+    """Sessions of people who sign in to connect; what they were signed in with is encrypted."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        super().__init__(database, records.person_sessions, PersonSession)
+        self._vault = vault
+
+    async def open(
+        self, digest: str, *, subject: str, expires: datetime, values: dict[str, Any]
+    ) -> PersonSession:
+        """Insert a session; `values` is JSON that `opened` returns."""
+        sealed = self._vault.encrypt(json.dumps(values), self.table.name, digest, "sealed")
+        return await self.add(
+            digest=digest, subject=subject, created=utc_now(), expires=expires, sealed=sealed
+        )
+
+    async def opened(self, session: PersonSession) -> dict[str, Any]:
+        """Return the values of a session; raise Undecryptable for a row that `open` did not write.
+
+        A session that was removed has none.
+        """
+        query = select(self.table.c.sealed).where(self.table.c.digest == session.digest)
+        async with self.database.reading() as connection:
+            sealed = await connection.scalar(query)
+        if sealed is None:
+            return {}
+        text = await self._vault.decrypt(sealed, self.table.name, session.digest, "sealed")
+        values: dict[str, Any] = json.loads(text)
+        return values
+
+    async def remove_expired(self, now: datetime) -> None:
+        """Delete the sessions that have expired, with what is sealed in them."""
+        async with self.database.writing() as connection:
+            await connection.execute(self.table.delete().where(self.table.c.expires <= now))

@@ -1,0 +1,254 @@
+"""The authorization endpoint and the page on which a user consents (OAuth 2.1, 4.1)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from starlette.datastructures import FormData
+
+from pvemcp_server.access.model import ANY, Role
+from pvemcp_server.errors import BadArgument, CallError
+from pvemcp_server.oauth.connections import Choice
+from pvemcp_server.oauth.person import Person, PersonSignIn
+from pvemcp_server.oauth.rules import RoleChoice, has_group_rules, role_choices
+from pvemcp_server.oauth.scopes import NEEDED, Scope
+from pvemcp_server.settings import Values
+from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.records import ConnectionRecord, KeyRecord
+from pvemcp_server.toolkit.registry import tools
+from pvemcp_server.web.oauth.request import (
+    AuthorizationRequest,
+    RefusedRequest,
+    Return,
+    authorization_request,
+)
+from pvemcp_server.web.oauth.session import (
+    AUTHORIZE,
+    SIGN_IN,
+    SignInNeeded,
+    admin_of,
+    at,
+    end,
+    next_step,
+    person_of,
+    record,
+    session_cookie,
+    session_of,
+)
+from pvemcp_server.web.session import services_of
+from pvemcp_server.web.templates import page
+
+router = APIRouter()
+CONSENT: Final = "/oauth/consent"
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """What a role permits within the scopes that a client asks for, in plain words."""
+
+    scope: Scope
+    tools: Sequence[str]
+
+
+@router.get(AUTHORIZE)
+async def authorize(request: Request) -> Response:
+    """Show the consent to a user who has signed in; lead all others to the sign-in."""
+    try:
+        authorization = await authorization_request(request)
+    except RefusedRequest as refused:
+        error = refused.error
+        url = refused.answer.url(error=error.error, error_description=error.description)
+        if refused.answer.is_loopback:
+            return RedirectResponse(url, 303)
+        # no automatic redirect before the user has signed in: anyone can register a client, and
+        # so would make this server lead to any site (RFC 9700, 4.11.2)
+        return page(
+            request, "oauth_error.html", text=str(error), then=url, to=refused.answer.destination
+        )
+    session = await session_of(request)
+    if session and session.sign_in.challenges:
+        return next_step(request, session.sign_in)
+    session, person = await person_of(request)
+    return await _consent_page(request, authorization, session, person)
+
+
+@router.post(CONSENT)
+async def consent(request: Request) -> Response:
+    """Connect the client, or decline; either ends the session, so that each form counts once."""
+    authorization = await authorization_request(request)
+    session, person = await person_of(request)
+    form = await request.form()
+    session.check_csrf(str(form.get("csrf", "")))
+    answer = authorization.answer
+    if form.get("decision") != "connect":
+        url = answer.url(error="access_denied", error_description="The user declined.")
+        response = _continue(request, answer, "Declined", url)
+        await end(request, response, session)
+        await record(request, "decline", person, client=authorization.name.shown)
+        return response
+    if not await services_of(request).people.sessions.end(session.id):
+        raise SignInNeeded  # the form was sent twice
+    connections = services_of(request).connections
+    try:
+        choice = await _choice(request, authorization, person, form)
+        connection = await connections.connect(person, authorization.name, choice)
+        try:  # a rule may have been removed while the tokens were made
+            await _choice(request, authorization, person, form)
+        except CallError:
+            await connections.end(connection.id, person)
+            raise
+    except CallError as error:
+        return await _ask_again(request, authorization, session, str(error))
+    await record(
+        request,
+        "connect",
+        person,
+        key_id=connection.id,
+        client=authorization.name.shown,
+        role=choice.role.name,
+        clusters=list(choice.clusters),
+        scopes=list(choice.scopes),
+        expires=choice.expires.isoformat(timespec="seconds"),
+    )
+    code = await services_of(request).oauth.tokens.issue_code(
+        connection,
+        redirect_uri=answer.redirect_uri,
+        challenge=authorization.challenge,
+        scopes=choice.scopes,
+        resource=authorization.resource,
+    )
+    response = _continue(request, answer, "Connected", answer.url(code=code))
+    await end(request, response, session)
+    return response
+
+
+def _continue(request: Request, answer: Return, title: str, url: str) -> Response:
+    """Return a page that leads back to the client: a form may not lead to other sites."""
+    text = f"You are sent back to {answer.destination}. If nothing happens, use the button."
+    return page(request, "oauth_continue.html", title=title, text=text, then=url)
+
+
+async def _choice(
+    request: Request, authorization: AuthorizationRequest, person: Person, form: FormData
+) -> Choice:
+    """Return what the user has chosen; raise BadArgument for a choice that is not offered."""
+    role = str(form.get("role", ""))
+    chosen = next((each for each in await _roles(request, person) if each.role.name == role), None)
+    if chosen is None:
+        raise BadArgument("role", "choose one of the list.")
+    clusters = tuple(sorted({str(name) for name in form.getlist("cluster")}))
+    if not clusters or set(clusters) - set(await _clusters(request, person)):
+        raise BadArgument("clusters", "choose one or more of the list.")
+    chosen.check(clusters)
+    read_only = form.get("read_only") is not None
+    scopes = (Scope.READ,) if read_only else authorization.scopes
+    days = _days(await services_of(request).settings.current())
+    expires = utc_now().replace(microsecond=0) + timedelta(days=days)
+    return Choice(chosen.role, scopes, expires, clusters, read_only)
+
+
+async def _ask_again(
+    request: Request, authorization: AuthorizationRequest, session: PersonSignIn, wrong: str
+) -> Response:
+    """Show the consent again, in a new session, with the reason."""
+    sessions, person = services_of(request).people.sessions, session.sign_in.person
+    if person is None:
+        raise SignInNeeded
+    token = await sessions.open(session.sign_in)
+    renewed = sessions.session(token, session.sign_in)
+    response = await _consent_page(request, authorization, renewed, person, wrong)
+    session_cookie(request).set(response, token)
+    return response
+
+
+async def _consent_page(
+    request: Request,
+    authorization: AuthorizationRequest,
+    session: PersonSignIn,
+    person: Person,
+    wrong: str = "",
+) -> Response:
+    services = services_of(request)
+    roles, clusters = await _roles(request, person), await _clusters(request, person)
+    before, key = await _before(request, authorization, person)
+    is_known = before is not None and set(authorization.scopes) <= {*before.scopes}
+    held = [] if key is None else key.clusters
+    return page(
+        request,
+        "oauth_consent.html",
+        status=422 if wrong else 200,
+        wrong=wrong,
+        problems=session.sign_in.problems,
+        token=session.csrf,
+        authorization=authorization,
+        person=person,
+        clusters=clusters,
+        chosen=clusters if not held or ANY in held else held,
+        roles=roles,
+        role=_role_of(key, roles),
+        abilities={each.role.name: _abilities(each.role, authorization.scopes) for each in roles},
+        read_only=before.read_only if before else False,
+        is_known=is_known and authorization.is_remembered and not wrong,
+        days=_days(await services.settings.current()),
+        query=request.url.query,
+        add=at(request, SIGN_IN) if person.admin_id is None else "",
+    )
+
+
+def _days(values: Values) -> int:
+    """Return how long a connection lasts: never longer than a key may."""
+    return min(values.connection_days, values.longest_key_life_days or values.connection_days)
+
+
+async def _roles(request: Request, person: Person) -> list[RoleChoice]:
+    services = services_of(request)
+    admin = await admin_of(request, person)
+    groups: Mapping[str, frozenset[str]] = {}
+    if person.accounts and await has_group_rules(services.store):
+        groups = await services.people.groups(person)
+    role = services.access.admins.role(admin) if admin else None
+    return await role_choices(services.store, person, groups=groups, admin_role=role)
+
+
+async def _clusters(request: Request, person: Person) -> list[str]:
+    """List the clusters to choose from: those of the accounts, or all for an administrator."""
+    if person.admin_id is None:
+        return sorted(person.accounts)
+    return list(await services_of(request).clusters.kinds())
+
+
+async def _before(
+    request: Request, authorization: AuthorizationRequest, person: Person
+) -> tuple[ConnectionRecord | None, KeyRecord | None]:
+    """Return the present connection with this client and its key, as far as there is one."""
+    services = services_of(request)
+    before = await services.connections.find(person.subject, authorization.client.id)
+    key = await services.store.keys.find(id=before.id) if before else None
+    return before, key
+
+
+def _role_of(key: KeyRecord | None, roles: Sequence[RoleChoice]) -> str:
+    """Return the role to offer: the present one if it is still allowed, else the first."""
+    for each in roles:
+        if key is not None and each.role.id == key.role_id:
+            return each.role.name
+    return roles[0].role.name if roles else ""
+
+
+def _abilities(role: Role, scopes: Sequence[Scope]) -> list[Ability]:
+    """Return what the role permits within the scopes, with the tools that do it."""
+    abilities = []
+    for effect, scope in NEEDED.items():
+        names = [
+            name
+            for name, tool in tools().items()
+            if tool.effect is effect
+            and tool.toolset is None
+            and any(grant.gives(name, effect) for grant in role.grants)
+        ]
+        if names and scope in scopes:
+            abilities.append(Ability(scope, names))
+    return abilities

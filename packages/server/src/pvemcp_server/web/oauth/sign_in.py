@@ -1,0 +1,231 @@
+"""Pages on which users sign in to connect: with a Proxmox account, or as an administrator."""
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from proxmox_client.api.sign_in import Method
+from pvemcp_server.clusters.explain import quoted
+from pvemcp_server.errors import CallError, TooManyFailures
+from pvemcp_server.oauth.addresses import Addresses
+from pvemcp_server.oauth.people import RealmChoice
+from pvemcp_server.oauth.person import SignIn
+from pvemcp_server.web.oauth.request import authorization_request
+from pvemcp_server.web.oauth.session import (
+    SIGN_IN,
+    SignInNeeded,
+    Text,
+    at,
+    keep,
+    next_step,
+    origin_of,
+    record,
+    record_refusal,
+    remember_device,
+    session_of,
+)
+from pvemcp_server.web.session import retry_after, services_of, too_many_attempts
+from pvemcp_server.web.templates import page
+
+router = APIRouter(prefix=SIGN_IN)
+callback_router = APIRouter()
+OPENID_CALLBACK: Final = "/oauth/openid"
+SUPPORTED: Final[Mapping[str, str]] = {
+    "totp": "The six digits of your authenticator app",
+    "recovery": "One of your recovery keys",
+    "yubico": "Touch your Yubico OTP key in this field",
+}
+UNSUPPORTED: Final[Mapping[str, str]] = {"webauthn": "WebAuthn", "u2f": "U2F"}
+BEGUN_ELSEWHERE: Final = "This sign-in is not in progress in this browser any more; begin again."
+
+
+@router.get("")
+async def show(request: Request) -> Response:
+    """Ask for an account of Proxmox; signed in already, for one on a further cluster."""
+    return await _sign_in_page(request)
+
+
+@router.post("")
+async def sign_in(request: Request, realm: Text, user: Text = "", password: Text = "") -> Response:
+    """Sign in with a password, which goes to Proxmox and nowhere else."""
+    services, before = services_of(request), await _progress(request)
+    choice = None
+    try:
+        choice = (await services.people.realms()).get(realm)
+        progress = await services.people.sign_in(choice, user, password, origin_of(request), before)
+    except TooManyFailures as refused:
+        return await _refused(request, refused, realm, user)
+    except CallError as error:
+        if choice is not None:  # the user is not recorded: it may be a password in the wrong field
+            await record_refusal(request, f"refused at {choice.value}")
+        return await _sign_in_page(request, str(error), realm, user, 403)
+    response = next_step(request, progress)
+    await _advance(request, response, before, progress)
+    return response
+
+
+@router.post("/openid")
+async def begin_openid(request: Request, realm: Text) -> Response:
+    """Lead to the provider of an OpenID realm, by Proxmox's own flow."""
+    services, before = services_of(request), await _progress(request)
+    url = f"{Addresses(request.scope['state']['base_url']).base}{OPENID_CALLBACK}"
+    try:
+        choice = (await services.people.realms()).get(realm)
+        progress = await services.people.begin_openid(
+            choice, url, origin_of(request), before, request.url.query
+        )
+    except TooManyFailures as refused:
+        return await _refused(request, refused, realm)
+    except CallError as error:
+        return await _sign_in_page(request, str(error), realm, status=403)
+    provider = progress.openid.request.url if progress.openid else SIGN_IN
+    # a page of ours continues: a form may not lead to other sites (form-action)
+    response = page(request, "oauth_continue.html", title="Signing in", then=provider, text="")
+    await keep(request, response, progress)
+    return response
+
+
+@callback_router.get(OPENID_CALLBACK)
+async def finish_openid(
+    request: Request,
+    state: Annotated[str, Query()] = "",
+    code: Annotated[str, Query()] = "",
+    error: Annotated[str, Query()] = "",
+) -> Response:
+    """Finish a sign-in at the provider of an OpenID realm, and go on where it was begun."""
+    before = await _progress(request)
+    query = before.openid.query if before.openid else ""
+    request.scope["query_string"] = query.encode("latin-1")
+    request = Request(request.scope, request.receive)
+    if error:
+        return await _sign_in_page(request, f"The provider answered {quoted(error)}.", status=403)
+    try:
+        progress = await services_of(request).people.finish_openid(before, state, code)
+    except CallError as refused:
+        await record_refusal(request, "refused by OpenID")
+        return await _sign_in_page(request, str(refused), status=403)
+    response = next_step(request, progress)
+    await _advance(request, response, before, progress)
+    return response
+
+
+@router.get("/second-factor")
+async def show_second_factor(request: Request) -> Response:
+    """Ask for the second factor of the first cluster that wants one."""
+    return await _second_page(request)
+
+
+@router.post("/second-factor")
+async def second_factor(
+    request: Request, csrf: Text = "", method: Text = "", code: Text = "", skip: Text = ""
+) -> Response:
+    """Finish a sign-in with its second factor, or go on without this cluster."""
+    session = await session_of(request)
+    if session is None or not session.sign_in.challenges:
+        raise SignInNeeded
+    session.check_csrf(csrf)
+    before = session.sign_in
+    if skip:
+        progress = SignIn(before.person, before.challenges[1:], None, before.problems)
+    else:
+        known: dict[str, Method] = {"totp": "totp", "recovery": "recovery", "yubico": "yubico"}
+        try:
+            progress = await services_of(request).people.answer(
+                before, known.get(method, "totp"), code.strip(), origin_of(request)
+            )
+        except TooManyFailures as refused:
+            response = await _second_page(request, too_many_attempts(refused), 429)
+            response.headers.update(retry_after(refused))
+            return response
+        except CallError as error:
+            first = before.challenges[0]
+            reason = f"wrong second factor at {first.place.name}"
+            await record_refusal(request, reason, first.factor.userid)
+            return await _second_page(request, str(error), 403)
+    response = next_step(request, progress)
+    await _advance(request, response, before, progress)
+    return response
+
+
+async def _advance(request: Request, response: Response, before: SignIn, after: SignIn) -> None:
+    """Keep the progress; record each account that has signed in, and know this browser again."""
+    held = before.person.accounts if before.person else {}
+    for name, account in (after.person.accounts if after.person else {}).items():
+        if after.person and name not in held:
+            remember_device(request, response, account.userid)
+            await record(request, "sign_in", after.person, account=account.userid, on=name)
+    await keep(request, response, after)
+
+
+async def _progress(request: Request) -> SignIn:
+    """Return how far the sign-in of this browser is; an administrator's is never added to."""
+    session = await session_of(request)
+    is_admin = session and session.sign_in.person and session.sign_in.person.admin_id is not None
+    return session.sign_in if session and not is_admin else SignIn()
+
+
+async def _refused(
+    request: Request, refused: TooManyFailures, realm: str, user: str = ""
+) -> Response:
+    response = await _sign_in_page(request, too_many_attempts(refused), realm, user, 429)
+    response.headers.update(retry_after(refused))
+    return response
+
+
+async def _sign_in_page(
+    request: Request, wrong: str = "", realm: str = "", user: str = "", status: int = 200
+) -> Response:
+    authorization = await authorization_request(request) if request.url.query else None
+    realms = await services_of(request).people.realms()
+    person = (await _progress(request)).person
+    held = person.accounts if person else {}
+    free = [each for each in realms.choices if held.keys().isdisjoint(each.clusters)]
+    with_password = [each for each in free if not each.is_openid]
+    return page(
+        request,
+        "oauth_sign_in.html",
+        status=status,
+        wrong=wrong,
+        user=user,
+        client=authorization.name.shown if authorization else "",
+        realms=with_password,
+        chosen=realm or _default(with_password),
+        openid=[each for each in free if each.is_openid],
+        problems=realms.problems,
+        person=person,
+        query=request.url.query,
+        back=at(request, "/oauth/authorize") if request.url.query else "/connections",
+    )
+
+
+def _default(realms: list[RealmChoice]) -> str:
+    """Return the realm to offer first: a shared one, a cluster's own default, or pve."""
+    preferred = [
+        *(each for each in realms if each.is_shared),
+        *(each for each in realms if each.is_default),
+        *(each for each in realms if each.realm == "pve"),
+    ]
+    return preferred[0].value if preferred else ""
+
+
+async def _second_page(request: Request, wrong: str = "", status: int = 200) -> Response:
+    session = await session_of(request)
+    if session is None or not session.sign_in.challenges:
+        return RedirectResponse(at(request, SIGN_IN), 303)
+    challenge = session.sign_in.challenges[0]
+    methods = challenge.factor.methods
+    return page(
+        request,
+        "oauth_second_factor.html",
+        status=status,
+        wrong=wrong,
+        token=session.csrf,
+        cluster=challenge.place.name,
+        userid=challenge.factor.userid,
+        methods={each: SUPPORTED[each] for each in methods if each in SUPPORTED},
+        unsupported=[UNSUPPORTED[each] for each in methods if each in UNSUPPORTED],
+        may_skip=session.sign_in.person is not None,
+        query=request.url.query,
+    )

@@ -1,0 +1,574 @@
+"""The way of a user through sign-in, consent and connections, in this process over HTTP."""
+
+import json
+import re
+import shutil
+import time
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from html import unescape
+from itertools import count
+from types import SimpleNamespace
+from urllib.parse import parse_qs, urlsplit
+
+import httpx2 as httpx
+import pytest
+from pyotp import TOTP
+
+from proxmox_client import Forbidden
+from proxmox_client.api.access import Access
+from proxmox_client.emulator.auth import totp
+from proxmox_client.emulator.auth.second_factors import SecondFactors
+from proxmox_client.emulator.state.user_config import SecondFactor
+from pvemcp_server.access import ExternalAdmins, open_access
+from pvemcp_server.access.second_factors import new_totp_secret
+from pvemcp_server.app import create_app
+from pvemcp_server.clusters import connections
+from pvemcp_server.config import Config
+from pvemcp_server.services import open_services
+from pvemcp_server.settings import Settings
+from pvemcp_server.store import open_store
+from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.records import PersonKind, TlsMode
+
+from .browser import BASE, Browser
+from .conftest import PASSWORD, TOTP_SECRET, auditor
+
+pytestmark = pytest.mark.anyio
+ADMIN, ADMIN_PASSWORD = "ada", "correct horse battery"
+REDIRECT = "http://127.0.0.1:33418/callback"
+WEB_REDIRECT = "https://claude.example/callback"
+_addresses = count(1)
+
+
+@pytest.fixture(scope="module")
+async def front(anyio_backend, tmp_path_factory, new_state, emulator):
+    """Open the whole application on a state with both clusters and an administrator."""
+    config = Config(state_dir=tmp_path_factory.mktemp("flow") / "var", log_level="warning")
+    shutil.copytree(new_state, config.state_dir)
+    async with (
+        open_store(config) as store,
+        open_access(store, ExternalAdmins.configured(config)) as access,
+    ):
+        settings = Settings(store)
+        state = SimpleNamespace(config=config, store=store, access=access, settings=settings)
+        await access.admins.create(ADMIN, ADMIN_PASSWORD, must_change=False)
+        await settings.change({"enabled": True}, by="test")
+        for cluster in emulator:
+            token_id, secret = auditor(cluster)
+            await access.clusters.create(
+                cluster.name,
+                cluster.hosts,
+                token_id=token_id,
+                secret=secret,
+                tls_mode=TlsMode.PINNED,
+                fingerprints=cluster.fingerprints.values(),
+            )
+        async with open_services(state) as services:
+            app = create_app(services)
+            services.oauth.clients._registrations.take = lambda *_: True
+            async with app.endpoint.running():
+                yield SimpleNamespace(app=app, services=services, settings=settings)
+
+
+@pytest.fixture
+async def open_browser(front, users):
+    """Return a function that opens a browser with its own cookies and address, and a client."""
+    opened = []
+
+    @asynccontextmanager
+    async def browser(redirect: str = REDIRECT, name: str = "Claude Code"):
+        transport = httpx.ASGITransport(front.app.asgi, client=(f"192.0.2.{next(_addresses)}", 1))
+        async with httpx.AsyncClient(transport=transport, base_url=BASE) as http:
+            made = Browser(http)
+            registered = {"client_name": name, "redirect_uris": [redirect]}
+            made.client = (await http.post("/oauth/register", json=registered)).json()
+            opened.append(made)
+            yield made
+
+    yield browser
+    for key in await front.services.store.keys.all():
+        if key.person:
+            await front.services.connections.end(key.id)
+
+
+@pytest.fixture
+async def browser(open_browser):
+    async with open_browser() as opened:
+        yield opened
+
+
+async def call(front, token: str, tool: str = "ListVms", **arguments):
+    """Call a tool with an access token; return the answer and its data."""
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
+    params = {"name": tool, "arguments": {"format": "JsonNormal", **arguments}}
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    headers = {
+        "Authorization": f"Bearer {token}",
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": "2026-07-28",
+        "Mcp-Method": "tools/call",
+        "Mcp-Name": tool,
+    }
+    transport = httpx.ASGITransport(front.app.asgi)
+    async with httpx.AsyncClient(transport=transport, base_url=BASE) as http:
+        answer = await http.post(
+            "/mcp", json={**body, "params": {**params, "_meta": meta}}, headers=headers
+        )
+    text = answer.text
+    if answer.headers["content-type"].startswith("text/event-stream"):
+        text = re.findall(r"^data: (.+)$", text, re.MULTILINE)[-1]
+    return answer, json.loads(text)
+
+
+async def with_cookie(front, cookie: str, method: str, path: str, **options):
+    """Send a request with the cookie of a session, as a thief does."""
+    transport = httpx.ASGITransport(front.app.asgi)
+    headers = {"Cookie": f"pvemcp_person={cookie}"}
+    async with httpx.AsyncClient(transport=transport, base_url=BASE) as http:
+        return await http.request(method, path, headers=headers, **options)
+
+
+async def connected(browser, user: str = "bob", realm: str = "prod/pve", **fields) -> str:
+    """Go through the whole flow and return an access token."""
+    await browser.authorize(scope=fields.pop("scope", "pve:read"))
+    await browser.sign_in(realm, user, PASSWORD)
+    assert browser.page.url.path == "/oauth/authorize", browser.text
+    await browser.consent(**fields)
+    answer = await browser.token()
+    assert answer.status_code == 200, answer.text
+    return answer.json()["access_token"]
+
+
+async def test_a_user_signs_in_with_a_second_factor_consents_and_calls_a_tool(
+    front, browser, emulator, users
+):
+    await browser.authorize()
+    assert browser.page.url.path == "/oauth/sign-in"
+    assert "Claude Code (name not verified, on the user's computer)" in browser.text
+    await browser.sign_in("lab/pve", "alice", "wrong")
+    assert browser.page.status_code == 403
+    refusal = "lab refused the sign-in of alice@pve (Proxmox: 'authentication failure')"
+    assert refusal in browser.text
+    assert 'value="wrong"' not in browser.page.text
+    await browser.sign_in("lab/pve", "alice", PASSWORD)
+    assert "lab asks for a second factor of alice@pve" in browser.text
+    code = totp.code(TOTP_SECRET, emulator["lab"].state.now)
+    await browser.submit(f"/oauth/sign-in/second-factor{browser.query}", method="totp", code=code)
+    assert browser.page.url.path == "/oauth/authorize"
+    for shown in ("alice@pve on lab", "name not verified", "30 days", "Look:", "Read-only"):
+        assert shown in browser.text
+    assert "Change:" not in browser.text, "the client does not ask for it"
+    await browser.consent()
+    assert browser.answer["iss"] == f"{BASE}/oauth"
+    assert browser.answer["state"] == "state of the client"
+    granted = (await browser.token()).json()
+    assert granted["scope"] == "pve:read"
+    _, answer = await call(front, granted["access_token"])
+    assert not answer["result"].get("isError"), answer
+    (token,) = users["lab"].users["alice@pve"].tokens.values()
+    assert token.comment.startswith("Claude Code (name not verified")
+
+
+async def test_two_users_get_what_proxmox_gives_each_and_a_disabled_one_is_refused(
+    front, open_browser, users, monkeypatch
+):
+    monkeypatch.setattr(connections, "OWN_FRESHNESS", 0.0)
+    seen, tokens = {}, {}
+    for user in ("alice", "bob"):
+        async with open_browser() as browser:
+            tokens[user] = await connected(browser, user)
+        _, answer = await call(front, tokens[user])
+        rows = json.loads(answer["result"]["content"][0]["text"])["data"]
+        seen[user] = sorted(row["vmid"] for row in rows)
+    assert seen["bob"] == [100]
+    assert len(seen["alice"]) == 4
+    users["prod"].users["bob@pve"].enabled = False
+    _, refused = await call(front, tokens["bob"])
+    assert refused["result"]["isError"]
+    assert "Proxmox refused bob@pve!pvemcp-" in refused["result"]["content"][0]["text"]
+    _, answer = await call(front, tokens["alice"])
+    assert not answer["result"].get("isError")
+
+
+async def test_a_connection_never_uses_the_server_s_own_token(front, browser):
+    token = await connected(browser)
+    store = front.services.store
+    (identity,) = [each for each in await store.identities.all() if each.connection_id]
+    _, answer = await call(front, token, cluster_name="lab")
+    assert "lab" in answer["result"]["content"][0]["text"]
+    assert answer["result"]["isError"], "no account on lab"
+    await store.identities.remove(identity.id)
+    _, answer = await call(front, token)
+    assert answer["result"]["isError"]
+    await store.watch.poll()
+    _, answer = await call(front, token)
+    assert "No cluster is available" in json.dumps(answer)
+
+
+WRONG_REQUESTS = {
+    "no PKCE": ({"code_challenge": None}, "invalid_request"),
+    "plain PKCE": ({"code_challenge_method": "plain"}, "invalid_request"),
+    "no method": ({"code_challenge_method": None}, "invalid_request"),
+    "short challenge": ({"code_challenge": "short"}, "invalid_request"),
+    "no type": ({"response_type": None}, "invalid_request"),
+    "token type": ({"response_type": "token"}, "unsupported_response_type"),
+    "fragment": ({"response_mode": "fragment"}, "invalid_request"),
+    "another server": ({"resource": "https://other.example/mcp"}, "invalid_target"),
+    "unknown scope": ({"scope": "admin"}, "invalid_scope"),
+}
+WRONG_CLIENTS = {
+    "unknown client": {"client_id": "client-none"},
+    "no client": {"client_id": None},
+    "another redirect": {"redirect_uri": "http://127.0.0.1:1/other"},
+    "a foreign redirect": {"redirect_uri": "https://attacker.example/"},
+    "a script": {"redirect_uri": "javascript:alert(1)"},
+    "a fragment": {"redirect_uri": f"{REDIRECT}#x"},
+    "a user": {"redirect_uri": "http://127.0.0.1@attacker.example/callback"},
+}
+
+
+async def test_wrong_requests_are_answered_with_their_error_and_iss(open_browser):
+    async with open_browser() as local, open_browser(WEB_REDIRECT) as web:
+        for name, (changes, error) in WRONG_REQUESTS.items():
+            local.page = await local.http.get(local.authorization(**changes))
+            assert local.page.status_code == 303, name
+            expected = (error, f"{BASE}/oauth", "state of the client")
+            answer = local.answer
+            assert (answer["error"], answer["iss"], answer["state"]) == expected, name
+            # a client that anyone can register leads nowhere without the user
+            web.page = await web.http.get(web.authorization(**changes))
+            assert web.page.status_code == 200, name
+            assert f'href="{WEB_REDIRECT}?error={error}' in web.page.text, name
+        for name, changes in WRONG_CLIENTS.items():
+            page = await local.http.get(local.authorization(**changes))
+            assert (page.status_code, page.headers.get("location")) == (400, None), name
+            assert "attacker.example" not in page.text, name
+            assert "javascript:" not in page.text, name
+        repeated = await local.http.get(f"{local.authorization()}&state=other")
+        assert repeated.status_code == 400
+
+
+async def test_loopback_redirects_may_have_any_port(browser):
+    await browser.authorize(redirect_uri="http://127.0.0.1:1024/callback")
+    assert browser.page.url.path == "/oauth/sign-in"
+
+
+async def test_a_decline_is_answered_and_ends_the_sign_in(front, browser):
+    await browser.authorize()
+    await browser.sign_in("prod/pve", "bob", PASSWORD)
+    await browser.consent("decline")
+    assert browser.answer["error"] == "access_denied"
+    assert browser.answer["iss"] == f"{BASE}/oauth"
+    assert await front.services.store.person_sessions.all() == []
+
+
+async def test_pages_cannot_be_framed_cached_or_asked_by_other_sites(browser):
+    await browser.authorize()
+    form = {"realm": "prod/pve", "user": "bob", "password": PASSWORD}
+    signed_in = await browser.http.post(f"/oauth/sign-in{browser.query}", data=form)
+    for cookie in signed_in.headers.get_list("set-cookie"):
+        assert "HttpOnly" in cookie
+        assert "SameSite=lax" in cookie
+    await browser.authorize()
+    headers = browser.page.headers
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert "form-action 'self'" in headers["content-security-policy"]
+    assert headers["cache-control"] == "no-store"
+    assert "access-control-allow-origin" not in headers
+    path = f"/oauth/consent{browser.query}"
+    form = {"role": "Read-only", "cluster": "prod", "decision": "connect"}
+    for headers, fields in (
+        ({}, {}),
+        ({}, {"csrf": "0" * 64}),
+        ({"Origin": "https://attacker.example"}, {"csrf": browser.csrf}),
+        ({"Origin": "null"}, {"csrf": browser.csrf}),
+    ):
+        answer = await browser.http.post(path, data={**form, **fields}, headers=headers)
+        assert answer.status_code == 403, (headers, fields)
+    assert (await browser.consent()).status_code == 200
+
+
+async def test_each_step_counts_once_and_old_cookies_are_worth_nothing(front, browser):
+    await browser.authorize()
+    await browser.sign_in("prod/pve", "bob", PASSWORD)
+    first = browser.cookie
+    path = f"/oauth/consent{browser.query}"
+    await browser.go(f"/oauth/sign-in{browser.query}")
+    await browser.sign_in("lab/pve", "bob", PASSWORD)
+    stolen = await with_cookie(front, first, "GET", "/connections")
+    assert stolen.headers["location"] == "/oauth/sign-in", "a step renews the session"
+    csrf, cookie = browser.csrf, browser.cookie
+    form = {"csrf": csrf, "role": "Read-only", "cluster": "prod", "decision": "connect"}
+    assert (await browser.consent()).status_code == 200
+    again = await with_cookie(front, cookie, "POST", path, data=form)
+    assert again.status_code == 303
+    assert again.headers["location"].startswith("/oauth/sign-in?")
+    used = [await browser.token() for _ in range(2)]
+    assert [answer.status_code for answer in used] == [200, 400]
+    assert used[1].json()["error"] == "invalid_grant"
+    _, answer = await call(front, used[0].json()["access_token"])
+    assert answer.get("error") or answer.get("result", {}).get("isError"), "all its tokens ended"
+
+
+async def test_a_session_of_another_user_cannot_be_used_for_a_form(open_browser):
+    async with open_browser() as bob, open_browser() as alice:
+        for browser, user in ((bob, "bob"), (alice, "alice")):
+            await browser.authorize()
+            await browser.sign_in("prod/pve", user, PASSWORD)
+        form = {"csrf": bob.csrf, "role": "Read-only", "cluster": "prod", "decision": "connect"}
+        answer = await alice.http.post(f"/oauth/consent{alice.query}", data=form)
+        assert answer.status_code == 403
+
+
+async def test_a_recovery_key_signs_in_and_no_code_counts_twice(browser, emulator):
+    await browser.authorize()
+    for method, code in (
+        ("totp", totp.code(TOTP_SECRET, emulator["lab"].state.now)),
+        ("recovery", "aaaa-bbbb"),
+    ):
+        await browser.go(f"/oauth/sign-in{browser.query}")
+        await browser.sign_in("lab/pve", "alice", PASSWORD)
+        step = f"/oauth/sign-in/second-factor{browser.query}"
+        form = {"csrf": browser.csrf, "method": method, "code": code}
+        await browser.submit(step, method=method, code=code)
+        assert browser.page.url.path == "/oauth/authorize", browser.text
+        again = await browser.http.post(step, data=form)
+        assert again.status_code == 303, "the session has no open challenge any more"
+        browser.http.cookies.clear()
+
+
+async def test_factors_that_work_elsewhere_only_are_named(browser, users):
+    factor = SecondFactor("key", "webauthn", "", credential="AAAA")
+    users["prod"].users["bob@pve"].factors = [factor]
+    challenge = {"publicKey": {"challenge": "x", "rpId": "pve.example", "allowCredentials": []}}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SecondFactors, "challenge", lambda _: {"webauthn": challenge})
+        await browser.authorize()
+        await browser.sign_in("prod/pve", "bob", PASSWORD)
+    assert "WebAuthn of Proxmox work on Proxmox's own address only" in browser.text
+    assert "Set up an authenticator app" in browser.text
+
+
+async def test_a_realm_of_a_provider_signs_in_through_proxmox(browser, emulator):
+    await browser.authorize()
+    begun = browser.authorization()
+    await browser.submit(f"/oauth/sign-in/openid{browser.query}", realm="prod/sso")
+    url = unescape(re.search(r'content="0;url=([^"]+)"', browser.page.text)[1])
+    assert parse_qs(urlsplit(url).query)["redirect_uri"] == [f"{BASE}/oauth/openid"]
+    back = emulator["prod"].openid.sign_in(url, "erin").removeprefix(BASE)
+    for query in ("state=x&code=y", "error=access_denied", ""):
+        assert (await browser.http.get(f"/oauth/openid?{query}")).status_code == 403, query
+    await browser.go(back)
+    assert browser.page.url.raw_path.decode() == begun
+    assert "erin@sso on prod" in browser.text
+    again = await browser.http.get(back)
+    assert again.status_code == 403, "the provider's answer counts once"
+
+
+async def test_a_shared_realm_says_who_gets_the_password_and_what_failed(front, browser, users):
+    await front.settings.change({"shared_realms": ["corp"]}, by="test")
+    try:
+        await browser.authorize()
+        assert 'value="*/corp" selected' in browser.page.text
+        assert "each of them gets the password" in browser.text
+        users["lab"].users["carol@corp"].enabled = False
+        await browser.sign_in("*/corp", "carol", PASSWORD)
+        assert "lab refused the sign-in of carol@corp" in browser.text
+        assert browser.clusters == ["prod"]
+        await browser.submit(f"/connections/sign-out{browser.query}")
+        users["lab"].users["carol@corp"].enabled = True
+        await browser.sign_in("*/corp", "carol", PASSWORD)
+        assert browser.clusters == ["lab", "prod"]
+    finally:
+        await front.settings.change({"shared_realms": []}, by="test")
+
+
+async def test_a_known_client_of_a_host_asks_shortly_until_it_wants_more(front, browser):
+    url = "https://claude.example/client.json"
+    await front.services.store.oauth_clients.add(
+        id=url,
+        name="Claude",
+        is_document=True,
+        metadata={"redirect_uris": [WEB_REDIRECT], "grant_types": ["authorization_code"]},
+        created=utc_now(),
+        expires=utc_now() + timedelta(days=1),
+    )
+    browser.client = {"client_id": url, "redirect_uris": [WEB_REDIRECT]}
+    shown = {}
+    for step, scope in (("first", "pve:read"), ("again", "pve:read"), ("more", "pve:write")):
+        await browser.authorize(scope=scope)
+        await browser.sign_in("prod/pve", "bob", PASSWORD)
+        shown[step] = ("<details open>" in browser.page.text, "again?" in browser.text)
+        assert "whose publisher has the address claude.example" in browser.text
+        await browser.consent()
+        assert browser.answer["code"]
+    assert shown == {"first": (True, False), "again": (False, True), "more": (True, False)}
+
+
+async def test_choices_that_are_not_offered_are_refused(front, browser):
+    await browser.authorize(scope="pve:read pve:write")
+    await browser.sign_in("prod/pve", "bob", PASSWORD)
+    for fields in ({"role": "Administrator"}, {"cluster": "lab"}, {"cluster": []}):
+        await browser.consent(**fields)
+        assert browser.page.status_code == 422, fields
+    assert await front.services.store.connections.all() == []
+    await browser.consent(read_only="1")
+    assert (await browser.token()).json()["scope"] == "pve:read"
+    (connection,) = await front.services.store.connections.all()
+    assert connection.read_only
+
+
+async def test_a_rule_offers_a_role_and_a_second_consent_renews_the_first(front, browser):
+    roles = front.services.access.roles
+    rule = await front.services.store.person_rules.add(
+        kind=PersonKind.USER,
+        name="bob@pve",
+        cluster_id=None,
+        role_id=(await roles.get("Operator")).id,
+        created=utc_now(),
+    )
+    try:
+        token = await connected(browser, role="Operator", scope="pve:read pve:write")
+        (connection,) = await front.services.store.connections.all()
+        statuses = []
+        for fields in ({}, {"read_only": "1"}):
+            await browser.authorize(scope="pve:read pve:write")
+            await browser.sign_in("prod/pve", "bob", PASSWORD)
+            assert 'value="Operator" checked' in browser.page.text
+            await browser.consent(role="Operator", **fields)
+            (renewed,) = await front.services.store.connections.all()
+            assert renewed.id == connection.id
+            statuses.append((await call(front, token))[0].status_code)
+        assert statuses == [200, 401], "a consent to read only ends the tokens for more"
+    finally:
+        await front.services.store.person_rules.remove(rule.id)
+
+
+async def test_a_rule_that_is_removed_during_the_consent_does_not_count(
+    front, browser, monkeypatch
+):
+    store, connections = front.services.store, front.services.connections
+    connect = connections.connect
+    rule = await store.person_rules.add(
+        kind=PersonKind.USER,
+        name="bob@pve",
+        cluster_id=None,
+        role_id=(await front.services.access.roles.get("Operator")).id,
+        created=utc_now(),
+    )
+
+    async def connect_late(*arguments):
+        await store.person_rules.remove(rule.id)
+        return await connect(*arguments)
+
+    monkeypatch.setattr(connections, "connect", connect_late)
+    await browser.authorize()
+    await browser.sign_in("prod/pve", "bob", PASSWORD)
+    page = await browser.consent(role="Operator")
+    assert (page.status_code, "choose one of the list" in page.text) == (422, True)
+    assert await store.connections.all() == []
+
+
+async def test_a_user_who_may_not_make_tokens_reads_what_else_to_do(browser, monkeypatch):
+    async def forbidden(*_, **__):
+        raise Forbidden(403, "Permission check failed", "Permission check failed")
+
+    monkeypatch.setattr(Access, "create_token", forbidden)
+    await browser.authorize()
+    await browser.sign_in("prod/pve", "bob", PASSWORD)
+    await browser.consent()
+    assert browser.page.status_code == 422
+    assert "bob@pve may not make API tokens on prod" in browser.text
+    assert "as an administrator of this server" in browser.text
+
+
+async def test_users_see_and_end_their_own_connections_only(front, open_browser, users):
+    async with open_browser() as bob, open_browser(name="Other") as alice:
+        token = await connected(bob)
+        await connected(alice, "alice")
+        connections = await front.services.store.connections.all()
+        theirs = next(each for each in connections if each.subject.endswith("alice@pve"))
+        await bob.go("/connections")
+        assert bob.page.url.path == "/oauth/sign-in"
+        await bob.sign_in("prod/pve", "bob", PASSWORD)
+        assert "Claude Code (name not verified" in bob.text
+        assert "Other" not in bob.text
+        await bob.submit("/connections/end", id=theirs.id)
+        assert await front.services.store.connections.find(id=theirs.id)
+        (own,) = [each for each in connections if each.id != theirs.id]
+        assert (await bob.http.post("/connections/end", data={"id": own.id})).status_code == 403
+        await bob.submit("/connections/end", id=own.id)
+        assert "No program is connected." in bob.text
+        assert users["prod"].users["bob@pve"].tokens == {}
+        assert (await call(front, token))[0].status_code == 401
+        await bob.submit("/connections/sign-out")
+        assert (await bob.http.get("/connections")).status_code == 303
+
+
+async def test_an_administrator_connects_with_the_account_of_this_server(front, browser):
+    await browser.authorize()
+    await browser.go(f"/admin/connect{browser.query}")
+    assert browser.page.url.path == "/admin/sign-in"
+    form = {"name": ADMIN, "password": ADMIN_PASSWORD}
+    browser.page = await browser.http.post("/admin/sign-in", data=form)
+    await browser._follow()
+    assert browser.page.url.path == "/oauth/authorize"
+    assert "ada, administrator of this server" in browser.text
+    assert browser.clusters == ["lab", "prod"]
+    await browser.consent(cluster=["lab"])
+    granted = (await browser.token()).json()
+    _, answer = await call(front, granted["access_token"])
+    assert not answer["result"].get("isError"), answer
+    (connection,) = await front.services.store.connections.all()
+    assert connection.subject.startswith("admin:")
+    await browser.go("/admin/")
+    assert browser.page.url.path == "/admin/", "the way back is used once"
+
+
+async def test_the_second_factor_of_an_administrator_leads_back_too(front, browser):
+    admins, factors = front.services.access.admins, front.services.access.second_factors
+    name, secret = "grace", new_totp_secret()
+    admin = await admins.create(name, ADMIN_PASSWORD, must_change=False)
+    await factors.add_totp(admin, "phone", secret, TOTP(secret).now())
+    await browser.authorize()
+    await browser.go(f"/admin/connect{browser.query}")
+    await browser.submit("/admin/sign-in", name=name, password=ADMIN_PASSWORD)
+    assert browser.page.url.path == "/admin/sign-in/second-factor"
+    code = TOTP(secret).at(time.time() + 30)  # the present one was used
+    await browser.submit("/admin/sign-in/second-factor", code=code)
+    assert browser.page.url.path == "/oauth/authorize"
+    await admins.set_enabled(name, enabled=False)
+    await browser.consent()
+    assert browser.page.url.path == "/oauth/sign-in", "the account may not be used any more"
+
+
+async def test_what_users_do_is_in_the_audit_without_secrets(front, browser):
+    await browser.authorize()
+    await browser.sign_in("prod/pve", PASSWORD, "typed into the wrong field")
+    await connected(browser)
+    await front.services.audit.flush()
+    entries = [e for e in await front.services.audit.find(limit=20) if e.tool.startswith("oauth.")]
+    latest = {(entry.tool, entry.outcome, entry.key_name) for entry in entries[:3]}
+    assert latest == {
+        ("oauth.sign_in", "refused", None),
+        ("oauth.sign_in", "ok", "bob@pve"),
+        ("oauth.connect", "ok", "bob@pve"),
+    }
+    assert {entry.reason for entry in entries[:3]} == {"refused at prod/pve", None}
+    connect = next(entry for entry in entries if entry.tool == "oauth.connect")
+    assert connect.client == "Claude Code (name not verified, on the user's computer)"
+    assert PASSWORD not in repr(entries)
+
+
+async def test_switched_off_connections_show_no_page(front, browser):
+    await front.settings.change({"connections_enabled": False}, by="test")
+    try:
+        for path in ("/oauth/authorize", "/oauth/sign-in", "/connections"):
+            assert (await browser.http.get(path)).status_code == 404
+    finally:
+        await front.settings.change({"connections_enabled": True}, by="test")

@@ -1,0 +1,353 @@
+"""Sign-in of users with Proxmox accounts, and the tokens that their connections get."""
+
+import asyncio
+import re
+from datetime import timedelta
+
+import pytest
+
+from proxmox_client import Client, Ticket
+from proxmox_client.emulator.auth import totp
+from proxmox_client.emulator.state.user_config import AclEntry, Group, Token
+from pvemcp_server.access.model import ANY, READS
+from pvemcp_server.errors import AccessDenied, BadArgument, CallError, TooManyFailures
+from pvemcp_server.oauth.connections import Choice, ClientName, Connections
+from pvemcp_server.oauth.people import Origin, administrator
+from pvemcp_server.oauth.person import Account, Person, Place, SignIn
+from pvemcp_server.oauth.rules import role_choices
+from pvemcp_server.settings import Values
+from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.records import AdminRole, PersonKind
+from pvemcp_server.tables.history import HistoryRecorder
+
+from .conftest import PASSWORD, TOTP_SECRET
+
+pytestmark = pytest.mark.anyio
+HERE = Origin("192.0.2.1")
+CLIENT = ClientName("https://claude.example/client.json", "Claude", "Claude (claude.example)")
+
+
+async def sign_in(server, user: str, realm: str = "pve", cluster: str = "prod", **options):
+    """Sign in with the right password, as far as that goes."""
+    choice = (await server.people.realms()).get(f"{cluster}/{realm}")
+    password = options.get("password", PASSWORD)
+    origin, to = options.get("origin", HERE), options.get("to", SignIn())
+    return await server.people.sign_in(choice, user, password, origin, to)
+
+
+async def choice(server, role: str = "Read-only", **values) -> Choice:
+    """Return a consent for a day."""
+    record = await server.store.roles.find(name=role)
+    roles = await role_choices(server.store, Person("admin:1", "ada"), admin_role=AdminRole.OWNER)
+    chosen = next((each.role for each in roles if each.role.name == record.name), roles[0].role)
+    return Choice(chosen, ("pve:read",), utc_now() + timedelta(days=1), **values)
+
+
+def tokens_of(users, cluster: str, userid: str) -> list[str]:
+    return sorted(users[cluster].users[userid].tokens)
+
+
+async def test_realms_are_read_from_each_cluster_and_kept_a_while(server, users):
+    realms = await server.people.realms()
+    assert {each.value for each in realms.choices} == {
+        f"{cluster}/{realm}"
+        for cluster in ("lab", "prod")
+        for realm in ("pam", "pve", "corp", "sso")
+    }
+    corp = users["lab"].realms.pop("corp")
+    assert await server.people.realms() == realms, "the cluster is not asked for each page"
+    users["lab"].realms["corp"] = corp
+    with pytest.raises(BadArgument, match="not among the realms"):
+        realms.get("lab/none")
+
+
+async def test_a_silent_cluster_is_named_and_the_others_are_there(server, access, store):
+    await access.clusters.create("gone", ["127.0.0.1:1"], token_id="a@pve!server", secret="x")
+    await store.watch.poll()
+    realms = await server.people.realms()
+    assert realms.problems == ("gone cannot be reached at present.",), "and none of its hosts"
+    assert "lab/pve" in {each.value for each in realms.choices}
+
+
+async def test_a_password_signs_in_and_names_the_account(server):
+    signed = await sign_in(server, "alice")
+    assert signed.person.subject.endswith(":alice@pve")
+    assert signed.person.accounts["prod"].userid == "alice@pve"
+    assert "PVE:" not in repr(signed)
+
+
+async def test_wrong_passwords_are_refused_in_the_words_of_proxmox(server):
+    for user, password in (("alice", "wrong"), ("mallory", PASSWORD)):
+        with pytest.raises(CallError, match=r"refused the sign-in.*'authentication failure'"):
+            await sign_in(server, user, password=password)
+    for user, password in (("", PASSWORD), ("al\x00ice", PASSWORD), ("alice", "")):
+        with pytest.raises(BadArgument):
+            await sign_in(server, user, password=password)
+
+
+async def test_guesses_lock_their_address_for_the_account_and_no_one_else(server):
+    device = Origin("192.0.2.1", server.people.devices.issue("alice@pve"))
+    for _ in range(5):
+        with pytest.raises(CallError):
+            await sign_in(server, "alice", password="wrong")
+    with pytest.raises(TooManyFailures):
+        await sign_in(server, "alice")
+    assert (await sign_in(server, "bob")).person
+    assert (await sign_in(server, "alice", origin=Origin("192.0.2.2"))).person
+    assert (await sign_in(server, "alice", origin=device)).person
+
+
+async def test_a_second_factor_completes_the_sign_in(server, emulator):
+    waiting = await sign_in(server, "alice", cluster="lab")
+    assert waiting.person is None
+    assert waiting.challenges[0].factor.methods == ("totp", "recovery")
+    with pytest.raises(CallError, match="authentication failure"):
+        await server.people.answer(waiting, "totp", "000000", HERE)
+    code = totp.code(TOTP_SECRET, emulator["lab"].state.now)
+    signed = await server.people.answer(waiting, "totp", code, HERE)
+    assert signed.person.name == "alice@pve"
+    assert signed.challenges == ()
+
+
+async def test_a_further_cluster_joins_and_the_first_account_stays_who_it_is(server):
+    first = await sign_in(server, "bob")
+    both = await sign_in(server, "bob", cluster="lab", to=first)
+    assert sorted(both.person.accounts) == ["lab", "prod"]
+    assert both.person.subject == first.person.subject
+    with pytest.raises(BadArgument, match="signed in on lab as bob@pve"):
+        await sign_in(server, "carol", realm="corp", cluster="lab", to=both)
+
+
+async def test_a_shared_realm_is_one_sign_in_to_every_cluster_that_has_it(server, users):
+    server.values = Values(shared_realms=("corp", "pve"))
+    values = {each.value for each in (await server.people.realms()).choices}
+    assert "*/corp" in values
+    assert "*/pve" not in values, "each cluster has a realm pve of its own"
+    users["lab"].users["carol@corp"].enabled = False
+    some = await sign_in(server, "carol", realm="corp", cluster="*")
+    assert list(some.person.accounts) == ["prod"]
+    assert some.problems[0].startswith("lab refused")
+    users["lab"].users["carol@corp"].enabled = True
+    both = await sign_in(server, "carol", realm="corp", cluster="*")
+    assert both.person.subject == "directory:corp:carol@corp"
+    assert sorted(both.person.accounts) == ["lab", "prod"]
+
+
+async def test_a_session_holds_a_sign_in_sealed_and_ends_once(server):
+    signed = await sign_in(server, "alice")
+    token = await server.people.sessions.open(signed)
+    session = await server.people.sessions.find(token)
+    assert session.sign_in == signed
+    session.check_csrf(session.csrf)
+    for wrong in ("", "x", "\ud800"):
+        with pytest.raises(AccessDenied):
+            session.check_csrf(wrong)
+        assert await server.people.sessions.find(wrong) is None
+    (record,) = await server.store.person_sessions.all()
+    assert await server.store.person_sessions.opened(record)
+    assert [await server.people.sessions.end(session.id) for _ in range(2)] == [True, False]
+    assert await server.people.sessions.find(token) is None
+
+
+async def test_a_connection_gets_a_token_of_the_user_that_expires_with_it(server, users):
+    person = (await sign_in(server, "alice")).person
+    chosen = await choice(server, clusters=("prod",), read_only=True)
+    record = await server.connections.connect(person, CLIENT, chosen)
+    (name,) = tokens_of(users, "prod", "alice@pve")
+    token = users["prod"].users["alice@pve"].tokens[name]
+    assert re.fullmatch(r"pvemcp-\w{8}", name)
+    assert not token.privsep
+    assert token.expire == int(chosen.expires.timestamp())
+    assert token.comment.startswith("Claude (claude.example), connected by pvemcp at https://")
+    (identity,) = await server.store.identities.all(connection_id=record.id)
+    assert identity.token_id == f"alice@pve!{name}"
+    assert not identity.is_default
+    key = await server.store.keys.find(id=record.id)
+    assert (key.name, key.person, key.tools) == ("alice@pve via Claude", "alice@pve", [READS])
+    assert (key.clusters, key.expires) == (["prod"], chosen.expires)
+
+
+async def test_a_renewed_connection_replaces_its_token_and_frees_what_is_left_out(server, users):
+    person = (await sign_in(server, "bob", to=await sign_in(server, "bob", cluster="lab"))).person
+    first = await server.connections.connect(
+        person, CLIENT, await choice(server, clusters=("lab", "prod"))
+    )
+    before = tokens_of(users, "prod", "bob@pve")
+    again = await server.connections.connect(
+        person, CLIENT, await choice(server, clusters=("prod",))
+    )
+    assert again.id == first.id
+    after = tokens_of(users, "prod", "bob@pve")
+    assert (len(after), after != before, tokens_of(users, "lab", "bob@pve")) == (1, True, [])
+    assert len(await server.store.identities.all(connection_id=first.id)) == 1
+    other = ClientName("other", "Claude", "Claude (other.example)")
+    second = await server.connections.connect(
+        person, other, await choice(server, clusters=("lab",))
+    )
+    assert (await server.store.keys.find(id=second.id)).name == "bob@pve via Claude 2"
+
+
+async def test_consents_at_the_same_time_leave_one_connection_and_one_token(server, users):
+    person = (await sign_in(server, "bob")).person
+    chosen = await choice(server, clusters=("prod",))
+    both = await asyncio.gather(
+        *(server.connections.connect(person, CLIENT, chosen) for _ in range(2))
+    )
+    assert both[0].id == both[1].id
+    assert len(await server.store.identities.all(connection_id=both[0].id)) == 1
+    assert len(tokens_of(users, "prod", "bob@pve")) == 1
+
+
+async def test_nothing_is_left_when_one_token_cannot_be_made(server, users):
+    person = (await sign_in(server, "bob", to=await sign_in(server, "bob", cluster="lab"))).person
+    users["prod"].users["bob@pve"].enabled = False
+    with pytest.raises(CallError, match="No API token was made on prod"):
+        await server.connections.connect(
+            person, CLIENT, await choice(server, clusters=("lab", "prod"))
+        )
+    assert tokens_of(users, "lab", "bob@pve") == []
+    assert await server.connections.of(person.subject) == []
+    with pytest.raises(BadArgument, match="choose one or more"):
+        await server.connections.connect(person, CLIENT, await choice(server, clusters=(ANY,)))
+
+
+async def test_a_ticket_goes_only_to_the_hosts_that_gave_it(server, access, store):
+    person = (await sign_in(server, "bob")).person
+    await access.clusters.change(
+        "prod", hosts=["127.0.0.1:1"], secrets={"default": "00000000-0000-0000-0000-000000000001"}
+    )
+    await store.watch.poll()
+    with pytest.raises(CallError, match="changed since the sign-in"):
+        await server.connections.connect(person, CLIENT, await choice(server, clusters=("prod",)))
+
+
+async def test_the_end_of_a_connection_destroys_the_secret_and_removes_the_token(server, users):
+    person = (await sign_in(server, "bob")).person
+    chosen = await choice(server, clusters=("prod",))
+    record = await server.connections.connect(person, CLIENT, chosen)
+    (left,) = await server.connections.end(record.id)
+    (name,) = tokens_of(users, "prod", "bob@pve")
+    assert left.line == f"pveum user token remove bob@pve {name}"
+    assert await server.store.identities.all(connection_id=record.id) == []
+    assert await server.store.keys.find(id=record.id) is None
+
+    # the next sign-in removes what this server left behind, once it is no consent in progress
+    users["prod"].users["bob@pve"].tokens["own"] = Token("own", "x", comment="of bob")
+    stray = users["prod"].users["bob@pve"].tokens[name]
+    stray.comment = re.sub(r"\d{4}-", "2020-", stray.comment)
+    record = await server.connections.connect(person, CLIENT, chosen)
+    kept = tokens_of(users, "prod", "bob@pve")
+    assert (name in kept, "own" in kept, len(kept)) == (False, True, 2)
+
+    assert await server.connections.end(record.id, person) == []
+    assert tokens_of(users, "prod", "bob@pve") == ["own"]
+
+    record = await server.connections.connect(person, CLIENT, chosen)
+    users["prod"].acl.append(AclEntry("/access", "user", "viewer@pve", "Administrator"))
+    assert await server.connections.end(record.id) == []
+    assert tokens_of(users, "prod", "bob@pve") == ["own"]
+
+
+async def test_expired_connections_end_with_their_secrets(server, store):
+    person = (await sign_in(server, "bob")).person
+    record = await server.connections.connect(
+        person, CLIENT, await choice(server, clusters=("prod",))
+    )
+    await server.connections.remove_expired()
+    assert await store.keys.find(id=record.id)
+    later = Connections(store, server.clusters, "", clock=lambda: utc_now() + timedelta(days=2))
+    await later.remove_expired()
+    assert await store.keys.find(id=record.id) is None
+    assert await store.identities.all(connection_id=record.id) == []
+
+
+async def test_other_hosts_end_the_tokens_of_users_and_ask_for_none(server, access, store):
+    person = (await sign_in(server, "bob")).person
+    await server.connections.connect(person, CLIENT, await choice(server, clusters=("prod",)))
+    assert [each.name for each in await access.clusters.identities("prod")] == ["default"]
+    assert await access.clusters.bindings("prod") == []
+    await access.clusters.change("prod", hosts=["127.0.0.1:1"], secrets={"default": "x"})
+    assert len(await store.identities.all()) == 2
+
+
+RULES = {
+    "realm": (PersonKind.REALM, "pve", None),
+    "realm elsewhere": (PersonKind.REALM, "corp", None),
+    "user": (PersonKind.USER, "bob@pve", "prod"),
+    "user of another cluster": (PersonKind.USER, "bob@pve", "lab"),
+    "group": (PersonKind.GROUP, "ops", None),
+    "group of others": (PersonKind.GROUP, "dev", None),
+    "admin": (PersonKind.ADMIN, "owner", None),
+}
+MATCHING = {"realm", "user", "group"}
+
+
+async def test_rules_decide_which_roles_a_user_may_choose(server, users, access):
+    users["prod"].groups["ops"] = Group("ops")
+    clusters = {record.name: record.id for record in await server.store.clusters.all()}
+    for name, (kind, rule, cluster) in RULES.items():
+        role = await access.roles.create(name, [])
+        await server.store.person_rules.add(
+            kind=kind,
+            name=rule,
+            cluster_id=cluster and clusters[cluster],
+            role_id=role.id,
+            created=utc_now(),
+        )
+    person = (await sign_in(server, "bob")).person
+    groups = await server.people.groups(person)
+    assert groups == {"prod": frozenset({"ops"})}
+    choices = await role_choices(server.store, person, groups=groups)
+    assert [each.role.name for each in choices[:1]] == ["Read-only"]
+    assert {each.role.name for each in choices[1:]} == MATCHING
+    for each in choices[1:]:
+        each.check(["prod"])
+        with pytest.raises(BadArgument, match="not allowed to you on lab"):
+            each.check(["lab", "prod"])
+    ada = await access.admins.create("ada", "correct horse battery")
+    theirs = await role_choices(server.store, administrator(ada), admin_role=AdminRole.OWNER)
+    assert {each.role.name for each in theirs[1:]} == {"admin"}
+
+
+async def test_a_connection_of_an_administrator_has_no_account_of_its_own(server, access):
+    ada = administrator(await access.admins.create("ada", "correct horse battery"))
+    record = await server.connections.connect(ada, CLIENT, await choice(server))
+    assert (record.subject, record.admin_id) == (ada.subject, ada.admin_id)
+    assert await server.store.identities.all(connection_id=record.id) == []
+
+
+async def test_texts_of_a_user_hold_no_secret(server):
+    person = (await sign_in(server, "bob")).person
+    account = person.accounts["prod"]
+    assert account.ticket.ticket not in repr(person)
+    other = Account(Place("prod", 1, "x"), Ticket(ticket="PVE:secret", username="a@pve"))
+    assert "secret" not in repr(other)
+
+
+async def test_the_history_is_not_read_with_the_tokens_of_users(server):
+    person = (await sign_in(server, "bob")).person
+    await server.connections.connect(person, CLIENT, await choice(server, clusters=("prod",)))
+    values, now = Values(history_minutes=60), utc_now()
+    await HistoryRecorder(server.store, server.clusters, lambda: values).record(now)
+    claimed = {
+        identity.connection_id
+        for identity in await server.store.identities.all()
+        if await server.store.history.claim(identity, now, timedelta(hours=1)) is None
+    }
+    assert claimed == {None}
+
+
+async def test_users_of_one_cluster_see_what_proxmox_gives_each(server, users):
+    """Show that two users who ask the same get what Proxmox gives each."""
+    seen = {}
+    for user in ("alice", "bob"):
+        person = (await sign_in(server, user)).person
+        record = await server.connections.connect(
+            person, CLIENT, await choice(server, clusters=("prod",))
+        )
+        (binding,) = await server.store.bindings.all(key_id=record.id)
+        client = (await server.clusters.connection("prod", binding.identity_id)).client
+        assert isinstance(client, Client)
+        seen[user] = [guest.vmid for guest in (await client.cluster.resources("vm")).guests]
+    assert seen["bob"] == [100]
+    assert len(seen["alice"]) == 4
