@@ -416,11 +416,11 @@ def test_the_bridge_of_every_platform_is_listed(run_json):
 
 
 def test_the_configuration_of_a_client_takes_its_key_from_a_file(run, monkeypatch):
-    monkeypatch.setenv("PVEMCP_PUBLIC_URL", "https://mcp.example")
+    monkeypatch.setenv("PVEMCP_PUBLIC_URL", "https://tools.example/pve")
     config = json.loads(run("claude-config", "--api-key-file", "-", stdin="pvemcp_k\n").stdout)
     server = config["mcpServers"]["pvemcp"]
     assert server["args"] == []
-    assert server["env"] == {"MCP_URL": "https://mcp.example/mcp", "MCP_API_KEY": "pvemcp_k"}
+    assert server["env"] == {"MCP_URL": "https://tools.example/pve/mcp", "MCP_API_KEY": "pvemcp_k"}
     cursor = json.loads(run("claude-config", "--client", "cursor").stdout)
     assert cursor["mcpServers"]["pvemcp"]["headers"] == {"X-API-Key": "YOUR-API-KEY"}
     assert "Did you mean" in run("claude-config", "--client", "curser", fails=True).stderr
