@@ -269,7 +269,12 @@ async def test_a_decline_is_answered_and_ends_the_sign_in(front, browser):
 
 async def test_pages_cannot_be_framed_cached_or_asked_by_other_sites(browser):
     await browser.authorize()
-    await browser.sign_in("prod/pve", "bob", PASSWORD)
+    form = {"realm": "prod/pve", "user": "bob", "password": PASSWORD}
+    signed_in = await browser.http.post(f"/oauth/sign-in{browser.query}", data=form)
+    for cookie in signed_in.headers.get_list("set-cookie"):
+        assert "HttpOnly" in cookie
+        assert "SameSite=lax" in cookie
+    await browser.authorize()
     headers = browser.page.headers
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
     assert "form-action 'self'" in headers["content-security-policy"]
@@ -356,8 +361,8 @@ async def test_a_realm_of_a_provider_signs_in_through_proxmox(browser, emulator)
     url = unescape(re.search(r'content="0;url=([^"]+)"', browser.page.text)[1])
     assert parse_qs(urlsplit(url).query)["redirect_uri"] == [f"{BASE}/oauth/openid"]
     back = emulator["prod"].openid.sign_in(url, "erin").removeprefix(BASE)
-    forged = await browser.http.get("/oauth/openid?state=x&code=y")
-    assert forged.status_code == 403
+    for query in ("state=x&code=y", "error=access_denied", ""):
+        assert (await browser.http.get(f"/oauth/openid?{query}")).status_code == 403, query
     await browser.go(back)
     assert browser.page.url.raw_path.decode() == begun
     assert "erin@sso on prod" in browser.text
@@ -442,6 +447,31 @@ async def test_a_rule_offers_a_role_and_a_second_consent_renews_the_first(front,
         assert statuses == [200, 401], "a consent to read only ends the tokens for more"
     finally:
         await front.services.store.person_rules.remove(rule.id)
+
+
+async def test_a_rule_that_is_removed_during_the_consent_does_not_count(
+    front, browser, monkeypatch
+):
+    store, connections = front.services.store, front.services.connections
+    connect = connections.connect
+    rule = await store.person_rules.add(
+        kind=PersonKind.USER,
+        name="bob@pve",
+        cluster_id=None,
+        role_id=(await front.services.access.roles.get("Operator")).id,
+        created=utc_now(),
+    )
+
+    async def connect_late(*arguments):
+        await store.person_rules.remove(rule.id)
+        return await connect(*arguments)
+
+    monkeypatch.setattr(connections, "connect", connect_late)
+    await browser.authorize()
+    await browser.sign_in("prod/pve", "bob", PASSWORD)
+    page = await browser.consent(role="Operator")
+    assert (page.status_code, "choose one of the list" in page.text) == (422, True)
+    assert await store.connections.all() == []
 
 
 async def test_a_user_who_may_not_make_tokens_reads_what_else_to_do(browser, monkeypatch):

@@ -1,5 +1,6 @@
 """Sign-in of users with Proxmox accounts, and the tokens that their connections get."""
 
+import asyncio
 import re
 from datetime import timedelta
 
@@ -184,6 +185,17 @@ async def test_a_renewed_connection_replaces_its_token_and_frees_what_is_left_ou
         person, other, await choice(server, clusters=("lab",))
     )
     assert (await server.store.keys.find(id=second.id)).name == "bob@pve via Claude 2"
+
+
+async def test_consents_at_the_same_time_leave_one_connection_and_one_token(server, users):
+    person = (await sign_in(server, "bob")).person
+    chosen = await choice(server, clusters=("prod",))
+    both = await asyncio.gather(
+        *(server.connections.connect(person, CLIENT, chosen) for _ in range(2))
+    )
+    assert both[0].id == both[1].id
+    assert len(await server.store.identities.all(connection_id=both[0].id)) == 1
+    assert len(tokens_of(users, "prod", "bob@pve")) == 1
 
 
 async def test_nothing_is_left_when_one_token_cannot_be_made(server, users):

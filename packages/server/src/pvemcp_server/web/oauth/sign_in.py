@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from proxmox_client.api.sign_in import Method
+from pvemcp_server.clusters.explain import quoted
 from pvemcp_server.errors import CallError, TooManyFailures
 from pvemcp_server.oauth.addresses import Addresses
 from pvemcp_server.oauth.people import RealmChoice
@@ -95,17 +96,20 @@ async def finish_openid(
     request: Request,
     state: Annotated[str, Query()] = "",
     code: Annotated[str, Query()] = "",
+    error: Annotated[str, Query()] = "",
 ) -> Response:
     """Finish a sign-in at the provider of an OpenID realm, and go on where it was begun."""
     before = await _progress(request)
     query = before.openid.query if before.openid else ""
     request.scope["query_string"] = query.encode("latin-1")
     request = Request(request.scope, request.receive)
+    if error:
+        return await _sign_in_page(request, f"The provider answered {quoted(error)}.", status=403)
     try:
         progress = await services_of(request).people.finish_openid(before, state, code)
-    except CallError as error:
+    except CallError as refused:
         await record_refusal(request, "refused by OpenID")
-        return await _sign_in_page(request, str(error), status=403)
+        return await _sign_in_page(request, str(refused), status=403)
     response = next_step(request, progress)
     await _advance(request, response, before, progress)
     return response
