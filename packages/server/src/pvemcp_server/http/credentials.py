@@ -14,8 +14,9 @@ ENDPOINTS: Final = ("mcp", "sse")
 MESSAGES: Final = "messages"  # where clients of HTTP+SSE post to, below /sse or /sse/<key>
 HIDDEN: Final = "***"
 _TAKEN: Final = (b"x-api-key", b"authorization", b"cookie")  # an endpoint needs no cookie
-# Python quotes those of ours that end with "=", and escapes nothing in any; `__Host-` is for https
-_OWN: Final = re.compile(rb"(?:__Host-)?" + PREFIX.encode() + rb'_\w+="?[^"\\\s]*"?')
+# Python quotes those of ours that end with "=", and escapes nothing in any; `__Host-` is for https,
+# and a path prefix ends the name
+_OWN: Final = re.compile(rb"(?:__Host-)?" + PREFIX.encode() + rb'_[\w.~-]+="?[^"\\\s]*"?')
 
 
 @dataclass(frozen=True, slots=True)

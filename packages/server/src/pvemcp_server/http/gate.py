@@ -86,11 +86,13 @@ class KeyGate:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
+        send = self.hosts.prefix.added_to(send)
         # before take_key: afterwards an encoded slash is gone
         is_encoded = _ENCODED_SLASH.search(scope.get("raw_path") or b"")
         is_canonical = scope["path"].startswith("/") and not (
             is_encoded or _AMBIGUOUS.search(scope["path"])
         )
+        scope["path"] = self.hosts.prefix.removed_from(scope["path"])
         scope.setdefault("state", {})["credential"] = take_key(scope)
         path = scope["path"]
         to_transport = scope["type"] == "http" and path in self.transports
@@ -113,7 +115,7 @@ class KeyGate:
         elif is_public(path):
             await serve_bounded(self.app, scope, receive, send)
         else:
-            await errors.not_found().response(scope, receive, send)
+            await errors.not_found(self.hosts.prefix.text).response(scope, receive, send)
 
     async def _serve_oauth(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a path of OAuth, unless the settings switch the endpoint or connections off."""
@@ -133,7 +135,7 @@ class KeyGate:
         elif _OAUTH.search(path):
             await errors.no_oauth(signs_in=signs_in)(scope, receive, send)
         else:
-            await errors.not_found().response(scope, receive, send)
+            await errors.not_found(self.hosts.prefix.text).response(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Apply the rate limits and every other check that can refuse a request, then pass it on.
