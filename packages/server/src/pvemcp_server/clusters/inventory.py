@@ -116,7 +116,7 @@ def covers_guest(scope: Resources, guest: GuestResource) -> bool:
     )
 
 
-@dataclass
+@dataclass(eq=False)
 class Inventory:
     """The latest InventoryView of a cluster and identity; concurrent callers share one request.
 
