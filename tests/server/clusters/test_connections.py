@@ -1,6 +1,7 @@
 """Connections: one client and one inventory for each cluster and Proxmox identity."""
 
 import gc
+from asyncio import gather
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import anyio
 import pytest
 from psutil import Process
 
+from proxmox_client import SocketBudget
 from pvemcp_server.access import Access
 from pvemcp_server.access.model import EVERYTHING, Resources
 from pvemcp_server.clusters import Clusters, Notes, connections
@@ -228,6 +230,31 @@ async def test_a_replaced_client_ends_its_calls_and_leaves_no_socket(clusters, a
         after = await clusters.open("lab", {}, EVERYTHING, Notes())
         await after.pve.version()
         assert sockets() > base
+
+
+async def test_clusters_beyond_the_bound_of_sockets_wait_and_answer(fleet, store, lab):
+    names = ["lab", *(f"lab {number}" for number in range(5))]
+    token_id, secret = lab.token
+    record = await fleet.access.clusters.get("lab")
+    trust = {"tls_mode": record.tls_mode, "fingerprints": record.fingerprints}
+    for name in names[1:]:
+        await fleet.access.clusters.create(
+            name, lab.hosts, token_id=token_id, secret=secret, **trust
+        )
+    base, budget, most = sockets(), SocketBudget(2), 0
+    async with aclosing(Clusters(store, lambda: 0.0, sockets=budget)) as clusters:
+
+        async def read(name: str) -> int:
+            nonlocal most
+            cluster = await clusters.open(name, {}, EVERYTHING, Notes())
+            view = await cluster.inventory_view()
+            most = max(most, budget.used)
+            return len(view.guests)
+
+        assert await gather(*map(read, names * 3)) == [6] * len(names) * 3
+        assert most <= 2
+    assert budget.used == 0
+    await eventually(lambda: sockets() == base)
 
 
 def sockets() -> int:
