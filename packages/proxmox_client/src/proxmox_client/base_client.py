@@ -68,6 +68,11 @@ class BaseClient:
         """Close all connections, including those of clients made by `signed_in_as`."""
         await self._pool.aclose()
 
+    @property
+    def is_queued(self) -> bool:
+        """Whether it asks nothing, because the sockets that it shares with others are in use."""
+        return self._pool.is_queued
+
     def retire(self) -> None:
         """Keep no connection open after its request from now on, for all accounts; none breaks.
 

@@ -97,6 +97,7 @@ class HostPool:
         self._open_transport = _opener(tls, limits, http_transport)
         self._http_transport: HttpTransport | None = None
         self._leases = 0  # requests that are being sent
+        self._queued = 0  # requests that wait for a place of the budget
         self._held = 0  # places of the budget: the most leases at once since the last close
         self._expiry: asyncio.TimerHandle | None = None
         self._closings: set[asyncio.Task[None]] = set()
@@ -144,11 +145,20 @@ class HostPool:
         self._closings.add(task)
         task.add_done_callback(self._closings.discard)
 
+    @property
+    def is_queued(self) -> bool:
+        """Whether requests wait for a place, and none is being sent."""
+        return self._queued > 0 and not self._leases
+
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[None]:
         """Hold a place for the socket of a request, with its retries; wait until one is free."""
         if self._leases == self._held:
-            await self._sockets.take()
+            self._queued += 1
+            try:
+                await self._sockets.take()
+            finally:
+                self._queued -= 1
             self._held += 1
         self._leases += 1
         self._sockets.mark_busy(self)
