@@ -4,7 +4,7 @@ Server and client share a thread, the emulated clusters run in another one; a pr
 notes each of our Python functions that begins between request and response. Libraries,
 comprehensions and lambdas do not count, nor do functions that did not begin in each of some rounds:
 background work.
-Everything is warm but the inventory, which has just expired: Proxmox is asked.
+Everything is warm but the inventory, which is marked as outdated: Proxmox is asked.
 
     python benchmarks/call_trace.py [--list]
 """
@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import reduce
 from operator import and_
@@ -28,17 +28,19 @@ from anyio.from_thread import start_blocking_portal
 
 from proxmox_client.emulator import Emulator, demo
 from pvemcp_server.access import open_access
-from pvemcp_server.app import create_app, open_services
+from pvemcp_server.app import create_app
 from pvemcp_server.cli.state import State
+from pvemcp_server.clusters import Clusters
 from pvemcp_server.config import Config
 from pvemcp_server.http.server import http_server
+from pvemcp_server.services import open_services
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
 from pvemcp_server.store.records import TlsMode
 
 PACKAGES = Path(__file__).parents[1] / "packages"
-FRESHNESS_SECONDS = 1  # the least that the setting allows
 ROUNDS = 4
+CLUSTERS = ("home-lab", "prod")  # of the demo, without its backup server
 CALLS: dict[str, dict[str, Any]] = {
     "ListVms": {},
     "ExecuteQuery": {
@@ -74,15 +76,15 @@ def traced() -> Iterator[Counter[CodeType]]:
 
 
 @asynccontextmanager
-async def served(folder: Path) -> AsyncIterator[tuple[str, str]]:
-    """Serve the demo clusters; yield the server's URL and a key."""
+async def served(folder: Path) -> AsyncIterator[tuple[httpx.AsyncClient, Clusters]]:
+    """Serve the demo clusters; yield a client with a key, and the server's connections to them."""
     config = Config(state_dir=folder, port=0, log_level="warning")
     async with AsyncExitStack() as stack:
         portal = stack.enter_context(start_blocking_portal())  # a thread of its own
         pve = stack.enter_context(portal.wrap_async_context_manager(Emulator(demo())))
         store = await stack.enter_async_context(open_store(config))
         access = await stack.enter_async_context(open_access(store))
-        for name in ("home-lab", "prod"):
+        for name in CLUSTERS:
             token_id, secret = pve[name].token
             await access.clusters.create(
                 name,
@@ -93,11 +95,11 @@ async def served(folder: Path) -> AsyncIterator[tuple[str, str]]:
                 fingerprints=pve[name].fingerprints.values(),
             )
         settings = Settings(store)
-        values = {"enabled": True, "inventory_freshness_seconds": FRESHNESS_SECONDS}
-        await settings.change(values, by="benchmark")
+        await settings.change({"enabled": True}, by="benchmark")
         _, key = await access.keys.create("benchmark", role="Administrator")
         state = State(config, store, access, settings)
-        app = create_app(await stack.enter_async_context(open_services(state)))
+        services = await stack.enter_async_context(open_services(state))
+        app = create_app(services)
         server = http_server(
             app.asgi, config, app.endpoint.drain, knows_key=access.authenticator.knows
         )
@@ -105,7 +107,11 @@ async def served(folder: Path) -> AsyncIterator[tuple[str, str]]:
         while not server.started:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
         host, port = server.addresses[0]
-        yield f"http://{host}:{port}", key
+        headers = {"X-API-Key": key}
+        async with httpx.AsyncClient(
+            base_url=f"http://{host}:{port}", headers=headers, timeout=30
+        ) as http:
+            yield http, services.clusters
         server.stop()
         await serving
 
@@ -138,30 +144,25 @@ def files(calls: Counter[CodeType]) -> dict[str, list[str]]:
     return functions
 
 
-async def measure(listing: bool) -> None:
-    """Print the figures of each call."""
+async def traces(names: Iterable[str] = CALLS) -> dict[str, Counter[CodeType]]:
+    """Return the functions that each call runs through, with the number of their calls."""
+    functions: dict[str, Counter[CodeType]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        async with served(Path(folder)) as (url, key):
-            headers = {"X-API-Key": key}
-            async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as http:
-                print("| call | files | functions | calls |\n|---|--:|--:|--:|")
-                for name, arguments in CALLS.items():
-                    await call(http, name, arguments)
-                    rounds = [await trace(http, name, arguments) for _ in range(ROUNDS)]
-                    calls = reduce(and_, rounds)
-                    by_file = files(calls)
-                    print(f"| {name} | {len(by_file)} | {len(calls)} | {calls.total()} |")
-                    if listing:
-                        for path, functions in by_file.items():
-                            print(f"    {path}: {', '.join(functions)}")
+        async with served(Path(folder)) as (http, clusters):
+            for name in names:
+                await call(http, name, CALLS[name])
+                rounds = [await trace(http, clusters, name) for _ in range(ROUNDS)]
+                functions[name] = reduce(and_, rounds)
+    return functions
 
 
-async def trace(http: httpx.AsyncClient, name: str, arguments: dict[str, Any]) -> Counter[CodeType]:
-    """Return the functions that one call runs through, with the number of their calls."""
-    await asyncio.sleep(FRESHNESS_SECONDS + 0.1)
+async def trace(http: httpx.AsyncClient, clusters: Clusters, name: str) -> Counter[CodeType]:
+    """Trace one call."""
+    for cluster in CLUSTERS:
+        (await clusters.connection(cluster)).inventory.invalidate()
     await call(http, "GetQuerySchema", {})  # now the key and the settings are checked again
     with traced() as calls:
-        await call(http, name, arguments)
+        await call(http, name, CALLS[name])
     return calls
 
 
@@ -169,7 +170,14 @@ def main() -> None:
     """Run the calls and print what they ran through."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--list", action="store_true", help="print the files and their functions")
-    asyncio.run(measure(parser.parse_args().list))
+    listing = parser.parse_args().list
+    print("| call | files | functions | calls |\n|---|--:|--:|--:|")
+    for name, calls in asyncio.run(traces()).items():
+        by_file = files(calls)
+        print(f"| {name} | {len(by_file)} | {len(calls)} | {calls.total()} |")
+        if listing:
+            for path, functions in by_file.items():
+                print(f"    {path}: {', '.join(functions)}")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ async def test_the_same_goes_through_the_bridge_over_stdio(product, mode):
 
 async def post(product, method: str, params: dict[str, Any], **headers: str) -> httpx.Response:
     named = {"Mcp-Name": params["name"]} if "name" in params else {}
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         return await client.post(
             f"{product.url}/mcp",
             headers={
@@ -81,7 +81,7 @@ async def test_plain_http_with_the_key_in_a_header_lists_and_calls(product):
 async def test_a_wrong_key_is_refused_without_inviting_to_sign_in_elsewhere(product):
     refused = await post(product, "tools/list", {}, **{"X-API-Key": "pvemcp_wrong"})
     nowhere = refused.headers["www-authenticate"].split('"')[-2]
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         discovery = await client.get(nowhere)
     assert refused.status_code == 401
     assert discovery.status_code == 404
@@ -109,7 +109,7 @@ async def test_prod_reports_its_offline_node(product):
 
 
 async def test_health_readiness_and_version_need_no_key(product):
-    async with httpx.AsyncClient(base_url=product.url) as client:
+    async with httpx.AsyncClient(base_url=product.url, timeout=60) as client:
         answers = [await client.get(path) for path in ("/healthz", "/readyz", "/version")]
     assert [answer.status_code for answer in answers] == [200, 200, 200]
     assert "2026-07-28" in answers[2].json()["protocols"]

@@ -59,7 +59,9 @@ async def connect(cluster: EmulatedCluster, token: tuple[str, str] | None, node:
     headers = {"Authorization": f"PVEAPIToken={token[0]}={token[1]}"} if token else {}
     context = ssl.create_default_context(cadata=cluster.ca_pem)
     base = f"https://{cluster.hosts[node]}"
-    async with httpx.AsyncClient(verify=context, base_url=base, headers=headers) as http:
+    async with httpx.AsyncClient(
+        verify=context, base_url=base, headers=headers, timeout=60
+    ) as http:
         yield ApiClient(http, cluster)
 
 

@@ -22,7 +22,7 @@ async def control(proxmox):
     """Open an HTTP client of the control port."""
     server = ControlServer(proxmox)
     await server.start(0)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=60) as http:
         yield http
     await server.stop()
 
@@ -123,8 +123,8 @@ def test_the_command_opens_a_control_port_on_request(command):
         if line.startswith("control: "):
             address = line.removeprefix("control: ").strip()
             break
-    assert httpx.post(f"{address}/prod/lose-quorum").status_code == 200
-    assert httpx.post(f"{address}/prod/dance").status_code == 404
+    assert httpx.post(f"{address}/prod/lose-quorum", timeout=60).status_code == 200
+    assert httpx.post(f"{address}/prod/dance", timeout=60).status_code == 404
 
 
 def test_the_command_prints_connections_and_exits_when_stdin_closes():

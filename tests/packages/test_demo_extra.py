@@ -55,7 +55,7 @@ def wait_until_healthy(process: subprocess.Popen, url: str) -> None:
     while time.monotonic() < deadline:
         assert process.poll() is None, process.stdout.read()
         try:
-            assert httpx.get(f"{url}/healthz", timeout=5).status_code == 200
+            assert httpx.get(f"{url}/healthz", timeout=60).status_code == 200
         except httpx.TransportError:
             time.sleep(0.1)
         else:

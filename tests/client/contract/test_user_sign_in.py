@@ -349,7 +349,7 @@ async def test_the_page_of_the_provider_leads_back_to_the_application(visitor, h
     house.state.user_config.users["<b>@new"] = User("<b>@new")
     request = await visitor.sign_in.openid_request("new", REDIRECT)
     context = Tls(fingerprints=house.fingerprints.values()).context()
-    async with httpx.AsyncClient(verify=context) as browser:
+    async with httpx.AsyncClient(verify=context, timeout=60) as browser:
         page = await browser.get(request.url)
         assert "&lt;b&gt;" in page.text
         assert "<b>" not in page.text

@@ -158,6 +158,18 @@ async def test_a_refused_token_is_invalid_and_leads_to_the_sign_in(served, token
     assert challenge["resource_metadata"].endswith("/.well-known/oauth-protected-resource/mcp")
 
 
+async def test_an_expired_token_is_no_attempt_for_the_audit(served, tokens, connection):
+    given = await granted(tokens, connection, f"{served.url}/mcp")
+    [token] = await served.state.store.tokens.all(connection_id=connection.id, kind="access")
+    await served.state.store.tokens.change(token.id, expires=token.created)
+    assert (await send(served, given.access_token)).status_code == 401
+    forged = new_secret(token.id, TOKEN_PREFIXES[TokenKind.ACCESS])
+    assert (await send(served, forged)).status_code == 401
+    reasons = [entry.reason for entry in await served.recorded() if entry.tool == "sign in"]
+    assert "wrong secret of an access token" in reasons
+    assert "expired access token" not in reasons
+
+
 FORM = {"grant_type": "refresh_token", "client_id": CLIENT, "refresh_token": "x"}
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from pvemcp_server.access import Access
+from pvemcp_server.access import Access, authentication
 from pvemcp_server.access.authentication import KeyAuthenticator
 from pvemcp_server.audit import Audit
 from pvemcp_server.errors import AccessDenied, OAuthError, OverBudget
@@ -95,6 +95,15 @@ async def test_an_access_token_is_its_connections_caller(store, tokens, authenti
     again = await authenticator.authenticate(given.access_token, HERE, MCP)
     assert again is caller
     assert authenticator.knows(given.access_token, HERE)
+
+
+async def test_the_cache_of_tokens_is_bounded(store, tokens, authenticator, monkeypatch):
+    monkeypatch.setattr(authentication, "MOST_TOKENS", 2)
+    connection = await connect(store)
+    given = [await granted(tokens, connection, MCP) for _ in range(5)]
+    for each in (*given, *given):
+        assert await authenticator.authenticate(each.access_token, HERE, MCP)
+        assert len(authenticator._tokens.values()) <= 2
 
 
 async def test_a_token_is_refused_for_each_reason(store, tokens, authenticator, clock):

@@ -8,7 +8,7 @@ from pvemcp_server.store import Store
 
 pytestmark = pytest.mark.anyio
 
-_GROUPS = {"Endpoint", "Limits", "Safety", "Attention", "Sign-in", "Records"}
+_GROUPS = {"Endpoint", "Limits", "Safety", "Attention", "Sign-in", "Connections", "Records"}
 
 
 @pytest.fixture

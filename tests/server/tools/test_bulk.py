@@ -1,5 +1,6 @@
 """Bulk writes: one call on many guests, for every tool that takes `vmids`."""
 
+import json
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -8,6 +9,7 @@ import pytest
 
 from proxmox_client import Unreachable
 from proxmox_client.emulator.state.guest import Snapshot
+from proxmox_client.emulator.tasks.power import set_stopped
 from pvemcp_server.access.budgets import Budget
 from pvemcp_server.access.freezes import Freeze
 from pvemcp_server.access.model import Resources
@@ -166,6 +168,135 @@ async def test_one_guest_is_answered_as_a_single_document(shared, name):
 async def test_guests_of_several_clusters_are_refused(shared, name):
     error = await shared.refused(name, vmids=[101, 300], **CALLS[name])
     assert error.startswith("cluster_name: say which cluster; home-lab has 101 (")
+
+
+def query(*vmids, **more):
+    condition = {"field": "vmid", "operator": "IN", "value": [str(vmid) for vmid in vmids]}
+    return {"from": "guests", "where": {"conditions": [condition]}, **more}
+
+
+@EACH
+async def test_a_query_selects_the_guests_in_its_rows(shared, name):
+    named = await shared(name, **PROD, vmids=GUESTS, **CALLS[name], dry_run=True)
+    for form in (query(*GUESTS), json.dumps(query(*GUESTS, select=["vmid", "name"]))):
+        selected = await shared(name, **PROD, query=form, **CALLS[name], dry_run=True)
+        assert selected.data["vmids"] == named.data["vmids"] == GUESTS
+        assert selected.data["would"].startswith(named.data["would"])
+    assert shared.audit.events[-1][1].arguments["vmids"] == GUESTS
+    one = await shared(name, **PROD, query=query(101), **CALLS[name], dry_run=True)
+    assert one.data["vmid"] == 101
+    assert sent(shared) == []
+
+
+@pytest.mark.parametrize("name", ["ChangeVmState"])
+async def test_a_query_selects_nothing_that_the_key_may_not_see_or_query(shared, name):
+    scoped = shared.scoped(Resources(vmids=frozenset(GUESTS)))
+    answer = await scoped(
+        name, **PROD, query=query(*GUESTS, HIDDEN, UNKNOWN), **CALLS[name], dry_run=True
+    )
+    assert (answer.data["vmids"], answer.data.get("refused")) == (GUESTS, None)
+    error = await scoped.refused(name, **PROD, query=query(HIDDEN), **CALLS[name])
+    assert error.startswith("query: it selects no guest.")
+    only = replace(shared, tools=frozenset({name}))
+    error = await only.refused(name, **PROD, query=query(*GUESTS), **CALLS[name])
+    assert error.startswith("ExecuteQuery is not granted on prod.")
+    rows = replace(shared, tools=frozenset({name, "ExecuteQuery"}))
+    assert "guests" in await rows.refused(name, **PROD, query=query(*GUESTS), **CALLS[name])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({}, "vmids: this argument or query is required."),
+        ({"query": query(101), "vmids": [101]}, "query: give it or vmids, not both."),
+        ({"query": query(101, select=["name"])}, "its rows have name: they need the column vmid."),
+        ({"query": {"from": "guests", "select": ["name as vmid"]}}, "other values than VMIDs"),
+        ({"query": {"from": "tasks", "select": ["vmid"]}}, "Narrow it."),
+        ({"query": {"from": "nowhere"}}, "nowhere"),
+    ],
+)
+async def test_a_query_that_selects_no_clear_list_is_refused(shared, arguments, error):
+    shared.change(row_cap=MOST_GUESTS)
+    call = {**PROD, **arguments, **CALLS["ChangeVmState"]}
+    assert error in await shared.refused("ChangeVmState", **call)
+    assert sent(shared) == []
+
+
+@pytest.mark.parametrize("name", ["ChangeVmState"])
+async def test_consent_to_a_query_is_for_the_guests_that_it_selected(fresh, name):
+    state = fresh["prod"].emulated.state
+    notes = {"field": "tags", "operator": "CONTAINS", "value": ["chosen"]}
+    selecting = {"from": "guests", "where": {"conditions": [notes]}}
+
+    def choose(*vmids):
+        for vmid in vmids:
+            state.guests[vmid].config["tags"] = "chosen"
+            state.guests[vmid].touch()
+
+    choose(*GUESTS[:-1])
+    client = replace(fresh, conversation=Changing(change=[lambda: choose(GUESTS[-1])]))
+    answer = await client(name, **PROD, query=selecting, **CALLS[name])
+    assert answer.text == "The user declined; nothing was changed."
+    first, second = client.conversation.questions
+    assert (f"{GUESTS[-1]} (" in first, f"{GUESTS[-1]} (" in second) == (False, True)
+
+    unattended = FakeConversation(decision=Decision.CANNOT_ASK)
+    client = replace(fresh, approvals=FakeApprovals(), conversation=unattended)
+    waits = {"query": selecting, **CALLS[name]}
+    assert "waiting for approval" in await client.refused(name, **PROD, **waits)
+    state.guests[GUESTS[0]].config["tags"] = ""
+    state.guests[GUESTS[0]].touch()
+    assert "waiting for approval" in await client.refused(name, **PROD, **waits)
+    assert sent(client) == []
+    assert (await client(name, **PROD, **waits)).data["success"]
+    assert len(sent(client)) == len(GUESTS) - 1
+
+
+async def test_what_a_query_could_not_read_is_in_the_question(fresh):
+    lost = {
+        "from": "snapshots",
+        "where": {
+            "conditions": [
+                {"field": "name", "operator": "=", "value": ["same"]},
+                {"field": "vmid", "operator": "IN", "value": [*map(str, GUESTS), str(OFFLINE)]},
+            ]
+        },
+        "select": ["vmid"],
+    }
+    fresh.conversation.decision = Decision.NO
+    await fresh.refused("DeleteVmSnapshot", **PROD, query=lost, snapshot_name="same")
+    [question] = fresh.conversation.questions
+    assert all(f"{vmid} (" in question for vmid in GUESTS)
+    assert question.endswith("Offline on prod, so missing here: pve05.")
+
+
+@EACH
+async def test_nothing_more_is_sent_after_a_failure_where_the_call_says_so(fresh, name):
+    async def before(_node, vmid):
+        raise Unreachable("pve03", "the connection broke")
+
+    passed = watch_writes(fresh, before)
+    most = tools()[name].bulk.per_node
+    vmids = running_on(fresh, "pve01")
+    assert len(vmids) > most
+    call = {"vmids": vmids, **CALLS[name], "stop_at_failure": True}
+    error = await fresh.refused(name, **PROD, **call)
+    assert "Not sent: guest " in error
+    assert passed == []
+    assert "Not sent: guest " in fresh.audit.events[-1][1].reason
+
+
+async def test_a_task_that_fails_stops_the_rest_although_the_call_does_not_wait(fresh):
+    state, vmids = fresh["prod"].emulated.state, running_on(fresh, "pve01")
+    for vmid in vmids:
+        set_stopped(state.guests[vmid], state)
+        state.guests[vmid].config["net0"] = "virtio,bridge=nowhere"
+    call = {"vmids": vmids, "action": "Start"}
+    error = await fresh.refused("ChangeVmState", **PROD, **call, stop_at_failure=True)
+    first = tools()["ChangeVmState"].bulk.per_node
+    assert "bridge 'nowhere' does not exist" in error
+    assert "Not sent: guest " in error
+    assert len(sent(fresh)) == first < len(vmids)
 
 
 @EACH_LOSING

@@ -1,22 +1,26 @@
-"""Requests that a call of each tool sends to Proxmox, as docs/contributors/performance.md says."""
+"""What calls cost, as pages for contributors say: requests to Proxmox, and functions of ours."""
 
 import importlib.util
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from pvemcp_server.toolkit.registry import tools
 
 REPOSITORY = Path(__file__).parents[3]
-PAGE = REPOSITORY / "docs" / "contributors" / "performance.md"
+DOCS = REPOSITORY / "docs" / "contributors"
 
 
-@pytest.fixture(scope="module")
-def bench():
-    """Import the benchmark that counts the requests, which is a script."""
+@contextmanager
+def benchmark(name: str) -> Iterator[ModuleType]:
+    """Import a benchmark, which is a script."""
     folder = REPOSITORY / "benchmarks"
-    spec = importlib.util.spec_from_file_location("benchmark_of_tools", folder / "tools.py")
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", folder / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -30,9 +34,21 @@ def bench():
         del sys.modules[spec.name]
 
 
+@pytest.fixture(scope="module")
+def bench():
+    """Return the benchmark that counts the requests."""
+    with benchmark("tools") as module:
+        yield module
+
+
 def column(number: int) -> dict[str, str]:
     """Return a column of the page's table by tool."""
-    table = PAGE.read_text("utf-8").partition("calls: generated -->")[2].partition("<!-- end")[0]
+    table = (
+        (DOCS / "performance.md")
+        .read_text("utf-8")
+        .partition("calls: generated -->")[2]
+        .partition("<!-- end")[0]
+    )
     rows = [line.strip("| ").split(" | ") for line in table.strip().splitlines()[2:]]
     return {cells[0]: cells[number] for cells in rows}
 
@@ -56,3 +72,16 @@ def test_lists_cost_at_most_one_request_per_node(size):
     for tool in ("ListTasks", "ListNodeDisks"):
         assert int(found[tool]) <= nodes + 1
     assert int(found["ListNodeRrdData"]) <= 2 * nodes + 1  # averages and maxima
+
+
+@pytest.mark.anyio
+async def test_a_list_of_guests_passes_no_more_files_and_functions_than_the_page_says():
+    page = (DOCS / "call-flow.md").read_text("utf-8")
+    figures = re.search(r"at most (\d+) files\s+and (\d+) functions", page)
+    assert figures
+    with benchmark("call_trace") as script:
+        calls = (await script.traces(["ListVms"]))["ListVms"]
+        functions = script.files(calls)
+    assert len(functions) <= int(figures[1]), sorted(functions)
+    assert len(calls) <= int(figures[2]), functions
+    assert [file for file in functions if Path(file).name not in page] == []

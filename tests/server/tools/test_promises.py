@@ -73,7 +73,8 @@ def test_annotations_follow_from_the_declaration(tool):
     assert tool.destructive or tool.effect is not Effect.DESTROY
     assert not (tool.destructive and tool.reads)
     assert annotations["openWorldHint"] is (tool.name in ("DownloadIso", "CallApi"))
-    assert ("idempotentHint" in annotations) is not tool.reads  # of no meaning for reads
+    is_idempotent = tool.idempotent and not tool.reads  # of no meaning for reads, else the default
+    assert annotations.get("idempotentHint", False) is is_idempotent
 
 
 @EVERY

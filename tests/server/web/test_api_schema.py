@@ -75,7 +75,7 @@ class _State:
 def session(served: str) -> dict[str, dict[str, str]]:
     """Return the headers and cookies of a signed-in program."""
     credentials = {"name": "ada", "password": "correct horse battery"}
-    answer = httpx.post(f"{served}/admin/api/session", json=credentials)
+    answer = httpx.post(f"{served}/admin/api/session", json=credentials, timeout=60)
     headers = {"X-CSRF-Token": answer.json()["csrf"]}
     return {"headers": headers, "cookies": dict(answer.cookies)}
 

@@ -33,6 +33,8 @@ async def test_every_page_renders_with_clusters_keys_and_calls(equipped):
     paths += [
         "/administrators",
         "/service-tokens",
+        "/connections",
+        "/connection-rules",
         "/account",
         "/overview/clusters",
         "/tools/ListVms",

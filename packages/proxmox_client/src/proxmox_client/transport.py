@@ -13,7 +13,7 @@ import httpx2 as httpx
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from proxmox_client.auth import ApiToken, Credential, Password, Ticket
+from proxmox_client.auth import Credential, Password, Ticket
 from proxmox_client.circuit_breaker import CircuitBreaker, failure_domain
 from proxmox_client.errors import (
     BadParameters,
@@ -55,6 +55,7 @@ MAX_BODY = 512 * 1024
 MAX_ANSWER = 32 * 1024 * 1024
 # what only one node can answer, or one disk
 _OF_ONE_HOST = ("/nodes/", "/admin/datastore/")
+_METHODS = ("GET", "POST", "PUT", "DELETE")
 _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "pvemcp-client"}
 
@@ -414,17 +415,24 @@ class _RequestFailed(Exception):
         return Unreachable(self.host, str(error) or default)
 
 
+class _Signatures(dict[str, dict[str, str]]):
+    """Headers that sign a request, by its method; hidden wherever they are printed."""
+
+    def __repr__(self) -> str:
+        return f"<headers of {', '.join(self)}>"
+
+
 class Transport:
     """Typed requests of one account over a host pool."""
 
     def __init__(self, pool: HostPool, auth: Credential | None) -> None:
         self.pool = pool
-        self._auth: ApiToken | Ticket | None = None
         self._session: TicketSession | None = None  # of a user with a password
+        self._headers = _Signatures()  # made once, of a token or ticket
         if isinstance(auth, Password):
             self._session = TicketSession(auth, self._sign_in)
-        else:
-            self._auth = auth
+        elif auth:
+            self._headers.update((method, auth.headers(method)) for method in _METHODS)
 
     async def get(self, path: str, answer: type[T], /, **parameters: Parameter) -> T:
         """GET a path and decode its data as `answer`."""
@@ -479,12 +487,13 @@ class Transport:
             safe = method == "GET"
             if pool.before_write and not safe:  # after the wait for a slot, so that it is current
                 await pool.before_write()
-            headers = await self._headers(method)
+            session = self._session
+            headers = await session.headers(method) if session else self._headers.get(method, {})
             response = await pool.send(method, path, form, headers, safe=safe)
-            if response.status == 401 and self._session:
-                self._session.invalidate(headers)
+            if response.status == 401 and session:
+                session.invalidate(headers)
                 if safe:  # a write is never sent twice, not even after a 401
-                    headers = await self._session.headers(method)
+                    headers = await session.headers(method)
                     response = await pool.send(method, path, form, headers, safe=safe)
             if response.status >= 300:
                 raise response_error(path, *response)
@@ -570,7 +579,8 @@ class Transport:
 
         It takes no slot: those of a node that hangs are in use.
         """
-        headers = await self._headers("GET")
+        session = self._session
+        headers = await session.headers("GET") if session else self._headers.get("GET", {})
 
         async def response(host: str) -> Response | None:
             try:
@@ -583,12 +593,6 @@ class Transport:
         names = list(hosts)
         responses = await asyncio.gather(*map(response, names))
         return {host: each for host, each in zip(names, responses, strict=True) if each}
-
-    async def _headers(self, method: str) -> dict[str, str]:
-        """Return the headers that sign a request; a client without an account has none."""
-        if self._session:
-            return await self._session.headers(method)
-        return self._auth.headers(method) if self._auth else {}
 
     async def _sign_in(self, form: Mapping[str, str]) -> Ticket:
         path = "/access/ticket"

@@ -4,6 +4,7 @@
   * ConfigError           the server's own settings or files are not usable
     * Undecryptable       an encrypted value was moved, or what it is bound to was changed
   * StateUnavailable      the state's database does not answer, so every key is refused
+  * IssuerUnavailable     the external authorization server publishes no usable keys
   * AccessDenied          authentication failed; the reason is for administrators only
     * TooManyFailures     not checked at all, after too many attempts
     * AccountChanged      the account's sessions have ended since the sign-in began
@@ -62,6 +63,10 @@ class Undecryptable(ConfigError):
 
 class StateUnavailable(ServerError):
     """The state's database does not answer, so permissions cannot be checked."""
+
+
+class IssuerUnavailable(ServerError):
+    """The keys of the external authorization server cannot be read, so no token is verified."""
 
 
 class AccessDenied(ServerError):

@@ -14,6 +14,7 @@ from pvemcp_server.audit.syslog import SyslogReceiver
 from pvemcp_server.clusters import Clusters
 from pvemcp_server.config import Config
 from pvemcp_server.oauth.connections import Connections
+from pvemcp_server.oauth.issuer_users import IssuerUsers
 from pvemcp_server.oauth.oauth import OAuth
 from pvemcp_server.oauth.people import People
 from pvemcp_server.settings import Settings, Values
@@ -51,6 +52,7 @@ class Services:
     oauth: OAuth
     people: People
     connections: Connections
+    issuer_users: IssuerUsers
 
     def audit_receivers(self) -> Mapping[str, Receiver]:
         """Return the receivers that the audit is forwarded to, as the settings have them now."""
@@ -85,11 +87,15 @@ async def open_services(state: State) -> AsyncIterator[Services]:
         housekeeping(approvals.webhook.run),
     ):
         oauth = OAuth(store, audit)
+        connections = Connections(store, clusters, state.config.base_url)
+        issuer_users = IssuerUsers(store, connections, lambda: settings.values)
+        state.access.authenticator.accept(issuer_users)
         await settings.current()  # a command has to know them before the first poll
         async with housekeeping(oauth.run_housekeeping):
             yield Services(
                 *(state.config, store, state.access, settings),
                 *(audit, clusters, approvals, oauth),
                 People(store, clusters, lambda: settings.values),
-                Connections(store, clusters, state.config.base_url),
+                connections,
+                issuer_users,
             )

@@ -4,7 +4,9 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.config import JsonDict
@@ -46,6 +48,36 @@ def _syslog_url(text: str) -> str:
     return address
 
 
+def is_secure_url(text: str) -> bool:
+    """Return whether this is an https URL without user and fragment, or one of http to loopback."""
+    if not text.isascii() or not text.isprintable() or " " in text or "#" in text:
+        return False
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname
+        Host.parse(parts.netloc)
+    except ValueError:
+        return False
+    is_loopback = host in ("localhost", "127.0.0.1", "::1")
+    return (
+        bool(host)
+        and "@" not in parts.netloc
+        and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback))
+    )
+
+
+def _issuer(text: str) -> str:
+    """Require the URL of an issuer whose tokens can be verified, or nothing."""
+    issuer = text.strip()
+    if not issuer:
+        return ""
+    if not is_secure_url(issuer) or "?" in issuer:
+        raise ValueError("must be https://… without a query, or http:// to loopback, or empty")
+    if find_spec("joserfc") is None:
+        raise ValueError("needs joserfc: pip install 'pvemcp-server[oidc]'")
+    return issuer
+
+
 def _fingerprint(text: str) -> str:
     """Return a SHA-256 fingerprint in its usual form; empty stays empty."""
     return normalize_fingerprint(text) if text.strip() else ""
@@ -60,13 +92,6 @@ class Values(BaseModel):
         default=False,
         title="Enabled",
         description="Whether the MCP endpoint answers; while off, clients get 503.",
-        json_schema_extra=ENDPOINT,
-    )
-    connections_enabled: bool = Field(
-        default=True,
-        title="Connections",
-        description="Whether people may connect their AI clients by signing in (OAuth); while off, "
-        "only API keys are accepted.",
         json_schema_extra=ENDPOINT,
     )
     output_format: Format = Field(
@@ -334,6 +359,13 @@ class Values(BaseModel):
         "OpenID Connect. Off, their sessions end too; it counts while an issuer is configured.",
         json_schema_extra=SIGN_IN,
     )
+    connections_enabled: bool = Field(
+        default=True,
+        title="Connections",
+        description="Whether users may connect their clients by signing in (OAuth); while off, "
+        "only API keys are accepted.",
+        json_schema_extra=CONNECTIONS,
+    )
     connection_days: int = Field(
         default=30,
         ge=1,
@@ -349,6 +381,36 @@ class Values(BaseModel):
         description="Names of realms that are the same directory on every cluster that has them, "
         "such as an Active Directory. One sign-in is then for all of these clusters, and each of "
         "them gets the password. Never pam or pve.",
+        json_schema_extra=CONNECTIONS,
+    )
+    external_issuer: Annotated[str, AfterValidator(_issuer)] = Field(
+        default="",
+        title="External authorization server",
+        description="Issuer whose access tokens (JWT) are accepted too, as Keycloak, Authentik, "
+        "Entra or Zitadel: https://login.example/realms/office. A connection rule of the kind "
+        "claim gives its users a role; without one they are refused. Empty accepts none.",
+        json_schema_extra=CONNECTIONS,
+    )
+    external_audience: str = Field(
+        default="",
+        title="Audience of external tokens",
+        description="What a token has to name in aud. Empty requires the URL of the endpoint.",
+        json_schema_extra=CONNECTIONS,
+    )
+    external_user_claim: str = Field(
+        default="preferred_username",
+        min_length=1,
+        title="Claim with the user's name",
+        description="Names the user in lists and in the audit; whose connection it is, is decided "
+        "by iss and sub.",
+        json_schema_extra=CONNECTIONS,
+    )
+    external_role_claim: str = Field(
+        default="groups",
+        min_length=1,
+        title="Claim with the user's roles",
+        description="Its values are what connection rules of the kind claim name: groups, roles, "
+        "or realm_access.roles for a claim in another one.",
         json_schema_extra=CONNECTIONS,
     )
     audit_retention_days: int = Field(
@@ -398,6 +460,11 @@ class Values(BaseModel):
         "system's authorities have issued for the host.",
         json_schema_extra=RECORDS,
     )
+
+    @property
+    def signs_in(self) -> bool:
+        """Whether users may connect by signing in: here, or at an external server."""
+        return self.connections_enabled or bool(self.external_issuer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """Backup jobs and the guests they cover."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from msgspec import field
 
-from proxmox_client.api.resources import GuestType
+from proxmox_client.api.resources import GuestResource, GuestType
 from proxmox_client.json_decoder import Answer, convert, convert_rows, split_list
 from proxmox_client.properties import Properties, parse, whole_number
 
@@ -60,6 +60,15 @@ class BackupJob(Answer, frozen=True):
     def excluded(self) -> list[int]:
         """The guests excluded from `all`."""
         return _parse_vmids(self.exclude)
+
+    def covered(self, guests: Iterable[GuestResource]) -> set[int]:
+        """Return the VMIDs of those guests that the job selects. Source: PVE/VZDump.pm."""
+        here = {guest.vmid: guest.pool for guest in guests if self.node in (None, guest.node)}
+        if self.pool:
+            return {vmid for vmid, pool in here.items() if pool == self.pool}
+        if self.vmid:
+            return here.keys() & self.vmids
+        return here.keys() - self.excluded
 
     @property
     def retention(self) -> Properties:

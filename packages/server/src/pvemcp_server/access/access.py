@@ -32,7 +32,9 @@ class Access:
         self.external = external
         self.roles = Roles(store)
         self.keys = Keys(store)
-        self.authenticator = KeyAuthenticator(store)
+        self.authenticator = KeyAuthenticator(
+            store, admits=lambda admin: admin.enabled and external.admits(admin)
+        )
         self.limits = CallLimits()
         self.budgets = DestructiveBudgets(store)
         self.clusters = ClusterConfigs(store)

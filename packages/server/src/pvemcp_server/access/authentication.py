@@ -7,6 +7,7 @@ from datetime import datetime
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from json import dumps
+from typing import Final, Protocol
 
 from pvemcp_server.access.grants import grants_to_json
 from pvemcp_server.access.limits import network_of
@@ -17,18 +18,62 @@ from pvemcp_server.store import Store, Topic
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import DatabaseFailed
 from pvemcp_server.store.key_format import ACCESS_PREFIX, ID, TOKEN_ID, id_of
-from pvemcp_server.store.records import ConnectionRecord, KeyRecord, TokenKind, TokenRecord
+from pvemcp_server.store.records import (
+    AdminRecord,
+    ConnectionRecord,
+    KeyRecord,
+    TokenKind,
+    TokenRecord,
+)
 from pvemcp_server.store.watch import VersionedCache
+
+MOST_TOKENS: Final = 10_000  # that are cached, expired ones among them
+EXPIRED: Final = "expired access token"
+"""A refusal that says nothing of an attack: clients refresh their token after it, each hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a token of an external authorization server is admitted to, until it expires."""
+
+    token: str  # an id, not the token
+    connection_id: str
+    scopes: frozenset[str]
+    expires: datetime
+
+
+class IssuerTokens(Protocol):
+    """Verifies tokens of an external authorization server; `oauth` implements it."""
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether there is such a server."""
+
+    async def admit(self, token: str, resource: str) -> Admission:
+        """Verify a token; raise AccessDenied if it is not accepted."""
+
+    async def renewed(self, token_id: str, *, expired: bool = False) -> Admission | None:
+        """Return what a token that was admitted before is admitted to now; None if to nothing.
+
+        With `expired`, one counts that has run out since.
+        """
+
+    def knows(self, token: str) -> Admission | None:
+        """Return the admission of a token that is in use; it is no authentication."""
 
 
 @dataclass(slots=True)
 class _LoadedKey:
-    """A key with its role, identities and pepper, as cached until access changes."""
+    """A key with its role, identities and pepper, as cached until access changes.
+
+    `admin` is whose account a connection uses, for as long as it may sign in.
+    """
 
     key: KeyRecord
     allow_from: tuple[IPv4Network | IPv6Network, ...]
     pepper: bytes
     caller: Caller
+    admin: AdminRecord | None = None
 
     def caller_at(self, address: str) -> Caller:
         """Return the caller; the same object as long as its address stays the same."""
@@ -67,7 +112,7 @@ class _LoadedToken:
     def refusal(self, resource: str, now: datetime) -> str:
         """Return why the holder of the secret is refused; empty when admitted."""
         if self.token.expires <= now:
-            return "expired access token"
+            return EXPIRED
         if self.token.resource != resource:
             return "access token for another endpoint"
         return ""
@@ -96,15 +141,23 @@ class KeyAuthenticator:
         self,
         store: Store,
         *,
+        admits: Callable[[AdminRecord], bool] = lambda admin: admin.enabled,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._store = store
+        self._admits = admits
         self._clock = clock
+        self._issuer: IssuerTokens | None = None
+        self._of_issuer: VersionedCache[str, Caller] = VersionedCache()
         self._loaded: VersionedCache[str, _LoadedKey] = VersionedCache()
         self._tokens: VersionedCache[str, _LoadedToken] = VersionedCache()
         self._used: dict[str, tuple[datetime, str]] = {}
         self._refused: dict[str, _Refusals] = {}
         store.watch.on_change(Topic.ACCESS, self._clear)
+
+    def accept(self, issuer: IssuerTokens) -> None:
+        """Accept the tokens of an external authorization server too, while it is configured."""
+        self._issuer = issuer
 
     async def authenticate(self, secret: str, address: str, resource: str = "") -> Caller:
         """Return the caller with this secret; raise AccessDenied if it is not accepted.
@@ -117,6 +170,8 @@ class KeyAuthenticator:
         try:
             if secret.startswith(ACCESS_PREFIX):
                 return await self._of_token(secret, address, resource)
+            if self._issuer and self._issuer.is_configured and is_jwt(secret):
+                return await self._of_external(self._issuer, secret, address, resource)
             return await self._of_key(secret, address)
         except DatabaseFailed as failed:  # since the poll
             raise StateUnavailable("The key cannot be read from the database.") from failed
@@ -143,10 +198,7 @@ class KeyAuthenticator:
         raise AccessDenied(reason, key_id=loaded.key.id if loaded else None)
 
     async def _of_token(self, secret: str, address: str, resource: str) -> Caller:
-        """Return the caller of a connection; a refused token of one is no reason for a notice.
-
-        Clients present an expired token each hour, before they refresh it.
-        """
+        """Return the caller of a connection; raise AccessDenied if the token is not accepted."""
         held = self._tokens.get(secret[TOKEN_ID])  # unchecked: the digest is compared below
         if held is None:
             token_id = id_of(secret, ACCESS_PREFIX)
@@ -162,11 +214,39 @@ class KeyAuthenticator:
             raise AccessDenied(reason)
         loaded = self._loaded.get(key_id) or await self._load(key_id)
         reason = held.refusal(resource, now)
-        reason = reason or (loaded.refusal(address, now) if loaded else "ended connection")
+        reason = reason or (self._refusal(loaded, address, now) if loaded else "ended connection")
         if loaded is None or reason:
             raise AccessDenied(reason, key_id=key_id)
         self._used[key_id] = (now, address)
         return held.caller_at(loaded, address)
+
+    async def _of_external(
+        self, issuer: IssuerTokens, token: str, address: str, resource: str
+    ) -> Caller:
+        """Return the caller of a connection, by a token of the external authorization server."""
+        if len(self._of_issuer.values()) >= MOST_TOKENS:
+            self._of_issuer.clear()
+        version = self._of_issuer.version
+        admission = await issuer.admit(token, resource)
+        key_id = admission.connection_id
+        loaded = self._loaded.get(key_id) or await self._load(key_id)
+        now = self._clock()
+        reason = self._refusal(loaded, address, now) if loaded else "ended connection"
+        if loaded is None or reason:
+            raise AccessDenied(reason, key_id=key_id)
+        self._used[key_id] = (now, address)
+        caller = self._of_issuer.get(admission.token)
+        if caller is None or caller.address != address:
+            scopes, token_id = admission.scopes, admission.token
+            caller = replace(loaded.caller, address=address, scopes=scopes, token=token_id)
+            self._of_issuer.put(token_id, caller, version)
+        return caller
+
+    def _refusal(self, loaded: _LoadedKey, address: str, now: datetime) -> str:
+        """Return why a caller is refused; empty when admitted."""
+        if loaded.admin is not None and not self._admits(loaded.admin):
+            return "connection of an administrator who may not sign in"
+        return loaded.refusal(address, now)
 
     def _count_refusal(self, reason: str, address: str) -> None:
         refusals = self._refused.setdefault(reason, _Refusals())
@@ -179,6 +259,9 @@ class KeyAuthenticator:
         It is no authentication; a key that was just changed is unknown until it is used again. One
         that is disabled, expired or not allowed from the address is loaded too, and not in use.
         """
+        if self._issuer and is_jwt(secret) and (admission := self._issuer.knows(secret)):
+            connection = self._loaded.get(admission.connection_id)
+            return connection is not None and not self._refusal(connection, address, self._clock())
         held = self._tokens.get(secret[TOKEN_ID])
         loaded = self._loaded.get(held.token.connection_id if held else secret[ID])
         if loaded is None:
@@ -189,7 +272,7 @@ class KeyAuthenticator:
         return (
             hmac.compare_digest(digest_of(secret, pepper), digest)
             and not (held and held.token.expires <= now)
-            and not loaded.refusal(address, now)
+            and not self._refusal(loaded, address, now)
         )
 
     async def caller(self, key_id: str, address: str = "") -> Caller:
@@ -208,7 +291,11 @@ class KeyAuthenticator:
         """
         await self._store.watch.poll_if_due()
         now = self._clock()
-        if caller.token:
+        if caller.is_external:
+            issuer = self._issuer
+            if issuer is None or await issuer.renewed(caller.token, expired=expired) is None:
+                return False
+        elif caller.token:
             held = self._tokens.get(caller.token) or await self._load_token(caller.token)
             if held is None or (held.token.expires <= now and not expired):
                 return False
@@ -216,7 +303,7 @@ class KeyAuthenticator:
         return (
             loaded is not None
             and hmac.compare_digest(loaded.key.digest, caller.digest)
-            and not loaded.refusal(caller.address, now)
+            and not self._refusal(loaded, caller.address, now)
         )
 
     async def flush(self) -> None:
@@ -239,6 +326,8 @@ class KeyAuthenticator:
         connection = await store.connections.find(id=key.id) if key.person else None
         if key.person and connection is None:  # removed since the key was read
             return None
+        admin_id = connection.admin_id if connection else None
+        admin = await store.admins.find(id=admin_id) if admin_id is not None else None
         own = connection is not None and connection.has_own_accounts
         identities = await store.bindings.of_caller(key.id, None if own else role.id)
         caller = _caller(key, role, identities, connection)
@@ -247,12 +336,15 @@ class KeyAuthenticator:
             allow_from=tuple(ip_network(text) for text in key.allow_from),
             pepper=await store.vault.pepper_of(key.pepper),
             caller=caller,
+            admin=admin,
         )
         self._loaded.put(key_id, loaded, version)
         return loaded
 
     async def _load_token(self, token_id: str) -> _LoadedToken | None:
-        version = self._tokens.version
+        if len(self._tokens.values()) >= MOST_TOKENS:  # each hour brings new ones
+            self._tokens.clear()
+        version = self._tokens.version  # read before the row, as VersionedCache asks for
         token = await self._store.tokens.find(id=token_id, kind=TokenKind.ACCESS)
         if token is None:
             return None
@@ -263,6 +355,12 @@ class KeyAuthenticator:
     async def _clear(self) -> None:
         self._loaded.clear()
         self._tokens.clear()
+        self._of_issuer.clear()
+
+
+def is_jwt(secret: str) -> bool:
+    """Return whether a secret has the form of a signed JSON Web Token; no key of ours has."""
+    return secret.count(".") == 2
 
 
 def digest_of(secret: str, pepper: bytes) -> bytes:

@@ -9,6 +9,7 @@ from pydantic import ConfigDict
 
 ANY: Final = "*"
 READS: Final = "*:read"
+EXTERNAL: Final = "jwt-"  # begins the id of a token of an external authorization server
 NAMED_ONLY: Final = frozenset({"FindApi", "CallApi", "ReadGuestFile"})
 """Tools that READS does not include: a grant names them, or gives ANY tool."""
 
@@ -299,6 +300,11 @@ class Caller:
         default_factory=dict, init=False, repr=False, compare=False
     )
     """A cache: nothing above changes, and a copy by `replace` begins with an empty one."""
+
+    @property
+    def is_external(self) -> bool:
+        """Whether an external authorization server has signed the user in."""
+        return self.token.startswith(EXTERNAL)
 
     def may_call(self, tool: DeclaredTool) -> bool:
         """Return whether the tool is granted and in a set of the key: the filter of tools/list."""

@@ -8,8 +8,8 @@ what it changed. This package imports nothing, so that `pvemcp --version` stays 
 from typing import Final
 
 SUBJECTS: Final = (
-    *("overview", "doctor", "approvals", "keys", "bridge", "roles", "clusters"),
-    *("tools", "queries", "audit", "settings", "admins", "service_tokens"),
+    *("overview", "doctor", "approvals", "keys", "connections", "connection_rules", "bridge"),
+    *("roles", "clusters", "tools", "queries", "audit", "settings", "admins", "service_tokens"),
 )
 """The modules of this package that declare operations, in the order in which pages and API show
 them. The page of a subject, if it has one, is `web/pages/` with the same name; commands that are

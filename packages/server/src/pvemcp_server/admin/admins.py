@@ -10,6 +10,7 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.errors import BadArgument, UnknownName
+from pvemcp_server.oauth.rules import end_disallowed
 from pvemcp_server.store.records import AdminRecord, AdminRole, SecondFactorRecord, SessionRecord
 
 subject = Subject(
@@ -130,8 +131,10 @@ async def set_role(
     role: Annotated[AdminRole, Field(description=ROLE_TEXT), Argument()],
 ) -> Admin:
     """Give an administrator another role; the last owner stays owner."""
-    await context.services.access.admins.set_role(name, role)
-    await context.changed("admins.set_role", name=name, role=role)
+    admins = context.services.access.admins
+    await admins.set_role(name, role)
+    ended = await _end_connections(context, await admins.get(name), is_over=False)
+    await context.changed("admins.set_role", name=name, role=role, ended=ended)
     return await _admin(context, name)
 
 
@@ -177,7 +180,8 @@ async def set_enabled(context: AdminContext, name: AdminName, enabled: bool) -> 
     """Allow or prevent the sign-in of an administrator; the last owner stays enabled."""
     admins = context.services.access.admins
     await admins.set_enabled(name, enabled=enabled)
-    await context.changed("admins.enable" if enabled else "admins.disable", name=name)
+    ended = await _end_connections(context, await admins.get(name), is_over=not enabled)
+    await context.changed("admins.enable" if enabled else "admins.disable", name=name, ended=ended)
     return await _admin(context, name)
 
 
@@ -190,8 +194,13 @@ async def set_enabled(context: AdminContext, name: AdminName, enabled: bool) -> 
 )
 async def remove_admin(context: AdminContext, name: AdminName) -> None:
     """Remove an administrator; the last owner stays."""
-    await context.services.access.admins.remove(name)
-    await context.changed("admins.remove", name=name)
+    admins = context.services.access.admins
+    admin = await admins.get(name)
+    held = await context.services.store.connections.all(admin_id=admin.id)
+    await admins.remove(name)
+    for connection in held:
+        await context.services.connections.end(connection.id)
+    await context.changed("admins.remove", name=name, connections=len(held) or None)
 
 
 @subject.operation(
@@ -280,6 +289,22 @@ async def remove_second_factors(context: AdminContext, name: AdminName) -> None:
     removed = await access.second_factors.remove_all(admin)
     await access.sessions.end_others(admin)
     await context.changed("admins.remove_second_factors", name=admin.name, removed=removed)
+
+
+async def _end_connections(
+    context: AdminContext, admin: AdminRecord, *, is_over: bool
+) -> list[str] | None:
+    """End the connections of an administrator, or those that their role does not allow any more."""
+    services = context.services
+    ended = []
+    for record in await services.store.connections.all(admin_id=admin.id):
+        key = await services.store.keys.find(id=record.id)
+        if is_over and key is not None:
+            await services.connections.end(record.id)
+            ended.append(key.name)
+        elif key is not None:
+            ended += await end_disallowed(services.store, services.connections, id=key.id)
+    return ended or None
 
 
 def _second_factor(record: SecondFactorRecord) -> SecondFactor:

@@ -68,7 +68,7 @@ class Search(Fields):
     until: Annotated[Time | None, Option(metavar="TIME")] = Field(
         default=None, description="Before this time"
     )
-    key: str | None = Field(default=None, description="Id of the key")
+    key: str | None = Field(default=None, description="Id of the key or connection")
     tool: str | None = Field(default=None, description="Name of the tool, admin.… for changes")
     cluster: str | None = Field(default=None, description="Cluster that was called")
     kind: Kinds | None = Field(

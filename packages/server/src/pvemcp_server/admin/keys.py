@@ -85,7 +85,7 @@ MORE: Final = Permission(
 
 async def creates_writes(context: AdminContext, new: KeyFields) -> bool:
     """Return whether the new key would grant a tool that writes or is guarded."""
-    return await _may_write(context, new.role, new.tools)
+    return await may_write(context, new.role, new.tools)
 
 
 async def grants_writes(context: AdminContext, key: str) -> bool:
@@ -95,7 +95,7 @@ async def grants_writes(context: AdminContext, key: str) -> bool:
 
 async def _grants_writes(context: AdminContext, record: KeyRecord) -> bool:
     roles = await _role_names(context)
-    return await _may_write(context, roles[record.role_id], record.tools)
+    return await may_write(context, roles[record.role_id], record.tools)
 
 
 async def widens_writes(context: AdminContext, key: str, changes: KeyChanges) -> bool:
@@ -105,7 +105,7 @@ async def widens_writes(context: AdminContext, key: str, changes: KeyChanges) ->
 
 async def _widens_writes(context: AdminContext, record: KeyRecord, changes: KeyChanges) -> bool:
     after = {**_values(record, await _role_names(context)), **changes.values()}
-    return await _may_widen(context, record, changes) and await _may_write(
+    return await _may_widen(context, record, changes) and await may_write(
         context, after["role"], after["tools"]
     )
 
@@ -147,7 +147,7 @@ async def _check_recent(context: AdminContext, needed: Awaitable[bool]) -> None:
         raise RecentSignInNeeded
 
 
-async def _may_write(context: AdminContext, role: str, names: list[str]) -> bool:
+async def may_write(context: AdminContext, role: str, names: list[str]) -> bool:
     granted = await context.services.access.roles.get(role)
     caller = Caller("", "", granted, tools=frozenset(names))
     return any(caller.is_granted(tool) and may_ask(tool.of(caller)) for tool in tools().values())

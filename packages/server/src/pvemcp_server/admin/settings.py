@@ -15,7 +15,7 @@ from pvemcp_server.settings import declared_settings
 subject = Subject("Settings", {"settings": "Show and change settings."})
 
 
-WEIGHTY_GROUPS: Final = frozenset({"Safety", "Sign-in", "Records"})
+WEIGHTY_GROUPS: Final = frozenset({"Safety", "Sign-in", "Connections", "Records"})
 
 
 class Setting(BaseModel):
@@ -73,6 +73,8 @@ async def change_settings(context: AdminContext, values: dict[str, Any]) -> list
     after = await settings.check(values)
     if "audit_syslog" in values and after.audit_syslog:
         await check_hosts([urlsplit(after.audit_syslog).netloc], argument="audit_syslog")
+    if "external_issuer" in values and after.external_issuer:
+        await check_hosts([urlsplit(after.external_issuer).netloc], argument="external_issuer")
     if settings.values.local_sign_in and not after.local_sign_in:
         await context.services.access.admins.check_external_sign_in()
     await settings.change(values, by=context.by)

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
@@ -90,6 +90,10 @@ class AuditReader:
     ) -> list[tuple[datetime, str | None, int]]:
         """Return (start of the span, outcome, number of calls), for charts."""
         return await self._store.audit_search.counts(since, until, seconds)
+
+    async def calls_of_keys(self, key_ids: Iterable[str]) -> dict[str, int]:
+        """Return the number of calls of each of these keys that has any."""
+        return await self._store.audit_search.calls_of_keys(key_ids)
 
     async def head(self) -> Mark:
         """Return the head of the chain."""

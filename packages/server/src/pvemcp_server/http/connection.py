@@ -218,8 +218,9 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def on_response_complete(self) -> None:
         self._buffer.flush()
-        self._held_bytes = 0
-        self._limits.hold(self, 0)
+        if self._held_bytes:
+            self._held_bytes = 0
+            self._limits.hold(self, 0)
         self._known = "is_known" in self.cycle.scope["state"]
         super().on_response_complete()
         self.flow.resume_reading()

@@ -119,6 +119,12 @@ def state_unavailable() -> Refused:
     return Refused(503, message, {"Retry-After": "5"})
 
 
+def issuer_unavailable() -> Refused:
+    """Return the response while the keys of the external authorization server are not known."""
+    message = "The keys of the authorization server cannot be read, so no token can be verified."
+    return Refused(503, f"{message} Try again later.", {"Retry-After": "60"})
+
+
 def shutting_down() -> Refused:
     """Return the response to requests that come during the drain."""
     return Refused(503, "The server is shutting down.", {"Retry-After": "5"})

@@ -11,11 +11,11 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.context import ServerRequestContext
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pvemcp_server.access.authentication import KeyAuthenticator
+from pvemcp_server.access.authentication import EXPIRED, KeyAuthenticator, is_jwt
 from pvemcp_server.access.limits import CallLimits, network_of
 from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Audit, Event, Outcome
-from pvemcp_server.errors import AccessDenied, OverBudget, StateUnavailable
+from pvemcp_server.errors import AccessDenied, IssuerUnavailable, OverBudget, StateUnavailable
 from pvemcp_server.http import errors
 from pvemcp_server.http.bounded_request import serve_bounded
 from pvemcp_server.http.cors import with_cors
@@ -23,7 +23,7 @@ from pvemcp_server.http.credentials import Credential, keep_own_cookies, take_ke
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.exchange import ActiveRequests, HttpExchange
 from pvemcp_server.http.hosts import Hosts, Networks, client_address
-from pvemcp_server.oauth.addresses import NOWHERE, OAUTH, OPEN, Addresses
+from pvemcp_server.oauth.addresses import NOWHERE, OAUTH, OPEN, RESOURCE_DOCUMENTS, Addresses
 from pvemcp_server.oauth.scopes import ALL_SCOPES, is_sufficient
 from pvemcp_server.oauth.scopes import Scope as Scopes
 from pvemcp_server.settings import Settings, Values
@@ -123,10 +123,12 @@ class KeyGate:
         except StateUnavailable:
             await errors.state_unavailable().response(scope, receive, send)
             return
-        is_ours, signs_in = path in OAUTH, settings.connections_enabled
-        if is_ours and signs_in and not settings.enabled:
+        is_served, signs_in = path in OAUTH and settings.connections_enabled, settings.signs_in
+        if settings.external_issuer and path in RESOURCE_DOCUMENTS:
+            is_served = True
+        if is_served and not settings.enabled:
             await errors.switched_off().response(scope, receive, send)
-        elif is_ours and signs_in:
+        elif is_served:
             await serve_bounded(self.app, scope, receive, send, OAUTH_BYTES)
         elif _OAUTH.search(path):
             await errors.no_oauth(signs_in=signs_in)(scope, receive, send)
@@ -174,6 +176,8 @@ class KeyGate:
             await errors.too_many(str(over), over.seconds).response(scope, receive, send)
         except StateUnavailable:
             await errors.state_unavailable().response(scope, receive, send)
+        except IssuerUnavailable:
+            await errors.issuer_unavailable().response(scope, receive, send)
 
     async def _authenticate(self, scope: Scope, settings: Values) -> Caller:
         """Return the caller; refuse all others, with 429 and unrecorded beyond the address's rate.
@@ -203,7 +207,8 @@ class KeyGate:
                 outcome=Outcome.REFUSED,
                 reason=denied.reason,
             )
-            await self.audit.refused_sign_in(attempt)
+            if denied.reason != EXPIRED:
+                await self.audit.refused_sign_in(attempt)
             raise self._unauthorized(scope, settings) from None
 
     def _unauthorized(self, scope: Scope, settings: Values) -> Refused:
@@ -215,7 +220,7 @@ class KeyGate:
         """
         credential: Credential | None = scope["state"]["credential"]
         addresses = _addresses(scope)
-        if not settings.connections_enabled:
+        if not settings.signs_in:
             return errors.unauthorized()
         metadata = addresses.resource_metadata(scope["path"])
         if credential is None:
@@ -231,9 +236,10 @@ def _addresses(scope: Scope) -> Addresses:
 
 def _check_place(credential: Credential, settings: Values) -> None:
     """Raise AccessDenied for an access token elsewhere than in Authorization, or switched off."""
-    if credential.is_token and not settings.connections_enabled:
+    is_external = bool(settings.external_issuer) and is_jwt(credential.secret)
+    if credential.is_token and not is_external and not settings.connections_enabled:
         raise AccessDenied("connections are switched off")
-    if credential.is_token and not credential.is_bearer:
+    if (credential.is_token or is_external) and not credential.is_bearer:
         raise AccessDenied("access token outside of Authorization")
 
 

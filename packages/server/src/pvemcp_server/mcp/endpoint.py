@@ -170,7 +170,9 @@ class Endpoint:
     async def _admits(self, caller: Caller, *, expired: bool = False) -> bool:
         """Return whether the gate would admit a request of this caller now; see `still_admits`."""
         settings = await self.services.settings.current()
-        if not settings.enabled or (caller.person and not settings.connections_enabled):
+        if not settings.enabled:
+            return False
+        if caller.person and not caller.is_external and not settings.connections_enabled:
             return False
         return await self.services.access.authenticator.still_admits(caller, expired=expired)
 

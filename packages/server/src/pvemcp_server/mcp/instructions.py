@@ -26,8 +26,8 @@ _ANSWERS: Final = (
 )
 _WRITES: Final = (
     "Writes: dry_run says what would happen; they answer with a task's upid, wait or GetTask shows "
-    "its end. One call changes many guests where it takes vmids. ExplainAccess names the tags that "
-    "protect guests."
+    "its end. One call changes many guests where it takes vmids or a query. ExplainAccess names "
+    "the tags that protect guests."
 )
 _MISSED: Final[Mapping[str, Mapping[str, str]]] = {
     "guests": {

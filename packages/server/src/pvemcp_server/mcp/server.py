@@ -7,6 +7,7 @@ from typing import Any, Final, get_args
 
 import mcp_types as types
 from mcp.server.caching import CacheableMethod, CacheHint
+from mcp.server.context import ServerMiddleware
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp.server.request_state import (
@@ -116,6 +117,12 @@ def build_server(handlers: Handlers, *, state_key: Callable[[], bytes], website:
     for method, params in METHODS.items():
         handler = getattr(handlers.tasks, method.removeprefix("tasks/"))
         server.add_request_handler(method, params, handler)
+    server.middleware[:] = _middleware(handlers, state_key)
+    return server
+
+
+def _middleware(handlers: Handlers, state_key: Callable[[], bytes]) -> list[ServerMiddleware[Any]]:
+    """Return the middleware of all methods, the outermost first."""
     # bound to the key, so that no other key can answer a question
     security = RequestStateSecurity(
         codec=RequestStateCodec(state_key),
@@ -124,7 +131,7 @@ def build_server(handlers: Handlers, *, state_key: Callable[[], bytes], website:
     )
     instructions = CallerInstructions(handlers.tools.pipeline.tools)
     refusals = RefusalAudit(handlers.tools.pipeline.audit)
-    server.middleware[:] = [
+    return [
         MiddlewareByMethod(dict.fromkeys(RECORDED_METHODS, refusals)),
         RequestStateBoundary(security, default_audience=NAME),
         MiddlewareByMethod(
@@ -135,4 +142,3 @@ def build_server(handlers: Handlers, *, state_key: Callable[[], bytes], website:
             }
         ),
     ]
-    return server

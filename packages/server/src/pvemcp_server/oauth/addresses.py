@@ -15,11 +15,15 @@ SERVER_METADATA: Final = (
     "/.well-known/openid-configuration/oauth",
     "/oauth/.well-known/openid-configuration",
 )
+RESOURCE_DOCUMENTS: Final = frozenset(
+    {RESOURCE_METADATA, f"{RESOURCE_METADATA}/mcp", f"{RESOURCE_METADATA}/sse"}
+)
 # Clients call these, also pages of any origin (CORS); no cookie counts there
 OPEN: Final = frozenset(
     {
-        *(TOKEN, REGISTER, REVOKE, *SERVER_METADATA),
-        *(RESOURCE_METADATA, f"{RESOURCE_METADATA}/mcp", f"{RESOURCE_METADATA}/sse"),
+        *(TOKEN, REGISTER, REVOKE),
+        *SERVER_METADATA,
+        *RESOURCE_DOCUMENTS,
     }
 )
 # The user's browser opens these

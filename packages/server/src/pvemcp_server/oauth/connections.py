@@ -24,8 +24,9 @@ from pvemcp_server.access.authentication import digest_of
 from pvemcp_server.access.model import ANY, READS, Role
 from pvemcp_server.clusters import Clusters, explain, reason_of
 from pvemcp_server.clusters.acl import OWN_TOKEN_PREFIX
-from pvemcp_server.errors import BadArgument, CallError, ServerError, counted
+from pvemcp_server.errors import AccessDenied, BadArgument, CallError, ServerError, counted
 from pvemcp_server.oauth.person import Account, Person
+from pvemcp_server.oauth.scopes import included
 from pvemcp_server.store import Store
 from pvemcp_server.store.background import ticks
 from pvemcp_server.store.columns import utc_now
@@ -144,8 +145,73 @@ class Connections:
         """End a connection at once, in every process; return the Proxmox tokens that are left.
 
         They are removed with the ticket of the user, if `person` is given, or by the default
-        account of the cluster, where that may.
+        account of the cluster, where that may. A user of an external issuer, whose tokens go on,
+        is refused with every client until `allow`.
         """
+        record = await self._store.connections.find(id=connection_id)
+        if record is not None and record.is_external:
+            await self._enable(record.subject, enabled=False)
+            return []
+        return await self._remove_connection(connection_id, person)
+
+    async def allow(self, subject: str) -> None:
+        """Admit a user of an external issuer again whose connections were ended."""
+        await self._enable(subject, enabled=True)
+
+    async def follow_issuer(
+        self,
+        person: Person,
+        client: ClientName,
+        *,
+        role_id: int,
+        clusters: Iterable[str],
+        scopes: Iterable[str],
+        expires: datetime,
+    ) -> ConnectionRecord:
+        """Make the connection of a user of an external issuer, or bring it up to date.
+
+        Of concurrent requests, also of other processes, one makes it. Raise AccessDenied for a user
+        whose connections an administrator has ended.
+        """
+        store, subject = self._store, person.subject
+        values = {"role_id": role_id, "clusters": sorted(clusters), "expires": expires}
+        async with store.database.writing() as connection:
+            await bump(connection, Topic.ACCESS)  # concurrent requests wait here
+            others = await store.connections.all_in(connection, subject=subject)
+            for each in others:
+                key = await store.keys.find_in(connection, id=each.id)
+                if key is not None and not key.enabled:
+                    raise AccessDenied("connection that an administrator has ended", key_id=each.id)
+            record = next((each for each in others if each.client_id == client.id), None)
+            if record is None:
+                key_id = await self._add_key(connection, person, client, {"tools": [ANY], **values})
+                return await store.connections.add_in(
+                    connection,
+                    id=key_id,
+                    subject=subject,
+                    admin_id=None,
+                    client_id=client.id,
+                    client_name=client.shown,
+                    scopes=list(scopes),
+                    read_only=False,
+                    created=self._clock(),
+                )
+            await store.keys.change_in(connection, record.id, **values)
+            widest = list(included({*record.scopes, *scopes}))
+            await store.connections.change_in(connection, record.id, scopes=widest)
+            return record
+
+    async def _enable(self, subject: str, *, enabled: bool) -> None:
+        store = self._store
+        async with store.database.writing() as connection:
+            await bump(connection, Topic.ACCESS)
+            for each in await store.connections.all_in(connection, subject=subject):
+                await store.keys.change_in(connection, each.id, enabled=enabled)
+        await store.watch.poll()
+
+    async def _remove_connection(
+        self, connection_id: str, person: Person | None = None
+    ) -> list[LeftToken]:
         store = self._store
         identities = await store.identities.all(connection_id=connection_id)
         async with store.database.writing() as connection:
@@ -169,7 +235,7 @@ class Connections:
         """End the connections that have expired, and delete expired sessions of users."""
         now = self._clock()
         for connection_id in await self._store.keys.expired_connections(now):
-            await self.end(connection_id)
+            await self._remove_connection(connection_id)
         await self._store.person_sessions.remove_expired(now)
 
     async def _make_token(self, account: Account, client: ClientName, choice: Choice) -> NewToken:

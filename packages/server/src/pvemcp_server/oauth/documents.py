@@ -8,11 +8,11 @@ neither redirects nor proxies are followed.
 import asyncio
 import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import httpx2 as httpx
 from pydantic_core import from_json
@@ -30,6 +30,7 @@ SHORTEST_CACHE: Final = timedelta(minutes=5)
 LONGEST_CACHE: Final = timedelta(days=1)
 _MAX_AGE: Final = re.compile(r"(?:\A|[,\s])max-age=(\d{1,9})(?:\Z|[,\s])", re.IGNORECASE)
 
+T = TypeVar("T")
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
@@ -71,40 +72,54 @@ class DocumentFetcher:
                 addresses = await self._resolve(target.host, target.port or 443)
                 if not addresses or not all(is_public(each) for each in addresses):
                     raise unusable("its host has no public address, or others too")
-                return await self._read(target, addresses)
+                return await read_at(
+                    target,
+                    addresses,
+                    _document,
+                    transport=self._transport,
+                    seconds=self._seconds,
+                )
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:  # also TimeoutError
             raise unusable(f"it could not be fetched: {type(error).__name__}") from error
 
-    async def _read(self, url: httpx.URL, addresses: list[str]) -> Document:
-        """Return the document from the first address that can be connected to.
 
-        The certificate has to be valid for the host.
-        """
-        headers = {
-            "Host": url.netloc.decode(),
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-        }
-        # nothing of the environment: neither a proxy nor passwords of ~/.netrc
-        async with httpx.AsyncClient(
-            trust_env=False,
-            verify=Tls().context(),
-            transport=self._transport,
-            follow_redirects=False,
-            headers=headers,
-            timeout=httpx.Timeout(self._seconds, connect=CONNECT_SECONDS),
-        ) as http:
-            name = {"sni_hostname": url.raw_host.decode()}
-            failure: httpx.RequestError = httpx.ConnectError("the host has no address")
-            for address in addresses:
-                try:
-                    with limited_head():
-                        request = http.stream("GET", url.copy_with(host=address), extensions=name)
-                        async with request as response:
-                            return await _document(response)
-                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                    failure = error
-            raise failure
+async def read_at(
+    url: httpx.URL,
+    addresses: Sequence[str],
+    read: Callable[[httpx.Response], Awaitable[T]],
+    *,
+    transport: httpx.AsyncBaseTransport | None = None,
+    seconds: float = SECONDS,
+) -> T:
+    """Return what `read` returns for the answer of the first address that can be connected to.
+
+    The certificate has to be valid for the host. Redirects are not followed.
+    """
+    headers = {
+        "Host": url.netloc.decode(),
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+    }
+    # nothing of the environment: neither a proxy nor passwords of ~/.netrc
+    async with httpx.AsyncClient(
+        trust_env=False,
+        verify=Tls().context(),
+        transport=transport,
+        follow_redirects=False,
+        headers=headers,
+        timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS),
+    ) as http:
+        name = {"sni_hostname": url.raw_host.decode()}
+        failure: httpx.RequestError = httpx.ConnectError("the host has no address")
+        for address in addresses:
+            try:
+                with limited_head():
+                    request = http.stream("GET", url.copy_with(host=address), extensions=name)
+                    async with request as response:
+                        return await read(response)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                failure = error
+        raise failure
 
 
 async def _document(response: httpx.Response) -> Document:

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pvemcp_server.access.model import Role
 from pvemcp_server.access.roles import READ_ONLY, role_of
 from pvemcp_server.errors import BadArgument
+from pvemcp_server.oauth.connections import Connections
 from pvemcp_server.oauth.person import Person
 from pvemcp_server.store import Store
-from pvemcp_server.store.records import AdminRole, PersonKind, PersonRule
+from pvemcp_server.store.records import AdminRole, ConnectionRecord, PersonKind, PersonRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,41 @@ async def role_choices(
     ]
 
 
+async def end_disallowed(store: Store, connections: Connections, **equals: Any) -> list[str]:
+    """End the connections with a role that no rule allows to their user; return their names.
+
+    `equals` are columns of keys. What only a rule for a group may allow is ended too: groups are
+    known while their user signs in. Users of an external issuer get their role with each token.
+    """
+    rules = await store.person_rules.all()
+    read_only = {role.id for role in await store.roles.all() if role.name == READ_ONLY}
+    ended = []
+    for key in await store.keys.all(**equals):
+        record = await store.connections.find(id=key.id) if key.person is not None else None
+        if record is None or key.role_id in read_only or record.is_external:
+            continue
+        of_role = [rule for rule in rules if rule.role_id == key.role_id]
+        if not await _is_allowed(store, record, of_role):
+            await connections.end(record.id)
+            ended.append(key.name)
+    return ended
+
+
+async def _is_allowed(
+    store: Store, connection: ConnectionRecord, rules: Sequence[PersonRule]
+) -> bool:
+    """Return whether rules allow their role on every cluster of a connection, by name or realm."""
+    if connection.admin_id is not None:
+        admin = await store.admins.find(id=connection.admin_id)
+        held = admin.role if admin else None
+        return any(rule.kind is PersonKind.ADMIN and rule.name == held for rule in rules)
+    accounts = [
+        (identity.cluster_id, identity.token_id.partition("!")[0])
+        for identity in await store.identities.all(connection_id=connection.id)
+    ]
+    return all(any(_matches(rule, *account) for rule in rules) for account in accounts)
+
+
 async def has_group_rules(store: Store) -> bool:
     """Return whether groups decide about any role, so that they have to be read."""
     return await store.person_rules.find(kind=PersonKind.GROUP) is not None
@@ -69,16 +106,20 @@ def _matched(
     """Return the clusters on which a rule allows its role to the user; None is on all."""
     if rule.kind is PersonKind.ADMIN:
         return None if admin_role is not None and rule.name == admin_role else set()
-    matched = set()
-    for name, account in person.accounts.items():
-        if rule.cluster_id not in (None, account.place.id):
-            continue
-        _, _, realm = account.userid.rpartition("@")
-        holds = {
-            PersonKind.REALM: {realm},
-            PersonKind.USER: {account.userid},
-            PersonKind.GROUP: groups.get(name, frozenset()),
-        }
-        if rule.name in holds.get(rule.kind, ()):
-            matched.add(name)
-    return matched
+    return {
+        name
+        for name, account in person.accounts.items()
+        if _matches(rule, account.place.id, account.userid, groups.get(name, frozenset()))
+    }
+
+
+def _matches(
+    rule: PersonRule, cluster_id: int, userid: str, groups: frozenset[str] = frozenset()
+) -> bool:
+    """Return whether a rule is for this account of a cluster, with these groups."""
+    holds = {
+        PersonKind.REALM: {userid.rpartition("@")[2]},
+        PersonKind.USER: {userid},
+        PersonKind.GROUP: groups,
+    }
+    return rule.cluster_id in (None, cluster_id) and rule.name in holds.get(rule.kind, ())

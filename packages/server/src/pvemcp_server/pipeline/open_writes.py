@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pvemcp_server.approvals import Approvals, PlannedCall
+from pvemcp_server.toolkit.collisions import listed
 
 _VMID: Final = re.compile(r"[1-9][0-9]{2,8}")
 _GUEST_PATH: Final = re.compile(r"/(?:qemu|lxc)/([0-9]+)(?![^/])")
@@ -54,9 +55,9 @@ class OpenWrites:
             shared = write.vmids & vmids
             if write is not own and write.cluster == planned.cluster and shared:
                 state = "waits for its user" if write.is_waiting else "is under way"
-                facts.append(f"{write.tool} of {_listed(shared)} {state}")
+                facts.append(f"{write.tool} of {listed(shared)} {state}")
         facts += [
-            f"approval {approval.id} waits ({approval.tool} of {_listed(shared)})"
+            f"approval {approval.id} waits ({approval.tool} of {listed(shared)})"
             for approval in await approvals.others(planned)
             if (shared := vmids_of(approval.arguments) & vmids)
         ]
@@ -69,7 +70,3 @@ def vmids_of(arguments: Mapping[str, Any]) -> frozenset[int]:
     values = (each for some in given for each in (some if isinstance(some, list) else [some]))
     named = _GUEST_PATH.findall(str(arguments.get("path", "")))  # of CallApi
     return frozenset(int(each) for each in (*map(str, values), *named) if _VMID.fullmatch(each))
-
-
-def _listed(vmids: AbstractSet[int]) -> str:
-    return ", ".join(map(str, sorted(vmids)[:5])) + (" …" if len(vmids) > 5 else "")

@@ -49,6 +49,7 @@ from pvemcp_server.pipeline.confirmation import (
 )
 from pvemcp_server.pipeline.open_writes import OpenWrite, OpenWrites
 from pvemcp_server.pipeline.pagination import page_of
+from pvemcp_server.pipeline.selection import with_selected
 from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.services import Services
 from pvemcp_server.settings import Settings, Values
@@ -58,7 +59,6 @@ from pvemcp_server.toolkit.bulk import BulkPlan
 from pvemcp_server.toolkit.call import Call, Conversation
 from pvemcp_server.toolkit.collisions import Circumstances, circumstances
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
-from pvemcp_server.toolkit.past_tasks import TimeTaken, time_taken
 from pvemcp_server.toolkit.plan import ConfirmedRead, Plan, lines
 from pvemcp_server.toolkit.registry import Answer, Document, Rows, Tool
 from pvemcp_server.toolkit.undo import KeptUndo, Undo, UndoLog, merged
@@ -352,6 +352,12 @@ class Pipeline:
         async with asyncio.timeout(call.seconds_left):
             if recorder.undoing:  # also when the user has agreed after some time
                 await require_unchanged(call, recorder.undoing)
+            advice: tuple[str, ...] = ()
+            if tool.bulk:
+                by_query = arguments["query"] is not None
+                arguments, advice = await with_selected(call, arguments)
+                selected = {"vmids": arguments["vmids"]} if by_query else {}
+                recorder.arguments = {**recorder.arguments, **selected}
             answer: Answer = await tool.run(call, **arguments)
         if isinstance(answer, KeptUndo):
             raise _Undoing(answer)
@@ -363,7 +369,7 @@ class Pipeline:
             await recorder.intent()
             answer = await answer.carry_out(call)
         elif isinstance(answer, Plan | BulkPlan):
-            plan = answer
+            plan = answer.advised(advice) if advice else answer
             answer = await self._carry_out(tool, call, plan, arguments, recorder)
             if answer.get("task_status") == "running":
                 started = Started(
@@ -394,15 +400,14 @@ class Pipeline:
         await self._check_limits(tool, call, plan)
         planned = self._planned(tool, call, plan, arguments, recorder)
         if call.dry_run:
-            taken, around = await self._around(call, plan, planned)
+            around = await self._around(call, plan, planned)
             undos = self._undos(call.caller, [part.undo for part in plan.parts if part.undo])
-            takes = {"takes": taken.text} if taken.text else {}
-            return {**plan.preview(), **takes, **around.fields, **_undo_field(undos)}
+            return {**plan.preview(), **around.fields, **_undo_field(undos)}
         with self.open_writes.opened(tool.name, plan.cluster.name, plan.vmids) as own:
             if tool.effect is Effect.DESTROY or plan.needs_consent:
                 own.is_waiting, beside = True, ""
                 if call.settings.confirm_destructive == "ask":
-                    beside = (await self._around(call, plan, planned, own))[1].text
+                    beside = (await self._around(call, plan, planned, own)).text
                 await self._confirm(tool, call, planned, recorder, beside)
                 own.is_waiting = False
             await recorder.intent()
@@ -434,9 +439,10 @@ class Pipeline:
         add = partial(self.undo_log.add, call.caller.key_id, plan.cluster.name, done)
         try:
             for undo in reversed(undos):  # Undo makes the last one that was kept
-                await add(undo.call.vmids, undo)
+                await add(undo.call.vmids or plan.vmids, undo)
             if not undos:
-                await add({part.ids["vmid"] for part in plan.parts if "vmid" in part.ids}, None)
+                new = {part.ids["vmid"] for part in plan.parts if "vmid" in part.ids}
+                await add(plan.vmids | new, None)
         except DatabaseFailed:
             log.exception("How a write is undone could not be stored, so Undo does not know it")
 
@@ -483,17 +489,14 @@ class Pipeline:
         plan: Plan | BulkPlan,
         planned: PlannedCall,
         own: OpenWrite | None = None,
-    ) -> tuple[TimeTaken, Circumstances]:
+    ) -> Circumstances:
         """Return how long the plan takes, what it collides with, and since when its guests run."""
-        cluster, past = plan.cluster, [part.past for part in plan.parts if part.past]
-        taken = TimeTaken()
         try:
             async with asyncio.timeout(min(CIRCUMSTANCES_SECONDS, call.seconds_left)):
-                taken = await time_taken(cluster, past) if past else taken
                 facts = await self.open_writes.facts(self.approvals, planned, plan.vmids, own)
-                return taken, await circumstances(cluster, plan.parts, taken.longest, facts)
+                return await circumstances(plan.cluster, plan.parts, facts)
         except (CallError, ProxmoxError, DatabaseFailed, TimeoutError):
-            return taken, Circumstances(collides="What it collides with could not be read.")
+            return Circumstances(collides="What it collides with could not be read.")
 
     def _planned(
         self,

@@ -1,6 +1,6 @@
 """Binds a parsed query to the declared tables: looks up names, converts values, checks meaning."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -68,26 +68,12 @@ class _Binder:
         if query.having and not group_by:
             raise BadArgument("having", "it filters groups.", hint="Add groupBy, or use where.")
         if grouped:
-            groups = set(map(_identity, group_by))
-            for n, output in enumerate(outputs):
-                expression = output.expression
-                if isinstance(expression, Column) and _identity(expression) not in groups:
-                    raise BadArgument(
-                        f"select[{n}]",
-                        f"{output.name} differs within a group.",
-                        hint="Leave groupBy out: limitPer needs none."
-                        if query.limit_per
-                        else f"Add {output.name} to groupBy, or aggregate it.",
-                    )
+            self._require_same_in_groups(outputs, group_by)
         named = {folded(output.name): output.expression for output in outputs}
         having = self._predicates(query.having, named, group_by) if query.having else None
         order_by = tuple(self._sort(key, named, grouped, group_by) for key in query.order_by)
         if query.distinct:
-            selected = {_identity(output.expression) for output in outputs}
-            for n, sort in enumerate(order_by):
-                if _identity(sort.expression) not in selected:
-                    fact = "distinct rows are sorted by what is selected only."
-                    raise BadArgument(f"orderBy[{n}]", fact)
+            _require_selected(order_by, outputs)
         limit_per = self._limit_per(query.limit_per, outputs, group_by) if query.limit_per else None
         return QueryPlan(
             table=self.table,
@@ -102,6 +88,22 @@ class _Binder:
             limit=query.limit or DEFAULT_ROWS,
             offset=query.offset,
         )
+
+    def _require_same_in_groups(
+        self, outputs: Sequence[Output], group_by: Sequence[Column]
+    ) -> None:
+        """Raise BadArgument for a selected column that rows of one group may differ in."""
+        groups = set(map(_identity, group_by))
+        for n, output in enumerate(outputs):
+            expression = output.expression
+            if isinstance(expression, Column) and _identity(expression) not in groups:
+                raise BadArgument(
+                    f"select[{n}]",
+                    f"{output.name} differs within a group.",
+                    hint="Leave groupBy out: limitPer needs none."
+                    if self.query.limit_per
+                    else f"Add {output.name} to groupBy, or aggregate it.",
+                )
 
     def _require_known_fields(self) -> None:
         """Raise one BadArgument if several names are unknown; a single one is raised in its place.
@@ -461,6 +463,15 @@ def _require_grouped(expression: Expression, group_by: tuple[Column, ...], at: s
             f"{expression.name} differs within a group.",
             hint="Use an aggregate or a field of groupBy; single rows are filtered in where.",
         )
+
+
+def _require_selected(order_by: Sequence[Sort], outputs: Sequence[Output]) -> None:
+    """Raise BadArgument for a sort key that distinct rows do not have."""
+    selected = {_identity(output.expression) for output in outputs}
+    for n, sort in enumerate(order_by):
+        if _identity(sort.expression) not in selected:
+            fact = "distinct rows are sorted by what is selected only."
+            raise BadArgument(f"orderBy[{n}]", fact)
 
 
 def _identity(expression: Expression) -> object:

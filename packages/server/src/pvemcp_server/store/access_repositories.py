@@ -41,9 +41,11 @@ class KeyRepository(Repository[KeyRecord]):
             return await self.change_in(connection, key.id, **values)
 
     async def expired_connections(self, now: datetime) -> list[str]:
-        """Return the ids of connections of users that have expired."""
+        """Return the ids of connections of users that have expired, without refused ones."""
         table = self.table
-        query = select(table.c.id).where(table.c.person.is_not(None) & (table.c.expires <= now))
+        query = select(table.c.id).where(
+            table.c.person.is_not(None) & table.c.enabled & (table.c.expires <= now)
+        )
         async with self.database.reading() as connection:
             return list((await connection.execute(query.order_by(table.c.id))).scalars())
 

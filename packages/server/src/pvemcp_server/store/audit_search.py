@@ -1,6 +1,6 @@
 """Searches of the audit: each write is one entry, joined with its outcome."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -83,6 +83,15 @@ class AuditSearch:
             query = query.where(START.c.at >= since, START.c.at < until, START.c.kind.in_(CALLS))
             rows = (await connection.execute(query.group_by(span, outcome).order_by(span))).all()
         return [(row.span, row.outcome, row.calls) for row in rows]
+
+    async def calls_of_keys(self, key_ids: Iterable[str]) -> dict[str, int]:
+        """Count the calls of these keys, as far back as the audit reaches."""
+        key_id = START.c.key_id
+        async with self._database.reading() as connection:
+            query = await self._entries(connection, key_id, func.count().label("calls"))
+            query = query.where(key_id.in_(list(key_ids)), START.c.kind.in_(CALLS))
+            rows = (await connection.execute(query.group_by(key_id))).all()
+        return {row.key_id: row.calls for row in rows}
 
     async def _entries(
         self, connection: AsyncConnection, *columns: ColumnElement[Any]

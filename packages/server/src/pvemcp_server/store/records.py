@@ -251,6 +251,11 @@ class ConnectionRecord:
         """Whether Proxmox is called with accounts of the user, and with no other ones."""
         return self.subject.startswith(("cluster:", "directory:"))
 
+    @property
+    def is_external(self) -> bool:
+        """Whether an external authorization server signs its user in, with tokens of its own."""
+        return self.subject.startswith("issuer:")
+
 
 class TokenKind(StrEnum):
     """The kind of a token of a connection."""
@@ -305,7 +310,7 @@ class PersonKind(StrEnum):
     GROUP = "group"  # the members of a group in Proxmox
     USER = "user"  # one account, as alice@pve
     ADMIN = "admin"  # administrators of this server: a role of theirs, as owner
-    CLAIM = "claim"  # of an external authorization server: claim=value
+    CLAIM = "claim"  # a value of external_role_claim, of the external authorization server
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ class Store:
         )
         self.tokens = TokenRepository(database)
         self.person_sessions = PersonSessionRepository(database, vault)
-        self.person_rules = Repository(database, records.person_rules, PersonRule)
+        self.person_rules = Repository(database, records.person_rules, PersonRule, (Topic.ACCESS,))
         self.admins = AdminRepository(database)
         self.sessions = SessionRepository(database, self.admins)
         self.service_tokens = Repository(database, records.service_tokens, ServiceTokenRecord)

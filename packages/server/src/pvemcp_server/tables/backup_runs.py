@@ -201,11 +201,10 @@ async def last_runs(
         if job.id not in shared
         and (run := Run.newest([tasks[u] for u, fitting in jobs_of.items() if job.id in fitting]))
     }
-    several = ", ".join(sorted(job.id for job in jobs if job.id in shared))
-    if several:
+    if several := sorted(job.id for job in jobs if job.id in shared):
         cluster.notes.add(
-            f"Not known on {cluster.name}: last runs of the jobs {several}. Their tasks fit more "
-            "than one job with these options, and Proxmox does not record which one ran."
+            f"Not known on {cluster.name}: last runs of the jobs {', '.join(several)}. Their tasks "
+            "fit more than one job with these options, and Proxmox does not record which one ran."
         )
     unfit = sorted(j.id for j in jobs if j.enabled and j.id not in shared and j.id not in runs)
     if unfit and len(answers) == len(nodes):

@@ -53,6 +53,11 @@ TYPES: Final[Mapping[str, str]] = {
 }  # fmt: skip
 _NAMED = 5  # nodes that a note names
 _RUNNING = 25  # running tasks of each node, whose outcome is unknown too
+_OF_SEVERAL = (
+    "Tasks about several guests have no VMID, so they are not among those of one guest: backups by "
+    "jobs, for example. ListTasks with type=vzdump alone lists them; GetLog with vmid has what "
+    "they logged about the guest."
+)
 
 
 class Task(Row):
@@ -110,11 +115,7 @@ async def tasks(cluster: Cluster, request: LoadRequest) -> list[Task]:
     # Proxmox answers a type that it does not know with nothing, and no hint could name others
     known_type = next(iter(request.types & TYPES.keys()), None) if len(request.types) == 1 else None
     if request.vmids and (not request.types or _BACKUP in request.types):
-        cluster.notes.add(
-            "Tasks about several guests have no VMID, so they are not among those of one guest: "
-            "backups by jobs, for example. ListTasks with type=vzdump alone lists them; GetLog "
-            "with vmid has what they logged about the guest."
-        )
+        cluster.notes.add(_OF_SEVERAL)
 
     async def list_tasks(node: str) -> list[TaskRow]:
         return await cluster.pve.node(node).tasks(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -49,8 +49,8 @@ class AlsoNamed:
     name: str
 
 
-def _distinct(values: list[int]) -> list[int]:
-    return sorted(set(values))
+def _distinct(values: list[int] | None) -> list[int] | None:
+    return values and sorted(set(values))
 
 
 MOST_GUESTS: Final = 50  # of one write
@@ -69,11 +69,17 @@ VmIds = Annotated[
     list[int], NO_FILTER, Field(max_length=1000, description="VMIDs; empty means all")
 ]
 ManyVms = Annotated[
-    list[int],
+    list[int] | None,
     AfterValidator(_distinct),
     AlsoNamed("vmid"),
     Field(min_length=1, max_length=MOST_GUESTS, description=f"VMIDs, up to {MOST_GUESTS}"),
 ]
+SelectingQuery = Annotated[
+    Any,  # checked by the query parser
+    WithJsonSchema({"type": "string"}),  # the object itself is read too
+    Field(description="Or ExecuteQuery JSON, rows with vmid"),
+]
+StopAtFailure = Annotated[bool, Field(description="Stop at the first failure")]
 NodeName = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$", description="Node"),
@@ -125,7 +131,7 @@ class ListOptions(Options):
 
     format: ListFormat = None
     fields: Annotated[list[str] | None, Field(description="Columns")] = None
-    limit: Annotated[int | None, Clamp(), Field(ge=1, description="Page size")] = None
+    limit: Annotated[int | None, Clamp(), INTEGER, Field(ge=1, description="Page size")] = None
     cursor: Annotated[str | None, Field(description="From a note")] = None
 
 

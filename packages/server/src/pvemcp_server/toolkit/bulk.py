@@ -1,14 +1,15 @@
 """Bulk writes: one call on many guests, planned together, confirmed once, carried out in parallel.
 
 A tool's function plans the write on one guest. Declared with `BulkLimits` the tool takes `vmids`,
-and the pipeline gets a BulkPlan for several: a guest whose plan is refused becomes a row with its
-reason, and the others go on. No failure stops the rest, unless the caller asks for that: the guests
-are independent of each other.
+or a query that becomes `vmids` (`pipeline/selection.py`), and the pipeline gets a BulkPlan for
+several: a guest whose plan is refused becomes a row with its reason, and the others go on. No
+failure stops the rest, unless the caller asks for that: the guests are independent of each other.
+Tasks are followed then, since their ends decide about the rest.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -56,6 +57,7 @@ class BulkPlan:
     limits: BulkLimits
     notes: Mapping[int, Notes]  # of each guest; a report after the write adds to them
     stop_at_failure: bool = False  # send nothing more once a write has failed
+    advice: Sequence[str] = ()  # what to know about all of it before
 
     @property
     def parts(self) -> tuple[Plan, ...]:
@@ -102,8 +104,9 @@ class BulkPlan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Facts to know before, each with the guests that it is about."""
-        return tuple(_shared({vmid: plan.warnings for vmid, plan in self.plans.items()}))
+        """Facts to know before, each with the guests that it is about, and those about all."""
+        own = _shared({vmid: plan.warnings for vmid, plan in self.plans.items()})
+        return (*own, *self.advice)
 
     def preview(self) -> dict[str, Any]:
         """Return the answer of a dry run; nothing was changed."""
@@ -116,6 +119,10 @@ class BulkPlan:
             **({"room": " ".join(room)} if room else {}),
             **({"refused": refused} if refused else {}),
         }
+
+    def advised(self, advice: Sequence[str]) -> "BulkPlan":
+        """Return the same plans with more to know before."""
+        return replace(self, advice=(*self.advice, *advice))
 
     def checked(self, check: Callable[[Plan], Awaitable[None]]) -> "BulkPlan":
         """Return the same plans, each of which awaits `check` right before it is sent."""
@@ -154,6 +161,7 @@ class _Writes:
     def __init__(self, bulk: BulkPlan, call: Call) -> None:
         self._call, self._limits = call, bulk.limits
         self._stop_at_failure = bulk.stop_at_failure
+        self._follows = bulk.limits.strict or bulk.stop_at_failure  # whatever the call says
         self._wait_ends = monotonic() + call.task_wait_seconds
         self._progress = _Progress(call.conversation, len(bulk.plans))
         self._nodes = _places(bulk.limits.per_node)
@@ -171,7 +179,7 @@ class _Writes:
             own = replace(
                 self._call,
                 conversation=_GuestConversation(self._progress, vmid),
-                wait=self._call.wait or self._limits.strict,
+                wait=self._call.wait or self._follows,
                 wait_ends=self._wait_ends,
             )
             outcome = await outcome_of(plan.send(own), f"guest {vmid}")
@@ -196,7 +204,7 @@ class _Writes:
         if self._failed and self._stop_at_failure:
             return f"Not sent: guest {self._failed[0]} failed before."
         is_late = monotonic() > self._wait_ends and len(self._sent) >= self._limits.per_node
-        if self._limits.strict and is_late:
+        if self._follows and is_late:
             return f"Not sent: the longest wait for tasks is over. {_REPEAT}"
         return ""
 
@@ -204,17 +212,26 @@ class _Writes:
 def planned_for_each(
     plan_one: Callable[..., Awaitable[Any]], limits: BulkLimits
 ) -> Callable[..., Awaitable[Plan | BulkPlan]]:
-    """Return the function of a tool that takes `vmids` from one that plans for `vmid`."""
+    """Return the function of a tool that takes `vmids` from one that plans for `vmid`.
+
+    Its argument `query` has become `vmids` by then.
+    """
 
     async def plan_all(
-        call: Call, *, vmids: list[int], cluster_name: str | None, **arguments: Any
+        call: Call,
+        *,
+        vmids: list[int],
+        cluster_name: str | None,
+        stop_at_failure: bool,
+        **arguments: Any,
     ) -> Plan | BulkPlan:
         if len(vmids) == 1:
             plan: Plan = await plan_one(call, cluster_name=cluster_name, vmid=vmids[0], **arguments)
             return plan
         cluster = await writable_cluster(call, cluster_name, vmids=vmids)
         each = partial(plan_one, cluster_name=cluster.name, **arguments)
-        return await _plan_all(call, cluster, each, vmids, limits)
+        bulk = await _plan_all(call, cluster, each, vmids, limits)
+        return replace(bulk, stop_at_failure=stop_at_failure)
 
     return plan_all
 

@@ -1,4 +1,4 @@
-"""What a write collides with, and since when its guest is as the plan says.
+"""What a write collides with, how long it takes, and since when its guest is as the plan says.
 
 A plan shows these facts in its dry run, and beside its question or approval. They are no part of
 what is agreed to, because they change: when a task ends, no user is asked again. They take few
@@ -6,7 +6,7 @@ requests for a whole cluster, whatever the number of guests.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
@@ -16,8 +16,10 @@ from proxmox_client.api.backups import BackupJob
 from proxmox_client.api.replication import ReplicationStatus
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.tasks import TaskRow
+from proxmox_client.properties import whole_number
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables.rows import moment
+from pvemcp_server.toolkit.past_tasks import time_taken
 from pvemcp_server.toolkit.plan import Plan
 
 T = TypeVar("T")
@@ -38,40 +40,53 @@ _LATEST: Final = 20  # tasks of a guest that are looked at
 class Circumstances:
     """Facts around a plan, as sentences; empty where there are none."""
 
+    takes: str = ""
     since: str = ""
     collides: str = ""
 
     @property
     def text(self) -> str:
-        """All of them, to be shown beside a question."""
+        """What is shown beside a question."""
         return " ".join(filter(None, (self.since, self.collides)))
 
     @property
     def fields(self) -> dict[str, str]:
         """Those that exist, as fields of a dry run."""
-        named = {"since": self.since, "collides": self.collides}
+        named = {"takes": self.takes, "since": self.since, "collides": self.collides}
         return {name: text for name, text in named.items() if text}
 
 
 async def circumstances(
-    cluster: Cluster, plans: Sequence[Plan], longest: timedelta | None, own: Iterable[str] = ()
+    cluster: Cluster, plans: Sequence[Plan], own: Iterable[str] = ()
 ) -> Circumstances:
     """Return what is known; `own` are facts about other calls of this server.
 
-    `longest` is how long such a write took at most, if that is known: what is due by then counts.
+    What is due while such a write lasts counts, by the longest of its past tasks.
     """
     vmids = frozenset[int]().union(*(plan.vmids for plan in plans))
     storages = frozenset[str]().union(*(plan.storages for plan in plans))
-    if not (vmids or storages):
-        return Circumstances()
+    pasts = [plan.past for plan in plans if plan.past]
+    if not (vmids or storages or pasts):
+        return Circumstances(collides=" ".join(own))
     guests = {v: g for v, g in (await cluster.inventory_view()).by_vmid.items() if v in vmids}
-    around = _Surroundings(cluster, guests, storages, max(longest or _SHORTEST, _SHORTEST))
-    running, due, replicated, since = await asyncio.gather(
-        around.tasks(), around.backup_jobs(), around.replications(), _since(plans)
+    around = _Surroundings(cluster, guests, storages)
+    taken, since, running, jobs, replications = await asyncio.gather(
+        time_taken(cluster, pasts),
+        _since(plans),
+        around.tasks(),
+        around.backup_jobs(),
+        around.replications(),
     )
-    unknown = f"Not known: {', '.join(around.unknown)}." if around.unknown else ""
-    facts = (*own, *running, *due, *replicated, *_of_ha(plans, guests), unknown)
-    return Circumstances(since, " ".join(filter(None, facts)))
+    until = datetime.now(UTC) + max(taken.longest or _SHORTEST, _SHORTEST)
+    facts = [
+        *own,
+        *running,
+        *_due(jobs, guests, until),
+        *_replicated(replications, until),
+        *_of_ha(plans, guests),
+        *([f"Not known: {', '.join(around.unknown)}."] if around.unknown else ()),
+    ]
+    return Circumstances(taken.text, since, " ".join(facts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +96,12 @@ class _Surroundings:
     cluster: Cluster
     guests: Mapping[int, GuestResource]
     storages: frozenset[str]
-    within: timedelta
     unknown: list[str] = field(default_factory=list)  # what could not be read
 
     async def tasks(self) -> list[str]:
         """Return the tasks that run on the guests and storages, with their begin."""
+        if not (self.guests or self.storages):
+            return []
         rows = await self._read(self.cluster.pve.cluster.tasks(), "running tasks", [])
         places = {guest.node for guest in self.guests.values()}
         works = ((_subject(row, self.guests, self.storages, places), row) for row in rows)
@@ -96,21 +112,14 @@ class _Surroundings:
         ]
         return _sentences("Running", facts)
 
-    async def backup_jobs(self) -> list[str]:
-        """Return the backup jobs that begin before the write may have ended."""
+    async def backup_jobs(self) -> list[BackupJob]:
+        """Return the backup jobs of the cluster."""
         if not self.guests:
             return []
-        jobs = await self._read(self.cluster.pve.cluster.backup_jobs(), "backup jobs", [])
-        facts = []
-        for job in jobs:
-            if job.enabled and self._is_due(job.next_run):
-                covered = [v for v, guest in self.guests.items() if _covers(job, guest)]
-                if covered:
-                    facts.append(f"{_time(job.next_run)} of {_listed(covered)}")
-        return _sentences("Backup due", facts)
+        return await self._read(self.cluster.pve.cluster.backup_jobs(), "backup jobs", [])
 
-    async def replications(self) -> list[str]:
-        """Return the replications of the guests that run or begin by then."""
+    async def replications(self) -> list[ReplicationStatus]:
+        """Return the replications of the guests, with their state."""
         if not self.guests:
             return []
         pve = self.cluster.pve
@@ -122,13 +131,7 @@ class _Surroundings:
             *(self._read(pve.node(n).replications(), f"replications of {n}", none) for n in nodes)
         )
         ids = {job.id for job in jobs}
-        facts = []
-        for state in (state for answer in answers for state in answer if state.id in ids):
-            if state.pid:
-                facts.append(f"{state.id} to {state.target} runs")
-            elif state.last_try and self._is_due(state.next_sync):
-                facts.append(f"{state.id} to {state.target} is due {_time(state.next_sync)}")
-        return _sentences("Replication", facts)
+        return [state for answer in answers for state in answer if state.id in ids]
 
     async def _read(self, answer: Awaitable[T], what: str, default: T) -> T:
         try:
@@ -137,9 +140,31 @@ class _Surroundings:
             self.unknown.append(what)
             return default
 
-    def _is_due(self, epoch: float | None) -> bool:
-        time = moment(epoch)
-        return time is not None and time <= datetime.now(UTC) + self.within
+
+def _due(
+    jobs: Iterable[BackupJob], guests: Mapping[int, GuestResource], until: datetime
+) -> list[str]:
+    """Return the backup jobs that begin until then with some of the guests."""
+    begun = [job for job in jobs if job.enabled and _is_due(job.next_run, until)]
+    covered = [(job, job.covered(guests.values())) for job in begun]
+    facts = [f"{_time(job.next_run)} of {listed(vmids)}" for job, vmids in covered if vmids]
+    return _sentences("Backup due", facts)
+
+
+def _replicated(states: Iterable[ReplicationStatus], until: datetime) -> list[str]:
+    """Return the replications that run, or begin until then."""
+    facts = []
+    for state in states:
+        if state.pid:
+            facts.append(f"{state.id} to {state.target} runs")
+        elif state.last_try and _is_due(state.next_sync, until):
+            facts.append(f"{state.id} to {state.target} is due {_time(state.next_sync)}")
+    return _sentences("Replication", facts)
+
+
+def _is_due(epoch: float | None, until: datetime) -> bool:
+    time = moment(epoch)
+    return time is not None and time <= until
 
 
 def _subject(
@@ -151,21 +176,13 @@ def _subject(
     """Return what of the plan a task is about, by its id; empty if it is about something else."""
     owner, _, storage = row.id.rpartition("@")
     for vmid in (row.id, owner):
-        if vmid.isdecimal() and int(vmid) in guests:
+        if whole_number(vmid) in guests:
             return vmid
     if storage in storages:
         return storage
     if row.type == _BACKUP and not row.id and row.node in nodes:
         return f"several guests of {row.node}"
     return ""
-
-
-def _covers(job: BackupJob, guest: GuestResource) -> bool:
-    if job.node not in (None, guest.node):
-        return False
-    if job.all:
-        return guest.vmid not in job.excluded
-    return guest.pool == job.pool if job.pool else guest.vmid in job.vmids
 
 
 def _of_ha(plans: Sequence[Plan], guests: Mapping[int, GuestResource]) -> list[str]:
@@ -209,9 +226,10 @@ def _sentences(kind: str, facts: Sequence[str]) -> list[str]:
     return [f"{kind}: {', '.join(unique[:_MOST])}{more}."]
 
 
-def _listed(vmids: Sequence[int]) -> str:
+def listed(vmids: Collection[int]) -> str:
+    """Return VMIDs for a sentence, the first of many."""
     more = f" and {len(vmids) - _MOST} more" if len(vmids) > _MOST else ""
-    return f"{', '.join(map(str, vmids[:_MOST]))}{more}"
+    return f"{', '.join(map(str, sorted(vmids)[:_MOST]))}{more}"
 
 
 def _time(epoch: float | None) -> str:

@@ -44,6 +44,8 @@ class TimeTaken:
 
 async def time_taken(cluster: Cluster, pasts: Sequence[PastTasks]) -> TimeTaken:
     """Return how long such tasks took, as far as they are on record."""
+    if not pasts:
+        return TimeTaken()
     kinds = sorted({(past.node, past.kind) for past in pasts})
     visible = {str(vmid) for vmid in (await cluster.inventory_view()).by_vmid}
 

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, get_args, get_type_hints
+from typing import Any, Final, get_args, get_type_hints
 
 from msgspec.structs import asdict
 from pydantic import BaseModel, create_model
@@ -25,6 +25,8 @@ from pvemcp_server.toolkit.arguments import (
     ListOptions,
     ManyVms,
     Options,
+    SelectingQuery,
+    StopAtFailure,
     WriteOptions,
 )
 from pvemcp_server.toolkit.bulk import BulkLimits, BulkPlan, planned_for_each
@@ -139,12 +141,15 @@ class Tool:
 
     @property
     def annotations(self) -> dict[str, Any]:
-        """The tool annotations of MCP; whether a read is idempotent has no meaning there."""
+        """The tool annotations of MCP.
+
+        Whether a read is idempotent has no meaning there, and that a write is not is the default.
+        """
         return {
             "title": self.title,
             "readOnlyHint": self.reads,
             "destructiveHint": self.destructive,
-            **({} if self.reads else {"idempotentHint": self.idempotent}),
+            **({"idempotentHint": True} if self.idempotent and not self.reads else {}),
             "openWorldHint": self.open_world,
         }
 
@@ -162,6 +167,11 @@ class Tool:
 
 
 _TOOLS: dict[str, Tool] = {}
+_OF_MANY: Final[Mapping[str, tuple[Any, Any]]] = {
+    "vmids": (ManyVms, None),
+    "query": (SelectingQuery, None),
+}
+"""The arguments in place of `vmid` where a write takes many guests."""
 
 
 def tool(
@@ -189,7 +199,8 @@ def tool(
     A tool with `guarded_by` is off unless that setting is on, and no other setting and no key lets
     it run without consent or approval.
     A tool that few clients need has a `toolset`. A write on one guest, with the arguments
-    `cluster_name` and `vmid`, takes many as `vmids` if it is declared with the limits of `bulk`.
+    `cluster_name` and `vmid`, takes many as `vmids` or rows of a query if it is declared with the
+    limits of `bulk`.
     A tool that reads and writes has a `write_permission`: roles without it get one that reads.
     """
 
@@ -253,7 +264,8 @@ def missing_toolsets(tools: Mapping[str, Tool], caller: Caller) -> dict[Toolset,
 def _arguments(name: str, run: Run, *, many: bool) -> type[BaseModel]:
     """Create the model of a tool's arguments from the signature of its function.
 
-    With `many`, it has `vmids` in place of `vmid`.
+    With `many`, it has `vmids` in place of `vmid`, a query that selects them, and whether a
+    failure stops the rest.
     """
     hints = get_type_hints(run, include_extras=True)
     fields: dict[str, tuple[Any, Any]] = {
@@ -266,9 +278,10 @@ def _arguments(name: str, run: Run, *, many: bool) -> type[BaseModel]:
     }
     if many:
         fields = {
-            "vmids" if n == "vmid" else n: (ManyVms, FieldInfo()) if n == "vmid" else declared
-            for n, declared in fields.items()
-        }
+            name: declared
+            for n, own in fields.items()
+            for name, declared in (_OF_MANY if n == "vmid" else {n: own}).items()
+        } | {"stop_at_failure": (StopAtFailure, False)}
     model: type[BaseModel] = create_model(f"{name}Arguments", __base__=Arguments, **fields)  # type: ignore[call-overload]  # fields are computed
     return model
 

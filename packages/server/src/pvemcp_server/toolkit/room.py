@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pvemcp_server.clusters import Cluster, InventoryView
 from pvemcp_server.tables.nodes import Node
+from pvemcp_server.toolkit.new_guest import NewGuest
 from pvemcp_server.toolkit.write_target import TargetGuest
 
 _FULL = 90.0  # percent of a storage
@@ -102,6 +103,20 @@ def _promised(view: InventoryView, vmid: int | None, node: str) -> int:
         for other in view.guests
         if other.node == node and other.status == "running" and other.vmid != vmid
     )
+
+
+async def room_for_new(
+    guest: NewGuest,
+    disks: Iterable[tuple[str, int | None]],
+    memory: int | None,
+    cores: float | None = None,
+) -> str:
+    """Return the free space for the disks of a guest, and the room on its node if it is started."""
+    room = await room_on_storages(guest.cluster, guest.node, disks)
+    if guest.start:
+        on_node = await room_for(guest.cluster, guest.node, memory, cores, vmid=guest.vmid)
+        room = f"{on_node} {room}"
+    return room
 
 
 async def room_on_storages(

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from proxmox_client.api.backups import BackupJob
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.json_decoder import split_list
-from proxmox_client.properties import whole_number
 from pvemcp_server.errors import Precondition
 from pvemcp_server.tools.api.request import ApiRequest
 
 _PATHS: Final = ("/cluster/backup", "/cluster/backup/{id}")
+_CHOICE: Final = ("node", "pool", "vmid", "exclude")
 _SELECTIONS: Final = frozenset({"vmid", "all", "pool"})  # a new one replaces the others
 
 
@@ -42,16 +43,7 @@ def _after(request: ApiRequest, present: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in present.items() if k not in removed} | new
 
 
-def _covered(job: Mapping[str, Any], guests: Iterable[GuestResource]) -> set[int]:
-    """Return the guests that the options of a job select. Source: PVE/VZDump.pm."""
-    node = job.get("node")
-    chosen = {guest.vmid: guest for guest in guests if not node or guest.node == node}
-    if pool := job.get("pool"):
-        return {vmid for vmid, guest in chosen.items() if guest.pool == pool}
-    if vmids := job.get("vmid"):
-        return chosen.keys() & _numbers(vmids)
-    return chosen.keys() - _numbers(job.get("exclude", ""))
-
-
-def _numbers(vmids: Any) -> set[int]:
-    return set(filter(None, map(whole_number, split_list(str(vmids)))))
+def _covered(options: Mapping[str, Any], guests: Iterable[GuestResource]) -> set[int]:
+    """Return the guests that the options of a job select."""
+    chosen = {name: str(options[name]) for name in _CHOICE if options.get(name)}
+    return BackupJob.of({"id": "", **chosen}).covered(guests)

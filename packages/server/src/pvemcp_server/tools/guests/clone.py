@@ -1,11 +1,13 @@
 """Clones of templates and guests."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Final
 
 from pydantic import Field
 
+from proxmox_client import Task
 from proxmox_client.api.configs import GuestConfig, GuestDisk
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
@@ -35,7 +37,7 @@ from pvemcp_server.toolkit.own_rights import Marks, checked_vmid
 from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
-from pvemcp_server.toolkit.room import readable, room_for, room_on_storages
+from pvemcp_server.toolkit.room import readable, room_for_new
 from pvemcp_server.toolkit.write_target import TargetGuest, target_guest
 
 Source = Annotated[str, Field(max_length=100, description="VMID or name")]
@@ -44,6 +46,44 @@ Full = Annotated[bool | None, Field(description="Not linked to the template")]
 # storages whose volumes cannot be the base of others; files cannot for containers
 _NEVER_LINKED: Final = frozenset({"lvm", "iscsi", "iscsidirect"})
 _LINKED_CONTAINERS: Final = frozenset({"zfspool", "rbd", "lvmthin", "btrfs"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """What is cloned, now or as in a snapshot, and where its disks come."""
+
+    original: TargetGuest
+    config: GuestConfig
+    snapshot: str | None
+    node: str
+    storage: str | None  # of all disks; None is that of each in the source
+    pool: str | None
+    is_full: bool  # else its disks are linked to those of the template
+
+    @property
+    def disks(self) -> list[GuestDisk]:
+        """The disks that are copied or linked."""
+        return _disks(self.config)
+
+    @property
+    def places(self) -> list[tuple[str, int | None]]:
+        """The storage of each disk, with its size if it is copied in full."""
+        return [
+            (self.storage or d.storage or "", d.size if self.is_full else None) for d in self.disks
+        ]
+
+    async def send(self, name: str, description: str | None, vmid: int) -> Task:
+        """Send the request."""
+        return await self.original.api.clone(
+            vmid,
+            name=name,
+            description=description,
+            pool=self.pool,
+            target=None if self.node == self.original.node else self.node,
+            storage=self.storage,
+            full=self.is_full,
+            snapshot=self.snapshot,
+        )
 
 
 @tool(
@@ -89,28 +129,14 @@ async def clone_vm(
     )
     original = await target_guest(call, *await guest_named(call, cluster_name, source))
     cluster, kind = original.cluster, original.resource.type
-    node = (await write_target.granted_node(cluster, target_node or original.node)).node
-    if pool is not None:
-        await write_target.granted_pool(cluster, pool)
-    config = await _config(original, snapshot_name)
-    new_tags = config.tag_list if tags is None else tags
+    copy = await _copy(original, snapshot_name, target_node, storage, pool, full)
+    node, new_tags = copy.node, copy.config.tag_list if tags is None else tags
     await write_target.require_inside_grant(
         cluster, vmid=new_vmid, node=node, pool=pool, tags=new_tags
     )
-    disks = [d for d in config.disks if d.media != "cdrom" and d.bus != "unused" and d.storage]
-    is_full = await _is_full(original, disks, storage, snapshot_name, full)
-    await _require_places(original, disks, node, storage)
-    parameters = options.parameters(kind, config.raw)
-    _require_cloud_init(original, config, parameters)
-    await require_privileges(
-        cluster,
-        *guest_options.privileges(kind, parameters),
-        *((needs.POWER,) if start else ()),
-        why="a step after the clone",
-    )
+    await _require_steps(copy, options, start=start)
     vmid = await write_target.free_vmid(cluster, new_vmid)
-    marks = Marks(vmid, node, pool or "", frozenset(new_tags))
-    check_vmid = checked_vmid(call, cluster, marks)
+    check_vmid = checked_vmid(call, cluster, Marks(vmid, node, pool or "", frozenset(new_tags)))
     check_vmid(vmid)
     clone = NewGuest(
         cluster=cluster,
@@ -119,37 +145,47 @@ async def clone_vm(
         node=node,
         vmid=vmid,
         is_vmid_fixed=new_vmid is not None,
-        send=partial(
-            original.api.clone,
-            name=name,
-            description=description,
-            pool=pool,
-            target=None if node == original.node else node,
-            storage=storage,
-            full=is_full,
-            snapshot=snapshot_name,
-        ),
+        send=partial(copy.send, name, description),
         made="cloned",
         check_vmid=check_vmid,
         options=options,
         start=start,
     )
-    places = [(storage or d.storage or "", d.size if is_full else None) for d in disks]
-    room = await room_on_storages(cluster, node, places)
-    if start:
-        size = memory << 20 if memory else original.status.memory_max
-        room = f"{await room_for(cluster, node, size, cores or original.status.cpu_count)} {room}"
     return Plan(
         cluster=cluster,
         guest=original,
-        would=_would(original, clone, disks, pool, storage, snapshot_name, config, is_full=is_full),
+        would=_would(copy, clone),
         ids={"vmid": vmid, "name": name, "node": node},
         past=past_tasks(original, "qmclone", "vzclone"),
         act=clone.act,
-        warnings=tuple(_warnings(original, clone, snapshot_name, is_full=is_full)),
-        room=room,
+        warnings=tuple(_warnings(copy, clone)),
+        room=await _room(copy, clone),
         finish=clone.finish,
     )
+
+
+async def _copy(
+    original: TargetGuest,
+    snapshot: str | None,
+    target_node: str | None,
+    storage: str | None,
+    pool: str | None,
+    full: bool | None,
+) -> _Copy:
+    """Return the copy; raise an error for what is not there, not granted, or not possible there."""
+    cluster = original.cluster
+    node = (await write_target.granted_node(cluster, target_node or original.node)).node
+    if pool is not None:
+        await write_target.granted_pool(cluster, pool)
+    config = await _config(original, snapshot)
+    is_full = await _is_full(original, _disks(config), storage, snapshot, full)
+    copy = _Copy(original, config, snapshot, node, storage, pool, is_full)
+    await _require_places(copy)
+    return copy
+
+
+def _disks(config: GuestConfig) -> list[GuestDisk]:
+    return [d for d in config.disks if d.media != "cdrom" and d.bus != "unused" and d.storage]
 
 
 async def _config(original: TargetGuest, snapshot: str | None) -> GuestConfig:
@@ -196,14 +232,13 @@ async def _is_full(
     return bool(obstacle) if full is None else full
 
 
-async def _require_places(
-    original: TargetGuest, disks: Sequence[GuestDisk], node: str, storage: str | None
-) -> None:
+async def _require_places(copy: _Copy) -> None:
     """Raise an error for a storage that is not granted, and for a node that cannot have the disks.
 
     A clone fills the storages of its source unless another is named, so these have to be granted
     too. They stay unnamed.
     """
+    original, disks, node, storage = copy.original, copy.disks, copy.node, copy.storage
     cluster = original.cluster
     content = "images" if original.resource.type == "qemu" else "rootdir"
     rows = {r.storage: r for r in await write_target.all_storages(cluster, original.node)}
@@ -228,10 +263,10 @@ async def _require_places(
         )
 
 
-def _require_cloud_init(
-    original: TargetGuest, config: GuestConfig, parameters: guest_options.Parameters
-) -> None:
-    """Raise Precondition for cloud-init options that nothing in the guest would read."""
+async def _require_steps(copy: _Copy, options: GuestOptions, *, start: bool) -> None:
+    """Raise Precondition for options and a start that would fail, or have no effect, afterwards."""
+    original, config = copy.original, copy.config
+    parameters = options.parameters(original.resource.type, config.raw)
     is_read = original.resource.type == "lxc" or any(d.is_cloud_init for d in config.disks)
     if guest_options.needs_cloud_init(parameters) and not is_read:
         raise Precondition(
@@ -239,51 +274,52 @@ def _require_cloud_init(
             "would have no effect.",
             hint="Leave them out, or add the drive in Proxmox first.",
         )
+    await require_privileges(
+        original.cluster,
+        *guest_options.privileges(original.resource.type, parameters),
+        *((needs.POWER,) if start else ()),
+        why="a step after the clone",
+    )
 
 
-def _would(
-    original: TargetGuest,
-    clone: NewGuest,
-    disks: Sequence[GuestDisk],
-    pool: str | None,
-    storage: str | None,
-    snapshot: str | None,
-    config: GuestConfig,
-    *,
-    is_full: bool,
-) -> str:
+async def _room(copy: _Copy, clone: NewGuest) -> str:
+    """Return the room for the clone, with the size of its source where it gets no other."""
+    options, status = clone.options, copy.original.status
+    memory = options.memory << 20 if options.memory else status.memory_max
+    return await room_for_new(clone, copy.places, memory, options.cores or status.cpu_count)
+
+
+def _would(copy: _Copy, clone: NewGuest) -> str:
     """Return what is made from what, and the steps after it."""
-    places = ", ".join(dict.fromkeys(storage or d.storage or "" for d in disks)) or "no storage"
-    size = sum(disk.size or 0 for disk in disks)
+    places = ", ".join(dict.fromkeys(name for name, _ in copy.places)) or "no storage"
+    size = sum(disk.size or 0 for disk in copy.disks)
     copies = f"with full copies of its disks ({readable(size)}) on {places}"
     sentences = [
-        f"Clone {original.label}"
-        + (f" as in snapshot {snapshot!r}" if snapshot else "")
+        f"Clone {copy.original.label}"
+        + (f" as in snapshot {copy.snapshot!r}" if copy.snapshot else "")
         + f" to VMID {clone.vmid}"
         + ("" if clone.is_vmid_fixed else ", the next free one,")
         + f" as {clone.name} on {clone.node}"
-        + (f" in pool {pool}" if pool else "")
+        + (f" in pool {copy.pool}" if copy.pool else "")
         + ", "
-        + (copies if is_full else f"linked to its disks on {places}")
+        + (copies if copy.is_full else f"linked to its disks on {places}")
         + "."
     ]
-    parameters = clone.options.parameters(clone.kind, config.raw)
-    if changed := guest_options.changes(config.raw, parameters):
+    parameters = clone.options.parameters(clone.kind, copy.config.raw)
+    if changed := guest_options.changes(copy.config.raw, parameters):
         sentences.append(f"Then set {guest_options.in_words(changed)}.")
     if clone.start:
         sentences.append("Then start it.")
     return " ".join(sentences)
 
 
-def _warnings(
-    original: TargetGuest, clone: NewGuest, snapshot: str | None, *, is_full: bool
-) -> list[str]:
+def _warnings(copy: _Copy, clone: NewGuest) -> list[str]:
     """Return what to know before: what a linked clone depends on, and what both guests share."""
-    warnings = []
+    warnings, original = [], copy.original
     is_template = original.resource.template or original.status.template
-    if not is_full:
+    if not copy.is_full:
         warnings.append("It is linked: the template cannot be deleted while it exists.")
-    if original.state != "stopped" and snapshot is None:
+    if original.state != "stopped" and copy.snapshot is None:
         warnings.append("Its source runs: the copy is as after a power failure.")
     if clone.start and not is_template and clone.options.ip is None:
         warnings.append("Inside, it has the hostname and the fixed addresses of its source.")

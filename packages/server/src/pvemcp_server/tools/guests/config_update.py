@@ -172,13 +172,7 @@ async def update_vm_config(
     await _refuse_wrong_values(change)
     if "tags" in change.new:
         refuse_tag_changes(call, guest, _tag_list(configured), _tag_list(change.new))
-    if not change.changes:
-        raise Precondition(
-            f"{guest.label} is configured so already; there is nothing to change.",
-            hint=f"It waits for a restart: {'; '.join(waiting)}."
-            if (waiting := pending_changes(configs))
-            else "",
-        )
+    _require_any(change)
     return Plan(
         cluster=guest.cluster,
         guest=guest,
@@ -190,6 +184,16 @@ async def update_vm_config(
         warnings=tuple(await _warnings(change)),
         needs=(needs.GUESTS, *options_of.privileges(kind, change.new)),
     )
+
+
+def _require_any(change: _Change) -> None:
+    """Raise Precondition if nothing changes, with what waits for a restart."""
+    if not change.changes:
+        waiting = "; ".join(pending_changes(change.before))
+        raise Precondition(
+            f"{change.guest.label} is configured so already; there is nothing to change.",
+            hint=f"It waits for a restart: {waiting}." if waiting else "",
+        )
 
 
 def _refuse_missing_device(

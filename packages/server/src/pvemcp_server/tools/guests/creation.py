@@ -41,7 +41,7 @@ from pvemcp_server.toolkit.new_guest import NewGuest
 from pvemcp_server.toolkit.own_rights import Marks, checked_vmid
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
-from pvemcp_server.toolkit.room import room_for, room_on_storages
+from pvemcp_server.toolkit.room import room_for_new
 
 DiskSize = Annotated[int | None, INTEGER, Field(ge=1, le=131_072, description="GiB")]
 Iso = Annotated[str | None, Field(max_length=500, description="ISO volid to boot from")]
@@ -147,10 +147,16 @@ async def create_vm(
     size = await _size_of(place, image, "import") if image else (disk_size or _DISK["qemu"]) << 30
     if iso is not None:
         await _size_of(place, iso, "iso")
-    cd = f"{iso},media=cdrom" if iso else f"{storage}:cloudinit" if image else "none,media=cdrom"
     disk = f"{storage}:0,import-from={image}" if image else f"{storage}:{size >> 30}"
-    hardware: Parameters = {
-        "name": name,
+    cd = f"{iso},media=cdrom" if iso else f"{storage}:cloudinit" if image else "none,media=cdrom"
+    hardware = {"name": name} | _hardware(os_type, disk, cd, storage if uefi else None)
+    source = f" from {iso or image}" if iso or image else ""
+    return await _plan(place, hardware | options, size, source, start=start)
+
+
+def _hardware(os_type: str, disk: str, cd: str, uefi_storage: str | None) -> Parameters:
+    """Return the options of a VM's hardware; with UEFI, Windows 11 wants a TPM too."""
+    options: Parameters = {
         "ostype": os_type,
         "scsihw": "virtio-scsi-single",
         "scsi0": disk,
@@ -158,13 +164,12 @@ async def create_vm(
         "boot": "order=scsi0;ide2;net0",
         "agent": "1",
     }
-    if uefi:
-        hardware |= {"bios": "ovmf", "machine": "q35"}
-        hardware["efidisk0"] = f"{storage}:1,efitype=4m,pre-enrolled-keys=1"
+    if uefi_storage is not None:
+        options |= {"bios": "ovmf", "machine": "q35"}
+        options["efidisk0"] = f"{uefi_storage}:1,efitype=4m,pre-enrolled-keys=1"
         if os_type == "win11":
-            hardware["tpmstate0"] = f"{storage}:1,version=v2.0"
-    source = f" from {iso or image}" if iso or image else ""
-    return await _plan(place, hardware | options, size, source, start=start)
+            options["tpmstate0"] = f"{uefi_storage}:1,version=v2.0"
+    return options
 
 
 @tool(
@@ -332,10 +337,7 @@ async def _plan(
         has_system=place.has_system,
     )
     shown = guest_options.in_words(guest_options.changes({}, parameters))
-    room = await room_on_storages(cluster, place.node, [(place.storage, size)])
-    if start:
-        memory, cores = int(parameters["memory"]) << 20, int(parameters["cores"])
-        room = f"{await room_for(cluster, place.node, memory, cores)} {room}"
+    memory, cores = int(parameters["memory"]) << 20, int(parameters["cores"])
     would = (
         f"Create {guest.label}{'' if guest.is_vmid_fixed else ', the next free VMID,'} on "
         f"{place.node}{f' in pool {place.pool}' if place.pool else ''}{source}: {shown}."
@@ -347,7 +349,7 @@ async def _plan(
         ids={"vmid": guest.vmid, "name": guest.name, "node": guest.node},
         act=guest.act,
         warnings=warnings,
-        room=room,
+        room=await room_for_new(guest, [(place.storage, size)], memory, cores),
         finish=guest.finish,
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal
 
+from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.status import GuestStatus
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
@@ -128,12 +129,7 @@ async def explain_guest(call: Call, *, cluster_name: ItsCluster = None, vmid: Vm
     use = _compare(now, _first(own, time_frame=_WEEK), _GUEST_METRICS)
     last_hour = _averages(_first(node, time_frame=_HOUR), _NODE_METRICS)
     node_use = _compare(last_hour, _first(node, time_frame=_WEEK), _NODE_METRICS)
-    if not node_use:
-        call.notes.add(
-            f"The use of {guest.node} is unknown, and what else runs there may be missing."
-        )
-    if call.caller.resources("ListChanges", Effect.READ, cluster.name):
-        call.notes.add("ListChanges with vmid has changes of its options.")
+    _note_more(call, cluster, guest.node, node_use)
     is_blind = guest.node in (await cluster.inventory.view()).nodes_without_statistics
     if is_blind:
         cluster.note_without_statistics({guest.node})
@@ -144,10 +140,28 @@ async def explain_guest(call: Call, *, cluster_name: ItsCluster = None, vmid: Vm
         *_node_findings(guest.node, node_use),
         *_neighbour_findings(guest.node, neighbours, node_use),
     ]
+    return _answer(
+        cluster,
+        guest,
+        status,
+        findings=findings or ["Nothing unusual in what is shown here."],
+        metrics=use,
+        node_metrics=node_use,
+        disks=disk_rows,
+        filesystems=filesystem_rows,
+        neighbours=neighbours,
+        tasks=task_rows,
+    )
+
+
+def _answer(
+    cluster: Cluster, guest: GuestResource, status: GuestStatus, **parts: list[Any]
+) -> Document:
+    """Return the explanation: the guest with its state, and the parts about its use."""
     return document(
         GuestExplanation(
             cluster=cluster.name,
-            vmid=vmid,
+            vmid=guest.vmid,
             name=status.name,
             type=guest.type,
             node=guest.node,
@@ -157,13 +171,7 @@ async def explain_guest(call: Call, *, cluster_name: ItsCluster = None, vmid: Vm
             uptime=status.uptime,
             cpu_count=status.cpu_count,
             memory_max=status.memory_max,
-            findings=findings or ["Nothing unusual in what is shown here."],
-            metrics=use,
-            node_metrics=node_use,
-            disks=disk_rows,
-            filesystems=filesystem_rows,
-            neighbours=neighbours,
-            tasks=task_rows,
+            **parts,
         )
     )
 
@@ -260,6 +268,14 @@ class _Reader:
 
     async def _rows(self, table: Table, request: LoadRequest) -> Sequence[Any]:
         return await granted_rows(self.call, self.cluster, table, request) or ()
+
+
+def _note_more(call: Call, cluster: Cluster, node: str, node_use: Sequence[Cells]) -> None:
+    """Note what may be missing about the node, and which tool has more about the guest."""
+    if not node_use:
+        call.notes.add(f"The use of {node} is unknown, and what else runs there may be missing.")
+    if call.caller.resources("ListChanges", Effect.READ, cluster.name):
+        call.notes.add("ListChanges with vmid has changes of its options.")
 
 
 async def _no_rows() -> list[Any]:

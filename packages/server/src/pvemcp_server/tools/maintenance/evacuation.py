@@ -1,16 +1,15 @@
 """EvacuateNode: moves the guests of a node to others, each to one that has room for it.
 
-Guests are moved one by one through their own migration, never by Proxmox's bulk actions: these say
-less before and after, and without a list of guests they act on every guest of the cluster.
+Guests are moved one by one through their own migration, never by Proxmox's bulk actions (decision
+17 says why).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from msgspec.structs import replace as with_fields
-from pydantic import Field
 
 from proxmox_client.api.status import GuestStatus
 from pvemcp_server import tables
@@ -19,7 +18,7 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition
 from pvemcp_server.tables import Guest, LoadRequest, load
 from pvemcp_server.toolkit import needs
-from pvemcp_server.toolkit.arguments import MOST_GUESTS, ItsCluster, NodeName
+from pvemcp_server.toolkit.arguments import MOST_GUESTS, ItsCluster, NodeName, StopAtFailure
 from pvemcp_server.toolkit.bulk import BulkLimits, BulkPlan, by_reason, plan_each
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
@@ -30,8 +29,6 @@ from pvemcp_server.tools.guests.migration import migration
 from pvemcp_server.tools.maintenance.facts import HA_MAINTENANCE, MoveFacts, read_move_facts
 from pvemcp_server.tools.maintenance.placement import Placement, placements
 from pvemcp_server.tools.maintenance.targets import Targets
-
-StopAtFailure = Annotated[bool, Field(description="Stop at the first failure")]
 
 _LIMITS: Final = BulkLimits(per_node=2, strict=True)
 _STATES: Final = frozenset({"running", "paused", "stopped", "unknown"})
@@ -44,13 +41,7 @@ class Evacuation(BulkPlan):
 
     node: str
     table: Sequence[Mapping[str, Any]]
-    advice: Sequence[str]  # what to know about the node before
     room: str
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Facts to know before, about guests and about the node."""
-        return (*super(Evacuation, self).warnings, *self.advice)
 
     def preview(self) -> dict[str, Any]:
         """Return the answer of a dry run: the guests, where they go and how, or why not."""

@@ -25,7 +25,7 @@ from pvemcp_server.toolkit.own_rights import Marks, checked_vmid, refuse_tag_cha
 from pvemcp_server.toolkit.past_tasks import PastTasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
-from pvemcp_server.toolkit.room import room_for, room_on_storages
+from pvemcp_server.toolkit.room import room_for_new
 from pvemcp_server.toolkit.undo import Undo
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
@@ -123,11 +123,7 @@ async def restore_backup(
         start=start,
     )
     lost = await _lost(call, archive, old) if old else ""
-    places = [(storage or disk.storage or "", disk.size) for disk in archive.disks]
-    room = await room_on_storages(cluster, where, places)
-    if start:
-        needed = await room_for(cluster, where, config.memory_mb << 20, None, vmid=number)
-        room = f"{needed} {room}"
+    disks = [(storage or disk.storage or "", disk.size) for disk in archive.disks]
     return Plan(
         cluster=cluster,
         guest=old,
@@ -137,7 +133,7 @@ async def restore_backup(
         past=PastTasks(where, "qmrestore" if archive.kind == "qemu" else "vzrestore", number),
         act=new.act,
         warnings=tuple(await _warnings(archive, new, old, unique=macs)),
-        room=room,
+        room=await room_for_new(new, disks, config.memory_mb << 20),
         finish=partial(_finish, new, old),
     )
 

@@ -23,7 +23,7 @@ from pvemcp_server.http.hosts import client_address, networks
 from pvemcp_server.oauth.addresses import (
     AUTHORIZE,
     REGISTER,
-    RESOURCE_METADATA,
+    RESOURCE_DOCUMENTS,
     REVOKE,
     SERVER_METADATA,
     TOKEN,
@@ -40,7 +40,6 @@ from pvemcp_server.store.records import OAuthClientRecord
 NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 FORM: Final = "application/x-www-form-urlencoded"
 MOST_FIELDS: Final = 20
-_WELL_KNOWN: Final = (RESOURCE_METADATA, f"{RESOURCE_METADATA}/mcp", f"{RESOURCE_METADATA}/sse")
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -54,7 +53,7 @@ class OAuthEndpoints:
     def routes(self) -> list[Route]:
         """Return the routes; the gate serves their paths only while connections are enabled."""
         documents = {
-            **dict.fromkeys(_WELL_KNOWN, self.resource),
+            **dict.fromkeys(RESOURCE_DOCUMENTS, self.resource),
             **dict.fromkeys(SERVER_METADATA, self.server),
         }
         posts = {TOKEN: self.token, REGISTER: self.register, REVOKE: self.revoke}
@@ -66,11 +65,15 @@ class OAuthEndpoints:
     async def resource(self, request: Request) -> Response:
         """Describe the endpoint as a protected resource (RFC 9728)."""
         addresses = addresses_of(request)
+        settings = await self.services.settings.current()
+        servers = [addresses.issuer] if settings.connections_enabled else []
+        if settings.external_issuer:
+            servers.insert(0, settings.external_issuer)
         return JSONResponse(
             {
                 "resource": addresses.resource_at(f"/{request.url.path.rpartition('/')[2]}"),
                 "resource_name": "Proxmox VE",
-                "authorization_servers": [addresses.issuer],
+                "authorization_servers": servers,
                 "scopes_supported": list(TokenScope),
                 "bearer_methods_supported": ["header"],
             }

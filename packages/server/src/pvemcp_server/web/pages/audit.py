@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 
-from pvemcp_server.admin import audit, clusters, keys
+from pvemcp_server.admin import audit, clusters, connections, keys
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.errors import UnknownName
 from pvemcp_server.web.session import Reading, RowNumber, SignedIn, Writing, may
@@ -48,6 +48,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         **await _entries(context, search),
         forwarding=await audit.forwarding(context),
         keys=await keys.list_keys(context),
+        connections=await connections.list_connections(context),
         clusters=[cluster.name for cluster in await clusters.list_clusters(context)],
     )
 

@@ -14,7 +14,7 @@ from pvemcp_server.access.model import (
     RESOURCE_KINDS,
     Area,
 )
-from pvemcp_server.admin import clusters, keys, roles
+from pvemcp_server.admin import clusters, connections, keys, roles
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.toolkit.registry import Tool, tools
@@ -41,9 +41,10 @@ NEW: Final[dict[str, Any]] = {
 
 @router.get("", dependencies=[may("roles.list")])
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
-    held = await keys.list_keys(context)
+    held = [(key.name, key.role) for key in await keys.list_keys(context)]
+    held += [(each.name, each.role) for each in await connections.list_connections(context)]
     known = await roles.list_roles(context)
-    holders = {role.name: [key.name for key in held if key.role == role.name] for role in known}
+    holders = {each.name: [name for name, role in held if role == each.name] for each in known}
     return page(
         request,
         "roles.html",
