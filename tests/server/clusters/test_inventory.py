@@ -8,7 +8,15 @@ import httpx2 as httpx
 import pytest
 
 import proxmox_client.api.cluster
-from proxmox_client import ApiToken, Client, DeadlineExceeded, Unreachable, deadline
+from proxmox_client import (
+    ApiToken,
+    Client,
+    DeadlineExceeded,
+    SocketBudget,
+    Tls,
+    Unreachable,
+    deadline,
+)
 from proxmox_client.emulator import FaultKind
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters import Inventory
@@ -194,3 +202,17 @@ async def test_a_view_within_a_scope_contains_nothing_else(inventory):
     assert {guest.node for guest in by_node.guests} <= {node}
     assert [resource.node for resource in by_node.nodes] == [node]
     assert by_node.storages
+
+
+async def test_a_cluster_that_was_not_asked_is_not_called_silent(lab):
+    budget, tls = SocketBudget(1), Tls(fingerprints=lab.fingerprints.values())
+    async with Client(lab.hosts, ApiToken(*lab.token), tls=tls, sockets=budget) as client:
+        inventory = Inventory(client, lambda: 0.0, timeout=0.02, short_timeout=0.02)
+        await budget.take()  # by another cluster
+        with pytest.raises(DeadlineExceeded, match="was not asked within"):
+            await inventory.view()
+        assert inventory.failure is None
+        await budget.give_back(1)
+        inventory.timeout = 10.0
+        assert (await inventory.view()).guests
+        await inventory.aclose()

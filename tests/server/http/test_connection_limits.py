@@ -11,9 +11,7 @@ from pvemcp_server.http import server as http_server_module
 from pvemcp_server.http.connection import HttpConnection
 from pvemcp_server.http.connection_limits import (
     LOOPBACK,
-    MOST_CONNECTIONS,
     ConnectionLimits,
-    most_connections,
 )
 from pvemcp_server.http.hosts import networks
 
@@ -103,13 +101,6 @@ def test_full_limits_are_warned_of_once_a_minute(caplog):
     limits = ConnectionLimits(total=1, per_address=1, clock=lambda: 0.0)
     opened(limits, ADDRESS, 5)
     assert len(caplog.records) == 1
-
-
-@pytest.mark.parametrize(
-    ("files", "most"), [(64, 32), (256, 128), (1024, 768), (10**6, MOST_CONNECTIONS), (-1, 2000)]
-)
-def test_connections_leave_files_for_everything_else(files, most):
-    assert most_connections(files) == most
 
 
 STALLED = {

@@ -10,6 +10,7 @@ from proxmox_client import Client, Ticket
 from proxmox_client.emulator.auth import totp
 from proxmox_client.emulator.state.user_config import AclEntry, Group, Token
 from pvemcp_server.access.model import ANY, READS
+from pvemcp_server.clusters.connections import Connection
 from pvemcp_server.errors import AccessDenied, BadArgument, CallError, TooManyFailures
 from pvemcp_server.oauth.connections import Choice, ClientName, Connections
 from pvemcp_server.oauth.people import Origin, administrator
@@ -351,3 +352,28 @@ async def test_users_of_one_cluster_see_what_proxmox_gives_each(server, users):
         seen[user] = [guest.vmid for guest in (await client.cluster.resources("vm")).guests]
     assert seen["bob"] == [100]
     assert len(seen["alice"]) == 4
+
+
+async def test_a_consent_and_its_end_leave_the_connections_of_others_open(server):
+    async def opened() -> dict[int, Connection]:
+        return {
+            each.id: await server.clusters.connection(names[each.cluster_id], each.id)
+            for each in await server.store.identities.all()
+        }
+
+    names = {record.id: record.name for record in await server.store.clusters.all()}
+    made, before = [], await opened()
+    for user in ("alice", "bob"):
+        person = (await sign_in(server, user)).person
+        chosen = await choice(server, clusters=("prod",))
+        made.append(await server.connections.connect(person, CLIENT, chosen))
+        after = await opened()
+        assert len(after) == len(before) + 1
+        assert before == {key: after[key] for key in before}
+        before = after
+    for record in made:
+        await server.connections.end(record.id)
+        after = await opened()
+        assert len(after) == len(before) - 1
+        assert after == {key: before[key] for key in after}
+        before = after

@@ -37,6 +37,7 @@ from proxmox_client.errors import (
 )
 from proxmox_client.json_decoder import tolerate_malformed
 from proxmox_client.limits import Limits, deadline, requester
+from proxmox_client.sockets import SocketBudget
 from proxmox_client.tls import Tls, fetch_fingerprint
 from proxmox_client.upid import Upid
 
@@ -67,6 +68,7 @@ __all__ = [
     "Realm",
     "ResponseError",
     "SecondFactor",
+    "SocketBudget",
     "Storage",
     "Task",
     "TaskFailed",

@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 from proxmox_client.auth import Credential
 from proxmox_client.hosts import DEFAULT_PORT, Host
 from proxmox_client.limits import Limits
+from proxmox_client.sockets import SocketBudget
 from proxmox_client.tls import Tls
 from proxmox_client.transport import HostPool, HttpTransport, Transport
 
@@ -33,8 +34,16 @@ class BaseClient:
         name: str = "",
         http_transport: HttpTransport | None = None,
         before_write: Callable[[], Awaitable[None]] | None = None,
+        sockets: SocketBudget | None = None,
     ) -> None:
-        self._pool = HostPool(hosts, tls, limits, http_transport, default_port=self.default_port)
+        self._pool = HostPool(
+            hosts,
+            tls,
+            limits,
+            http_transport,
+            default_port=self.default_port,
+            sockets=sockets,
+        )
         self._pool.before_write = before_write
         self.hosts = [Host.parse(host, self.default_port) for host in hosts]
         self.fingerprints = frozenset(tls.fingerprints)
@@ -58,6 +67,18 @@ class BaseClient:
     async def aclose(self) -> None:
         """Close all connections, including those of clients made by `signed_in_as`."""
         await self._pool.aclose()
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether it asks nothing, because the sockets that it shares with others are in use."""
+        return self._pool.is_queued
+
+    def retire(self) -> None:
+        """Keep no connection open after its request from now on, for all accounts; none breaks.
+
+        Calls in progress end as usual. There is nothing left to close after them.
+        """
+        self._pool.retire()
 
     def signed_in_as(self, auth: Credential | None) -> Self:
         """Return a client with another account, or none, that shares the connections and limits."""

@@ -30,6 +30,7 @@ from proxmox_client.limits import ConcurrencyLimiter, Limits, node_of, time_limi
 from proxmox_client.response_errors import response_error, undecodable
 from proxmox_client.responses import Outage, Response, limited_head, outage_of, read_body
 from proxmox_client.session import TicketSession
+from proxmox_client.sockets import SocketBudget
 from proxmox_client.tls import Tls
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ Parameters = dict[str, Parameter]
 # sends the requests; tests pass their own
 HttpTransport = httpx.AsyncBaseTransport
 
-# pveproxy closes an idle connection after 5 s
+# seconds; pveproxy closes an idle connection after 5 s, and the socket stays open on our side
 KEEPALIVE_EXPIRY = 3.0
 # attempts for a request that may be repeated; more if there are more hosts, one for each
 MAX_ATTEMPTS = 4
@@ -63,6 +64,10 @@ class HostPool:
     """Connections to the hosts of one cluster, shared by all accounts.
 
     Any host answers for the whole cluster: the current one is used until it fails, then the next.
+    Once no request has used them for KEEPALIVE_EXPIRY, all connections are closed; the next request
+    opens new ones. httpx closes expired ones only when another request is sent, so those of a
+    cluster that is not asked any more would stay open.
+
     It uses httpx's transport without httpx's client: cookies of one account cannot reach another,
     proxy settings and netrc of the environment are ignored, and a call takes a third less CPU time.
     """
@@ -75,6 +80,7 @@ class HostPool:
         http_transport: HttpTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
         default_port: int = DEFAULT_PORT,
+        sockets: SocketBudget | None = None,
     ) -> None:
         if not hosts:
             raise ValueError("A cluster needs at least one host")
@@ -88,15 +94,88 @@ class HostPool:
         self.circuit_breaker = CircuitBreaker(
             limits.read_timeout, cluster_timeout=limits.cluster_timeout
         )
-        self._http_transport = http_transport or _open_transport(tls, limits)
+        self._sockets = sockets or SocketBudget()
+        self._open_transport = _opener(tls, limits, http_transport)
+        self._http_transport: HttpTransport | None = None
+        self._leases = 0  # requests that are being sent
+        self._queued = 0  # requests that wait for a place of the budget
+        self._held = 0  # places of the budget: the most leases at once since the last close
+        self._expiry: asyncio.TimerHandle | None = None
+        self._closings: set[asyncio.Task[None]] = set()
+        self._is_retired = False
         self._extensions = _timeout(limits, limits.read_timeout)
         # short enough that the next host can still answer within the limit
         share = max(limits.connect_timeout, limits.cluster_timeout / len(self._hosts))
         self._cluster_extensions = _timeout(limits, min(share, limits.read_timeout))
 
     async def aclose(self) -> None:
-        """Close all connections."""
-        await self._http_transport.aclose()
+        """Close all connections, also those that requests use."""
+        self._is_retired = True
+        self._close()
+        if self._closings:
+            await asyncio.wait(self._closings)
+
+    def retire(self) -> None:
+        """Keep no connection open after its request, as this cluster is replaced or removed.
+
+        Those that no request uses are closed now. Requests still work, so that calls can end.
+        """
+        self._is_retired = True
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close the connections unless a request uses one of them."""
+        if not self._leases:
+            self._close()
+
+    def _close(self) -> None:
+        self._sockets.mark_busy(self)
+        if self._expiry:
+            self._expiry.cancel()
+        transport, self._http_transport = self._http_transport, None
+        places, self._held = self._held - self._leases, self._leases
+
+        async def close() -> None:
+            try:
+                if transport:
+                    await transport.aclose()
+            finally:
+                await self._sockets.give_back(places)
+
+        task = asyncio.create_task(close(), name="close of idle connections")
+        self._closings.add(task)
+        task.add_done_callback(self._closings.discard)
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether requests wait for a place, and none is being sent."""
+        return self._queued > 0 and not self._leases
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncIterator[None]:
+        """Hold a place for the socket of a request, with its retries; wait until one is free."""
+        if self._leases == self._held:
+            self._queued += 1
+            try:
+                await self._sockets.take()
+            finally:
+                self._queued -= 1
+            self._held += 1
+        self._leases += 1
+        self._sockets.mark_busy(self)
+        if self._expiry:
+            self._expiry.cancel()
+        try:
+            yield
+        finally:
+            self._leases -= 1
+            if not self._leases:
+                if self._is_retired or self._sockets.is_short:
+                    self._close()
+                else:
+                    self._sockets.mark_idle(self)
+                    loop = asyncio.get_running_loop()
+                    self._expiry = loop.call_later(KEEPALIVE_EXPIRY, self.close_idle)
 
     async def send(
         self, method: str, path: str, form: str, headers: Mapping[str, str], *, safe: bool
@@ -195,6 +274,8 @@ class HostPool:
         request = httpx.Request(
             method, url, headers=all_headers, content=content, extensions=extensions
         )
+        if self._http_transport is None:
+            self._http_transport = self._open_transport()
         with limited_head():
             response = await self._http_transport.handle_async_request(request)
         try:
@@ -399,6 +480,7 @@ class Transport:
         async with (
             time_limit(pool.limits.timeout, name),
             pool.limiter.slot(domain.node),
+            pool.lease(),  # before the circuit breaker: our own queue is no failure of the cluster
             pool.circuit_breaker.guard(domain, name) if method == "GET" else nullcontext(),
             self._watch_node(domain.node) if method == "GET" and domain.node else nullcontext(),
         ):
@@ -472,7 +554,7 @@ class Transport:
         if only is not None and not self.pool.has(only):
             raise Unreachable(only, "it is not a host of this cluster any more")
         try:
-            async with time_limit(self.pool.limits.timeout, f"POST {path}"):
+            async with time_limit(self.pool.limits.timeout, f"POST {path}"), self.pool.lease():
                 host, response = await self.pool.send_once(path, urlencode(form), only)
             if response.status >= 300:
                 raise response_error(path, *response)
@@ -502,7 +584,7 @@ class Transport:
 
         async def response(host: str) -> Response | None:
             try:
-                async with asyncio.timeout(self.pool.limits.probe_timeout):
+                async with self.pool.lease(), asyncio.timeout(self.pool.limits.probe_timeout):
                     response = await self.pool.exchange(host, "GET", path, "", headers)
             except (TimeoutError, httpx.RequestError, UnexpectedAnswer):
                 return None
@@ -526,13 +608,19 @@ def _timeout(limits: Limits, read: float) -> dict[str, Any]:
     return {"timeout": httpx.Timeout(read, connect=limits.connect_timeout).as_dict()}
 
 
-def _open_transport(tls: Tls, limits: Limits) -> HttpTransport:
+def _opener(
+    tls: Tls, limits: Limits, http_transport: HttpTransport | None
+) -> Callable[[], HttpTransport]:
+    """Return what opens connections again after they were closed; the TLS context is made once."""
+    if http_transport is not None:
+        return lambda: http_transport
     connections = httpx.Limits(
         max_connections=None,
         max_keepalive_connections=limits.per_cluster,
         keepalive_expiry=KEEPALIVE_EXPIRY,
     )
-    return httpx.AsyncHTTPTransport(verify=tls.context(), limits=connections, trust_env=False)
+    context = tls.context()
+    return lambda: httpx.AsyncHTTPTransport(verify=context, limits=connections, trust_env=False)
 
 
 def _refuse_unbounded(path: str, parameters: Mapping[str, Parameter]) -> None:

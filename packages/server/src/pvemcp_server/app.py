@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse
 
 from pvemcp_server import __version__
 from pvemcp_server.audit import AuditGuard, Forwarder
+from pvemcp_server.http.file_watch import FileWatch
 from pvemcp_server.http.gate import KeyGate
 from pvemcp_server.http.health import health_routes
 from pvemcp_server.http.server import Announce, http_server
@@ -86,6 +87,7 @@ async def serve_until_stopped(
         housekeeping(guard.run),
         housekeeping(Forwarder(state.store, services.audit_receivers).run),
         housekeeping(_history(services).run),
+        housekeeping(FileWatch(state.store).run),
         housekeeping(services.connections.run_housekeeping),
     ):
         app = create_app(services)

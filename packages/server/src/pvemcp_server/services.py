@@ -83,6 +83,7 @@ async def open_services(state: State) -> AsyncIterator[Services]:
         ) as audit,
         aclosing(Clusters(store, lambda: settings.values.inventory_freshness_seconds)) as clusters,
         housekeeping(store.watch.run),
+        housekeeping(clusters.run_housekeeping),
         housekeeping(approvals.webhook.run),
     ):
         oauth = OAuth(store, audit)

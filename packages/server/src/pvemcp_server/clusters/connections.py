@@ -6,54 +6,70 @@ for all of them.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 from typing import Final, Self
+from weakref import WeakSet
 
-from proxmox_client import ApiToken, BackupServer, Client, Limits, Ticket, Tls
+import anyio
+
+from proxmox_client import ApiToken, BackupServer, Client, Limits, SocketBudget, Ticket, Tls
 from pvemcp_server.access.freezes import Freezes
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.checks import CLIENTS
 from pvemcp_server.clusters.cluster import Cluster, Notes
 from pvemcp_server.clusters.inventory import Inventory
 from pvemcp_server.errors import CallError, UnknownName
+from pvemcp_server.open_files import file_limit, shares
+from pvemcp_server.store.background import ticks
 from pvemcp_server.store.history_repository import History
 from pvemcp_server.store.records import ClusterKind, ClusterRecord, IdentityRecord, TlsMode
 from pvemcp_server.store.store import Store
 from pvemcp_server.store.watch import Topic, VersionedCache
 
 OWN_FRESHNESS: Final = 1.0  # seconds: who is disabled in Proxmox is refused at the next call
-LONGEST_CALL: Final = 3600  # seconds, the maximum of the settings, with the wait for a task
+OWN_IDLE_SECONDS: Final = 300.0  # without a call, then the inventory of a user is forgotten
+SWEEP_SECONDS: Final = 60.0
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Connection:
-    """An open client and its inventory; the inventory is not shared with other identities."""
+    """An open client and its inventory; the inventory is not shared with other identities.
+
+    The sockets belong to the cluster's client, whose accounts share them.
+    """
 
     record: ClusterRecord
     identity: IdentityRecord
+    secret_digest: bytes
     client: Client | BackupServer
     inventory: Inventory
+    used: float = field(default_factory=monotonic)  # by the last call, on the monotonic clock
 
-    async def aclose(self) -> None:
-        """Stop the refresh of the inventory, then close every socket."""
-        await self.inventory.aclose()
-        await self.client.aclose()
+    @property
+    def is_own(self) -> bool:
+        """Whether it has the token of a user who has connected, and so only their calls."""
+        return self.identity.connection_id is not None
 
 
 @dataclass(frozen=True)
 class Configured:
     """The configuration in the store: clusters by name, and identities by cluster id and id.
 
-    The default identity of a cluster has a second entry, under None.
+    The default identity of a cluster has a second entry, under None. `secrets` has a digest of
+    each identity's secret by its id.
     """
 
     clusters: Mapping[str, ClusterRecord]
     identities: Mapping[int, Mapping[int | None, IdentityRecord]]
+    secrets: Mapping[int, bytes]
 
     @classmethod
     async def read(cls, store: Store) -> Self:
         """Read the configuration from the store."""
+        # the digests before the secrets are read: one that is newer only costs another opening
+        secrets = await store.identities.secret_digests()
         identities: dict[int, dict[int | None, IdentityRecord]] = {}
         for identity in await store.identities.all():
             of_cluster = identities.setdefault(identity.cluster_id, {})
@@ -61,42 +77,79 @@ class Configured:
             if identity.is_default:
                 of_cluster[None] = identity
         records = sorted(await store.clusters.all(), key=lambda record: record.name)
-        return cls({record.name: record for record in records}, identities)
+        return cls({record.name: record for record in records}, identities, secrets)
+
+    def has(self, record: ClusterRecord) -> bool:
+        """Return whether the cluster is configured exactly so."""
+        return self.clusters.get(record.name) == record
+
+    def has_connection(self, connection: Connection) -> bool:
+        """Return whether cluster, identity and secret are those of the connection."""
+        identity = connection.identity
+        return (
+            self.has(connection.record)
+            and self.identities.get(identity.cluster_id, {}).get(identity.id) == identity
+            and self.secrets.get(identity.id) == connection.secret_digest
+        )
 
 
 class Clusters:
-    """Opens clusters for callers, and keeps the connections open between calls.
+    """Opens clusters for callers, and keeps clients and inventories between calls.
 
-    After a change of the configuration everything is read and opened again. Calls in progress
-    finish on the replaced connections, which are closed once no call can use them any more.
+    After a change of the configuration only what has changed is opened again: the client of a
+    cluster is kept while its record is the same, and the connection of an identity while also
+    its record and its secret are. Anything else is forgotten. Calls in progress finish on it; a
+    retired client keeps no socket open after a request, so nothing is left to be closed later.
     """
 
     def __init__(
-        self, store: Store, freshness: Callable[[], float], limits: Limits | None = None
+        self,
+        store: Store,
+        freshness: Callable[[], float],
+        limits: Limits | None = None,
+        sockets: SocketBudget | None = None,
     ) -> None:
         self._store = store
         self._freshness = freshness
         self._limits = limits or Limits()
+        self._sockets = sockets or SocketBudget(shares(file_limit()).to_clusters)
         self.freezes = Freezes(store)
         self._configured: VersionedCache[None, Configured] = VersionedCache()
-        self._open: VersionedCache[tuple[int, int], Connection] = VersionedCache()
+        self._clients: dict[int, tuple[ClusterRecord, Client | BackupServer]] = {}  # by cluster id
+        self._open: dict[tuple[int, int], Connection] = {}  # by ids of cluster and identity
         self._opening = asyncio.Lock()
-        self._retiring: dict[asyncio.Task[None], Connection] = {}
-        store.watch.on_change(Topic.CLUSTERS, self.forget)
+        self._retired: WeakSet[Client | BackupServer | Inventory] = WeakSet()  # calls may use them
+        store.watch.on_change(Topic.CLUSTERS, self._changed)
 
     async def aclose(self) -> None:
         """Close every connection, also the replaced ones."""
-        retiring = dict(self._retiring)
-        for task in retiring:
-            task.cancel()
-        for connection in (*self._open.values(), *retiring.values()):
-            await connection.aclose()
+        for connection in self._open.values():
+            await connection.inventory.aclose()
+        for _, client in self._clients.values():
+            await client.aclose()
+        for each in list(self._retired):
+            await each.aclose()
 
-    async def forget(self) -> None:
-        """Discard configuration and connections after a change."""
+    async def run_housekeeping(self, stop: anyio.Event) -> None:
+        """Forget users' connections that no call has used for some minutes, until stopped."""
+        async for _ in ticks(stop, SWEEP_SECONDS):
+            self.forget_idle()
+
+    def forget_idle(self) -> None:
+        """Forget the connections of users that no call has used for OWN_IDLE_SECONDS.
+
+        A call that still runs keeps what it has; the next one opens the connection again.
+        """
+        oldest = monotonic() - OWN_IDLE_SECONDS
+        for key, connection in list(self._open.items()):
+            if connection.is_own and connection.used < oldest:
+                self._forget(key)
+
+    async def _changed(self) -> None:
+        """Forget what a change has replaced; without clients, the next call reads the change."""
         self._configured.clear()
-        for connection in self._open.clear():
-            self._retire(connection)
+        if self._clients:
+            await self._read()
 
     async def kinds(self) -> dict[str, ClusterKind]:
         """Return the kinds of the configured clusters by name, sorted by name."""
@@ -128,22 +181,25 @@ class Clusters:
         The identity is the default one when None; one that was removed never becomes the default
         one, which may have more privileges. Raise UnknownName or CallError when there is none.
         """
-        configured = await self._configuration()
-        version = self._open.version  # that of the configuration: nothing was awaited since
-        record = configured.clusters.get(name)
-        if record is None:
-            raise UnknownName("cluster", name, configured.clusters)
-        identity = configured.identities.get(record.id, {}).get(identity_id)
-        if identity is None:
-            raise _no_token(name)
-        key = (record.id, identity.id)
-        async with self._opening:
-            connection = self._open.get(key)
-            if connection is None:
-                connection = await self._connect(record, identity)
-                if not self._open.put(key, connection, version):
-                    self._retire(connection)
-        return connection
+        while True:
+            configured = await self._configuration()
+            record = configured.clusters.get(name)
+            if record is None:
+                raise UnknownName("cluster", name, configured.clusters)
+            identity = configured.identities.get(record.id, {}).get(identity_id)
+            if identity is None:
+                raise _no_token(name)
+            async with self._opening:
+                connection = self._open.get((record.id, identity.id))
+                secret = None
+                if connection is None:
+                    secret = await self._store.identities.secret(identity, record)
+                if self._configured.get(None) is not configured:
+                    continue  # it has changed: the connection may not be opened with the old values
+                if connection is None:
+                    connection = self._connect(configured, record, identity, secret)
+                connection.used = monotonic()
+                return connection
 
     async def for_user(
         self, name: str, ticket: Ticket | None = None
@@ -158,42 +214,68 @@ class Clusters:
             raise UnknownName("cluster", name, [])
         return connection.record, connection.client.signed_in_as(ticket)
 
-    def _retire(self, connection: Connection) -> None:
-        """Close the connection after the calls that may still use it."""
-        task = asyncio.create_task(_close_later(connection), name="replaced connection")
-        self._retiring[task] = connection
-        task.add_done_callback(self._retiring.pop)
-
     async def _configuration(self) -> Configured:
         await self._store.watch.poll_if_due()
+        return await self._read()
+
+    async def _read(self) -> Configured:
+        """Return the configuration; when it is read again, forget what it has not."""
         while (configured := self._configured.get(None)) is None:
             version = self._configured.version
-            self._configured.put(None, await Configured.read(self._store), version)
+            fresh = await Configured.read(self._store)
+            if self._configured.put(None, fresh, version):
+                self._retire_changed(fresh)
         return configured
 
-    async def _connect(self, record: ClusterRecord, identity: IdentityRecord) -> Connection:
+    def _retire_changed(self, configured: Configured) -> None:
+        for key, connection in list(self._open.items()):
+            if not configured.has_connection(connection):
+                self._forget(key)
+        for cluster_id, (record, client) in list(self._clients.items()):
+            if not configured.has(record):
+                del self._clients[cluster_id]
+                client.retire()
+                self._retired.add(client)
+
+    def _forget(self, key: tuple[int, int]) -> None:
+        self._retired.add(self._open.pop(key).inventory)
+
+    def _connect(
+        self,
+        configured: Configured,
+        record: ClusterRecord,
+        identity: IdentityRecord,
+        secret: str | None,
+    ) -> Connection:
         """Open a client; identities of one cluster share sockets and limits, but no data."""
-        secret = await self._store.identities.secret(identity, record)
         if secret is None:  # it was removed since the configuration was read
             raise _no_token(record.name)
-        token = ApiToken(identity.token_id, secret)
-        for other in self._open.values():
-            if other.record.id == record.id:
-                client = other.client.signed_in_as(token)
-                break
-        else:
-            tls, limits = tls_of(record), self._limits
-            open_client = CLIENTS[record.kind]
-            client = open_client(
+        client = self._client_of(record).signed_in_as(ApiToken(identity.token_id, secret))
+        is_own = identity.connection_id is not None
+        freshness = self._own_freshness if is_own else self._freshness
+        connection = Connection(
+            record,
+            identity,
+            configured.secrets.get(identity.id, b""),
+            client,
+            Inventory(client, freshness),
+        )
+        self._open[record.id, identity.id] = connection
+        return connection
+
+    def _client_of(self, record: ClusterRecord) -> Client | BackupServer:
+        """Return the client of the cluster, without an account."""
+        if record.id not in self._clients:
+            client = CLIENTS[record.kind](
                 record.hosts,
-                token,
-                tls=tls,
-                limits=limits,
+                tls=tls_of(record),
+                limits=self._limits,
                 name=record.name,
                 before_write=partial(self.freezes.refuse, record),
+                sockets=self._sockets,
             )
-        freshness = self._own_freshness if identity.connection_id else self._freshness
-        return Connection(record, identity, client, Inventory(client, freshness))
+            self._clients[record.id] = record, client
+        return self._clients[record.id][1]
 
     def _own_freshness(self) -> float:
         return min(self._freshness(), OWN_FRESHNESS)
@@ -204,11 +286,6 @@ def _no_token(cluster: str) -> CallError:
         f"Cluster {cluster} has no Proxmox token for this key.",
         hint="An administrator adds one under Clusters.",
     )
-
-
-async def _close_later(connection: Connection) -> None:
-    await asyncio.sleep(LONGEST_CALL)
-    await connection.aclose()
 
 
 def tls_of(record: ClusterRecord) -> Tls:

@@ -116,7 +116,7 @@ def covers_guest(scope: Resources, guest: GuestResource) -> bool:
     )
 
 
-@dataclass
+@dataclass(eq=False)
 class Inventory:
     """The latest InventoryView of a cluster and identity; concurrent callers share one request.
 
@@ -194,6 +194,11 @@ class Inventory:
             async with asyncio.timeout(timeout):
                 return await asyncio.shield(running)
         except TimeoutError:
+            if self.client.is_queued:  # no failure of the cluster: later calls wait for it as well
+                raise proxmox_client.DeadlineExceeded(
+                    f"{self.client.name} was not asked within {timeout:g} s: all sockets of this "
+                    "server are in use"
+                ) from None
             message = f"{self.client.name} did not answer within {timeout:g} s"
             first = proxmox_client.DeadlineExceeded(message)
             raise self._failed(self.failure or first) from None

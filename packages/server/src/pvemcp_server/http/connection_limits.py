@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sys
 from collections import Counter, deque
 from collections.abc import Callable
 from ipaddress import ip_network
@@ -11,12 +10,11 @@ from typing import Final, Protocol
 
 from pvemcp_server.access.limits import network_of
 from pvemcp_server.http.hosts import Networks, is_within
+from pvemcp_server.open_files import file_limit, shares
 from pvemcp_server.store.key_format import KEY_LIKE
 
-MOST_CONNECTIONS: Final = 2000
 MOST_PER_ADDRESS: Final = 256
 MOST_HELD: Final = 32 << 20  # bytes of strangers' requests that are not answered, in total
-RESERVED_FILES: Final = 256  # for the database, Proxmox and connections that are just accepted
 WARN_SECONDS: Final = 60.0
 KNOWN_AT_ONCE: Final = 4  # connections in one turn of the event loop
 STRANGERS_AT_ONCE: Final = 1
@@ -130,24 +128,8 @@ class ConnectionLimits:
 
 def connection_limits(proxies: Networks) -> ConnectionLimits:
     """Return the limits of this process, which leave files free for everything else."""
-    total = most_connections(_file_limit())
+    total = shares(file_limit()).from_clients
     return ConnectionLimits(total, min(MOST_PER_ADDRESS, total // 2), (*LOOPBACK, *proxies))
-
-
-def _file_limit() -> int:
-    """Return how many files the process may have open; -1 where there is no such limit."""
-    if sys.platform == "win32":
-        return -1
-    import resource
-
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
-def most_connections(files: int) -> int:
-    """Return how many connections a process with this limit of open files can hold."""
-    if files < 0:  # no limit
-        return MOST_CONNECTIONS
-    return max(2, min(MOST_CONNECTIONS, files - min(RESERVED_FILES, files // 2)))
 
 
 def knows_none(_text: str, _address: str) -> bool:

@@ -8,6 +8,7 @@ from mcp_types.version import SUPPORTED_PROTOCOL_VERSIONS
 
 from pvemcp_server import __version__
 from pvemcp_server.http.exchange import ActiveRequests
+from pvemcp_server.open_files import shortage
 from pvemcp_server.store import Store
 
 PROBED: Final = ["GET", "HEAD"]  # many monitors send HEAD
@@ -25,7 +26,10 @@ def health_routes(store: Store, active_requests: ActiveRequests) -> APIRouter:
 
     @routes.api_route("/readyz", methods=PROBED)
     async def ready(response: Response) -> dict[str, str]:
-        """Report whether calls can be served: the database answers and no shutdown has begun."""
+        """Report whether calls can be served.
+
+        The database answers, files are left to open, and no shutdown has begun.
+        """
         reason = "shutting down" if active_requests.closing else await _failure(store)
         response.status_code = 503 if reason else 200
         return {"status": reason or "ready"}
@@ -45,9 +49,9 @@ def health_routes(store: Store, active_requests: ActiveRequests) -> APIRouter:
 
 
 async def _failure(store: Store) -> str:
-    """Return why no call can be served; at most half a second old, and shared by all who ask."""
+    """Return why calls cannot be served; of the database at most half a second old."""
     try:
         await store.watch.poll_if_due()
     except Exception:  # noqa: BLE001 - any failure: no key can be checked without the database
         return "the state's database does not answer"
-    return ""
+    return "nearly all open files are in use" if shortage() else ""

@@ -1,6 +1,7 @@
 """Repositories of clusters, of their Proxmox tokens, and of who uses which token."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import select, update
@@ -134,6 +135,16 @@ class IdentityRepository(Repository[IdentityRecord]):
         table = self.table
         theirs = (table.c.cluster_id == cluster_id) & table.c.connection_id.is_not(None)
         await connection.execute(table.delete().where(theirs))
+
+    async def secret_digests(self) -> dict[int, bytes]:
+        """Return a SHA-256 of each encrypted secret by the id of its identity.
+
+        Each encryption has a nonce of its own, so a secret that is stored again has another digest.
+        """
+        table = records.identities
+        async with self.database.reading() as connection:
+            rows = (await connection.execute(select(table.c.id, table.c.secret))).all()
+        return {row.id: sha256(row.secret).digest() for row in rows}
 
     async def secret(self, identity: IdentityRecord, cluster: ClusterRecord) -> str | None:
         """Return the token's secret in plain text, to send it to this cluster.
