@@ -170,17 +170,14 @@ class KeyAuthenticator:
         try:
             if secret.startswith(ACCESS_PREFIX):
                 return await self._of_token(secret, address, resource)
-            if self._issuer and self._issuer.is_configured and is_jwt(secret):
+            if resource and self._issuer and self._issuer.is_configured and is_jwt(secret):
                 return await self._of_external(self._issuer, secret, address, resource)
-            return await self._of_key(secret, address)
+            loaded = self._loaded.get(secret[ID])  # unchecked: the digest is compared below
+            if loaded is None:
+                key_id = id_of(secret)
+                loaded = await self._load(key_id) if key_id else None
         except DatabaseFailed as failed:  # since the poll
             raise StateUnavailable("The key cannot be read from the database.") from failed
-
-    async def _of_key(self, secret: str, address: str) -> Caller:
-        loaded = self._loaded.get(secret[ID])  # unchecked: the digest is compared below
-        if loaded is None:
-            key_id = id_of(secret)
-            loaded = await self._load(key_id) if key_id else None
         now = self._clock()
         if not secret:
             reason = "no key"

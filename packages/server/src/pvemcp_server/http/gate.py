@@ -27,6 +27,7 @@ from pvemcp_server.oauth.addresses import NOWHERE, OAUTH, OPEN, RESOURCE_DOCUMEN
 from pvemcp_server.oauth.scopes import ALL_SCOPES, is_sufficient
 from pvemcp_server.oauth.scopes import Scope as Scopes
 from pvemcp_server.settings import Settings, Values
+from pvemcp_server.store.key_format import ACCESS_PREFIX
 
 MCP: Final = "/mcp"
 SSE: Final = "/sse"
@@ -97,7 +98,6 @@ class KeyGate:
         if not to_transport:
             keep_own_cookies(scope)
         is_open = path in OPEN
-        scope["state"]["base_url"] = self.hosts.base_of(scope) if is_canonical else ""
         if not is_canonical:
             await errors.ambiguous_path().response(scope, receive, send)
         elif sum(name == b"host" for name, _ in scope["headers"]) > 1:
@@ -118,6 +118,7 @@ class KeyGate:
     async def _serve_oauth(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a path of OAuth, unless the settings switch the endpoint or connections off."""
         path = scope["path"]
+        scope["state"]["base_url"] = self.hosts.base_of(scope)
         try:
             settings = await self.settings.current()
         except StateUnavailable:
@@ -149,7 +150,8 @@ class KeyGate:
             if not settings.enabled:
                 raise errors.switched_off()
             caller = await self._authenticate(scope, settings)
-            if not is_sufficient(caller.scopes, Scopes.READ):  # resources and prompts need it too
+            # resources and prompts need it too
+            if caller.scopes is not None and not is_sufficient(caller.scopes, Scopes.READ):
                 raise errors.insufficient_scope(
                     f"The access token lacks the scope {Scopes.READ}.",
                     _addresses(scope).resource_metadata(scope["path"]),
@@ -187,11 +189,13 @@ class KeyGate:
         """
         credential: Credential | None = scope["state"]["credential"]
         address = client_address(scope, self.proxies)
-        resource = _addresses(scope).resource_at(scope["path"])
-        secret = credential.secret if credential else ""
+        secret, resource = credential.secret if credential else "", ""
         try:
-            if credential:
+            # an API key has no dot and another prefix, and is for every resource
+            if credential and ("." in secret or secret.startswith(ACCESS_PREFIX)):
                 _check_place(credential, settings)
+                scope["state"]["base_url"] = self.hosts.base_of(scope)
+                resource = _addresses(scope).resource_at(scope["path"])
             return await self.keys.authenticate(secret, address, resource)
         except AccessDenied as denied:
             kind = "wrong key" if credential else "no key"
@@ -219,9 +223,9 @@ class KeyGate:
         and many clients cannot ask for more later (TypeScript SDK, issue 2255).
         """
         credential: Credential | None = scope["state"]["credential"]
-        addresses = _addresses(scope)
         if not settings.signs_in:
             return errors.unauthorized()
+        addresses = Addresses(self.hosts.base_of(scope))
         metadata = addresses.resource_metadata(scope["path"])
         if credential is None:
             return errors.sign_in_needed(metadata, ALL_SCOPES)

@@ -22,6 +22,7 @@ from pvemcp_server.audit.mask import mask
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.gate import caller_of, client_program
 from pvemcp_server.mcp.json_rpc import MOST_MESSAGES
+from pvemcp_server.mcp.scopes import ScopeChecks
 from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.audit_recorder import Recorder
 
@@ -111,9 +112,10 @@ class TransportRefusals:
     headers that contradict the body, malformed messages, unknown sessions and revisions.
     """
 
-    def __init__(self, app: ASGIApp, audit: Audit) -> None:
+    def __init__(self, app: ASGIApp, audit: Audit, scopes: ScopeChecks | None = None) -> None:
         self._app = app
         self._audit = audit
+        self._scopes = scopes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request; record it first if its error is no answer of the server."""
@@ -138,6 +140,8 @@ class TransportRefusals:
             await send(message)
 
         try:
+            if self._scopes and scope["state"]["caller"].scopes is not None:
+                self._scopes.check(scope)
             await self._app(scope, receive, recorded)
         except Refused as refused:
             if "has_reached" not in scope["state"]:

@@ -258,7 +258,6 @@ class Pipeline:
         """Return the result of a granted call, recorded unless it is cancelled."""
         caller = recorder.caller
         try:
-            _require_scope(tool, caller, tool.scope)
             accepted = read_arguments(tool, arguments)
             call = recorder.call = await self.open(tool, caller, conversation, accepted)
             # beside the gate's slots: a message of HTTP+SSE holds none while its call runs
@@ -346,6 +345,8 @@ class Pipeline:
         self, tool: Tool, accepted: BaseModel, call: Call, recorder: Recorder
     ) -> tuple[Written, Started | None]:
         """Run the tool within the call's deadline, carry out its plan, and write the answer."""
+        if call.caller.scopes is not None:
+            _require_scope(tool, call.caller, tool.scope)
         if tool.guarded_by:
             _require_switched_on(tool, call.settings)
         arguments = {name: getattr(accepted, name) for name in tool.arguments.model_fields}
