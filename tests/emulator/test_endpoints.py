@@ -30,6 +30,7 @@ PARAMETERS = {
     "/nodes/{node}/query-oci-repo-tags": {"reference": "nginx"},
     "/nodes/{node}/disks/smart": {"disk": "/dev/sda"},
     "/nodes/{node}/vzdump/extractconfig": None,
+    "/nodes/{node}/storage/{storage}/file-restore/list": None,
     "/nodes/{node}/tasks/{upid}/status": None,
     "/nodes/{node}/tasks/{upid}/log": None,
     "/cluster/firewall/groups/{group}": None,

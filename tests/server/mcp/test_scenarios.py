@@ -210,7 +210,7 @@ async def test_a_guest_whose_disk_is_full_gets_a_larger_one(served, pve, receive
         full = await call("ExecuteQuery", query=FULL, cluster_name=name, format="JsonNormal")
         assert {row["vmid"] for row in full.data} == {guest.vmid}
         preview = await call("ResizeVmDisk", **resize, dry_run=True)
-        assert "It cannot be shrunk again." in preview.data["would"]
+        assert "It cannot be shrunk again: no call undoes this." in preview.data["would"]
         assert (received[name].writes, boot_disk(guest)) == ([], size)
         answer = await call("ResizeVmDisk", **resize, wait=True)
     assert answer.data["ok"] is True

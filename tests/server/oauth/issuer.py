@@ -15,6 +15,8 @@ KEYS = "http://127.0.0.1:9/keys"
 class Issuer:
     """Answers requests through `transport`, and signs tokens with its keys by kid."""
 
+    now: int | None = None  # Unix time of its tokens: the present one
+
     def __init__(self) -> None:
         self.private = {"one": RSAKey.generate_key(2048, {"kid": "one"})}
         self.metadata: dict[str, Any] = {"issuer": ISSUER, "jwks_uri": KEYS}
@@ -38,9 +40,8 @@ class Issuer:
         whole = {name: value for name, value in whole.items() if value is not None}
         return jwt.encode(whole, self.claims(**claims), key, algorithms=[whole["alg"]])
 
-    @staticmethod
-    def claims(**claims: Any) -> dict[str, Any]:
-        now = int(time.time())
+    def claims(self, **claims: Any) -> dict[str, Any]:
+        now = int(time.time()) if self.now is None else self.now
         usual = {"iss": ISSUER, "aud": "https://mcp.example/mcp", "sub": "u-1", "azp": "claude"}
         usual |= {"exp": now + 300, "iat": now, "preferred_username": "alice", "groups": ["ops"]}
         return {name: value for name, value in (usual | claims).items() if value is not None}

@@ -1,17 +1,25 @@
 """Tokens of an external authorization server: each attack is refused, and keys are read bounded."""
 
 import json
-import time
+import warnings
 from base64 import urlsafe_b64encode
 from hashlib import sha256
 from hmac import digest
 
 import httpx2 as httpx
 import pytest
-from joserfc.jwk import RSAKey
+from joserfc.errors import SecurityWarning
+from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from pvemcp_server.errors import AccessDenied, IssuerUnavailable
-from pvemcp_server.oauth.issuer import MOST_BYTES, TokenVerifier, metadata_urls
+from pvemcp_server.oauth.issuer import (
+    ALGORITHMS,
+    CURVES,
+    MOST_BYTES,
+    RSA,
+    TokenVerifier,
+    metadata_urls,
+)
 from pvemcp_server.oauth.issuer_users import claim_values
 from pvemcp_server.settings import is_secure_url
 
@@ -20,6 +28,7 @@ from .issuer import ISSUER, KEYS, Body, Issuer
 pytestmark = pytest.mark.anyio
 HERE = "https://mcp.example/mcp"
 METADATA = f"{ISSUER}/.well-known/openid-configuration"
+NOW = 1_900_000_000
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +41,7 @@ def issuer(shared):
     """Provide an issuer with one key, which was not contacted yet."""
     fresh = Issuer.__new__(Issuer)
     fresh.__dict__ |= {"private": dict(shared.private), "requests": [], "answers": {}}
+    fresh.now = NOW
     fresh.metadata = {"issuer": ISSUER, "jwks_uri": KEYS}
     fresh.transport = httpx.MockTransport(fresh._answer)
     return fresh
@@ -51,7 +61,7 @@ def clock():
 
 @pytest.fixture
 def verifier(issuer, clock):
-    return TokenVerifier(issuer.transport, monotonic=clock)
+    return TokenVerifier(issuer.transport, clock=lambda: NOW, monotonic=clock)
 
 
 async def verify(verifier, token):
@@ -85,7 +95,20 @@ async def test_a_token_of_a_published_key_is_verified_and_the_keys_are_kept(issu
     assert issuer.requests == [METADATA, KEYS]
 
 
-NOW = int(time.time())
+async def test_each_algorithm_of_a_public_key_is_verified(issuer, verifier):
+    pairs = {"EdDSA": "Ed25519", "Ed25519": "Ed25519", **CURVES}
+    for algorithm, curve in pairs.items():
+        kind = OKPKey if curve == "Ed25519" else ECKey
+        issuer.private[algorithm] = kind.generate_key(curve, {"kid": algorithm})
+    assert {*pairs, *RSA} == ALGORITHMS
+    for algorithm in ALGORITHMS:
+        kid = "one" if algorithm in RSA else algorithm
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecurityWarning)
+            token = issuer.token(kid, {"alg": algorithm})
+        await verify(verifier, token)
+
+
 WRONG = {
     "another audience": {"aud": "https://other.example/mcp"},
     "a longer audience": {"aud": f"{HERE}/"},
@@ -108,8 +131,7 @@ WRONG = {
 
 
 async def test_tokens_with_wrong_claims_are_refused(issuer, verifier):
-    now = int(time.time())
-    await verify(verifier, issuer.token(exp=now - 30, nbf=now + 30))  # clocks differ
+    await verify(verifier, issuer.token(exp=NOW - 30, nbf=NOW + 30))  # clocks differ
     for case, claims in WRONG.items():
         await refuse(verifier, issuer.token(**claims), case)
 
@@ -213,7 +235,7 @@ UNUSABLE = {
 async def test_keys_that_are_not_usable_verify_nothing_and_are_not_followed(issuer, case, clock):
     url, response = UNUSABLE[case]
     issuer.answers[url] = response
-    verifier = TokenVerifier(issuer.transport, monotonic=clock)
+    verifier = TokenVerifier(issuer.transport, clock=lambda: NOW, monotonic=clock)
     for _ in range(3):
         with pytest.raises(IssuerUnavailable):
             await verify(verifier, issuer.token())

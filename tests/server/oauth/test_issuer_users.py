@@ -4,16 +4,20 @@ import asyncio
 import time
 from datetime import timedelta
 
+import httpx2 as httpx
 import pytest
 
 from pvemcp_server.admin.connections import Ended, allow_connection, end_connections
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.doctor import examine
 from pvemcp_server.admin.permission import COMMAND_LINE
 from pvemcp_server.errors import AccessDenied
+from pvemcp_server.oauth.connections import ClientName, Connections
+from pvemcp_server.oauth.person import Person
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import PersonKind
 
-from .issuer import ISSUER, Issuer
+from .issuer import ISSUER, KEYS, Body, Issuer
 
 pytestmark = pytest.mark.anyio
 
@@ -98,6 +102,16 @@ async def test_a_user_whom_no_rule_names_is_refused_and_gets_no_connection(serve
         assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
     assert await connections(served) == []
     assert (await send(served, token(served, groups="admins"))).status_code == 200
+
+
+async def test_expired_tokens_are_refused_and_fill_no_audit(served):
+    await add_rule(served)
+    before = len(await served.recorded())
+    for _ in range(3):
+        assert (await send(served, token(served, exp=int(time.time()) - 90))).status_code == 401
+    assert len(await served.recorded()) == before
+    assert (await send(served, token(served, aud="other"))).status_code == 401
+    assert len(await served.recorded()) == before + 1
 
 
 async def test_scopes_of_the_token_limit_its_calls(served):
@@ -220,7 +234,7 @@ async def test_streams_end_with_the_token_the_rule_and_the_setting(served):
     caller = await admitted()
     assert caller.is_external
     assert await authenticator.still_admits(caller)
-    short = await admitted(exp=int(time.time()) - 10)
+    short = await admitted(exp=int(time.time()) - 30)
     assert not await authenticator.still_admits(short)
     assert await authenticator.still_admits(short, expired=True)
     await served.state.settings.change({"external_issuer": "https://other.example"}, by="ada")
@@ -245,6 +259,25 @@ async def test_an_issuer_without_keys_is_no_reason_to_sign_in_again(served):
     assert "WWW-Authenticate" not in answer.headers
 
 
+async def test_the_doctor_says_whether_the_issuer_publishes_keys(served):
+    context = AdminContext(served.app.endpoint.services, "ada", authority=COMMAND_LINE)
+    verifier = served.app.endpoint.services.issuer_users.verifier
+
+    async def finding():
+        (report, *_) = await examine(context)
+        return next(each for each in report.findings if each.topic == "issuer")
+
+    kept, tried = verifier._kept, verifier._tried
+    verifier._kept = verifier._tried = None
+    assert ((await finding()).level, "1 key" in (await finding()).text) == ("ok", True)
+    served.issuer.answers[KEYS] = httpx.Response(500, stream=Body(b""))
+    verifier._kept = verifier._tried = None
+    failed = await finding()
+    assert (failed.level, "the answer was 500" in failed.text) == ("bad", True)
+    served.issuer.answers.clear()
+    verifier._kept, verifier._tried = kept, tried
+
+
 async def test_an_unused_connection_expires_and_a_used_one_is_renewed(served):
     await add_rule(served)
     await send(served, token(served))
@@ -263,3 +296,23 @@ async def test_an_unused_connection_expires_and_a_used_one_is_renewed(served):
     await services.connections.allow(record.subject)
     await services.connections.remove_expired()
     assert await connections(served) == []
+
+
+async def test_two_processes_make_one_connection_of_a_user(store, other_store, access):
+    role = await store.roles.find(name="Operator")
+    person, client = Person("issuer:x:u-1", "alice"), ClientName("claude", "claude", "claude (x)")
+    processes = [Connections(each, None, "https://mcp.example") for each in (store, other_store)]
+    rights = {"role_id": role.id, "clusters": ("*",), "expires": utc_now() + timedelta(days=1)}
+    made = await asyncio.gather(
+        *(each.follow_issuer(person, client, scopes=("pve:read",), **rights) for each in processes),
+        *(
+            each.follow_issuer(person, client, scopes=("pve:write",), **rights)
+            for each in processes
+        ),
+    )
+    (record,) = await store.connections.all()
+    assert {each.id for each in made} == {record.id} == {key.id for key in await store.keys.all()}
+    assert record.scopes == ["pve:read", "pve:write"]
+    await processes[0].end(record.id)
+    with pytest.raises(AccessDenied, match="has ended"):
+        await processes[1].follow_issuer(person, client, scopes=(), **rights)

@@ -449,6 +449,31 @@ async def test_a_rule_offers_a_role_and_a_second_consent_renews_the_first(front,
         await front.services.store.person_rules.remove(rule.id)
 
 
+async def test_a_rule_that_is_removed_during_the_consent_does_not_count(
+    front, browser, monkeypatch
+):
+    store, connections = front.services.store, front.services.connections
+    connect = connections.connect
+    rule = await store.person_rules.add(
+        kind=PersonKind.USER,
+        name="bob@pve",
+        cluster_id=None,
+        role_id=(await front.services.access.roles.get("Operator")).id,
+        created=utc_now(),
+    )
+
+    async def connect_late(*arguments):
+        await store.person_rules.remove(rule.id)
+        return await connect(*arguments)
+
+    monkeypatch.setattr(connections, "connect", connect_late)
+    await browser.authorize()
+    await browser.sign_in("prod/pve", "bob", PASSWORD)
+    page = await browser.consent(role="Operator")
+    assert (page.status_code, "choose one of the list" in page.text) == (422, True)
+    assert await store.connections.all() == []
+
+
 async def test_a_user_who_may_not_make_tokens_reads_what_else_to_do(browser, monkeypatch):
     async def forbidden(*_, **__):
         raise Forbidden(403, "Permission check failed", "Permission check failed")

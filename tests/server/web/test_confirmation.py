@@ -119,7 +119,7 @@ async def test_settings_of_safety_need_a_recent_sign_in(front):
         if await refused(front, "PATCH", "/settings", **{setting.name: setting.default})
     }
     groups = {setting.group for setting in declared_settings() if setting.name in weighty}
-    assert groups == {"Safety", "Sign-in", "Records"}
+    assert groups == {"Safety", "Sign-in", "Connections", "Records"}
     assert weighty >= {"unconfirmed_destructive", "longest_key_life_days", "require_second_factor"}
     assert weighty >= {"local_sign_in", "audit_syslog", "audit_syslog_fingerprint", "audit_file"}
     assert "row_cap" not in weighty

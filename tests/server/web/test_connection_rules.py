@@ -1,8 +1,9 @@
 """Connection rules: which roles users may choose, and what ends with a rule."""
 
 import pytest
-from tests.server.oauth.connected import connect
+from tests.server.oauth.connected import connect, granted
 
+from pvemcp_server.errors import AccessDenied
 from pvemcp_server.oauth.person import Account, Person, Place
 from pvemcp_server.oauth.rules import role_choices
 from pvemcp_server.store.records import AdminRole
@@ -126,14 +127,14 @@ async def test_the_end_of_a_rule_ends_what_no_other_rule_allows(silent):
     await connected(silent, "both@pve", "lab", "prod")
     await connected(silent, "reader@pve", "prod", role="Read-only")
     await connected(silent, "admin@pve", "prod", role="Administrator")
-    removed = await silent.api("DELETE", f"/connection-rules/{ids[0]}")
+    removed = await silent.api("POST", f"/connection-rules/{ids[0]}/remove")
     assert sorted(removed.json()["ended"]) == ["both@pve here", "eve@pve here"]
     names = {key.name for key in await silent.services.store.keys.all()}
     assert names == {f"{each}@pve here" for each in ("alice", "bob", "reader", "admin")}
     await silent.services.audit.flush()
     (entry,) = await silent.services.audit.find(limit=1)
     assert (entry.tool, entry.arguments["role"]) == ("admin.connection_rules.remove", "Operator")
-    assert (await silent.api("DELETE", f"/connection-rules/{ids[0]}")).status_code == 404
+    assert (await silent.api("POST", f"/connection-rules/{ids[0]}/remove")).status_code == 404
     await silent.post(f"/admin/connection-rules/{ids[1]}/remove")
     assert "alice@pve here" not in {key.name for key in await silent.services.store.keys.all()}
 
@@ -161,3 +162,38 @@ async def test_connections_of_an_administrator_end_with_account_and_role(front, 
             await front.api("PUT", f"/admins/grace/role?role={role}")
     is_kept = end == AdminRole.OWNER
     assert (await store.keys.find(id=made.id) is not None) == is_kept
+
+
+async def test_a_connection_is_refused_while_its_administrator_may_not_sign_in(front, monkeypatch):
+    access, store = front.services.access, front.services.store
+    (ada,) = await store.admins.all()
+    made = await connect(store, subject=f"admin:{ada.id}", name="ada here")
+    await store.connections.change(made.id, admin_id=ada.id)
+    resource = "https://mcp.example/mcp"
+    token = (await granted(front.services.oauth.tokens, made, resource)).access_token
+    caller = await access.authenticator.authenticate(token, "192.0.2.1", resource)
+    assert await access.authenticator.still_admits(caller)
+    monkeypatch.setattr(access.external, "admits", lambda _: False)  # as without local_sign_in
+    with pytest.raises(AccessDenied, match="may not sign in"):
+        await access.authenticator.authenticate(token, "192.0.2.1", resource)
+    assert not await access.authenticator.still_admits(caller)
+    assert not access.authenticator.knows(token, "192.0.2.1")
+
+
+WRONG_ISSUERS = (
+    *("http://login.example", "https://login.example/?tenant=1", "login.example", "https://"),
+    *("https://user@login.example", "https://169.254.169.254/", "https://[fd00:ec2::254]/realm"),
+)
+
+
+async def test_an_issuer_that_is_not_safe_to_ask_is_no_setting(front, monkeypatch):
+    async def change(issuer: str):
+        return await front.api("PATCH", "/settings", json={"external_issuer": issuer})
+
+    for issuer in WRONG_ISSUERS:
+        answer = await change(issuer)
+        assert (answer.status_code, "external_issuer" in answer.text) == (422, True), issuer
+    assert (await change("https://127.0.0.1/realms/office")).status_code == 200
+    monkeypatch.setattr("pvemcp_server.settings.find_spec", lambda _: None)
+    missing = await change("https://127.0.0.1/realms/other")
+    assert "pip install 'pvemcp-server[oidc]'" in missing.json()["error"]

@@ -52,6 +52,7 @@ class Services:
     oauth: OAuth
     people: People
     connections: Connections
+    issuer_users: IssuerUsers
 
     def audit_receivers(self) -> Mapping[str, Receiver]:
         """Return the receivers that the audit is forwarded to, as the settings have them now."""
@@ -86,7 +87,8 @@ async def open_services(state: State) -> AsyncIterator[Services]:
     ):
         oauth = OAuth(store, audit)
         connections = Connections(store, clusters, state.config.base_url)
-        state.access.authenticator.accept(IssuerUsers(store, connections, lambda: settings.values))
+        issuer_users = IssuerUsers(store, connections, lambda: settings.values)
+        state.access.authenticator.accept(issuer_users)
         await settings.current()  # a command has to know them before the first poll
         async with housekeeping(oauth.run_housekeeping):
             yield Services(
@@ -94,4 +96,5 @@ async def open_services(state: State) -> AsyncIterator[Services]:
                 *(audit, clusters, approvals, oauth),
                 People(store, clusters, lambda: settings.values),
                 connections,
+                issuer_users,
             )

@@ -18,8 +18,9 @@ async def test_a_plan_shows_both_sizes_and_what_to_know_before(tool_client):
     answer = await tool_client("ResizeVmDisk", **VM, disk="scsi0", size="+10G", dry_run=True)
     assert answer.data["would"] == (
         "Grow scsi0 of qemu 105 (web-frontend) on prod from 40.0 GiB to 50.0 GiB on ceph-vm. It "
-        "cannot be shrunk again. The guest sees it at once; its partition and file system have to "
-        "be grown inside of it. It has 2 snapshots: rolling back to one brings the old size back."
+        "cannot be shrunk again: no call undoes this. The guest sees it at once; its partition and "
+        "file system have to be grown inside of it. It has 2 snapshots: rolling back to one brings "
+        "the old size back."
     )
     assert "this takes up to 10.0 GiB" in answer.data["room"]
     assert "on thin storage" in answer.data["room"]

@@ -72,6 +72,7 @@ async def test_an_unknown_backup_is_an_error(tool_client, backup, says):
 async def test_a_backup_is_readable_with_its_guest_or_its_storage(tool_client, resources):
     scoped = tool_client.scoped(resources)
     assert (await scoped("GetBackupContents", **PROD, backup=101)).data["name"] == "db-primary"
+    assert (await scoped("GetBackupContents", **PROD, backup=101, folder="/")).data["files"]
 
 
 async def test_a_hidden_backup_is_answered_like_a_missing_one(tool_client):
@@ -83,3 +84,39 @@ async def test_a_hidden_backup_is_answered_like_a_missing_one(tool_client):
         for volid in (hidden["volid"], missing)
     ]
     assert answers[0] == answers[1]
+
+
+async def test_the_files_of_a_folder_on_a_backup_server_are_listed(tool_client):
+    async def folder(backup, path):
+        answer = await tool_client("GetBackupContents", **PROD, backup=backup, folder=path)
+        assert not answer.failed, answer.text
+        assert answer.data["folder"] == path
+        return {row["name"]: row for row in answer.data["files"]}
+
+    disks = [name for name in await folder(101, "/") if name.startswith("drive-")]
+    assert disks
+    root = f"/{disks[0]}/part/1"
+    assert (await folder(101, root))["etc"]["type"] == "folder"
+    files = await folder(101, f"{root}/etc")
+    assert (files["hosts"]["type"], files["hosts"]["size"]) == ("file", 220)
+    assert files["hosts"]["modified"]
+    containers = await tool_client("ListBackups", **PROD, vmid=300)
+    volid = next(row["volid"] for row in containers.data if "/ct/300/" in row["volid"])
+    assert list(await folder(volid, "/")) == ["root.pxar.didx"]
+
+
+async def test_where_proxmox_lists_no_files_the_answer_says_so(demo_client):
+    volid = put(demo_client, "name: a\n")
+    call = {**PROD, "backup": volid, "folder": "/"}
+    error = await demo_client.refused("GetBackupContents", **call)
+    assert error.startswith("Proxmox lists files only in backups on a Proxmox Backup Server,")
+    error = await demo_client.refused("GetBackupContents", **PROD, backup=101, folder="/nowhere")
+    assert "no such file or directory" in error
+
+
+async def test_a_long_folder_is_cut_with_a_note(tool_client, monkeypatch):
+    monkeypatch.setattr("pvemcp_server.tools.storage.backup_contents.MOST_FILES", 1)
+    path = "/root.pxar.didx"
+    answer = await tool_client("GetBackupContents", **PROD, backup=300, folder=path)
+    assert len(answer.data["files"]) == 1
+    assert "The first 1 of 4 entries of the folder." in answer.notes

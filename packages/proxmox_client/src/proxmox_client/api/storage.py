@@ -1,5 +1,6 @@
 """Storages and their content."""
 
+from base64 import b64encode
 from typing import Any, Literal
 
 from msgspec import field
@@ -96,6 +97,20 @@ class VolumeDetails(Answer, frozen=True):
     protected: bool = False
 
 
+class BackupFile(Answer, frozen=True):
+    """An entry of a folder in a backup; size in bytes, `mtime` an epoch.
+
+    `type` is d (folder), f (file), l (link) or another letter of the backup server's catalog; v is
+    an archive, a disk or one of its partitions.
+    """
+
+    name: str = field(name="text")
+    type: str = ""
+    leaf: bool = False
+    size: int | None = None
+    mtime: int | None = None
+
+
 class Storage:
     """Calls about one storage on one node."""
 
@@ -138,6 +153,19 @@ class Storage:
         Source: PVE/API2/Storage/Content.pm.
         """
         return await self._transport.get(self._path("content", volid), VolumeDetails)
+
+    async def backup_files(self, volid: str, folder: str = "/") -> list[BackupFile]:
+        """GET /nodes/{node}/storage/{storage}/file-restore/list. Of a Proxmox Backup Server only.
+
+        Needs VM.Backup on the guest and Datastore.AllocateSpace here, or Datastore.Allocate. Below
+        a disk of a virtual machine the node starts a small one of its own to read it, which takes
+        seconds and ends by itself.
+
+        Source: PVE/API2/Storage/FileRestore.pm.
+        """
+        encoded = folder if folder == "/" else b64encode(folder.encode()).decode()
+        path = self._path("file-restore", "list")
+        return await self._transport.get(path, list[BackupFile], volume=volid, filepath=encoded)
 
     async def delete(self, volid: str) -> Task | None:
         """DELETE /nodes/{node}/storage/{storage}/content/{volume}. Needs Datastore.Allocate.

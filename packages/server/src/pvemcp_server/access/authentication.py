@@ -221,6 +221,8 @@ class KeyAuthenticator:
         self, issuer: IssuerTokens, token: str, address: str, resource: str
     ) -> Caller:
         """Return the caller of a connection, by a token of the external authorization server."""
+        if len(self._of_issuer.values()) >= MOST_TOKENS:
+            self._of_issuer.clear()
         version = self._of_issuer.version
         admission = await issuer.admit(token, resource)
         key_id = admission.connection_id

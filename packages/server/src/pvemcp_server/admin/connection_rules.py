@@ -131,7 +131,7 @@ async def add_rule(context: AdminContext, new: RuleFields) -> AddedRule:
 
 @subject.operation(
     "connection_rules.remove",
-    Route("DELETE", "/connection-rules/{rule}"),
+    Route("POST", "/connection-rules/{rule}/remove"),
     Command("connection-rules remove", text=_removed_text),
     may=OWNERS,
 )

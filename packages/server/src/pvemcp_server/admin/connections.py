@@ -131,7 +131,7 @@ async def list_connections(context: AdminContext) -> list[Connection]:
 
 @subject.operation(
     "connections.end",
-    Route("DELETE", "/connections/{connection}"),
+    Route("POST", "/connections/{connection}/end"),
     Command("connections end", text=_ended_text),
     may=ISSUERS,
 )
@@ -183,15 +183,16 @@ async def end_connections(context: AdminContext, which: Ended) -> EndedConnectio
 @subject.operation(
     "connections.allow",
     Route("POST", "/connections/{connection}/allow"),
-    Command("connections allow", text="Allowed the user of {connection} again."),
+    Command("connections allow", text="Allowed {user} again."),
     may=OWNERS,
     needs_recent_sign_in=True,
 )
-async def allow_connection(context: AdminContext, connection: ConnectionName) -> None:
+async def allow_connection(context: AdminContext, connection: ConnectionName) -> Connection:
     """Admit a user of the external authorization server again whose connections were ended."""
     (named,) = _named(await list_connections(context), connection)
     await context.services.connections.allow(named.subject)
     await context.changed("connections.allow", **_facts(named))
+    return named.model_copy(update={"is_ended": False})
 
 
 def _named(known: Sequence[Connection], name: str) -> list[Connection]:

@@ -30,7 +30,7 @@ from pvemcp_server.clusters import explain, outcome_of
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.checks import CERTIFICATE_COMMANDS, TOKEN_COMMANDS
 from pvemcp_server.clusters.explain import LACKS_QUORUM
-from pvemcp_server.errors import counted
+from pvemcp_server.errors import IssuerUnavailable, counted
 from pvemcp_server.store.records import ClusterKind, ClusterRecord, TlsMode
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.tools.access import backup_server_privileges, privileges
@@ -111,8 +111,10 @@ async def reports(
 
 
 async def _server(context: AdminContext) -> Report:
-    """Check the server itself: the forwarding of the audit, and the life of keys."""
+    """Check the server itself: the forwarding of the audit, the life of keys, and the issuer."""
     findings = [_forwarded(progress) for progress in await forwarded(context)]
+    if issuer := (await context.services.settings.current()).external_issuer:
+        findings.append(await _issuer(context, issuer))
     if names := await longer_keys(context):
         text = f"Keys that live longer than longest_key_life_days allows: {', '.join(names)}."
         findings.append(
@@ -123,6 +125,17 @@ async def _server(context: AdminContext) -> Report:
         fix = (f"pvemcp tokens revoke {quote(name)}" for name in names)
         findings.append(_warning("keys", text, *fix))
     return Report(cluster="", account="", findings=findings)
+
+
+async def _issuer(context: AdminContext, issuer: str) -> Finding:
+    """Check that the keys of the external authorization server can be read."""
+    try:
+        count = await context.services.issuer_users.verifier.check(issuer)
+    except IssuerUnavailable as error:
+        return _bad("issuer", str(error))
+    if not count:
+        return _bad("issuer", f"{issuer} publishes no key that signs tokens.")
+    return _ok("issuer", f"{issuer} publishes {counted(count, 'key')} that may sign tokens.")
 
 
 def _forwarded(progress: Progress) -> Finding:

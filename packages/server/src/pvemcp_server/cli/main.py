@@ -23,6 +23,7 @@ _PLACES: Final = {
     "restore": "cli.maintenance",
     "claude-config": "cli.maintenance",
     "keys": "admin.keys",
+    "connection-rules": "admin.connection_rules",
     "roles": "admin.roles",
     "clusters": "admin.clusters",
     "settings": "admin.settings",

@@ -8,6 +8,7 @@ joserfc comes with the extra `oidc`, and is imported when the first token is ver
 import asyncio
 import logging
 import time
+import warnings
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import httpx2 as httpx
 from pydantic_core import from_json
 
 from proxmox_client.responses import read_body
+from pvemcp_server.access.authentication import EXPIRED
 from pvemcp_server.errors import AccessDenied, BadArgument, IssuerUnavailable
 from pvemcp_server.link_local import checked_addresses
 from pvemcp_server.oauth.documents import read_at
@@ -26,7 +28,8 @@ from pvemcp_server.settings import is_secure_url
 
 CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-ALGORITHMS: Final = frozenset({*RSA, *CURVES, "EdDSA"})  # never none, nor a shared secret
+ED25519: Final = ("Ed25519", "EdDSA")  # the name of RFC 9864, and the one before
+ALGORITHMS: Final = frozenset({*RSA, *CURVES, *ED25519})  # never none, nor a shared secret
 # RFC 9068 names at+jwt; most issuers write JWT, or nothing
 TYPES: Final = frozenset({"", "jwt", "at+jwt", "application/at+jwt"})
 OTHER_TOKENS: Final = frozenset({"id", "refresh", "offline", "logout"})  # Keycloak's claim typ
@@ -62,7 +65,7 @@ class _Published:
         """Return the key of a token; a token without a kid may mean one key only."""
         fitting = [each for each in self.keys if algorithm in each.algorithms]
         if kid is not None:
-            fitting = [each for each in fitting if each.kid == kid]
+            return next((each for each in fitting if each.kid == kid), None)
         return fitting[0] if len(fitting) == 1 else None
 
 
@@ -84,6 +87,7 @@ class TokenVerifier:
         self._lock = asyncio.Lock()
         self._kept: _Published | None = None
         self._tried: tuple[str, float] | None = None
+        self._problem = ""  # of the last attempt
 
     async def verify(
         self, token: str, *, issuer: str, audience: Collection[str]
@@ -107,6 +111,10 @@ class TokenVerifier:
         verified = _decoded(token, key, algorithm)
         _check_claims(verified, issuer, audience, self._clock())
         return verified
+
+    async def check(self, issuer: str) -> int:
+        """Return how many keys the issuer publishes; raise IssuerUnavailable with the reason."""
+        return len((await self._published(issuer)).keys)
 
     async def _key(self, issuer: str, kid: str | None, algorithm: str) -> PublishedKey:
         published = await self._published(issuer)
@@ -139,9 +147,10 @@ class TokenVerifier:
                         keys = await self._read_keys(issuer)
                     self._kept = last = _Published(issuer, keys, now)
                 except (httpx.HTTPError, httpx.InvalidURL, OSError, _Unusable) as error:
-                    log.warning("The keys of %s cannot be read: %r", issuer, error)
+                    self._problem = str(error) or type(error).__name__
+                    log.warning("The keys of %s cannot be read: %s", issuer, self._problem)
             if last is None:
-                raise IssuerUnavailable(f"The keys of {issuer} cannot be read.")
+                raise IssuerUnavailable(f"The keys of {issuer} cannot be read: {self._problem}.")
             return last
 
     def _current(self, issuer: str, after: float | None) -> _Published | None:
@@ -262,7 +271,7 @@ def _imported(values: Any) -> PublishedKey | None:
     algorithms = {
         "RSA": frozenset(RSA),
         "EC": frozenset(name for name, curve in CURVES.items() if curve == values.get("crv")),
-        "OKP": frozenset({"EdDSA"} if values.get("crv") in ("Ed25519", "Ed448") else ()),
+        "OKP": frozenset(ED25519 if values.get("crv") == "Ed25519" else ()),
     }.get(str(values.get("kty")), frozenset())
     if "alg" in values:
         algorithms &= {str(values["alg"])}
@@ -283,10 +292,12 @@ def _bits(modulus: str) -> int:
 def _decoded(token: str, key: PublishedKey, algorithm: str) -> Mapping[str, Any]:
     """Return the claims of a token with the right signature; raise AccessDenied for any other."""
     from joserfc import jwt
-    from joserfc.errors import JoseError
+    from joserfc.errors import JoseError, SecurityWarning
 
     try:
-        claims: Mapping[str, Any] = jwt.decode(token, key.key, algorithms=[algorithm]).claims
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecurityWarning)  # of the older name of Ed25519
+            claims: Mapping[str, Any] = jwt.decode(token, key.key, algorithms=[algorithm]).claims
     except (JoseError, ValueError, TypeError, RecursionError):
         raise AccessDenied("token with a wrong signature") from None
     return claims
@@ -308,7 +319,7 @@ def _check_claims(
     if expires is None:
         raise AccessDenied("token without an expiry")
     if expires <= now - LEEWAY_SECONDS:
-        raise AccessDenied("expired token")
+        raise AccessDenied(EXPIRED)
     for name in ("nbf", "iat"):
         begins = moment_of(claims, name)
         if name in claims and (begins is None or begins > now + LEEWAY_SECONDS):

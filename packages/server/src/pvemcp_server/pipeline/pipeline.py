@@ -440,9 +440,10 @@ class Pipeline:
         add = partial(self.undo_log.add, call.caller.key_id, plan.cluster.name, done)
         try:
             for undo in reversed(undos):  # Undo makes the last one that was kept
-                await add(undo.call.vmids, undo)
+                await add(undo.call.vmids or plan.vmids, undo)
             if not undos:
-                await add({part.ids["vmid"] for part in plan.parts if "vmid" in part.ids}, None)
+                new = {part.ids["vmid"] for part in plan.parts if "vmid" in part.ids}
+                await add(plan.vmids | new, None)
         except DatabaseFailed:
             log.exception("How a write is undone could not be stored, so Undo does not know it")
 

@@ -116,8 +116,15 @@ class NewGuest:
             call.undos.append(Undo(self.removal(), await self._left()))
             raise
         is_made = fields.get("task_status") not in ("running", "unknown")
+        if fields.get("guest_status") in ("starting", "running"):
+            call.undos.append(Undo(self._shutdown()))
         call.undos.append(Undo(self.removal(), await self._left() if is_made else {}))
         return fields
+
+    def _shutdown(self) -> NextCall:
+        """Return the call that has to come before its removal once it was started."""
+        where = {"cluster_name": self.cluster.name, "vmids": [self.vmid]}
+        return NextCall("ChangeVmState", where | {"action": "Shutdown"})
 
     async def _left(self) -> dict[int, LeftState]:
         return {self.vmid: await left_config(self._api)}

@@ -79,8 +79,8 @@ class Plan:
     past: PastTasks | None = None  # say how long it takes: for the dry run only
     storage: str = ""  # the one that the task fills, where that bounds how many run at once
     undo: Undo | None = None  # where it is known before
-    read_undo: Callable[[], Awaitable[Undo]] | None = None
-    """Reads, when its task has ended well, how it is undone and what it left."""
+    read_undo: Callable[[], Awaitable[Undo | None]] | None = None
+    """Reads, when it has ended well, how it is undone and what it left; None if nothing does."""
     # the outcome as fields of the answer: of the task, and of steps after it
     finish: Callable[[Call, Task], Awaitable[dict[str, Any]]] = follow
 
@@ -164,13 +164,14 @@ class Plan:
                 answer |= {"upid": task.upid.text} | await self.finish(call, task)
             finally:
                 self.cluster.changed()
-        if self.undo:
-            call.undos.append(await self._undo_after(self.undo, answer))
+        is_done = task is None or bool(answer.get("ok"))
+        if self.undo and (undo := await self._undo_after(self.undo, is_done=is_done)):
+            call.undos.append(undo)
         return answer
 
-    async def _undo_after(self, planned: Undo, answer: Mapping[str, Any]) -> Undo:
+    async def _undo_after(self, planned: Undo, *, is_done: bool) -> Undo | None:
         """Return how it is undone, as far as what it left can be read by now."""
-        if self.read_undo is None or not answer.get("ok"):
+        if self.read_undo is None or not is_done:
             return planned
         try:
             return await self.read_undo()

@@ -38,12 +38,21 @@ class LeftVolume:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftValues:
+    """What a request to Proxmox's API left at a path: values as texts, None where there is none."""
+
+    path: str  # encoded
+    values: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Undo:
-    """The call that reverses a write, and what the write left: by VMID, or a volume."""
+    """The call that reverses a write, and what the write left: by VMID, a volume, or values."""
 
     call: NextCall
     left: Mapping[int, LeftState] = field(default_factory=dict)
     volume: LeftVolume | None = None
+    values: LeftValues | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,14 @@
 """Whether a write can still be undone: what it left is read after it, and compared before."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from proxmox_client import Lxc, ProxmoxError, Qemu
 from proxmox_client.api.guests import BothConfigs
+from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.undo import KeptUndo, LeftState, LeftVolume
+from pvemcp_server.toolkit.undo import KeptUndo, LeftState, LeftValues, LeftVolume
 from pvemcp_server.toolkit.write_target import TargetGuest, target_guest
 
 
@@ -25,6 +26,21 @@ def left_options(after: BothConfigs[Any], names: Iterable[str]) -> LeftState:
     return LeftState(options={n: None if v is None else str(v) for n, v in values.items()})
 
 
+async def values_at(cluster: Cluster, path: str, **parameters: Any) -> Mapping[str, Any]:
+    """Return the values at a path of Proxmox's API; empty if it answers with no single object."""
+    data = await cluster.pve.raw("GET", path, **parameters)
+    if isinstance(data, list) and len(data) == 1:
+        data = data[0]
+    return data if isinstance(data, Mapping) else {}
+
+
+def text_of(value: Any) -> str | None:
+    """Return a value as Proxmox takes it; None for one that is no single value."""
+    if isinstance(value, bool):
+        return str(int(value))
+    return str(value) if isinstance(value, str | int | float) else None
+
+
 async def require_unchanged(call: Call, kept: KeptUndo) -> None:
     """Raise Precondition, with what is different, if something has changed what the write left."""
     for vmid, left in kept.undo.left.items():
@@ -33,6 +49,8 @@ async def require_unchanged(call: Call, kept: KeptUndo) -> None:
             _refuse(kept, f"{guest.label} was changed, {changed}")
     if kept.undo.volume is not None:
         await _require_same_volume(call, kept, kept.undo.volume)
+    if kept.undo.values is not None:
+        await _require_same_values(call, kept, kept.undo.values)
 
 
 def _refuse(kept: KeptUndo, fact: str) -> None:
@@ -85,3 +103,11 @@ async def _require_same_volume(call: Call, kept: KeptUndo, left: LeftVolume) -> 
         _refuse(kept, f"{left.volid} was deleted")
     elif (volume.size, volume.created) != (left.size, left.created):
         _refuse(kept, f"{left.volid} was replaced")
+
+
+async def _require_same_values(call: Call, kept: KeptUndo, left: LeftValues) -> None:
+    cluster = await call.cluster(kept.cluster)
+    now = await values_at(cluster, left.path)
+    changed = [name for name, value in left.values.items() if text_of(now.get(name)) != value]
+    if changed:
+        _refuse(kept, f"{', '.join(changed)} of {left.path} has another value")

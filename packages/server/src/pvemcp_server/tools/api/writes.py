@@ -14,10 +14,12 @@ from pvemcp_server.errors import BadArgument, Precondition
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.own_rights import refuse_protecting_tags
 from pvemcp_server.toolkit.plan import Plan
+from pvemcp_server.toolkit.undo_check import values_at
 from pvemcp_server.toolkit.write_target import require_no_protected_owner
 from pvemcp_server.tools.api import backup_jobs, effects, privileges
 from pvemcp_server.tools.api.mask import is_secret, masked
 from pvemcp_server.tools.api.request import ApiRequest, Values, quoted, schema_of
+from pvemcp_server.tools.api.reversal import Reversal
 
 _OLD: Final = 200  # characters of a present value
 _NEW: Final = 400  # characters of a new one
@@ -76,6 +78,7 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
         f"{_in_words(request, present)}.{_labels(guests)}{asks}"
     )
     _require_shown(request, present, would)
+    reversal = Reversal(cluster, request, present)
     return Plan(
         cluster=cluster,
         would=would,
@@ -86,6 +89,8 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
         ids={"method": request.method, "path": request.shown_path},
         act=(write := _Write(cluster, request, parameters)).send,
         report=write.report,
+        undo=await reversal.planned(),
+        read_undo=reversal.after,
         needs=(),  # by the schema of the request
         warnings=tuple(filter(None, (refused,))),
     )
@@ -186,13 +191,10 @@ async def _present(cluster: Cluster, request: ApiRequest) -> Mapping[str, Any]:
     if match[0].check({**request.path_values, **own}):
         return {}
     try:
-        data = await cluster.pve.raw("GET", request.path, **own)
+        return await values_at(cluster, request.path, **own)
     except ResponseError as error:
         cluster.notes.add(f"The present values could not be read: {reason_of(error)}.")
         return {}
-    if isinstance(data, list) and len(data) == 1:
-        data = data[0]
-    return data if isinstance(data, Mapping) else {}
 
 
 def _in_words(request: ApiRequest, present: Mapping[str, Any]) -> str:

@@ -73,7 +73,10 @@ async def resize_vm_disk(
         would=f"Grow {disk} of {guest.label} from {old} to {new} on {storage.storage}.",
         ids={"vmid": vmid, "disk": disk},
         act=partial(guest.api.resize_disk, disk, size, digest=configs.current.digest),
-        warnings=("It cannot be shrunk again.", *await _resize_warnings(guest, drive)),
+        warnings=(
+            "It cannot be shrunk again: no call undoes this.",
+            *await _resize_warnings(guest, drive),
+        ),
         room=f"{room} The space is taken {when}.",
     )
 

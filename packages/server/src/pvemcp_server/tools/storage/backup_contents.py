@@ -1,12 +1,19 @@
-"""What a backup contains: the configuration of its guest."""
+"""What a backup contains: the configuration of its guest, and its files."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
+from pydantic import Field
+
+from proxmox_client import BadParameters
 from proxmox_client.api.configs import LxcConfig
+from proxmox_client.api.storage import BackupFile
 from pvemcp_server.access.model import Area, Effect, Toolset
+from pvemcp_server.clusters import Cluster
+from pvemcp_server.errors import Precondition
+from pvemcp_server.tables import Backup
 from pvemcp_server.tables.config_options import shown
-from pvemcp_server.tables.rows import Col, Row, Unit
+from pvemcp_server.tables.rows import Col, Row, Unit, moment
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import AnyNode, ItsCluster
 from pvemcp_server.toolkit.call import Call
@@ -36,6 +43,11 @@ class BackupContents(Row):
     other: Annotated[dict[str, Any], Col("Everything else, as given; secrets are hidden")]
 
 
+Folder = Annotated[
+    str | None, Field(max_length=4_096, description="As / or /root.pxar.didx/etc (PBS)")
+]
+MOST_FILES: Final = 200  # entries of a folder in an answer
+_KINDS: Final = {"d": "folder", "f": "file", "l": "link", "h": "link", "v": "archive"}
 _IN_FIELDS = {"name", "hostname", "description", "tags", "cores", "memory", "ostype"}
 
 
@@ -48,10 +60,17 @@ _IN_FIELDS = {"name", "hostname", "description", "tags", "cores", "memory", "ost
     needs=(needs.STORAGES, needs.BACKUPS_OF_GUESTS, needs.BACKUPS_ON_STORAGES),
 )
 async def get_backup_contents(
-    call: Call, *, cluster_name: ItsCluster = None, backup: NamedBackup, node: AnyNode = None
+    call: Call,
+    *,
+    cluster_name: ItsCluster = None,
+    backup: NamedBackup,
+    node: AnyNode = None,
+    folder: Folder = None,
 ) -> Document:
-    """Get the guest's configuration inside a backup; files are not listed."""
+    """Get the guest's configuration inside a backup, or list a folder of its files."""
     cluster, row = await backup_named(call, cluster_name, backup, node)
+    if folder is not None:
+        return await _files(call, cluster, row, folder)
     config = await cluster.pve.node(row.node).backup_config(row.volid)
     devices = {disk.id for disk in config.disks} | {network.id for network in config.networks}
     return document(
@@ -78,3 +97,35 @@ async def get_backup_contents(
             },
         )
     )
+
+
+async def _files(call: Call, cluster: Cluster, backup: Backup, folder: str) -> Document:
+    """Return the entries of a folder in a backup; raise Precondition where Proxmox lists none."""
+    folder = "/" + folder.strip("/")
+    storage = cluster.pve.storage(backup.node, backup.storage)
+    try:
+        files = await storage.backup_files(backup.volid, folder)
+    except BadParameters as error:
+        if "storage" not in error.errors:
+            raise
+        raise Precondition(
+            "Proxmox lists files only in backups on a Proxmox Backup Server, and "
+            f"{backup.storage} is none.",
+            hint="RestoreBackup to a new guest gives its files.",
+        ) from error
+    files.sort(key=lambda each: (each.leaf, each.name))
+    if len(files) > MOST_FILES:
+        call.notes.add(f"The first {MOST_FILES} of {len(files):,} entries of the folder.")
+    return {
+        "cluster": cluster.name,
+        "volid": backup.volid,
+        "node": backup.node,
+        "folder": folder,
+        "files": [_file(each) for each in files[:MOST_FILES]],
+    }
+
+
+def _file(entry: BackupFile) -> dict[str, Any]:
+    known = {"size": entry.size, "modified": moment(entry.mtime)}
+    row = {"name": entry.name, "type": _KINDS.get(entry.type, entry.type)}
+    return row | {name: value for name, value in known.items() if value is not None}

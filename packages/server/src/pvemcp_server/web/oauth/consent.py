@@ -91,11 +91,15 @@ async def consent(request: Request) -> Response:
         return response
     if not await services_of(request).people.sessions.end(session.id):
         raise SignInNeeded  # the form was sent twice
+    connections = services_of(request).connections
     try:
         choice = await _choice(request, authorization, person, form)
-        connection = await services_of(request).connections.connect(
-            person, authorization.name, choice
-        )
+        connection = await connections.connect(person, authorization.name, choice)
+        try:  # a rule may have been removed while the tokens were made
+            await _choice(request, authorization, person, form)
+        except CallError:
+            await connections.end(connection.id, person)
+            raise
     except CallError as error:
         return await _ask_again(request, authorization, session, str(error))
     await record(
