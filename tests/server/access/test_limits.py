@@ -1,9 +1,17 @@
 """Rate limits and concurrency limits."""
 
+import anyio
 import pytest
 
-from pvemcp_server.access.limits import MOST_BUCKETS, CallLimits, RateLimiter, network_of
-from pvemcp_server.errors import OverBudget
+from pvemcp_server.access.limits import (
+    MOST_BUCKETS,
+    MOST_WAITING,
+    CallLimits,
+    FairTurns,
+    RateLimiter,
+    network_of,
+)
+from pvemcp_server.errors import Busy, OverBudget
 
 
 class Clock:
@@ -78,3 +86,50 @@ def test_slots_are_released_after_an_error():
 )
 def test_addresses_are_limited_by_their_network(address: str, network: str):
     assert network_of(address) == network
+
+
+@pytest.mark.anyio
+async def test_turns_are_fair_and_an_actor_waits_in_a_bounded_queue():
+    turns, served = FairTurns(2), []
+    running = most = 0
+
+    async def work(actor):
+        nonlocal running, most
+        try:
+            async with turns.turn(actor):
+                running += 1
+                most = max(most, running)
+                await anyio.lowlevel.checkpoint()
+                running -= 1
+                served.append(actor)
+        except Busy:
+            served.append("refused")
+
+    async with anyio.create_task_group() as group:
+        for _ in range(MOST_WAITING + 5):
+            group.start_soon(work, "greedy")
+        group.start_soon(work, "ada")
+        group.start_soon(work, "grace")
+    assert most == 2
+    assert served.count("greedy") == 1 + MOST_WAITING
+    assert served.count("refused") == 4
+    others = [actor for actor in served if actor != "refused"]
+    assert {"ada", "grace"} <= set(others[:5])
+    assert not turns._queues
+
+
+@pytest.mark.anyio
+async def test_a_request_that_is_cancelled_leaves_its_turn_to_the_next():
+    turns = FairTurns(1)
+    async with anyio.create_task_group() as group, turns.turn("ada"):
+        for _ in range(3):
+            group.start_soon(_waiting, turns)
+        await anyio.wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+    async with turns.turn("ada"):
+        assert list(turns._queues) == ["ada"]
+
+
+async def _waiting(turns: FairTurns) -> None:
+    async with turns.turn("ada"):
+        raise AssertionError("it was not this one's turn")

@@ -26,6 +26,7 @@
     * RightsChanged       the key was refused, or its rights changed, while the call ran
     * ServerStops         the server stopped while the call ran
     * OverBudget          a limit of time, rows or rate is exceeded
+      * Busy              too many requests of the same actor wait already
     * Unanswered          a write was sent, and its result is not known
     * PartlyDone          a write of several steps ended after the first one
     * Unrecorded          the audit cannot be written, so the call was not run
@@ -258,6 +259,10 @@ class OverBudget(CallError):
     def __init__(self, message: str, *, hint: str = "", seconds: float = 1) -> None:
         super().__init__(message, hint=hint)
         self.seconds = seconds
+
+
+class Busy(OverBudget):
+    """Too many requests of the same actor wait for their turn already."""
 
 
 class Unanswered(CallError):

@@ -2,14 +2,18 @@
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
-from pvemcp_server.errors import OverBudget, counted
+import anyio
+
+from pvemcp_server.errors import Busy, OverBudget, counted
 
 MOST_BUCKETS = 10_000  # the least recently used one is evicted
+MOST_WAITING = 20  # requests of one actor
+BUSY_SECONDS = 5  # until another try
 Clock = Callable[[], float]
 
 
@@ -80,6 +84,46 @@ class CallLimits:
             self._running[key_id] -= 1
             if not self._running[key_id]:
                 del self._running[key_id]
+
+
+class FairTurns:
+    """Turns for expensive work: one of each actor, `at_once` in total, first come, first served.
+
+    Each actor has a queue of its own, and only its first request waits among those of others: one
+    that sends many delays the others by one turn.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._all = anyio.Semaphore(at_once)
+        self._queues: dict[str, anyio.Lock] = {}
+
+    @asynccontextmanager
+    async def turn(self, actor: str) -> AsyncIterator[None]:
+        """Wait for the turn; raise Busy when too many requests of this actor wait already."""
+        self.check(actor)
+        async with self.further_turn(actor):
+            yield
+
+    def check(self, actor: str) -> None:
+        """Raise Busy when too many requests of this actor wait already."""
+        queue = self._queues.get(actor)
+        if queue is not None and queue.statistics().tasks_waiting >= MOST_WAITING:
+            raise Busy(
+                "Too many of your requests wait already.",
+                hint="Send one after another.",
+                seconds=BUSY_SECONDS,
+            )
+
+    @asynccontextmanager
+    async def further_turn(self, actor: str) -> AsyncIterator[None]:
+        """Wait for a further turn of work that has begun, and is refused no more."""
+        queue = self._queues.setdefault(actor, anyio.Lock())
+        try:
+            async with queue, self._all:
+                yield
+        finally:
+            if not queue.locked():  # a queue with another request passes from one to the next
+                self._queues.pop(actor, None)
 
 
 @lru_cache(1024)

@@ -26,7 +26,7 @@ from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database, DatabaseFailed
 
 Row = Mapping[str, Any]
-PAGE = 500  # rows to hash before other tasks run: a small page, so that calls do not wait
+PAGE = 100  # rows to hash before other tasks run: a small page, so that calls do not wait
 HIGHEST = 2**62  # numbers beyond it come from no append, and nothing could follow them
 PRUNE = 500  # rows to verify and delete in one transaction, while appends wait
 STOP = "audit.retention"  # the tool of a break row that reports where retention stopped

@@ -28,6 +28,9 @@ COLUMNS = {
     if column.name not in {"root", "previous", "hash"}
 }
 
+PAGE_SIZE = 2 * 2**20  # characters of the long columns of a page: what decoding them takes
+FETCHED = 50  # rows at a time
+LONG_COLUMNS = ("arguments", "reason", "upid")
 UNKNOWN = "unknown"  # the outcome of a write whose process ended before it recorded one
 Condition = Callable[[Any], ColumnElement[bool]]
 
@@ -64,11 +67,25 @@ class AuditSearch:
         self._keys = keys
 
     async def find(self, which: AuditFilter, limit: int) -> list[Mapping[str, Any]]:
-        """Return the matching entries, newest first."""
+        """Return the matching entries, newest first; fewer than `limit` once they are PAGE_SIZE."""
         async with self._database.reading() as connection:
             query = (await self._entries(connection, *COLUMNS.values())).where(*which.conditions())
-            query = query.order_by(START.c.seq.desc()).limit(limit)
-            return [dict(row) for row in (await connection.execute(query)).mappings()]
+            query = query.order_by(START.c.seq.desc())
+            found: list[Mapping[str, Any]] = []
+            size = 0
+            while len(found) < limit:
+                further = query.limit(min(FETCHED, limit - len(found)))
+                if found:
+                    further = further.where(START.c.seq < found[-1]["seq"])
+                rows = (await connection.execute(further)).mappings().all()
+                for row in rows:
+                    size += sum(len(str(row[name] or "")) for name in LONG_COLUMNS)
+                    if found and size > PAGE_SIZE:
+                        return found
+                    found.append(dict(row))
+                if len(rows) < FETCHED:
+                    break
+            return found
 
     async def counts(
         self, since: datetime, until: datetime, seconds: int

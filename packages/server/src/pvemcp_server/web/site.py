@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pvemcp_server.errors import (
     AccessDenied,
+    Busy,
     CallError,
     Conflict,
     LocalSignInOff,
@@ -268,10 +269,12 @@ async def _too_many(_: Request, error: Exception) -> Response:
 
 
 async def _call_error(request: Request, error: Exception) -> Response:
-    status = {UnknownName: 404, Conflict: 409}.get(type(error), 422)
-    if wants_page(request):
-        return error_page(request, str(error), status)
-    return _error(str(error), status)
+    status = {UnknownName: 404, Conflict: 409, Busy: 429}.get(type(error), 422)
+    text = str(error)
+    refused = error_page(request, text, status) if wants_page(request) else _error(text, status)
+    if isinstance(error, Busy):
+        refused.headers["Retry-After"] = str(error.seconds)
+    return refused
 
 
 async def _state_unavailable(request: Request, error: Exception) -> Response:
