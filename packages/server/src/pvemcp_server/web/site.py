@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pvemcp_server.errors import (
     AccessDenied,
+    AccountChanged,
     Busy,
     CallError,
     Conflict,
@@ -108,6 +109,7 @@ def _application(*, has_issuer: bool) -> FastAPI:
 def add_handlers(application: FastAPI) -> None:
     """Let the application answer each error with a page, or with JSON below the REST API."""
     application.add_exception_handler(SignedOut, _signed_out)
+    application.add_exception_handler(AccountChanged, _signed_out)
     application.add_exception_handler(PasswordDue, _password_due)
     application.add_exception_handler(SecondFactorDue, _second_factor_due)
     application.add_exception_handler(SecondFactorNeeded, _second_factor_needed)
