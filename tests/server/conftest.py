@@ -490,9 +490,15 @@ def module_serving(tmp_path_factory: pytest.TempPathFactory, served_state: Serve
 
 def _serving(fake_tools: FakeTools, folder: Path, served_state: ServedState) -> Serving:
     @asynccontextmanager
-    async def serve(origins: tuple[str, ...] = (), **settings: Any) -> AsyncIterator[Served]:
+    async def serve(
+        origins: tuple[str, ...] = (), public_url: str | None = None, **settings: Any
+    ) -> AsyncIterator[Served]:
         config = Config(
-            state_dir=folder / "state", port=0, log_level="warning", allowed_origins=origins
+            state_dir=folder / "state",
+            port=0,
+            log_level="warning",
+            allowed_origins=origins,
+            public_url=public_url,
         )
         if not config.state_dir.exists():
             shutil.copytree(served_state.folder, config.state_dir)

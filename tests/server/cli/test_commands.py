@@ -416,11 +416,11 @@ def test_the_bridge_of_every_platform_is_listed(run_json):
 
 
 def test_the_configuration_of_a_client_takes_its_key_from_a_file(run, monkeypatch):
-    monkeypatch.setenv("PVEMCP_PUBLIC_URL", "https://mcp.example")
+    monkeypatch.setenv("PVEMCP_PUBLIC_URL", "https://tools.example/pve")
     config = json.loads(run("claude-config", "--api-key-file", "-", stdin="pvemcp_k\n").stdout)
     server = config["mcpServers"]["pvemcp"]
     assert server["args"] == []
-    assert server["env"] == {"MCP_URL": "https://mcp.example/mcp", "MCP_API_KEY": "pvemcp_k"}
+    assert server["env"] == {"MCP_URL": "https://tools.example/pve/mcp", "MCP_API_KEY": "pvemcp_k"}
     cursor = json.loads(run("claude-config", "--client", "cursor").stdout)
     assert cursor["mcpServers"]["pvemcp"]["headers"] == {"X-API-Key": "YOUR-API-KEY"}
     assert "Did you mean" in run("claude-config", "--client", "curser", fails=True).stderr
@@ -526,7 +526,8 @@ def test_the_audit_names_the_user_of_the_system_not_of_the_environment(run, run_
         ),
         ("DATABASE_URL", "sqlite:///{folder}/broken", "The database sqlite+aiosqlite:///{folder}"),
         ("PUBLIC_URL", "mcp.example", "PVEMCP_PUBLIC_URL: must begin with http:// or https://"),
-        ("PUBLIC_URL", "https://mcp.example/pve/", "PVEMCP_PUBLIC_URL: must end with the host"),
+        ("PUBLIC_URL", "https://a/pve?x", "PVEMCP_PUBLIC_URL: must end with the host, its port or"),
+        ("PUBLIC_URL", "https://a/mcp/x", "PVEMCP_PUBLIC_URL: must have another path: this"),
         ("ALLOWED_ORIGINS", "https://a/?x", "PVEMCP_ALLOWED_ORIGINS: must end with the host"),
         (
             "TRUSTED_PROXIES",
@@ -541,7 +542,8 @@ def test_the_audit_names_the_user_of_the_system_not_of_the_environment(run, run_
         "no url",
         "no database",
         "no scheme",
-        "path",
+        "no plain path",
+        "own path",
         "query",
         "network",
     ],

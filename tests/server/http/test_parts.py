@@ -5,8 +5,10 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import walk
 
 from pvemcp_server.config import Config
+from pvemcp_server.errors import ConfigError
 from pvemcp_server.http import hosts as hosts_module
 from pvemcp_server.http.credentials import take_key
 from pvemcp_server.http.hosts import (
@@ -16,6 +18,7 @@ from pvemcp_server.http.hosts import (
     is_known,
     networks,
 )
+from pvemcp_server.http.path_prefix import PathPrefix
 from pvemcp_server.store.key_format import new_id, new_secret
 
 KEY = new_secret(new_id())
@@ -176,6 +179,52 @@ def test_a_public_url_may_end_with_a_slash():
     assert (
         Config(public_url="https://public.example:8443/").base_url == "https://public.example:8443"
     )
+
+
+@walk(
+    ("path", "rest"),
+    [
+        ("/pve", "/"),
+        ("/pve/", "/"),
+        ("/pve/mcp/key", "/mcp/key"),
+        ("/mcp/pve/x", "/mcp/pve/x"),
+        ("/pvemcp", "/pvemcp"),
+        ("/PVE/mcp", "/PVE/mcp"),
+        ("//pve/mcp", "//pve/mcp"),
+        ("/pve/pve/mcp", "/pve/mcp"),
+        ("/.well-known/x/pve/mcp", "/.well-known/x/mcp"),
+        ("/pve/.well-known/x/mcp", "/.well-known/x/mcp"),
+        ("/pve/.well-known/x/pve/mcp", "/.well-known/x/pve/mcp"),
+        ("/.well-known/pve/mcp", "/.well-known/pve/mcp"),
+        ("/.well-known/x/y/pve/mcp", "/.well-known/x/y/pve/mcp"),
+    ],
+)
+def test_a_path_prefix_is_removed_once_and_at_its_places(path, rest):
+    assert PathPrefix("/pve").removed_from(path) == rest
+    assert PathPrefix().removed_from(path) == path
+
+
+@walk(
+    ("url", "fact"),
+    [
+        ("https://a/b//c", "plain path"),
+        ("https://a//b", "plain path"),
+        ("https://a/../b", "plain path"),
+        ("https://a/.well-known", "plain path"),
+        ("https://a/b%2fc", "plain path"),
+        ("https://a/b;c", "plain path"),
+        ("https://a/b?c", "plain path"),
+        ("https://a/b#c", "plain path"),
+        ("https://a/{b}", "plain path"),
+        ("https://a/b c", "plain path"),
+        ("https://a/bä", "plain path"),
+        ("https://a/mcp", "a /mcp of its own"),
+        ("https://a/oauth/b", "a /oauth of its own"),
+    ],
+)
+def test_a_public_url_with_another_path_is_refused(url, fact):
+    with pytest.raises(ConfigError, match=fact):
+        Config.load(public_url=url)
 
 
 def test_forwarded_addresses_are_parsed_only_as_far_as_they_count(monkeypatch):

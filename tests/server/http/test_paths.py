@@ -1,14 +1,17 @@
 """Every path that is not exactly a known one is refused: key gate and router cannot differ.
 
 Each path of the application is changed in each segment and sent as raw HTTP, without a key and
-without a session, because clients normalize what they send.
+without a session, because clients normalize what they send. Behind a path prefix, a path has the
+same reading with the prefix and without it.
 """
 
 import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise, product
+from urllib.parse import unquote
 
 import anyio
 import pytest
@@ -16,7 +19,12 @@ from anyio.streams.buffered import BufferedByteStream
 from fastapi import FastAPI
 from starlette.routing import Mount, Route
 
-from pvemcp_server.http.gate import is_public
+from pvemcp_server.app import create_app
+from pvemcp_server.config import RESERVED, Config
+from pvemcp_server.errors import ConfigError
+from pvemcp_server.http.gate import PUBLIC, is_public
+from pvemcp_server.oauth.addresses import NOWHERE, OAUTH
+from pvemcp_server.services import open_services
 from pvemcp_server.web.site import AdminSite
 
 pytestmark = pytest.mark.anyio
@@ -33,6 +41,7 @@ HARMLESS = ("%20", "%2e", "/", "%85", "%c0%af", "%e2%80%a8")
 ALL = (*CONTROL, *SLASHES, *TWICE, *HARMLESS)
 FEW = ("%0a", "%00", "%20", "%2f", "//", ";", "%250a")  # for many routes
 
+PREFIX = "/pve"
 WITH_KEY = ("/mcp/x", "/sse/x", "/sse/x/messages")
 INITIALIZE = {
     "jsonrpc": "2.0",
@@ -187,3 +196,76 @@ async def test_no_variant_is_served_while_the_endpoint_is_switched_off(served, c
         wrong_answers = await served_variants(connection, known, outside_admin(known), ALL, "POST")
     await served.state.settings.change({"enabled": True}, by="test")
     assert [answer for answer in wrong_answers if answer[2] != 503] == []
+
+
+@pytest.fixture(scope="module")
+async def prefixed(served):
+    """Return the gate of the same server behind a path prefix."""
+    config = served.state.config.model_copy(update={"public_url": f"http://localhost{PREFIX}"})
+    async with open_services(replace(served.state, config=config)) as services:
+        yield create_app(services).asgi
+
+
+async def answer_of(gate, method: str, path: str) -> tuple[int, str]:
+    """Return the status of a request in this process, and where its answer leads to."""
+    body = json.dumps(INITIALIZE).encode() if method == "POST" else b""
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": method, "scheme": "http", "http_version": "1.1"}
+    scope |= {"path": unquote(path), "raw_path": path.encode(), "query_string": b""}
+    scope |= {"headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80)}
+    answers = []
+
+    async def receive():
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message):
+        if message["type"] == "http.response.start":
+            location = dict(message["headers"]).get(b"location", b"")
+            answers.append((message["status"], location.decode()))
+
+    await gate(scope, receive, send)
+    return answers[0]
+
+
+def below_prefix(path: str) -> list[str]:
+    """Return the forms of a path that a proxy passes on with the prefix."""
+    inserted = re.sub(r"\A(/\.well-known/[^/]+)(?=/)", rf"\1{PREFIX}", path)
+    return [PREFIX + path, *([inserted] if inserted != path else [])]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_path_has_one_reading_with_and_without_the_prefix(served, prefixed, known, method):
+    for path in known:
+        status, location = await answer_of(served.app.asgi, method, path)
+        answer = (status, location and PREFIX + location)
+        for form in (path, *below_prefix(path)):
+            assert (form, await answer_of(prefixed, method, form)) == (form, answer)
+        twice = PREFIX + PREFIX + path
+        assert (twice, await answer_of(prefixed, method, twice)) == (twice, (404, ""))
+    assert await answer_of(prefixed, "GET", PREFIX) == (307, f"{PREFIX}/admin/")
+
+
+async def test_no_variant_of_a_path_below_the_prefix_is_served(prefixed, known):
+    forms = {form for path in known for form in (path, *below_prefix(path))}
+    assert len(forms) > 2 * len(known) > 200
+    wrong_answers = []
+    for path in sorted(forms - {*known}):
+        is_admin = path.startswith(f"{PREFIX}/admin/")
+        for characters, variant in variants(path, FEW):
+            behind = len(variant) - len(path) + len(PREFIX) + 1
+            if is_admin and variant[:behind] == path[:behind]:
+                continue  # behind the prefix, these are the variants of the path without it
+            answer = await answer_of(prefixed, "GET", variant)
+            if variant not in forms and answer not in REFUSED:
+                wrong_answers.append((characters, variant, *answer))
+    assert wrong_answers == []
+
+
+async def test_no_prefix_begins_like_a_path_of_this_server(known):
+    own = {*known, *PUBLIC, *OAUTH, NOWHERE, "/register", "/authorize", "/token"}
+    behind = [re.sub(r"\A/\.well-known/[^/]+", "", path) for path in own]
+    first = {path.split("/")[1] for path in (*own, *behind) if path}
+    assert first - {"", ".well-known"} == RESERVED  # no segment of a prefix begins with a dot
+    for name in RESERVED:
+        with pytest.raises(ConfigError, match="PVEMCP_PUBLIC_URL: must have another path"):
+            Config.load(public_url=f"https://tools.example/{name}/x")

@@ -38,11 +38,35 @@ def test_the_resource_that_an_indicator_names(indicator, resource):
     assert Addresses("https://mcp.example").resource_of(indicator) == resource
 
 
+BELOW = "https://Tools.example/Pve/x"
+
+
+@walk(
+    ("indicator", "resource"),
+    [
+        (None, f"{BELOW}/mcp"),
+        (BELOW, f"{BELOW}/mcp"),
+        (f"{BELOW}/", f"{BELOW}/mcp"),
+        ("HTTPS://tools.EXAMPLE:443/Pve/x/mcp", f"{BELOW}/mcp"),
+        (f"{BELOW}/sse/", f"{BELOW}/sse"),
+        ("https://tools.example", None),
+        ("https://tools.example/mcp", None),
+        ("https://tools.example/pve/x/mcp", None),
+        ("https://tools.example/Pve/mcp", None),
+        ("https://tools.example/Pve/x/x/mcp", None),
+        ("https://tools.example/Pve/xmcp", None),
+    ],
+)
+def test_the_resource_that_an_indicator_names_below_a_prefix(indicator, resource):
+    assert Addresses(BELOW).resource_of(indicator) == resource
+
+
 @walk(
     ("public", "host", "base"),
     [
         ("https://MCP.example", b"127.0.0.1:8811", "https://mcp.example"),
         ("https://mcp.example", b"mcp.example", "https://mcp.example"),
+        ("https://Tools.example/Pve/", b"127.0.0.1:8811", "https://tools.example/Pve"),
         (None, b"localhost:8811", "http://localhost:8811"),
         (None, b"192.0.2.1:8811", "http://192.0.2.1:8811"),
     ],

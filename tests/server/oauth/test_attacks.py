@@ -89,9 +89,9 @@ async def test_an_approval_outlives_a_refresh_of_the_token(served, alice, tokens
     _, given = await alice()
     authenticator = served.state.access.authenticator
     resource = f"{served.url}/mcp"
-    before = await authenticator.authenticate(given.access_token, "", resource)
+    before = await authenticator.authenticate_token(given.access_token, "", resource)
     renewed = await tokens.refresh(given.refresh_token, client_id=CLIENT)
-    after = await authenticator.authenticate(renewed.access_token, "", resource)
+    after = await authenticator.authenticate_token(renewed.access_token, "", resource)
     assert (before.digest, before.version) == (after.digest, after.version)
     assert before.token != after.token
 

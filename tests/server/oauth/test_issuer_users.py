@@ -136,7 +136,7 @@ async def test_the_role_follows_rules_and_claims_at_once(served):
     secret = token(served)
 
     async def role(secret) -> str:
-        caller = await served.state.access.authenticator.authenticate(
+        caller = await served.state.access.authenticator.authenticate_token(
             secret, "127.0.0.1", f"{served.url}/mcp"
         )
         return caller.role.name
@@ -229,7 +229,7 @@ async def test_streams_end_with_the_token_the_rule_and_the_setting(served):
 
     async def admitted(**claims):
         secret = token(served, **claims)
-        return await authenticator.authenticate(secret, "127.0.0.1", f"{served.url}/mcp")
+        return await authenticator.authenticate_token(secret, "127.0.0.1", f"{served.url}/mcp")
 
     caller = await admitted()
     assert caller.is_external

@@ -72,7 +72,7 @@ def other_authenticator(other_store: Store, clock: Clock) -> KeyAuthenticator:
 
 async def reason(authenticator: KeyAuthenticator, token: str, resource: str = MCP) -> str:
     with pytest.raises(AccessDenied) as denied:
-        await authenticator.authenticate(token, HERE, resource)
+        await authenticator.authenticate_token(token, HERE, resource)
     return denied.value.reason
 
 
@@ -85,14 +85,14 @@ async def error(refused) -> str:
 async def test_an_access_token_is_its_connections_caller(store, tokens, authenticator):
     connection = await connect(store, role="Operator", scopes=("pve:write",))
     given = await granted(tokens, connection, MCP)
-    caller = await authenticator.authenticate(given.access_token, HERE, MCP)
+    caller = await authenticator.authenticate_token(given.access_token, HERE, MCP)
     assert (caller.key_id, caller.person) == (connection.id, "alice@pve")
     assert (caller.key_name, caller.role.name) == ("alice@pve via Claude Code", "Operator")
     assert caller.scopes == {"pve:read", "pve:write"}
     assert given.expires_in == ACCESS_LIFE.total_seconds()
     previewed = await authenticator.caller(connection.id)
     assert (caller.version, caller.digest) == (previewed.version, previewed.digest)
-    again = await authenticator.authenticate(given.access_token, HERE, MCP)
+    again = await authenticator.authenticate_token(given.access_token, HERE, MCP)
     assert again is caller
     assert authenticator.knows(given.access_token, HERE)
 
@@ -102,7 +102,7 @@ async def test_the_cache_of_tokens_is_bounded(store, tokens, authenticator, monk
     connection = await connect(store)
     given = [await granted(tokens, connection, MCP) for _ in range(5)]
     for each in (*given, *given):
-        assert await authenticator.authenticate(each.access_token, HERE, MCP)
+        assert await authenticator.authenticate_token(each.access_token, HERE, MCP)
         assert len(authenticator._tokens.values()) <= 2
 
 
@@ -116,7 +116,10 @@ async def test_a_token_is_refused_for_each_reason(store, tokens, authenticator, 
     elsewhere = "https://mcp.example/sse"
     refused = await reason(authenticator, given.access_token, elsewhere)
     assert refused == "access token for another endpoint"
-    assert await reason(authenticator, given.refresh_token) == "malformed key"
+    assert await reason(authenticator, given.refresh_token) == "unknown access token"
+    for token in (given.access_token, given.refresh_token):
+        with pytest.raises(AccessDenied, match="malformed key"):  # no token is an API key
+            await authenticator.authenticate(token, HERE)
     await store.keys.change(connection.id, enabled=False)
     clock.seconds += POLL_SECONDS
     assert await reason(authenticator, given.access_token) == "disabled key"
@@ -155,7 +158,7 @@ async def test_an_end_applies_in_every_process_within_one_poll(
 
     for ended in (revoke_access, revoke_refresh, end, remove):
         given = await granted(tokens, connection, MCP)
-        callers = [await each.authenticate(given.access_token, HERE, MCP) for each in both]
+        callers = [await each.authenticate_token(given.access_token, HERE, MCP) for each in both]
         await ended(given)
         clock.seconds += POLL_SECONDS
         for each, caller in zip(both, callers, strict=True):
@@ -169,7 +172,7 @@ async def test_a_stream_ends_with_its_token_and_a_running_call_does_not(
     store, tokens, authenticator, clock
 ):
     given = await granted(tokens, await connect(store), MCP)
-    caller = await authenticator.authenticate(given.access_token, HERE, MCP)
+    caller = await authenticator.authenticate_token(given.access_token, HERE, MCP)
     assert await authenticator.still_admits(caller)
     clock.pass_by(ACCESS_LIFE)
     await tokens.remove_expired()
@@ -223,7 +226,7 @@ async def test_a_refresh_rotates_and_may_ask_for_less(store, tokens, authenticat
     clock.pass_by(ACCESS_LIFE)
     second = await tokens.refresh(first.refresh_token, client_id=CLIENT, scope="pve:read")
     assert second.refresh_token != first.refresh_token
-    narrow = await authenticator.authenticate(second.access_token, HERE, MCP)
+    narrow = await authenticator.authenticate_token(second.access_token, HERE, MCP)
     assert narrow.scopes == {"pve:read"}
     third = await tokens.refresh(second.refresh_token, client_id=CLIENT, resource=MCP)
     assert third.scopes == ("pve:read", "pve:write", "pve:destroy")
@@ -302,7 +305,7 @@ async def test_no_token_of_another_client_is_revoked(store, tokens, authenticato
         refused = tokens.revoke(token, client_id="another")
         assert await error(refused) == "unauthorized_client"
     await tokens.revoke("unknown", client_id="another")
-    assert await authenticator.authenticate(given.access_token, HERE, MCP)
+    assert await authenticator.authenticate_token(given.access_token, HERE, MCP)
 
 
 async def test_tokens_end_with_the_connection_that_they_are_for(store, tokens, clock):
@@ -333,7 +336,7 @@ async def test_a_connection_never_falls_back_to_the_servers_own_token(
     connection = await connect(store, subject="cluster:1:alice@pve")
     await store.bindings.bind(own, key_id=connection.id)
     given = await granted(tokens, connection, MCP)
-    caller = await authenticator.authenticate(given.access_token, HERE, MCP)
+    caller = await authenticator.authenticate_token(given.access_token, HERE, MCP)
     assert caller.clusters == {"own"}
     assert caller.identities == {"own": own.id}
     with_all = await connect(store, subject="admin:7", name="by role", client_id="another")

@@ -85,3 +85,4 @@ async def test_a_list_of_guests_passes_no_more_files_and_functions_than_the_page
     assert len(functions) <= int(figures[1]), sorted(functions)
     assert len(calls) <= int(figures[2]), functions
     assert [file for file in functions if Path(file).name not in page] == []
+    assert [file for file in functions if "oauth" in file] == []  # the call has an API key

@@ -25,6 +25,10 @@ WRITES = {
     "deletion": ("DeleteVm", {"vmid": 140, "name": "search-02"}),
     "deletion elsewhere": ("DeleteVm", {"vmid": 107, "name": "web-08"}),
     "started clone": ("CloneVm", {"source": "105", "name": "copy", "start": True}),
+    "started VM without a system": (
+        "CreateVm",
+        {"node": "pve01", "storage": "ceph-vm", "name": "copy", "start": True},
+    ),
     "rollback": ("RollbackVmSnapshot", {"vmid": ROLLED_BACK, "snapshot_name": "release-4-2"}),
 }
 

@@ -171,11 +171,11 @@ async def test_a_connection_is_refused_while_its_administrator_may_not_sign_in(f
     await store.connections.change(made.id, admin_id=ada.id)
     resource = "https://mcp.example/mcp"
     token = (await granted(front.services.oauth.tokens, made, resource)).access_token
-    caller = await access.authenticator.authenticate(token, "192.0.2.1", resource)
+    caller = await access.authenticator.authenticate_token(token, "192.0.2.1", resource)
     assert await access.authenticator.still_admits(caller)
     monkeypatch.setattr(access.external, "admits", lambda _: False)  # as without local_sign_in
     with pytest.raises(AccessDenied, match="may not sign in"):
-        await access.authenticator.authenticate(token, "192.0.2.1", resource)
+        await access.authenticator.authenticate_token(token, "192.0.2.1", resource)
     assert not await access.authenticator.still_admits(caller)
     assert not access.authenticator.knows(token, "192.0.2.1")
 

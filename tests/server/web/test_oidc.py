@@ -142,8 +142,8 @@ async def test_a_user_of_the_issuer_signs_in_as_administrator(oidc_front, issuer
 
 
 async def test_a_consent_goes_on_after_a_fresh_sign_in_at_the_issuer(oidc_front, issuer):
-    consent = 'content="0;url=/admin/connect?client_id=x&amp;scope=pve%3Aread"'
-    path = "/admin/connect?client_id=x&scope=pve%3Aread"
+    consent = 'content="0;url=/admin/connect?client_id=x&amp;scope=pve%3Aread+pve%3Awrite"'
+    path = "/admin/connect?client_id=x&scope=pve%3Aread+pve%3Awrite"
     first = await oidc_front.get(path)
     assert first.headers["location"] == "/admin/sign-in"
     issuer.claims["auth_time"] = int(time.time()) - 3600
@@ -153,9 +153,24 @@ async def test_a_consent_goes_on_after_a_fresh_sign_in_at_the_issuer(oidc_front,
     issuer.claims["auth_time"] = int(time.time())
     assert consent in (await oidc_front.get(await confirm(oidc_front, issuer))).text
     signed_in = await oidc_front.get(path)
-    assert signed_in.headers["location"] == "/oauth/authorize?client_id=x&scope=pve%3Aread"
+    assert (
+        signed_in.headers["location"] == "/oauth/authorize?client_id=x&scope=pve%3Aread+pve%3Awrite"
+    )
     usual = await oidc_front.get(await begin(oidc_front, issuer))
     assert 'content="0;url=/admin/"' in usual.text
+
+
+async def test_below_a_path_prefix_the_issuer_leads_back_below_it(open_front, issuer):
+    options = {"oidc_client_id": "pvemcp", "oidc_admins": ("ada@example.com",)}
+    url = "http://localhost/pve"
+    async with open_front(oidc_issuer=issuer.url, public_url=url, **options) as front:
+        sent = await front.get("/pve/admin/oidc")
+        issuer.request = parse_qs(urlsplit(sent.headers["location"]).query)
+        [back] = issuer.request["redirect_uri"]
+        assert back == f"{url}/admin/oidc/callback"
+        query = f"code=the%20code&state={issuer.request['state'][0]}"
+        assert 'content="0;url=/pve/admin/"' in (await front.get(f"{back}?{query}")).text
+        assert "ada@example.com" in (await front.get("/pve/admin/")).text
 
 
 async def confirm(oidc_front, issuer) -> str:

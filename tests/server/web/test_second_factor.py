@@ -362,6 +362,11 @@ def test_passkeys_need_a_name_and_https_or_localhost(origin, party, reason):
     assert (site.party and site.party.id) == party
     assert reason in site.reason
     assert bool(site.reason) is (party is None)
+    below = passkey_site(origin, "/pve")
+    assert (below.party, below.reason) == (
+        site.party,
+        site.reason.replace("/admin/", "/pve/admin/"),
+    )
 
 
 async def test_without_https_the_page_says_why_there_are_no_passkeys(open_front):

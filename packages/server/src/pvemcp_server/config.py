@@ -1,10 +1,11 @@
 """Start-up configuration: environment variables, credentials and options, read once."""
 
 import os
+import re
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -24,6 +25,16 @@ DRIVERS: Mapping[str, str] = {
     "postgresql": "postgresql+asyncpg",
 }
 
+RESERVED: Final = frozenset(
+    {
+        *("admin", "connections", "mcp", "oauth", "sse", "api-key"),
+        *("authorize", "register", "token", "healthz", "icon.svg", "readyz", "version"),
+    }
+)
+"""First segments of this server's own paths. No path prefix begins with one, so that each path has
+one reading, whether a reverse proxy has removed the prefix or not."""
+_PREFIX: Final = re.compile(r"(?:/[\w~-][\w.~-]*)*", re.ASCII)
+
 
 def _split(value: object) -> object:
     if isinstance(value, str):
@@ -38,25 +49,43 @@ def _network(text: str) -> str:
         raise ValueError("must be networks like 10.0.0.0/8, separated by commas") from None
 
 
-def _site(text: str) -> str:
-    """Require a scheme and a host and nothing else: cookies and links would be wrong silently."""
+def _origin(text: str) -> str:
+    """Require a scheme and a host and nothing else."""
+    origin, rest = _split_url(text)
+    if rest:
+        raise ValueError("must end with the host or its port, like https://mcp.example")
+    return origin
+
+
+def _public_url(text: str) -> str:
+    """Require a scheme and a host, and at most a path that every proxy reads in the same way."""
+    origin, rest = _split_url(text)
+    if not _PREFIX.fullmatch(rest):
+        raise ValueError(
+            "must end with the host, its port or a plain path, like https://tools.example/pve"
+        )
+    if (first := rest.lstrip("/").partition("/")[0]) in RESERVED:
+        raise ValueError(f"must have another path: this server has a /{first} of its own")
+    return f"{origin}{rest}"
+
+
+def _split_url(text: str) -> tuple[str, str]:
+    """Return the origin of a URL, and what follows it without a slash at the end."""
     url = urlsplit(text)
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError("must begin with http:// or https://, like https://mcp.example")
-    if url.path.strip("/") or url.query or url.fragment:
-        raise ValueError(
-            "must end with the host or its port, like https://mcp.example: links and redirects of "
-            "the admin pages lead to the top of the host, so give the server a name of its own"
-        )
-    return f"{url.scheme}://{url.netloc}"
+    origin = f"{url.scheme}://{url.netloc}"
+    return origin, url.geturl().removeprefix(origin).rstrip("/")
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[
     tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_split)
 ]
-Site = Annotated[str, AfterValidator(_site)]
-Sites = Annotated[tuple[Site, ...], NoDecode, BeforeValidator(_split)]
+Origins = Annotated[
+    tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)
+]
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
 
 
 class Config(BaseSettings):
@@ -86,12 +115,13 @@ class Config(BaseSettings):
     master_key_file: Path | None = Field(
         default=None, description="File of the master key; by default state_dir/master.key"
     )
-    public_url: Site | None = Field(
+    public_url: PublicUrl | None = Field(
         default=None,
-        description="URL under which clients reach the server, without a path",
+        description="URL under which clients reach the server; behind a reverse proxy with "
+        "a path prefix, with that path",
     )
     allowed_hosts: Words = Field(default=(), description="Additional Host headers to accept")
-    allowed_origins: Sites = Field(
+    allowed_origins: Origins = Field(
         default=(), description="Additional origins whose web pages may use the endpoint (CORS)"
     )
     trusted_proxies: Networks = Field(
@@ -146,6 +176,11 @@ class Config(BaseSettings):
             return self.public_url
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def path_prefix(self) -> str:
+        """The path of the public URL, such as /pve; empty without one."""
+        return urlsplit(self.public_url or "").path
 
     @property
     def serves_https(self) -> bool:

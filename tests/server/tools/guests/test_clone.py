@@ -79,7 +79,9 @@ async def test_a_template_becomes_a_reachable_guest_in_one_call(client):
     }
     assert {name: guest.config[name] for name in expected} == expected
     assert guest.vmid in client["prod"].emulated.state.pools["production"].vmids
-    assert offered(answer.data["undo"]) == (
+    shutdown, removal = map(offered, answer.data["undo"].split("; "))
+    assert (shutdown[0], shutdown[1]["action"]) == ("ChangeVmState", "Shutdown")
+    assert removal == (
         "DeleteVm",
         {**PROD, "vmid": guest.vmid, "name": guest.name},
     )

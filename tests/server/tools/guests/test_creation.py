@@ -1,5 +1,6 @@
 """CreateVm and CreateContainer."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -100,7 +101,9 @@ async def test_a_container_is_created_and_started(client):
     assert guest.config["rootfs"].endswith("size=8G")
     assert answer.data["ip_addresses"] == list(guest.addresses)
     assert SECRET not in repr((answer, client.audit.events, guest.config))
-    assert offered(answer.data["undo"]) == (
+    shutdown, removal = map(offered, answer.data["undo"].split("; "))
+    assert (shutdown[0], shutdown[1]["action"]) == ("ChangeVmState", "Shutdown")
+    assert removal == (
         "DeleteVm",
         {"cluster_name": "prod", "vmid": guest.vmid, "name": "new-ct"},
     )
@@ -180,3 +183,21 @@ async def test_a_plan_that_is_logged_has_no_password(client, monkeypatch, tool, 
     await client(tool, **arguments, password=SECRET, dry_run=True)
     [plan] = plans
     assert SECRET not in repr(plan)
+
+
+@pytest.mark.parametrize("wait", [True, False])
+async def test_guests_that_are_made_at_the_same_time_get_vmids_of_their_own(client, wait):
+    calls = [
+        ("CreateVm", VM),
+        ("CreateContainer", CT),
+        ("CloneVm", {"cluster_name": "prod", "source": "105", "name": "copy"}),
+        ("RestoreBackup", {"cluster_name": "prod", "backup": "101", "name": "back"}),
+    ]
+    calls = [(tool, {**a, "name": f"{a['name']}-{n}"}) for n in range(2) for tool, a in calls]
+    answers = await asyncio.gather(*(client(tool, **a, wait=wait) for tool, a in calls))
+    state = client["prod"].emulated
+    await state.tasks.settle()
+    made = {answer.data["vmid"]: a["name"] for (_, a), answer in zip(calls, answers, strict=True)}
+    assert len(made) == len(calls)
+    assert {vmid: state.state.guests[vmid].name for vmid in made} == made
+    assert state.state.reserved == {}

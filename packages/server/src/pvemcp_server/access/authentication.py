@@ -132,7 +132,7 @@ class _Refusals:
 class KeyAuthenticator:
     """Turns a presented secret into a Caller.
 
-    Keys and access tokens are cached until anything of Topic.ACCESS changes. `authenticate` polls
+    Keys and access tokens are cached until anything of Topic.ACCESS changes. Authentication polls
     for changes before it uses the cache, so a revoked one is refused within a second in every
     process, and every one is refused (StateUnavailable) while the database does not answer.
     """
@@ -159,28 +159,19 @@ class KeyAuthenticator:
         """Accept the tokens of an external authorization server too, while it is configured."""
         self._issuer = issuer
 
-    async def authenticate(self, secret: str, address: str, resource: str = "") -> Caller:
-        """Return the caller with this secret; raise AccessDenied if it is not accepted.
+    async def authenticate(self, secret: str, address: str) -> Caller:
+        """Return the caller with this API key; raise AccessDenied if it is not accepted.
 
-        An access token is accepted at `resource` only, the endpoint that it was issued for.
         No counter is read before the comparison, so a valid key never depends on what others do.
         The gate limits the failures of an address.
         """
         await self._store.watch.poll_if_due()
-        try:
-            if secret.startswith(ACCESS_PREFIX):
-                return await self._of_token(secret, address, resource)
-            if self._issuer and self._issuer.is_configured and is_jwt(secret):
-                return await self._of_external(self._issuer, secret, address, resource)
-            return await self._of_key(secret, address)
-        except DatabaseFailed as failed:  # since the poll
-            raise StateUnavailable("The key cannot be read from the database.") from failed
-
-    async def _of_key(self, secret: str, address: str) -> Caller:
         loaded = self._loaded.get(secret[ID])  # unchecked: the digest is compared below
-        if loaded is None:
-            key_id = id_of(secret)
-            loaded = await self._load(key_id) if key_id else None
+        if loaded is None and (key_id := id_of(secret)):
+            try:
+                loaded = await self._load(key_id)
+            except DatabaseFailed as failed:  # since the poll
+                raise StateUnavailable("The key cannot be read from the database.") from failed
         now = self._clock()
         if not secret:
             reason = "no key"
@@ -196,6 +187,19 @@ class KeyAuthenticator:
         if secret:  # a request without a key is nothing to warn of
             self._count_refusal(reason, address)
         raise AccessDenied(reason, key_id=loaded.key.id if loaded else None)
+
+    async def authenticate_token(self, token: str, address: str, resource: str) -> Caller:
+        """Return the caller with this access token; raise AccessDenied if it is not accepted.
+
+        It is accepted at `resource` only, the endpoint that it was issued for.
+        """
+        await self._store.watch.poll_if_due()
+        try:
+            if self._issuer and self._issuer.is_configured and is_jwt(token):
+                return await self._of_external(self._issuer, token, address, resource)
+            return await self._of_token(token, address, resource)
+        except DatabaseFailed as failed:  # since the poll
+            raise StateUnavailable("The token cannot be read from the database.") from failed
 
     async def _of_token(self, secret: str, address: str, resource: str) -> Caller:
         """Return the caller of a connection; raise AccessDenied if the token is not accepted."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
+from pvemcp_server.access.authentication import is_jwt
 from pvemcp_server.store.key_format import ACCESS_PREFIX, KEY_LIKE, PREFIX
 
 Scope = MutableMapping[str, Any]
@@ -14,23 +15,22 @@ ENDPOINTS: Final = ("mcp", "sse")
 MESSAGES: Final = "messages"  # where clients of HTTP+SSE post to, below /sse or /sse/<key>
 HIDDEN: Final = "***"
 _TAKEN: Final = (b"x-api-key", b"authorization", b"cookie")  # an endpoint needs no cookie
-# Python quotes those of ours that end with "=", and escapes nothing in any; `__Host-` is for https
-_OWN: Final = re.compile(rb"(?:__Host-)?" + PREFIX.encode() + rb'_\w+="?[^"\\\s]*"?')
+# Python quotes those of ours that end with "=", and escapes nothing in any; `__Host-` is for https,
+# and a path prefix ends the name
+_OWN: Final = re.compile(rb"(?:__Host-)?" + PREFIX.encode() + rb'_[\w.~-]+="?[^"\\\s]*"?')
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The key or token as the client sent it, and where."""
+    """The key or token as the client sent it, and where.
+
+    A token is an access token of ours, or a JWT in Authorization; all else is taken for an API key.
+    """
 
     secret: str = field(repr=False)
+    is_token: bool
     in_path: bool = False
     is_bearer: bool = False
-
-    @property
-    def is_token(self) -> bool:
-        """Whether it is an access token: ours, or a JWT. All else is taken for an API key."""
-        is_ours = self.secret.startswith(f"{ACCESS_PREFIX}_")
-        return is_ours or (self.is_bearer and self.secret.count(".") == 2)
 
 
 def take_key(scope: Scope) -> Credential | None:
@@ -58,14 +58,15 @@ def take_key(scope: Scope) -> Credential | None:
     headers = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
     values = dict(reversed(headers))  # of a repeated header, the first
     scope["headers"] = [header for header in headers if header[0] not in _TAKEN]
-    if in_path:
-        return Credential(in_path, in_path=True)
-    if key := values.get(b"x-api-key"):
-        return Credential(key.decode("latin-1"))
-    scheme, _, token = values.get(b"authorization", b"").decode("latin-1").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        return None
-    return Credential(token.strip(), is_bearer=True)
+    secret = in_path or values.get(b"x-api-key", b"").decode("latin-1")
+    is_bearer = False
+    if not secret:
+        scheme, _, token = values.get(b"authorization", b"").decode("latin-1").partition(" ")
+        secret, is_bearer = token.strip(), scheme.lower() == "bearer"
+        if not secret or not is_bearer:
+            return None
+    is_token = secret.startswith(f"{ACCESS_PREFIX}_") or (is_bearer and is_jwt(secret))
+    return Credential(secret, is_token, in_path=bool(in_path), is_bearer=is_bearer)
 
 
 def keep_own_cookies(scope: Scope) -> None:

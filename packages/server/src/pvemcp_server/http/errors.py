@@ -7,7 +7,7 @@ from typing import Final
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 from starlette.responses import JSONResponse, Response
 
-_GIVE_KEY: Final = "Give it as /mcp/<key>, X-API-Key or Authorization: Bearer."
+_GIVE_KEY: Final = "Give it in the URL (…/mcp/<key>), as X-API-Key or Authorization: Bearer."
 
 
 class Refused(Exception):
@@ -49,9 +49,11 @@ def ambiguous_host() -> Refused:
     return Refused(400, "The host is ambiguous: send one Host header.")
 
 
-def not_found() -> Refused:
-    """Return the response to every path that is not listed."""
-    return Refused(404, "Nothing is served at this path: use /mcp, or /admin/ in a browser.")
+def not_found(prefix: str) -> Refused:
+    """Return the response to every path that is not listed; `prefix` is that of the public URL."""
+    return Refused(
+        404, f"Nothing is served at this path: use {prefix}/mcp, or {prefix}/admin/ in a browser."
+    )
 
 
 def no_oauth(*, signs_in: bool) -> Response:

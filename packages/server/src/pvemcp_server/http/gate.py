@@ -86,18 +86,19 @@ class KeyGate:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
+        send = self.hosts.prefix.added_to(send)
         # before take_key: afterwards an encoded slash is gone
         is_encoded = _ENCODED_SLASH.search(scope.get("raw_path") or b"")
         is_canonical = scope["path"].startswith("/") and not (
             is_encoded or _AMBIGUOUS.search(scope["path"])
         )
+        scope["path"] = self.hosts.prefix.removed_from(scope["path"])
         scope.setdefault("state", {})["credential"] = take_key(scope)
         path = scope["path"]
         to_transport = scope["type"] == "http" and path in self.transports
         if not to_transport:
             keep_own_cookies(scope)
         is_open = path in OPEN
-        scope["state"]["base_url"] = self.hosts.base_of(scope) if is_canonical else ""
         if not is_canonical:
             await errors.ambiguous_path().response(scope, receive, send)
         elif sum(name == b"host" for name, _ in scope["headers"]) > 1:
@@ -113,7 +114,7 @@ class KeyGate:
         elif is_public(path):
             await serve_bounded(self.app, scope, receive, send)
         else:
-            await errors.not_found().response(scope, receive, send)
+            await errors.not_found(self.hosts.prefix.text).response(scope, receive, send)
 
     async def _serve_oauth(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a path of OAuth, unless the settings switch the endpoint or connections off."""
@@ -123,6 +124,7 @@ class KeyGate:
         except StateUnavailable:
             await errors.state_unavailable().response(scope, receive, send)
             return
+        scope["state"]["base_url"] = self.hosts.base_of(scope)
         is_served, signs_in = path in OAUTH and settings.connections_enabled, settings.signs_in
         if settings.external_issuer and path in RESOURCE_DOCUMENTS:
             is_served = True
@@ -133,7 +135,7 @@ class KeyGate:
         elif _OAUTH.search(path):
             await errors.no_oauth(signs_in=signs_in)(scope, receive, send)
         else:
-            await errors.not_found().response(scope, receive, send)
+            await errors.not_found(self.hosts.prefix.text).response(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Apply the rate limits and every other check that can refuse a request, then pass it on.
@@ -149,12 +151,6 @@ class KeyGate:
             if not settings.enabled:
                 raise errors.switched_off()
             caller = await self._authenticate(scope, settings)
-            if not is_sufficient(caller.scopes, Scopes.READ):  # resources and prompts need it too
-                raise errors.insufficient_scope(
-                    f"The access token lacks the scope {Scopes.READ}.",
-                    _addresses(scope).resource_metadata(scope["path"]),
-                    Scopes.READ,
-                )
             limits = self.limits
             key_id, rate = caller.key_id, settings.calls_per_minute_per_key
             count_call = partial(limits.check_rate, key_id, rate)
@@ -187,12 +183,10 @@ class KeyGate:
         """
         credential: Credential | None = scope["state"]["credential"]
         address = client_address(scope, self.proxies)
-        resource = _addresses(scope).resource_at(scope["path"])
-        secret = credential.secret if credential else ""
         try:
-            if credential:
-                _check_place(credential, settings)
-            return await self.keys.authenticate(secret, address, resource)
+            if credential and credential.is_token:
+                return await self._authenticate_token(scope, credential, address, settings)
+            return await self.keys.authenticate(credential.secret if credential else "", address)
         except AccessDenied as denied:
             kind = "wrong key" if credential else "no key"
             if denied.key_id:
@@ -211,6 +205,31 @@ class KeyGate:
                 await self.audit.refused_sign_in(attempt)
             raise self._unauthorized(scope, settings) from None
 
+    async def _authenticate_token(
+        self, scope: Scope, credential: Credential, address: str, settings: Values
+    ) -> Caller:
+        """Return the caller with an access token; raise AccessDenied if it is not accepted.
+
+        One without the first scope is refused for all methods: resources and prompts need it too.
+        """
+        is_external = bool(settings.external_issuer) and is_jwt(credential.secret)
+        if not is_external and not settings.connections_enabled:
+            raise AccessDenied("connections are switched off")
+        if not credential.is_bearer:
+            raise AccessDenied("access token outside of Authorization")
+        path, base = scope["path"], self.hosts.base_of(scope)
+        addresses = Addresses(base)
+        resource = addresses.resource_at(path)
+        caller = await self.keys.authenticate_token(credential.secret, address, resource)
+        if not is_sufficient(caller.scopes or (), Scopes.READ):
+            raise errors.insufficient_scope(
+                f"The access token lacks the scope {Scopes.READ}.",
+                addresses.resource_metadata(path),
+                Scopes.READ,
+            )
+        scope["state"]["base_url"] = base  # for the answer to a call that needs more scopes
+        return caller
+
     def _unauthorized(self, scope: Scope, settings: Values) -> Refused:
         """Return the response to a refused credential.
 
@@ -219,28 +238,15 @@ class KeyGate:
         and many clients cannot ask for more later (TypeScript SDK, issue 2255).
         """
         credential: Credential | None = scope["state"]["credential"]
-        addresses = _addresses(scope)
         if not settings.signs_in:
             return errors.unauthorized()
+        addresses = Addresses(self.hosts.base_of(scope))
         metadata = addresses.resource_metadata(scope["path"])
         if credential is None:
             return errors.sign_in_needed(metadata, ALL_SCOPES)
         if credential.is_token:
             return errors.token_refused(metadata, ALL_SCOPES)
         return errors.unauthorized(f"{addresses.base}{NOWHERE}")
-
-
-def _addresses(scope: Scope) -> Addresses:
-    return Addresses(scope["state"]["base_url"])
-
-
-def _check_place(credential: Credential, settings: Values) -> None:
-    """Raise AccessDenied for an access token elsewhere than in Authorization, or switched off."""
-    is_external = bool(settings.external_issuer) and is_jwt(credential.secret)
-    if credential.is_token and not is_external and not settings.connections_enabled:
-        raise AccessDenied("connections are switched off")
-    if (credential.is_token or is_external) and not credential.is_bearer:
-        raise AccessDenied("access token outside of Authorization")
 
 
 @lru_cache(1024)

@@ -7,7 +7,7 @@ proxies are trusted.
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, Self
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pvemcp_server.config import Config
 from pvemcp_server.http.errors import Refused
+from pvemcp_server.http.path_prefix import PathPrefix
 
 # A name or an address, and a port: what else a URL can hold must not reach one that is made of it
 _HOST: Final = re.compile(r"(?:[^\s/?#@:\[\]\\%]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
@@ -33,6 +34,7 @@ class Hosts:
     origins: frozenset[str]
     public: str | None = None  # the origin of the public URL
     proxies: Networks = ()  # whose X-Forwarded-Proto is trusted
+    prefix: PathPrefix = field(default_factory=PathPrefix)  # of the public URL
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -44,6 +46,7 @@ class Hosts:
             _lower(config.allowed_origins),
             f"{public.scheme}://{public.netloc}".lower() if public.netloc else None,
             networks(config.trusted_proxies),
+            PathPrefix(config.path_prefix),
         )
 
     def origin_of(self, scope: Mapping[str, Any]) -> str:
@@ -64,7 +67,7 @@ class Hosts:
         Without a public URL the server has several names, and clients compare these addresses with
         the one that they were given.
         """
-        return self.public or self.origin_of(scope)
+        return f"{self.public or self.origin_of(scope)}{self.prefix.text}"
 
     def refusal(
         self, scope: Mapping[str, Any], *, to_transport: bool, any_origin: bool = False

@@ -56,11 +56,9 @@ class Transports:
         # Only the gate may call these: they check no key
         self.by_path: Mapping[str, ASGIApp] = {
             MCP: TransportRefusals(
-                ScopeChecks(
-                    Messages(self.sessions.handle_request, self.sessions.manager.handle_request),
-                    tools,
-                ),
+                Messages(self.sessions.handle_request, self.sessions.manager.handle_request),
                 audit,
+                ScopeChecks(tools),
             ),
             SSE: _get_only(self.sse.stream),
             SSE_MESSAGES: TransportRefusals(Messages(self.sse.messages, None, batching=()), audit),

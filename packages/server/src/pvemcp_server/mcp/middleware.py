@@ -22,6 +22,7 @@ from pvemcp_server.audit.mask import mask
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.gate import caller_of, client_program
 from pvemcp_server.mcp.json_rpc import MOST_MESSAGES
+from pvemcp_server.mcp.scopes import ScopeChecks
 from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.audit_recorder import Recorder
 
@@ -108,12 +109,14 @@ class TransportRefusals:
     """ASGI middleware around a transport to which messages are posted.
 
     It records calls that the transport refuses itself, before RefusalAudit runs. Among them are
-    headers that contradict the body, malformed messages, unknown sessions and revisions.
+    headers that contradict the body, malformed messages, unknown sessions and revisions, and with
+    `scopes` also calls beyond the scopes of an access token.
     """
 
-    def __init__(self, app: ASGIApp, audit: Audit) -> None:
+    def __init__(self, app: ASGIApp, audit: Audit, scopes: ScopeChecks | None = None) -> None:
         self._app = app
         self._audit = audit
+        self._scopes = scopes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request; record it first if its error is no answer of the server."""
@@ -137,7 +140,10 @@ class TransportRefusals:
                 head = None
             await send(message)
 
+        caller: Caller = scope["state"]["caller"]
         try:
+            if self._scopes is not None and caller.scopes is not None:
+                self._scopes.check(scope, caller, caller.scopes)
             await self._app(scope, receive, recorded)
         except Refused as refused:
             if "has_reached" not in scope["state"]:

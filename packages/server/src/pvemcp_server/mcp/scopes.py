@@ -6,12 +6,13 @@ call with a text.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from pvemcp_server.access import Caller
 from pvemcp_server.errors import InsufficientScope
@@ -22,26 +23,22 @@ from pvemcp_server.oauth.scopes import included, is_sufficient
 from pvemcp_server.toolkit.registry import Tool
 
 
+@dataclass(frozen=True)
 class ScopeChecks:
-    """ASGI middleware in front of a transport, for the callers with an access token."""
+    """What the messages of a request need beyond the scopes of its access token."""
 
-    def __init__(self, app: ASGIApp, tools: Mapping[str, Tool]) -> None:
-        self._app = app
-        self._tools = tools
+    tools: Mapping[str, Tool]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request; raise Refused when one of its messages needs a wider scope."""
-        caller: Caller = scope["state"]["caller"]
-        if scope["method"] == "POST" and caller.scopes is not None:
-            needed: dict[TokenScope, str] = {}
-            for message in _messages(scope["state"]["body"]):
-                need = self._need(caller, message)
-                if need is not None and not is_sufficient(caller.scopes, need):
-                    needed[need] = _name(message)
-            if needed:
-                most = included(needed)[-1]
-                raise self._refused(scope, caller, most, needed[most])
-        await self._app(scope, receive, send)
+    def check(self, scope: Scope, caller: Caller, granted: Collection[str]) -> None:
+        """Raise Refused when one of the posted messages needs a wider scope than those granted."""
+        needed: dict[TokenScope, str] = {}
+        for message in _messages(scope["state"]["body"]):
+            need = self._need(caller, message)
+            if need is not None and not is_sufficient(granted, need):
+                needed[need] = _name(message)
+        if needed:
+            most = included(needed)[-1]
+            raise _refused(scope, granted, most, needed[most])
 
     def _need(self, caller: Caller, message: Mapping[str, Any]) -> TokenScope | None:
         """Return the scope that a message needs; None where no scope is missing.
@@ -50,24 +47,20 @@ class ScopeChecks:
         """
         if message.get("method") == "tasks/cancel":
             return TokenScope.WRITE
-        tool = self._tools.get(_name(message)) if message.get("method") == "tools/call" else None
+        tool = self.tools.get(_name(message)) if message.get("method") == "tools/call" else None
         return tool.of(caller).scope if tool and caller.may_call(tool) else None
 
-    def _refused(self, scope: Scope, caller: Caller, need: TokenScope, tool: str) -> errors.Refused:
-        """Return the 403 in the form of the client's revision.
 
-        Until 2025-11-25 the challenge names all that the next token is to have; later what the call
-        needs, and clients add what they had.
-        """
-        version = Headers(scope=scope).get("mcp-protocol-version")
-        if version in MODERN_PROTOCOL_VERSIONS:
-            scopes = [need]
-        else:
-            scopes = included({*(caller.scopes or ()), need})
-        metadata = Addresses(scope["state"]["base_url"]).resource_metadata(scope["path"])
-        return errors.insufficient_scope(
-            str(InsufficientScope(tool, need)), metadata, " ".join(scopes)
-        )
+def _refused(scope: Scope, granted: Collection[str], need: TokenScope, tool: str) -> errors.Refused:
+    """Return the 403 in the form of the client's revision.
+
+    Until 2025-11-25 the challenge names all that the next token is to have; later what the call
+    needs, and clients add what they had.
+    """
+    version = Headers(scope=scope).get("mcp-protocol-version")
+    scopes = [need] if version in MODERN_PROTOCOL_VERSIONS else included({*granted, need})
+    metadata = Addresses(scope["state"]["base_url"]).resource_metadata(scope["path"])
+    return errors.insufficient_scope(str(InsufficientScope(tool, need)), metadata, " ".join(scopes))
 
 
 def _messages(body: bytes) -> Iterator[dict[str, Any]]:

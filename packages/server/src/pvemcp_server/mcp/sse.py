@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from pvemcp_server.http.credentials import MESSAGES
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.exchange import BODY_BYTES
+from pvemcp_server.oauth.addresses import Addresses
 
 MOST_UNANSWERED: Final = 64
 """Requests of a key whose answers its streams have not taken: 202 has ended their exchange, and an
@@ -38,7 +39,8 @@ class SseEndpoint:
         """Serve a stream; the URL it names repeats the key if the key came in the path."""
         credential = scope["state"]["credential"]
         key = f"/{credential.secret}" if credential.in_path else ""
-        mounted = {**scope, "root_path": f"/sse{key}"}
+        prefix = Addresses(scope["state"]["base_url"]).prefix
+        mounted = {**scope, "root_path": f"{prefix}/sse{key}"}
         requests = _Requests(self.unanswered, scope["state"]["caller"].key_id)
         try:
             async with self._transport.connect_sse(mounted, receive, send) as (incoming, outgoing):

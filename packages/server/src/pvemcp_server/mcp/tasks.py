@@ -116,7 +116,8 @@ class McpTasks:
     async def cancel(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
         """Stop the Proxmox task; an ended one does not change."""
         task = await self._find(ctx, params)
-        if not is_sufficient(caller_of(ctx).scopes, Scope.WRITE):
+        scopes = caller_of(ctx).scopes
+        if scopes is not None and not is_sufficient(scopes, Scope.WRITE):
             raise MCPError(
                 types.INVALID_REQUEST, str(InsufficientScope("tasks/cancel", Scope.WRITE))
             )

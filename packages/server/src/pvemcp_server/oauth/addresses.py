@@ -41,9 +41,18 @@ _DEFAULT_PORT: Final = {"http": re.compile(r":80\Z"), "https": re.compile(r":443
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """The addresses below `base`, as https://mcp.example: scheme and host without a path."""
+    """The addresses below `base`, as https://mcp.example or, with a prefix, https://x.example/pve.
+
+    All of them are below the prefix: the metadata of a resource is found by its challenge, that of
+    the issuer by appending its well-known path.
+    """
 
     base: str
+
+    @property
+    def prefix(self) -> str:
+        """The path of the base URL, such as /pve; empty without one."""
+        return urlsplit(self.base).path
 
     @property
     def issuer(self) -> str:
@@ -67,8 +76,8 @@ class Addresses:
     def resource_of(self, indicator: str | None) -> str | None:
         """Return the resource that a resource indicator (RFC 8707) names; None for another server.
 
-        A request without one, or for the whole host, is for the endpoint. Case of scheme and host,
-        a default port and a slash at the end do not matter.
+        A request without one, or for the base URL, is for the endpoint. Case of scheme and host, a
+        default port and a slash at the end do not matter.
         """
         mcp, sse = self.resources
         if not indicator:
@@ -81,12 +90,14 @@ class Addresses:
         host = (
             _DEFAULT_PORT[scheme].sub("", parts.netloc.lower()) if scheme in _DEFAULT_PORT else ""
         )
-        if f"{scheme}://{host}" != normalized(self.base) or parts.query or "#" in indicator:
+        origin = normalized(self.base.removesuffix(self.prefix))
+        if f"{scheme}://{host}" != origin or parts.query or "#" in indicator:
             return None
-        return {"": mcp, "/mcp": mcp, "/sse": sse}.get(parts.path.rstrip("/"))
+        paths = {self.prefix: mcp, f"{self.prefix}/mcp": mcp, f"{self.prefix}/sse": sse}
+        return paths.get(parts.path.rstrip("/"))
 
 
-def normalized(base: str) -> str:
+def normalized(origin: str) -> str:
     """Return scheme and host in lower case, without a default port."""
-    scheme, _, host = base.lower().partition("://")
+    scheme, _, host = origin.lower().partition("://")
     return f"{scheme}://{_DEFAULT_PORT[scheme].sub('', host)}"

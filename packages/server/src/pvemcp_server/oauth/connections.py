@@ -309,27 +309,33 @@ class Connections:
                 await store.keys.change_in(connection, record.id, **key_values)
                 await store.connections.change_in(connection, record.id, **values)
             for each in made:
-                cluster_id = each.account.place.id
-                identity = await store.identities.add_in(
-                    connection,
-                    cluster_id=cluster_id,
-                    connection_id=record.id,
-                    name=f"connection {record.id}",
-                    token_id=each.token.token_id,
-                    secret=each.token.secret,
-                )
-                await store.bindings.add_in(
-                    connection,
-                    cluster_id=cluster_id,
-                    identity_id=identity.id,
-                    key_id=record.id,
-                    role_id=None,
-                )
+                await self._add_identity(connection, record.id, each)
         await store.watch.poll()
         found = await store.connections.find(id=record.id)
         if found is None:
             raise CallError("The connection was ended at the same time.", hint="Connect again.")
         return found, replaced
+
+    async def _add_identity(
+        self, connection: AsyncConnection, connection_id: str, made: _MadeToken
+    ) -> None:
+        """Add a token as the connection's identity on its cluster."""
+        cluster_id = made.account.place.id
+        identity = await self._store.identities.add_in(
+            connection,
+            cluster_id=cluster_id,
+            connection_id=connection_id,
+            name=f"connection {connection_id}",
+            token_id=made.token.token_id,
+            secret=made.token.secret,
+        )
+        await self._store.bindings.add_in(
+            connection,
+            cluster_id=cluster_id,
+            identity_id=identity.id,
+            key_id=connection_id,
+            role_id=None,
+        )
 
     async def _add_key(
         self,

@@ -48,6 +48,6 @@ def included(scopes: Iterable[str]) -> list[Scope]:
     return list(Scope)[: list(Scope).index(known[-1]) + 1] if known else []
 
 
-def is_sufficient(granted: frozenset[str] | None, needed: Scope) -> bool:
-    """Return whether a caller's scopes permit it; an API key (None) has no scopes that limit it."""
-    return granted is None or needed in included(granted)
+def is_sufficient(granted: Iterable[str], needed: Scope) -> bool:
+    """Return whether the scopes of an access token permit it."""
+    return needed in included(granted)

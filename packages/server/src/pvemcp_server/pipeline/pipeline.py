@@ -155,12 +155,6 @@ def _require_switched_on(tool: Tool, settings: Values) -> None:
         )
 
 
-def _require_scope(tool: Tool, caller: Caller, scope: Scope) -> None:
-    """Raise InsufficientScope if the caller has an access token, and that lacks the scope."""
-    if not is_sufficient(caller.scopes, scope):
-        raise InsufficientScope(tool.name, scope)
-
-
 async def _has_fixed_rights(_caller: Caller) -> bool:
     return True
 
@@ -234,6 +228,9 @@ class Pipeline:
             await recorder.refused("toolset not in the key")
             missing = _toolset_error(tool, caller)
             return Result((str(missing),), missing)
+        if caller.scopes is not None and not is_sufficient(caller.scopes, tool.scope):
+            beyond = InsufficientScope(tool.name, tool.scope)
+            return await self._failed(recorder, beyond, str(beyond))
         requester.set(caller.key_id)
         with CancelScope() as scope:
             self.running[scope] = caller
@@ -258,7 +255,6 @@ class Pipeline:
         """Return the result of a granted call, recorded unless it is cancelled."""
         caller = recorder.caller
         try:
-            _require_scope(tool, caller, tool.scope)
             accepted = read_arguments(tool, arguments)
             call = recorder.call = await self.open(tool, caller, conversation, accepted)
             # beside the gate's slots: a message of HTTP+SSE holds none while its call runs
@@ -452,13 +448,11 @@ class Pipeline:
         A dry run notes it.
         """
         loses = any(_loses_data(tool, part) for part in plan.parts)
-        try:
-            _require_scope(tool, call.caller, Scope.DESTROY if loses else Scope.WRITE)
-        except InsufficientScope as missing:
+        scopes, needed = call.caller.scopes, Scope.DESTROY if loses else Scope.WRITE
+        if scopes is not None and not is_sufficient(scopes, needed):
             if not call.dry_run:
-                raise
-            text = f"The access token lacks the scope {missing.scope}; this would be refused."
-            call.notes.add(text)
+                raise InsufficientScope(tool.name, needed)
+            call.notes.add(f"The access token lacks the scope {needed}; this would be refused.")
         if freeze := await self.clusters.freezes.of(plan.cluster.name):
             if not call.dry_run:
                 raise freeze.error

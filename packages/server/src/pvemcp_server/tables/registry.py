@@ -364,7 +364,9 @@ async def note_node_states(table: Table, cluster: Cluster, request: LoadRequest 
             by_node.setdefault(row.node, set()).add(row.status)
         view.derived[slot] = by_node
     states: Mapping[str, AbstractSet[str]] = view.derived[slot]
-    requested, whole = set(filter(request.wants_node, states)), await cluster.inventory.view()
+    whole = await cluster.inventory.view()
+    silent = states.keys() & (whole.offline_nodes | whole.nodes_without_statistics)
+    requested = set(filter(request.wants_node, silent))
     nodes_by_words: dict[str, list[str]] = {}
     for node in sorted(requested & whole.offline_nodes):
         if states[node] == {"offline"}:

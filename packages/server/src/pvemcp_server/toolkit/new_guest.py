@@ -117,14 +117,15 @@ class NewGuest:
             raise
         is_made = fields.get("task_status") not in ("running", "unknown")
         if fields.get("guest_status") in ("starting", "running"):
-            call.undos.append(Undo(self._shutdown()))
+            call.undos.append(Undo(self._end()))
         call.undos.append(Undo(self.removal(), await self._left() if is_made else {}))
         return fields
 
-    def _shutdown(self) -> NextCall:
+    def _end(self) -> NextCall:
         """Return the call that has to come before its removal once it was started."""
+        action = "Shutdown" if self.has_system else "Stop"  # without one, nothing shuts it down
         where = {"cluster_name": self.cluster.name, "vmids": [self.vmid]}
-        return NextCall("ChangeVmState", where | {"action": "Shutdown"})
+        return NextCall("ChangeVmState", where | {"action": action})
 
     async def _left(self) -> dict[int, LeftState]:
         return {self.vmid: await left_config(self._api)}

@@ -24,16 +24,20 @@ class PasskeySite:
 
 def passkey_site_of(request: Request) -> PasskeySite:
     """Return the site by the public URL, or by the Host under which the page was reached."""
-    return passkey_site(Hosts.of(services_of(request).config).origin_of(request.scope))
+    config = services_of(request).config
+    return passkey_site(Hosts.of(config).origin_of(request.scope), config.path_prefix)
 
 
-def passkey_site(origin: str) -> PasskeySite:
-    """Return the site of an origin: passkeys belong to a name, over https or on localhost."""
+def passkey_site(origin: str, prefix: str = "") -> PasskeySite:
+    """Return the site of an origin: passkeys belong to a name, over https or on localhost.
+
+    `prefix` is the path of the public URL: what a host serves below others shares its passkeys.
+    """
     url = urlsplit(origin)
     host = url.hostname or ""
     if _is_address(host):
         port = f":{url.port}" if url.port else ""
-        here = f"http://{LOCALHOST}{port}/admin/" if ip_address(host).is_loopback else ""
+        here = f"http://{LOCALHOST}{port}{prefix}/admin/" if ip_address(host).is_loopback else ""
         return PasskeySite(
             None,
             "Passkeys belong to a host name, and this page was opened by an IP address."

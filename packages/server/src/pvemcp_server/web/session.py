@@ -37,7 +37,8 @@ class Cookie:
     """A cookie of the admin site.
 
     Over https its name begins with `__Host-`: browsers then accept it from this host only, over
-    https only and with `Path=/`, so no other site of the domain can set it.
+    https only and with `Path=/`, so no other site of the domain can set it. Below a path prefix its
+    name ends with the prefix, so that servers at one host have cookies of their own.
     """
 
     name: str
@@ -66,9 +67,11 @@ def cookie_of(
     config: Config, name: str, path: str, samesite: Literal["strict", "lax"] = "strict"
 ) -> Cookie:
     """Return the cookie with this name; `path` limits it over http, where nothing else does."""
+    prefix = config.path_prefix
+    name = f"{name}{prefix.replace('/', '-')}"
     if config.serves_https:
         return Cookie(f"__Host-{name}", "/", secure=True, samesite=samesite)
-    return Cookie(name, path, secure=False, samesite=samesite)
+    return Cookie(name, f"{prefix}{path}", secure=False, samesite=samesite)
 
 
 def _session_cookie(request: Request) -> Cookie:

@@ -221,12 +221,14 @@ async def _signed_out(request: Request, error: Exception) -> Response:
 async def _password_due(request: Request, _: Exception) -> Response:
     if wants_page(request):
         return RedirectResponse("/admin/password", 303)
-    return JSONResponse({"error": "Change your password first, on /admin/password."}, 403)
+    where = f"{services_of(request).config.path_prefix}/admin/password"
+    return _error(f"Change your password first, on {where}.", 403)
 
 
 async def _second_factor_due(request: Request, _: Exception) -> Response:
     if not wants_page(request):
-        return _error("Set up a second factor first, on /admin/account.", 403)
+        where = f"{services_of(request).config.path_prefix}/admin/account"
+        return _error(f"Set up a second factor first, on {where}.", 403)
     if request.headers.get("HX-Request"):
         return redirect("/admin/account")
     return RedirectResponse("/admin/account", 303)

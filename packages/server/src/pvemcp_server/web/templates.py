@@ -102,7 +102,8 @@ def page(
     """Render a template; `session` is the signed-in administrator's.
 
     A template asks `may("keys.create")` before it shows what runs an operation. `due` hides the
-    navigation while the administrator may use one page only.
+    navigation while the administrator may use one page only. Each link and form action begins with
+    `root`, the path of the public URL.
     """
     context = {
         "session": session,
@@ -110,6 +111,7 @@ def page(
         "may": partial(visible, session),
         "due": False,
         **values,
+        "root": request.state.site.services.config.path_prefix,
     }
     return _templates.TemplateResponse(request, template, context, status_code=status)
 

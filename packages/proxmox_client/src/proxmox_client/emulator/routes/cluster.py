@@ -70,10 +70,10 @@ def next_id(request: ApiRequest) -> str:
     """GET /cluster/nextid."""
     vmid = request.get("vmid")
     if vmid is not None:
-        if vmid in request.state.guests:
+        if request.state.with_vmid(vmid):
             raise request.invalid(vmid=f"VM {vmid} already exists")
         return str(vmid)
-    return str(next(free for free in range(100, 10**9) if free not in request.state.guests))
+    return str(next(free for free in range(100, 10**9) if not request.state.with_vmid(free)))
 
 
 @route("GET", "/cluster/options")

@@ -11,7 +11,7 @@ from proxmox_client.emulator.state.guest import Guest, Kind, disks_of
 from proxmox_client.emulator.state.sizes import parse_size
 from proxmox_client.emulator.state.storage import Storage, Volume
 from proxmox_client.emulator.tasks import config_update, disks, guest_lifecycle
-from proxmox_client.emulator.tasks.runner import TaskContext
+from proxmox_client.emulator.tasks.runner import TaskContext, TaskFunction
 
 RUNNING_CLONE = {
     False: "Cannot do full clones on a running container without snapshots",
@@ -35,7 +35,28 @@ def create(request: ApiRequest) -> str:
     _require_bridges(request, request.params)
     _require_free_vmid(request, kind, "create")
     arguments = (request.state, kind, request.params["node"], request.vmid, request.params)
-    return request.start(f"{PREFIX[kind]}create", request.vmid, guest_lifecycle.create(*arguments))
+    work = guest_lifecycle.create(*arguments)
+    work = _reserving(request, Guest(request.vmid, kind, request.params["node"]), work)
+    return request.start(f"{PREFIX[kind]}create", request.vmid, work)
+
+
+def _reserving(request: ApiRequest, guest: Guest, work: TaskFunction) -> TaskFunction:
+    """Return the task that makes a guest, whose VMID is in use from now on.
+
+    Source: `create_and_lock_config` in PVE/AbstractConfig.pm, before the task.
+    """
+    state = request.state
+    if not state.quorate or state.with_vmid(guest.vmid):
+        return work
+    state.reserved[guest.vmid] = guest
+
+    async def run(context: TaskContext) -> None:
+        try:
+            await work(context)
+        finally:
+            state.reserved.pop(guest.vmid, None)
+
+    return run
 
 
 def _restore(request: ApiRequest, kind: Kind, archive: str) -> str:
@@ -54,6 +75,7 @@ def _restore(request: ApiRequest, kind: Kind, archive: str) -> str:
     backup = _backup(request, archive)
     arguments = (request.state, kind, node, vmid, request.params)
     work = guest_lifecycle.restore(*arguments, request.endpoint, backup, replaced)
+    work = _reserving(request, Guest(vmid, kind, node), work)
     return request.start(f"{PREFIX[kind]}restore", vmid, work)
 
 
@@ -90,12 +112,13 @@ def clone(request: ApiRequest) -> str:
     for name in {request.get("storage") or disk.storage for disk in guest.disks()}:
         request.rights.require(request.state.storage(name).path, "Datastore.AllocateSpace")
     work = guest_lifecycle.clone(guest, newid, target, request.params)
+    work = _reserving(request, Guest(newid, guest.kind, target), work)
     return request.start(f"{PREFIX[request.kind]}clone", request.vmid, work)
 
 
 def _require_free_newid(request: ApiRequest, guest: Guest, newid: int) -> None:
     """Raise ApiError for a VMID in use; a VM's clone finds one of another node in its task."""
-    taken = request.state.guests.get(newid)
+    taken = request.state.with_vmid(newid)
     if taken is not None and guest.kind is Kind.LXC:
         raise ApiError(f"{taken.kind.word} {newid} already exists on node '{taken.node}'")
     if taken is not None and taken.node == guest.node:
@@ -297,7 +320,7 @@ def _require_disk_storages(request: ApiRequest, kind: Kind) -> None:
 
 
 def _require_free_vmid(request: ApiRequest, kind: Kind, verb: str) -> None:
-    taken = request.state.guests.get(request.vmid)
+    taken = request.state.with_vmid(request.vmid)
     if taken is not None:
         exists = f"{taken.kind.word} {taken.vmid} already exists on node '{taken.node}'"
         if kind is Kind.LXC:

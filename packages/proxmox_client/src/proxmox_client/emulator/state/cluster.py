@@ -38,6 +38,8 @@ class ClusterState:
     seed: int = 1
     nodes: dict[str, Node] = field(default_factory=dict)
     guests: dict[int, Guest] = field(default_factory=dict)
+    reserved: dict[int, Guest] = field(default_factory=dict)
+    """Guests that a task is about to make: their VMIDs are in use from the request on."""
     storages: dict[str, Storage] = field(default_factory=dict)
     pools: dict[str, Pool] = field(default_factory=dict)
     user_config: UserConfig = field(default_factory=UserConfig)
@@ -92,6 +94,10 @@ class ClusterState:
                 f"Configuration file 'nodes/{node}/{kind.folder}/{vmid}.conf' does not exist"
             )
         return guest
+
+    def with_vmid(self, vmid: int) -> Guest | None:
+        """Return the guest that has a VMID, or is about to."""
+        return self.guests.get(vmid) or self.reserved.get(vmid)
 
     def cpus_of(self, guest: Guest) -> float:
         """Return the processors of a guest."""

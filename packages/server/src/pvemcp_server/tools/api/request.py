@@ -67,6 +67,7 @@ class ApiRequest:
     path: str  # encoded
     path_values: Mapping[str, str]
     parameters: Values = field(repr=False)  # with secrets
+    schema: ApiSchema = field(repr=False)  # of the cluster's version
 
     @property
     def method(self) -> str:
@@ -119,7 +120,7 @@ async def checked(cluster: Cluster, method: str, path: str, pairs: Sequence[str]
     endpoint, values = match
     if {".", ".."} & set(values.get("volume", "").split("/")):  # it alone may have slashes
         raise BadArgument("path", "the volume has . or .. in it.")
-    parameters = _values(endpoint, pairs)
+    parameters = parameters_of(endpoint, pairs)
     if reason := effects.refusal(endpoint, parameters):
         verb = "read" if method == "GET" else "send"
         raise Precondition(f"CallApi does not {verb} {method} {endpoint.path} this way: {reason}.")
@@ -134,10 +135,10 @@ async def checked(cluster: Cluster, method: str, path: str, pairs: Sequence[str]
         await cluster.require_not_offline(values["node"])
     segments = endpoint.path.strip("/").split("/")
     encoded = join(*(values[part[1:-1]] if part[0] == "{" else part for part in segments))
-    return ApiRequest(endpoint, encoded, values, parameters)
+    return ApiRequest(endpoint, encoded, values, parameters, schema)
 
 
-def _values(endpoint: Endpoint, pairs: Sequence[str]) -> Values:
+def parameters_of(endpoint: Endpoint, pairs: Sequence[str]) -> Values:
     """Return the parameters by name, booleans as Proxmox has them; raise BadArgument.
 
     A repeated name is a list, where the parameter is one.

@@ -7,19 +7,21 @@ known to be kept. Everything else has no way back here: no DELETE, nothing with 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from proxmox_client import ProxmoxError
 from proxmox_client.json_decoder import split_list
 from proxmox_client.paths import join
+from proxmox_client.schema import Endpoint
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.errors import CallError
+from pvemcp_server.errors import BadArgument
 from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.undo import LeftValues, Undo
 from pvemcp_server.toolkit.undo_check import text_of, values_at
+from pvemcp_server.tools.api import effects
 from pvemcp_server.tools.api.mask import is_secret, masked
-from pvemcp_server.tools.api.request import ApiRequest, checked, filled, schema_of
+from pvemcp_server.tools.api.request import ApiRequest, filled, parameters_of
 
 _NO_OPTIONS: Final = frozenset({"delete", "digest"})
 # What has to exist already, so that a DELETE loses no more than the POST made
@@ -39,59 +41,50 @@ class Reversal:
     request: ApiRequest
     present: Mapping[str, Any]  # before the write
 
-    async def planned(self) -> Undo | None:
+    def planned(self) -> Undo | None:
         """Return how it will be undone, as far as that is certain before it is sent."""
-        if self.request.method == "POST":
-            return await self._removal()
-        if self.request.method != "PUT" or not self.present:
-            return None
-        return await self._old_values(dict.fromkeys(self.request.parameters, ""))
+        match self.request.method:
+            case "POST":
+                return self._removal()
+            case "PUT" if self.present:
+                return self._old_values()
+            case _:
+                return None
 
-    async def after(self) -> Undo | None:
-        """Return how it is undone, with what it left; None if that could not be read."""
-        undo = await self.planned()
-        if undo is None or undo.values is None:
+    async def after(self, planned: Undo) -> Undo | None:
+        """Return how it is undone, with what it left; None if its options are not there."""
+        if planned.values is None:
             return None
         try:
-            now = await values_at(self.cluster, undo.values.path)
+            now = await values_at(self.cluster, planned.values.path)
         except ProxmoxError:
             return None
-        if self.request.method == "PUT":
-            undo = await self._old_values(now)
-        elif not now:
+        is_kept = self.request.method == "POST" or all(name in now for name in self._names)
+        if not now or not is_kept:
             return None
-        if undo is None or undo.values is None:
-            return None
-        left = {name: text_of(now.get(name)) for name in undo.values.values}
-        return Undo(undo.call, values=LeftValues(undo.values.path, left))
+        left = {name: text_of(now.get(name)) for name in planned.values.values}
+        return replace(planned, values=LeftValues(planned.values.path, left))
 
-    async def _removal(self) -> Undo | None:
+    def _removal(self) -> Undo | None:
         """Return the DELETE of what a POST makes under a name among its parameters."""
-        schema = await schema_of((await self.cluster.pve.version()).release)
-        if not _MADE.fullmatch(self.request.endpoint.path):
+        match = self.request.schema.find("DELETE", f"{self.request.path}/x")
+        is_made = _MADE.fullmatch(self.request.endpoint.path)
+        if match is None or not is_made or _BY_POSITION in match[0].path:
             return None
-        match = schema.find("DELETE", f"{self.request.path}/x")
-        if match is None or _BY_POSITION in match[0].path:
-            return None
-        key = match[0].path.rpartition("{")[2].removesuffix("}")
+        endpoint, key = match[0], match[0].path.rpartition("{")[2].removesuffix("}")
         name = self.request.parameters.get(key)
         if not isinstance(name, str):
             return None
-        values = {**self.request.path_values, key: name}
-        path = self.request.path + join(name)
-        names = dict.fromkeys(self._names, None)
-        return await self._call(
-            "DELETE", filled(match[0].path, values.__getitem__), [], path, names
-        )
+        left = dict.fromkeys(self._names)
+        names = {**self.request.path_values, key: name}
+        return self._call(endpoint, names, [], LeftValues(self.request.path + join(name), left))
 
-    async def _old_values(self, now: Mapping[str, Any]) -> Undo | None:
-        """Return the PUT that sets the old values of options that are there now, or unsets them."""
+    def _old_values(self) -> Undo | None:
+        """Return the PUT that sets the old values of options, or unsets those that had none."""
         deleted = split_list(str(self.request.parameters.get("delete", "")))
         old = {name: self.present.get(name) for name in (*self._names, *deleted)}
         kept = {name: text_of(value) for name, value in old.items() if value not in (None, "")}
-        if not old or any(name not in now for name in self._names):
-            return None
-        if None in kept.values() or any(map(_DISK.fullmatch, old)):
+        if not old or None in kept.values() or any(map(_DISK.fullmatch, old)):
             return None
         beside = {**self.present, **self.request.parameters}
         if any(is_secret(name, beside) for name in old) or masked(kept) != kept:
@@ -102,21 +95,25 @@ class Reversal:
             return None  # none can be unset, or it is a switch that removes members
         pairs = [f"{name}={value}" for name, value in kept.items()]
         pairs += [f"delete={name}" for name in unset]
-        shown = filled(self.request.endpoint.path, self.request.path_values.__getitem__)
-        return await self._call("PUT", shown, pairs, self.request.path, dict.fromkeys(old))
+        left = LeftValues(self.request.path, dict.fromkeys(old))
+        return self._call(self.request.endpoint, self.request.path_values, pairs, left)
 
     @property
     def _names(self) -> list[str]:
         return [name for name in self.request.parameters if name not in _NO_OPTIONS]
 
-    async def _call(
-        self, method: str, path: str, pairs: list[str], read: str, left: Mapping[str, None]
+    def _call(
+        self, endpoint: Endpoint, names: Mapping[str, str], pairs: list[str], left: LeftValues
     ) -> Undo | None:
-        """Return the call of CallApi, if the cluster's schema and the rules here accept it."""
+        """Return the call of CallApi, if the schema and the rules for requests accept it."""
+        path = filled(endpoint.path, names.__getitem__)
         try:
-            await checked(self.cluster, method, path, pairs)
-        except (CallError, ProxmoxError):
+            parameters = parameters_of(endpoint, pairs)
+        except BadArgument:
             return None
-        arguments = {"cluster_name": self.cluster.name, "method": method, "path": path}
+        is_refused = effects.refusal(endpoint, parameters) or set(path) & set("?#%\\")
+        if is_refused or endpoint.check({**names, **parameters}):
+            return None
+        where = {"cluster_name": self.cluster.name, "method": endpoint.method, "path": path}
         more = {"parameters": pairs} if pairs else {}
-        return Undo(NextCall("CallApi", arguments | more), values=LeftValues(read, left))
+        return Undo(NextCall("CallApi", where | more), values=left)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from proxmox_client import ResponseError, Task, Upid
@@ -18,7 +19,7 @@ from pvemcp_server.toolkit.undo_check import values_at
 from pvemcp_server.toolkit.write_target import require_no_protected_owner
 from pvemcp_server.tools.api import backup_jobs, effects, privileges
 from pvemcp_server.tools.api.mask import is_secret, masked
-from pvemcp_server.tools.api.request import ApiRequest, Values, quoted, schema_of
+from pvemcp_server.tools.api.request import ApiRequest, Values, quoted
 from pvemcp_server.tools.api.reversal import Reversal
 
 _OLD: Final = 200  # characters of a present value
@@ -78,7 +79,7 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
         f"{_in_words(request, present)}.{_labels(guests)}{asks}"
     )
     _require_shown(request, present, would)
-    reversal = Reversal(cluster, request, present)
+    undo = (reversal := Reversal(cluster, request, present)).planned()
     return Plan(
         cluster=cluster,
         would=would,
@@ -89,8 +90,8 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
         ids={"method": request.method, "path": request.shown_path},
         act=(write := _Write(cluster, request, parameters)).send,
         report=write.report,
-        undo=await reversal.planned(),
-        read_undo=reversal.after,
+        undo=undo,
+        read_undo=partial(reversal.after, undo) if undo else None,
         needs=(),  # by the schema of the request
         warnings=tuple(filter(None, (refused,))),
     )
@@ -183,8 +184,7 @@ async def _present(cluster: Cluster, request: ApiRequest) -> Mapping[str, Any]:
     """Return the present values, by a GET of the same path; empty where there are none."""
     if request.method == "POST":  # of a collection: it has no values of what is new
         return {}
-    schema = await schema_of((await cluster.pve.version()).release)
-    match = schema.find("GET", request.path)
+    match = request.schema.find("GET", request.path)
     if match is None or effects.refusal(match[0], {}) or match[0].path != request.endpoint.path:
         return {}
     own = {n: v for n, v in request.parameters.items() if n in match[0].parameters}

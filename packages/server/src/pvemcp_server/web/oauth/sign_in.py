@@ -70,17 +70,21 @@ async def sign_in(request: Request, realm: Text, user: Text = "", password: Text
 async def begin_openid(request: Request, realm: Text) -> Response:
     """Lead to the provider of an OpenID realm, by Proxmox's own flow."""
     services, before = services_of(request), await _progress(request)
-    url = f"{Addresses(request.scope['state']['base_url']).base}{OPENID_CALLBACK}"
+    base = Addresses(request.scope["state"]["base_url"]).base
     try:
         choice = (await services.people.realms()).get(realm)
         progress = await services.people.begin_openid(
-            choice, url, origin_of(request), before, request.url.query
+            choice,
+            f"{base}{OPENID_CALLBACK}",
+            origin_of(request),
+            before,
+            request.url.query,
         )
     except TooManyFailures as refused:
         return await _refused(request, refused, realm)
     except CallError as error:
         return await _sign_in_page(request, str(error), realm, status=403)
-    provider = progress.openid.request.url if progress.openid else SIGN_IN
+    provider = progress.openid.request.url if progress.openid else f"{base}{SIGN_IN}"
     # a page of ours continues: a form may not lead to other sites (form-action)
     response = page(request, "oauth_continue.html", title="Signing in", then=provider, text="")
     await keep(request, response, progress)

@@ -50,6 +50,6 @@ async def connect(request: Request) -> Response:
 def _first(request: Request, path: str) -> Response:
     """Lead to a page of the administration, after which `after_sign_in` leads back here."""
     response = RedirectResponse(f"/admin/{path}", 303)
-    value = quote(request.url.query, safe="=&%")
+    value = quote(request.url.query, safe="=&%+")  # a space may be a plus sign
     connect_cookie(request).set(response, value or "-", max_age=LIFE_SECONDS)
     return response
