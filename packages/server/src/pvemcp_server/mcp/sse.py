@@ -21,7 +21,6 @@ from starlette.types import Message, Receive, Scope, Send
 from pvemcp_server.http.credentials import MESSAGES
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.exchange import BODY_BYTES
-from pvemcp_server.oauth.addresses import Addresses
 
 MOST_UNANSWERED: Final = 64
 """Requests of a key whose answers its clients have not taken: 202 has ended their exchange, and an
@@ -31,10 +30,11 @@ _REST: Final = {"type": "http.response.body", "body": b"", "more_body": True}
 
 
 class SseEndpoint:
-    """The two ASGI applications of the transport."""
+    """The two ASGI applications of the transport; `prefix` is that of the public URL's path."""
 
-    def __init__(self, server: Server[Any]) -> None:
+    def __init__(self, server: Server[Any], prefix: str = "") -> None:
         self._server = server
+        self._prefix = prefix
         self._transport = SseServerTransport(f"/{MESSAGES}", max_request_body_size=BODY_BYTES)
         self.unanswered = Counter[str]()  # by the id of the key
 
@@ -42,8 +42,7 @@ class SseEndpoint:
         """Serve a stream; the URL it names repeats the key if the key came in the path."""
         credential = scope["state"]["credential"]
         key = f"/{credential.secret}" if credential.in_path else ""
-        prefix = Addresses(scope["state"]["base_url"]).prefix
-        mounted = {**scope, "root_path": f"{prefix}/sse{key}"}
+        mounted = {**scope, "root_path": f"{self._prefix}/sse{key}"}
         requests = _Requests(self.unanswered, scope["state"]["caller"].key_id)
         writer = _Writer(requests)
 
