@@ -506,7 +506,8 @@ async def test_a_cancelled_request_of_http_sse_is_not_counted_any_longer(
                 await anyio.sleep(0.002)
 
         async with served.http.stream("GET", f"/sse/{served.key}", headers=ACCEPT) as stream:
-            address = await first_data(stream.aiter_lines())
+            lines = stream.aiter_lines()
+            address = await first_data(lines)
 
             async def post(body):
                 return (await served.http.post(address, json=body)).status_code
@@ -573,7 +574,8 @@ async def test_no_transport_takes_a_long_id(served):
         "Mcp-Method": "tools/list",
     }
     async with served.http.stream("GET", f"/sse/{served.key}", headers=ACCEPT) as stream:
-        address = await first_data(stream.aiter_lines())
+        lines = stream.aiter_lines()
+        address = await first_data(lines)
         for number, status in (
             ("x" * LONGEST_ID, 200),
             ("x" * (LONGEST_ID + 1), 400),
