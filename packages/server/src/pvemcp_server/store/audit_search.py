@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, false, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.store import records
-from pvemcp_server.store.audit_log import AuditKeys, first_of_chain, is_after
+from pvemcp_server.store.audit_log import AuditLog, is_between
 from pvemcp_server.store.columns import Moment, microseconds
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.repository import is_storable
@@ -62,9 +62,9 @@ class AuditFilter:
 class AuditSearch:
     """Searches of the audit's chain: rows that were added beside it are not verified, nor found."""
 
-    def __init__(self, database: Database, keys: AuditKeys) -> None:
+    def __init__(self, database: Database, chain: AuditLog) -> None:
         self._database = database
-        self._keys = keys
+        self._chain = chain
 
     async def find(self, which: AuditFilter, limit: int) -> list[Mapping[str, Any]]:
         """Return the matching entries, newest first; fewer than `limit` once they are PAGE_SIZE."""
@@ -114,11 +114,11 @@ class AuditSearch:
         self, connection: AsyncConnection, *columns: ColumnElement[Any]
     ) -> Select[Any]:
         """Select from the rows of the chain that begin an entry, joined with their outcomes."""
-        first = await first_of_chain(connection, self._keys)
+        first, last = await self._chain.bounds(connection)
         ended = (END.c.call_id == START.c.call_id) & (END.c.kind == "outcome")
-        ended &= is_after(END.c.seq, first) & (START.c.kind == "intent")
+        ended &= is_between(END.c.seq, first, last) & (START.c.kind == "intent")
         query = select(*columns).select_from(START.outerjoin(END, ended))
-        return query.where(START.c.kind != "outcome", is_after(START.c.seq, first))
+        return query.where(START.c.kind != "outcome", is_between(START.c.seq, first, last))
 
 
 def _is(name: str) -> Condition:
