@@ -226,6 +226,14 @@ async def _owners_of_volumes(cluster: Cluster, vmids: frozenset[int]) -> set[int
     return {v.vmid for v in volumes if v.vmid is not None and (not vmids or v.vmid in vmids)}
 
 
+async def volume_owners(cluster: Cluster, storage: str) -> set[int]:
+    """Return the VMIDs that volumes of a storage have, as far as its nodes list them."""
+    kinds = frozenset[StorageContentKind]({"backup", "images", "rootdir"})
+    request = LoadRequest(storages=frozenset({storage}))
+    places = await listed_volumes(cluster, request, kinds)
+    return {v.vmid for some in places.values() for v in some if v.vmid is not None}
+
+
 async def writable_storage(cluster: Cluster, name: str, node: str) -> StorageResource:
     """Return a storage that is granted itself, by its name or its node, and is available."""
     view = await cluster.inventory_view()

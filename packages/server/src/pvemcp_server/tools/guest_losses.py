@@ -13,7 +13,7 @@ from proxmox_client.api.configs import GuestConfig, GuestDisk
 from proxmox_client.api.guests import BothConfigs
 from proxmox_client.api.guests import Snapshot as ProxmoxSnapshot
 from proxmox_client.api.storage import Volume
-from proxmox_client.properties import whole_number
+from proxmox_client.volumes import owners
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition, counted
 from pvemcp_server.tables import Backup, LoadRequest, backups
@@ -28,7 +28,6 @@ from pvemcp_server.tools.granted_rows import granted_rows
 
 _NAMED = 5  # things of a kind that a sentence names
 _DAY = 86_400
-_OWNER = re.compile(r"(?:^|[/:])(?:vm|base|subvol|basevol)-(\d+)-[^/:]*$", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -176,8 +175,7 @@ async def _refuse_linked_clones(guest: TargetGuest, disks: Sequence[GuestDisk]) 
 
 def _owner(volume: str) -> int | None:
     """Return the VMID in a volume's name, which decides about its owner."""
-    match = _OWNER.search(volume)
-    return whole_number(match[1]) if match else None
+    return next(reversed(owners(volume)), None)
 
 
 def _some(what: str, names: Sequence[str]) -> str:

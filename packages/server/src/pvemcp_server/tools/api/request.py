@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
+from proxmox_client.json_decoder import split_list
 from proxmox_client.paths import join
 from proxmox_client.schema import ApiSchema, Endpoint, Parameter
 from proxmox_client.schema import load as load_schema
@@ -131,6 +133,7 @@ async def checked(cluster: Cluster, method: str, path: str, pairs: Sequence[str]
         raise BadArgument(
             "parameters", f"{facts}.", hint=f"It takes {listed_parameters(endpoint)}."
         )
+    _refuse_duplicates(endpoint, parameters)
     if "node" in values and not endpoint.path.endswith("/rrddata"):  # every node has these
         await cluster.require_not_offline(values["node"])
     segments = endpoint.path.strip("/").split("/")
@@ -157,11 +160,25 @@ def parameters_of(endpoint: Endpoint, pairs: Sequence[str]) -> Values:
             values[name] = [*(before or ()), value]
         elif before is None:
             values[name] = value
-        elif declared is not None and (declared.format or "").endswith("-list"):
+        elif _is_list(declared):
             values[name] = f"{before},{value}"
         else:
             raise BadArgument("parameters", f"{name[:50]} is there twice.")
     return values
+
+
+def _refuse_duplicates(endpoint: Endpoint, parameters: Values) -> None:
+    """Raise BadArgument for a list with a member twice: many hide another from its reader."""
+    for name, value in parameters.items():
+        members = value if isinstance(value, list) else split_list(value)
+        twice = [each for each, count in Counter(members).items() if count > 1]
+        if twice and _is_list(endpoint.parameter(name)):
+            raise BadArgument("parameters", _fact(name, f"it has {twice[0][:50]} twice."))
+
+
+def _is_list(parameter: Parameter | None) -> bool:
+    is_array = parameter is not None and parameter.type == "array"
+    return is_array or (parameter is not None and (parameter.format or "").endswith("-list"))
 
 
 def _fact(name: str, text: str) -> str:
