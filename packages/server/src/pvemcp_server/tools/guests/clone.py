@@ -136,7 +136,8 @@ async def clone_vm(
     )
     await _require_steps(copy, options, start=start)
     vmid = await write_target.free_vmid(cluster, new_vmid)
-    check_vmid = checked_vmid(call, cluster, Marks(vmid, node, pool or "", frozenset(new_tags)))
+    marks = Marks(vmid, node, pool or "", frozenset(new_tags))
+    check_vmid = checked_vmid(call, cluster, marks, copy.config.tag_list)
     check_vmid(vmid)
     clone = NewGuest(
         cluster=cluster,
