@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
+from proxmox_client.json_decoder import split_list
 from proxmox_client.paths import join
 from proxmox_client.schema import ApiSchema, Endpoint, Parameter
 from proxmox_client.schema import load as load_schema
@@ -152,15 +153,18 @@ def parameters_of(endpoint: Endpoint, pairs: Sequence[str]) -> Values:
         declared = endpoint.parameter(name)
         if declared is not None and declared.type == "boolean":
             value = _SWITCHES.get(value.casefold(), value)
+        is_list = declared is not None and (declared.format or "").endswith("-list")
         before = values.get(name)
         if declared is not None and declared.type == "array":
             values[name] = [*(before or ()), value]
         elif before is None:
             values[name] = value
-        elif declared is not None and (declared.format or "").endswith("-list"):
+        elif is_list:
             values[name] = f"{before},{value}"
         else:
             raise BadArgument("parameters", f"{name[:50]} is there twice.")
+        if is_list and len(split_list(str(values[name]))) > MOST_PAIRS:  # checks cut longer ones
+            raise BadArgument("parameters", f"{name} has more than {MOST_PAIRS:,} entries.")
     return values
 
 
