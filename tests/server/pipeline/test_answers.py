@@ -291,7 +291,7 @@ def test_rows_end_where_an_answer_is_full(write, monkeypatch):
     rows = [{f"column{n}": "x" * 20 for n in range(10)} for _ in range(50)]
     written = write(Rows(rows, tuple(rows[0])), limit=50)
     assert written.rows == 4
-    assert written.notes.startswith("Rows 1–4 of 50, cut at 8,000,000 characters: fewer `fields`")
+    assert written.notes.startswith("Rows 1–4 of 50, cut at 4,000,000 characters: fewer `fields`")
     assert "; for the next page repeat the call with cursor=" in written.notes
     assert write(Rows(rows[:1] * 2, tuple(rows[0])), limit=50).rows == 2
     monkeypatch.setattr(answers, "ANSWER_CHARACTERS", 1)

@@ -19,7 +19,7 @@ from pvemcp_server.settings import DEFAULT_ROWS
 from pvemcp_server.toolkit.registry import Tool
 
 MOST_TOKENS: Final = 4_000  # estimated, of the rows of an answer to a call without `limit`
-ANSWER_CHARACTERS: Final = 8_000_000  # of the rows of any answer, with the names of their columns
+ANSWER_CHARACTERS: Final = 4_000_000  # of the rows of any answer, with the names of their columns
 _SAMPLE: Final = 5 * MOST_TOKENS  # characters whose tokens are estimated; a long text repeats
 
 _LOWER: Final = "a-z\u00df-\u024f"

@@ -16,6 +16,7 @@ from proxmox_client.schema import load as load_schema
 from pvemcp_server.audit.mask import MASK, SECRET_PARAMETER
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, Precondition
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.toolkit.arguments import Whole
 from pvemcp_server.tools.api import effects
 
@@ -88,17 +89,6 @@ class ApiRequest:
 def filled(path: str, value: Callable[[str], str]) -> str:
     """Return a path of the schema with the values of its parameters."""
     return re.sub(r"\{([^{}]+)\}", lambda match: value(match[1]), path)
-
-
-def shown_name(name: str) -> str:
-    """Return a name in a path as a sentence shows it: quoted if it could look like more words."""
-    is_word = name.isprintable() and not set(name) & set(" '\"")
-    return name if is_word else quoted(name)
-
-
-def quoted(text: str) -> str:
-    """Return a text in quotes, in which the question changes nothing: it joins several blanks."""
-    return repr(text).replace("  ", " \\x20")
 
 
 async def schema_of(version: str) -> ApiSchema:

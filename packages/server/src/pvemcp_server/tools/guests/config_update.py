@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -71,6 +71,7 @@ _NAMES: Final[Mapping[GuestType, Mapping[str, str]]] = {
     "qemu": {"hostname": "name"},
     "lxc": {"name": "hostname"},
 }
+_LONGEST_OPTION: Final = 16_384  # of 20 keys; Proxmox takes 8,192 characters of a description
 _BOOLEANS: Final = {"true": "1", "false": "0"}
 _RESTART: Final = (
     "Pending changes take effect when it is stopped and started, or rebooted by ChangeVmState; a "
@@ -78,7 +79,7 @@ _RESTART: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for `changes`
 class _Change:
     """A checked change: what is sent, on the configurations that it was made for."""
 
@@ -98,7 +99,7 @@ class _Change:
         running = {name: self.before.current.raw.get(name) for name in self.revert}
         return running | self.parameters | dict.fromkeys(self.unset)
 
-    @property
+    @cached_property
     def changes(self) -> list[OptionChange]:
         """The changes of what is configured, with what is pending."""
         return options_of.changes(self.before.pending.raw, self.new)
@@ -240,6 +241,8 @@ def _others(kind: GuestType, pairs: Sequence[str]) -> dict[str, str]:
             raise BadArgument(
                 "options", f"write {shown[:50]!r} as name=value.", hint="unset removes an option."
             )
+        if len(value) > _LONGEST_OPTION:
+            raise BadArgument("options", f"{name} has more than {_LONGEST_OPTION:,} characters.")
         if not _is_settable(kind, name) and name not in _OF_DEVICE:
             raise BadArgument("options", _not_settable(kind, given), hint=_settable(kind))
         values[name] = _BOOLEANS.get(value.casefold(), value)
