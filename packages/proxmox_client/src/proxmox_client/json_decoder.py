@@ -39,6 +39,10 @@ _ESCAPED: Final = re.compile(
     r"|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
 """Escapes of backslashes and surrogate pairs, and halves of pairs, which are no text."""
+MOST_ITEMS: Final = 10_000
+"""Items of a list in one text; the longest that Proxmox writes are the guests of a backup job."""
+MORE: Final = "…"
+"""The last item of a longer list: its others are left out."""
 _SEPARATORS: Final = re.compile(r"[,;\s]+")
 _left_out: ContextVar[list[str] | None] = ContextVar("proxmox_client_left_out", default=None)
 
@@ -316,9 +320,12 @@ def split_list(text: str | None) -> list[str]:
     """Return the items of a list, without empty ones.
 
     Like `split_list` in PVE/Tools.pm: comma, semicolon and white space separate; in a text with NUL
-    bytes only these do. Cleared tags are stored as one blank, which is an empty list.
+    bytes only these do. Cleared tags are stored as one blank, which is an empty list. Of a list
+    of more than MOST_ITEMS, the first ones and MORE: a few kilobytes of gzip hold millions.
     """
     if not text:
         return []
-    parts = text.split("\0") if "\0" in text else _SEPARATORS.split(text)
-    return [part for part in parts if part]
+    has_nul = "\0" in text
+    parts = text.split("\0", MOST_ITEMS) if has_nul else _SEPARATORS.split(text, MOST_ITEMS)
+    items = [part for part in parts[:MOST_ITEMS] if part]
+    return items if len(parts) <= MOST_ITEMS else [*items, MORE]

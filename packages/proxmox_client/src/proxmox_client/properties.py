@@ -2,8 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
+MOST_PARTS: Final = 1_000
+"""Parts of a property string that are read; Proxmox knows fewer than 100 options of any."""
 _NUMBER = re.compile(r"\d{1,15}(\.\d{1,15})?", re.ASCII)
 _WHOLE_NUMBER = re.compile(r"\d{1,15}", re.ASCII)
 
@@ -13,13 +16,15 @@ Properties = dict[str, str]
 def parse(text: str | Mapping[str, Any] | None, default: str = "") -> Properties:
     """Parse a property string; a part without `=` is the value of the key `default`.
 
-    Some endpoints return the same options as a mapping, so a mapping is accepted too.
+    Some endpoints return the same options as a mapping, so a mapping is accepted too. Parts after
+    the first MOST_PARTS are ignored: a few kilobytes of gzip hold millions.
     """
     if text is None:
         return {}
     if isinstance(text, Mapping):
-        return {key: _as_text(value) for key, value in text.items()}
-    pairs = (part.partition("=") for part in text.split(",") if part)
+        return {key: _as_text(value) for key, value in islice(text.items(), MOST_PARTS)}
+    parts = text.split(",", MOST_PARTS)[:MOST_PARTS]
+    pairs = (part.partition("=") for part in parts if part)
     return {key if mark else default: value if mark else key for key, mark, value in pairs}
 
 

@@ -7,6 +7,7 @@ from proxmox_client.api.guests import Guest
 from proxmox_client.emulator import ManualClock, demo
 from pvemcp_server.access.model import Resources
 from pvemcp_server.mcp.elicitation import Decision
+from pvemcp_server.toolkit import guest_options
 
 pytestmark = pytest.mark.anyio
 
@@ -303,3 +304,18 @@ async def test_warnings_name_what_will_not_work(client):
     assert "with 400 it does not start." in would
     assert "pve01 has no vmbr77" in would
     assert "no cloud-init drive" in would
+
+
+async def test_a_long_option_is_read_once_and_a_longer_one_refused(client, monkeypatch):
+    counts = []
+    counted = guest_options.counted
+    monkeypatch.setattr(
+        guest_options, "counted", lambda n, noun: counts.append(noun) or counted(n, noun)
+    )
+    keys = "sshkeys=" + "%0A".join(["ssh-ed25519%20AAAA"] * 500)
+    call = {"cluster_name": "prod", "vmids": [VM], "dry_run": True}
+    answer = await client("UpdateVmConfig", **call, options=[keys])
+    assert "sshkeys → 500 keys" in answer.text
+    assert counts.count("key") <= 2  # for what differs, and for the words of the plan
+    error = await client.refused("UpdateVmConfig", **call, options=[f"{keys}{'%41' * 8_000}"])
+    assert "sshkeys has more than 16,384 characters" in error

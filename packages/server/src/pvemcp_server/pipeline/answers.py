@@ -5,10 +5,10 @@ Proxmox could carry hidden instructions in characters without a glyph.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from pydantic import BaseModel
@@ -16,12 +16,22 @@ from pydantic import BaseModel
 from pvemcp_formats import Format, drop_empty_columns, encode, encode_document, tidy
 from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import MOST_WRONG, BadArgument, counted, folded, nearest
-from pvemcp_server.pipeline.pagination import estimate, note_of_rest, rows_that_fit
+from pvemcp_server.pipeline.pagination import (
+    ANSWER_CHARACTERS,
+    estimate,
+    note_of_rest,
+    rows_that_fit,
+)
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit.registry import Document, Rows, Tool
 
+T = TypeVar("T")
+
 CELL_CHARACTERS: Final = 2_000
 DOCUMENT_CHARACTERS: Final = 20_000
+LIST_ITEMS: Final = 1_000  # of one list or object
+CELL_ITEMS: Final = 10_000  # of all lists and objects in one cell
+CELL_TEXTS: Final = 10  # of the longest: what all texts in one cell may have together
 MOST_NOTES: Final = 30
 _NUMBERS: Final = (int, float, bool)
 # lines of TOON save tokens where names of columns repeat, and Csv where nothing is nested
@@ -99,33 +109,60 @@ class Cleaner:
     """Converts values to what the formats write, and cleans their texts.
 
     Invisible characters in texts of guests could carry hidden instructions. The names of values
-    that had to be shortened are collected in `cut`.
+    that had to be shortened are collected in `cut`, those with lists that had to be in `more`,
+    with how many items are missing: a few kilobytes of gzip of a hostile host hold millions.
     """
 
     longest: int
     cut: set[str] = field(default_factory=set)
+    more: dict[str, int] = field(default_factory=dict)
+    characters: int = 0  # of all names and texts so far
+    _items_left: int = 0  # of the present value
+    _end: int = 0  # of its characters
 
     def value(self, value: Any, name: str) -> Any:
         """Return the value clean, at any depth; structs, sets and enumerations are converted."""
+        self._items_left = CELL_ITEMS
+        self.characters += len(name)
+        self._end = self.characters + CELL_TEXTS * self.longest
+        return self._clean(value, name)
+
+    def _clean(self, value: Any, name: str) -> Any:
         if value is None or type(value) in _NUMBERS:
             return value
         if isinstance(value, Enum):
             value = value.value
         if isinstance(value, str):
-            text = visible(value)
-            if len(text) <= self.longest:
-                return text
-            self.cut.add(name)
-            return text[: self.longest - 1] + "…"
+            return self._text(value, name)
         if isinstance(value, msgspec.Struct):
             value = {key: getattr(value, key) for key in value.__struct_fields__}
         if isinstance(value, Mapping):
-            return {self.value(str(key), name): self.value(v, name) for key, v in value.items()}
+            pairs = self._items(value.items(), len(value), name)
+            return {self._text(str(key), name): self._clean(v, name) for key, v in pairs}
         if isinstance(value, set | frozenset):
-            return sorted((self.value(item, name) for item in value), key=str)
+            value = sorted(value, key=str)
         if isinstance(value, list | tuple):
-            return [self.value(item, name) for item in value]
+            return [self._clean(item, name) for item in self._items(value, len(value), name)]
         return value
+
+    def _text(self, value: str, name: str) -> str:
+        # what is cut off is not read: it may have megabytes, nearly all of them invisible
+        text = visible(value[: 2 * self.longest])
+        if len(text) > self.longest or len(value) > 2 * self.longest:
+            self.cut.add(name)
+            text = text[: self.longest - 1] + "…"
+        self.characters += len(text)
+        return text
+
+    def _items(self, items: Iterable[T], count: int, name: str) -> Iterator[T]:
+        """Yield the items until the present value has as many, or as long ones, as a cell has."""
+        for number, item in enumerate(items):
+            has_end = self._items_left <= 0 or self.characters >= self._end
+            if has_end or number >= LIST_ITEMS:
+                self.more[name] = self.more.get(name, 0) + count - number
+                return
+            self._items_left -= 1
+            yield item
 
 
 def single_lines(rows: list[dict[str, Any]], output_format: Format) -> list[dict[str, Any]]:
@@ -182,9 +219,16 @@ class Writer:
         as_lists = self.format is Format.JSON_NORMAL
         rows = answer.rows[self.page]
         empty: list[str] = []
+        is_full = False
         while True:
             cleaner = Cleaner(CELL_CHARACTERS)
-            cleaned = [_cells(row, columns, cleaner, as_lists=as_lists) for row in rows]
+            cleaned: list[dict[str, Any]] = []
+            for row in rows:
+                if cleaner.characters >= ANSWER_CHARACTERS:
+                    is_full = True
+                    break
+                cleaned.append(_cells(row, columns, cleaner, as_lists=as_lists))
+            rows = rows[: len(cleaned)]
             cells = tidy(cleaned, decimals=answer.decimals)
             if not picked:
                 cells, empty = drop_empty_columns(cells)
@@ -197,7 +241,9 @@ class Writer:
         end, total = self.page.start + len(rows), len(answer.rows)
         if end < total:
             tie = answer.tie_at(end)
-            self.notes.add(note_of_rest(self.tool, self.accepted, self.page, end, total, tie))
+            self.notes.add(
+                note_of_rest(self.tool, self.accepted, self.page, end, total, tie, is_full=is_full)
+            )
         if empty:
             names = _with_reasons(empty, answer.reasons)
             self.notes.add(f"Left out because empty in every row: {names}.")
@@ -231,6 +277,9 @@ class Writer:
         if cleaner.cut:
             names = ", ".join(sorted(cleaner.cut))
             self.notes.add(f"Text longer than {cleaner.longest} characters was cut in: {names}.")
+        if cleaner.more:
+            counts = ", ".join(f"{name} ({n:,} more)" for name, n in sorted(cleaner.more.items()))
+            self.notes.add(f"Long lists were cut in: {counts}.")
         lines = [clean_line(note) for note in self.notes]
         rest = len(lines) - MOST_NOTES
         more = [f"{counted(rest, 'more note')} of this kind."] if rest > 0 else []

@@ -12,6 +12,7 @@ from proxmox_client.api.storage import StorageContentKind
 from proxmox_client.properties import flag
 from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import Precondition, UnknownName
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables.registry import LoadRequest
 from pvemcp_server.tables.rows import moment
 from pvemcp_server.tables.volumes import listed_volumes, unsupported_content
@@ -49,7 +50,8 @@ class TargetGuest:
     @property
     def short_label(self) -> str:
         """The guest in a list of its cluster's: `101 (web)`."""
-        return f"{self.vmid} ({self.status.name or self.resource.name or 'no name'})"
+        name = self.status.name or self.resource.name
+        return f"{self.vmid} ({shown_name(name) if name else 'no name'})"
 
     @property
     def label(self) -> str:

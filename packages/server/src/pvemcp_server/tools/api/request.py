@@ -17,6 +17,7 @@ from proxmox_client.schema import load as load_schema
 from pvemcp_server.audit.mask import MASK, SECRET_PARAMETER
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, Precondition
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.toolkit.arguments import Whole
 from pvemcp_server.tools.api import effects
 
@@ -91,17 +92,6 @@ def filled(path: str, value: Callable[[str], str]) -> str:
     return re.sub(r"\{([^{}]+)\}", lambda match: value(match[1]), path)
 
 
-def shown_name(name: str) -> str:
-    """Return a name in a path as a sentence shows it: quoted if it could look like more words."""
-    is_word = name.isprintable() and not set(name) & set(" '\"")
-    return name if is_word else quoted(name)
-
-
-def quoted(text: str) -> str:
-    """Return a text in quotes, in which the question changes nothing: it joins several blanks."""
-    return repr(text).replace("  ", " \\x20")
-
-
 async def schema_of(version: str) -> ApiSchema:
     """Return the schema of a version."""
     return await asyncio.to_thread(load_schema, version)  # the first time takes a moment
@@ -155,15 +145,18 @@ def parameters_of(endpoint: Endpoint, pairs: Sequence[str]) -> Values:
         declared = endpoint.parameter(name)
         if declared is not None and declared.type == "boolean":
             value = _SWITCHES.get(value.casefold(), value)
+        is_list = declared is not None and (declared.format or "").endswith("-list")
         before = values.get(name)
         if declared is not None and declared.type == "array":
             values[name] = [*(before or ()), value]
         elif before is None:
             values[name] = value
-        elif _is_list(declared):
+        elif is_list:
             values[name] = f"{before},{value}"
         else:
             raise BadArgument("parameters", f"{name[:50]} is there twice.")
+        if is_list and len(split_list(str(values[name]))) > MOST_PAIRS:  # checks cut longer ones
+            raise BadArgument("parameters", f"{name} has more than {MOST_PAIRS:,} entries.")
     return values
 
 

@@ -13,6 +13,7 @@ from proxmox_client.volumes import owners
 from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.clusters import Cluster, reason_of
 from pvemcp_server.errors import BadArgument, Precondition
+from pvemcp_server.shown_names import quoted, shown_name
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.own_rights import refuse_protecting_tags
 from pvemcp_server.toolkit.plan import Plan, is_shown_whole
@@ -20,7 +21,7 @@ from pvemcp_server.toolkit.undo_check import values_at
 from pvemcp_server.toolkit.write_target import require_no_protected_owner, volume_owners
 from pvemcp_server.tools.api import backup_jobs, effects, privileges
 from pvemcp_server.tools.api.mask import is_secret, masked
-from pvemcp_server.tools.api.request import ApiRequest, Values, quoted
+from pvemcp_server.tools.api.request import ApiRequest, Values
 from pvemcp_server.tools.api.reversal import Reversal
 
 _OLD: Final = 200  # characters of a present value
@@ -209,7 +210,10 @@ def labels(
 
 
 def _named(guests: Iterable[GuestResource]) -> str:
-    return ", ".join(f"{guest.vmid} is {guest.name or 'without a name'}" for guest in guests)
+    return ", ".join(
+        f"{guest.vmid} is {shown_name(guest.name) if guest.name else 'without a name'}"
+        for guest in guests
+    )
 
 
 async def _present(cluster: Cluster, request: ApiRequest) -> Mapping[str, Any]:

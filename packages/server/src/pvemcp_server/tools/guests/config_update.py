@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -77,6 +77,7 @@ _GUARDS: Final = frozenset({"firewall", "trunks", "rate"})
 _DEFAULTS: Final[Mapping[str, str]] = {"firewall": "0", "link_down": "0", "rate": "0"}
 _UNNOTICED: Final = frozenset({"queues"})
 _NOT_SET: Final = "not set"
+_LONGEST_OPTION: Final = 16_384  # of 20 keys; Proxmox takes 8,192 characters of a description
 _BOOLEANS: Final = {"true": "1", "false": "0"}
 _RESTART: Final = (
     "Pending changes take effect when it is stopped and started, or rebooted by ChangeVmState; a "
@@ -84,7 +85,7 @@ _RESTART: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for `changes`
 class _Change:
     """A checked change: what is sent, on the configurations that it was made for."""
 
@@ -104,7 +105,7 @@ class _Change:
         running = {name: self.before.current.raw.get(name) for name in self.revert}
         return running | self.parameters | dict.fromkeys(self.unset)
 
-    @property
+    @cached_property
     def changes(self) -> list[OptionChange]:
         """The changes of what is configured, with what is pending."""
         return options_of.changes(self.before.pending.raw, self.new)
@@ -246,6 +247,8 @@ def _others(kind: GuestType, pairs: Sequence[str]) -> dict[str, str]:
             raise BadArgument(
                 "options", f"write {shown[:50]!r} as name=value.", hint="unset removes an option."
             )
+        if len(value) > _LONGEST_OPTION:
+            raise BadArgument("options", f"{name} has more than {_LONGEST_OPTION:,} characters.")
         if not _is_settable(kind, name) and name not in _OF_DEVICE:
             raise BadArgument("options", _not_settable(kind, given), hint=_settable(kind))
         values[name] = _BOOLEANS.get(value.casefold(), value)

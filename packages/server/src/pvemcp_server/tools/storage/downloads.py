@@ -14,6 +14,7 @@ from proxmox_client.api.storage import ChecksumAlgorithm, DownloadKind, Storage
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, Rule, StorageName
 from pvemcp_server.toolkit.call import Call
@@ -234,7 +235,7 @@ def _of_index(target: _Target, template: str, filename: str | None) -> _Download
     return _Download(
         "vztmpl",
         template,
-        f"template {template}, checked with the checksum of its index,",
+        f"template {shown_name(template)}, checked with the checksum of its index,",
         check,
         partial(api.download_appliance, template, target.storage),
         hint="CreateContainer takes it.",
