@@ -29,7 +29,8 @@ from pvemcp_server.services import open_services
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.records import PersonKind, TlsMode
+from pvemcp_server.store.records import PersonKind, TlsMode, identities
+from pvemcp_server.store.watch import bump
 
 from .browser import BASE, Browser
 from .conftest import PASSWORD, TOTP_SECRET, auditor
@@ -202,7 +203,9 @@ async def test_a_connection_never_uses_the_server_s_own_token(front, browser):
     _, answer = await call(front, token, cluster_name="lab")
     assert "lab" in answer["result"]["content"][0]["text"]
     assert answer["result"]["isError"], "no account on lab"
-    await store.identities.remove(identity.id)
+    async with store.database.writing() as connection:  # a row that is lost by other means
+        await bump(connection, *store.identities._topics)
+        await connection.execute(identities.delete().where(identities.c.id == identity.id))
     _, answer = await call(front, token)
     assert answer["result"]["isError"]
     await store.watch.poll()
@@ -435,16 +438,16 @@ async def test_a_rule_offers_a_role_and_a_second_consent_renews_the_first(front,
     try:
         token = await connected(browser, role="Operator", scope="pve:read pve:write")
         (connection,) = await front.services.store.connections.all()
-        statuses = []
-        for fields in ({}, {"read_only": "1"}):
+        for fields in ({}, {"read_only": "1"}, {}):
             await browser.authorize(scope="pve:read pve:write")
             await browser.sign_in("prod/pve", "bob", PASSWORD)
             assert 'value="Operator" checked' in browser.page.text
             await browser.consent(role="Operator", **fields)
             (renewed,) = await front.services.store.connections.all()
             assert renewed.id == connection.id
-            statuses.append((await call(front, token))[0].status_code)
-        assert statuses == [200, 401], "a consent to read only ends the tokens for more"
+            assert (await call(front, token))[0].status_code == 401, "each is for one consent"
+            token = (await browser.token()).json()["access_token"]
+            assert (await call(front, token))[0].status_code == 200
     finally:
         await front.services.store.person_rules.remove(rule.id)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,12 +11,21 @@ from proxmox_client import Client, Ticket
 from proxmox_client.emulator.auth import totp
 from proxmox_client.emulator.state.user_config import AclEntry, Group, Token
 from pvemcp_server.access.model import ANY, READS
+from pvemcp_server.audit import Audit
 from pvemcp_server.clusters.connections import Connection
-from pvemcp_server.errors import AccessDenied, BadArgument, CallError, TooManyFailures
+from pvemcp_server.errors import (
+    AccessDenied,
+    BadArgument,
+    CallError,
+    OAuthError,
+    TooManyFailures,
+)
 from pvemcp_server.oauth.connections import Choice, ClientName, Connections
 from pvemcp_server.oauth.people import Origin, administrator
 from pvemcp_server.oauth.person import Account, Person, Place, SignIn
 from pvemcp_server.oauth.rules import role_choices
+from pvemcp_server.oauth.scopes import Scope
+from pvemcp_server.oauth.tokens import Tokens, challenge_of
 from pvemcp_server.settings import Values
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRole, PersonKind
@@ -269,6 +279,57 @@ async def test_other_hosts_end_the_tokens_of_users_and_ask_for_none(server, acce
     assert await access.clusters.bindings("prod") == []
     await access.clusters.change("prod", hosts=["127.0.0.1:1"], secrets={"default": "x"})
     assert len(await store.identities.all()) == 2
+
+
+async def _other_hosts(server, access, person, record):
+    await access.clusters.change("prod", hosts=["127.0.0.1:1"], secrets={"default": "x"})
+
+
+async def _identity_removed(server, access, person, record):
+    (identity,) = await server.store.identities.all(connection_id=record.id)
+    await server.store.identities.remove(identity.id)
+
+
+async def _cluster_removed(server, access, person, record):
+    await access.clusters.remove("prod")
+
+
+async def _consent_again(server, access, person, record):
+    await server.connections.connect(person, CLIENT, await choice(server, clusters=("prod",)))
+
+
+async def _ended(server, access, person, record):
+    await server.connections.end(record.id, person)
+
+
+@pytest.mark.parametrize(
+    "change", [_other_hosts, _identity_removed, _cluster_removed, _consent_again, _ended]
+)
+async def test_what_replaces_or_ends_an_account_of_a_connection_ends_its_tokens(
+    server, access, store, change
+):
+    person, issuer = (await sign_in(server, "bob")).person, Tokens(store, Audit(store))
+    chosen = await choice(server, clusters=("prod",))
+    record = await server.connections.connect(person, CLIENT, chosen)
+    other = await server.connections.connect(person, replace(CLIENT, id="other"), chosen)
+    verifier, resource = "v" * 43, "https://mcp.example/mcp"
+    code = {
+        "redirect_uri": "https://claude.example/",
+        "challenge": challenge_of(verifier),
+        "scopes": [Scope.READ],
+        "resource": resource,
+    }
+    for each in (record, other):
+        used = await issuer.issue_code(each, **code)
+        await issuer.exchange(used, client_id=each.client_id, verifier=verifier)
+        await issuer.issue_code(each, **code)
+    await change(server, access, person, record)
+    assert await store.tokens.all(connection_id=record.id) == []
+    kept = {_consent_again: 4, _identity_removed: 4, _ended: 4}.get(change, 0)
+    assert len(await store.tokens.all(connection_id=other.id)) == kept
+    if change in (_consent_again, _ended):
+        with pytest.raises(OAuthError, match="connect again"):
+            await issuer.issue_code(record, **code)
 
 
 RULES = {
