@@ -533,6 +533,38 @@ async def test_an_administrator_connects_with_the_account_of_this_server(front, 
     assert browser.page.url.path == "/admin/", "the way back is used once"
 
 
+async def _signs_out(front, browser):
+    page = await browser.go("/admin/")
+    csrf = re.search(r'name="csrf" value="([^"]+)"', page.text)[1]
+    assert (await browser.http.post("/admin/sign-out", data={"csrf": csrf})).status_code == 303
+
+
+async def _is_ended(front, browser):
+    access = front.services.access
+    await access.sessions.end_others(await access.admins.get(ADMIN))
+
+
+async def _has_a_new_password(front, browser):
+    admins = front.services.access.admins
+    await admins.set_password(await admins.get(ADMIN), ADMIN_PASSWORD)
+
+
+async def test_a_consent_of_an_administrator_ends_with_the_session_that_it_began_in(front, browser):
+    for end in (_signs_out, _is_ended, _has_a_new_password):
+        await browser.authorize()
+        await browser.go(f"/admin/connect{browser.query}")
+        await browser.submit("/admin/sign-in", name=ADMIN, password=ADMIN_PASSWORD)
+        form, cookie, query = {"csrf": browser.csrf}, browser.cookie, browser.query
+        await end(front, browser)
+        form |= {"role": "Read-only", "cluster": "lab", "decision": "connect"}
+        for method, path in (("GET", "/connections"), ("POST", f"/oauth/consent{query}")):
+            data = form if method == "POST" else None
+            answer = await with_cookie(front, cookie, method, path, data=data)
+            assert answer.status_code == 303, (end, path)
+            assert answer.headers["location"].startswith("/oauth/sign-in"), (end, path)
+    assert await front.services.store.connections.all() == []
+
+
 async def test_the_second_factor_of_an_administrator_leads_back_too(front, browser):
     admins, factors = front.services.access.admins, front.services.access.second_factors
     name, secret = "grace", new_totp_secret()

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -128,7 +128,7 @@ async def end_tokens(
     await bump(connection, Topic.ACCESS)
     await _lock(connection, connection_ids)
     table = records.tokens
-    theirs = table.c.connection_id.in_(connection_ids)
+    theirs: ColumnElement[bool] = table.c.connection_id.in_(connection_ids)
     if kinds:
         theirs &= table.c.kind.in_(kinds)
     await connection.execute(table.delete().where(theirs))
