@@ -300,7 +300,8 @@ async def test_an_unused_connection_expires_and_a_used_one_is_renewed(served):
 
 async def test_two_processes_make_one_connection_of_a_user(store, other_store, access):
     role = await store.roles.find(name="Operator")
-    person, client = Person("issuer:x:u-1", "alice"), ClientName("claude", "claude", "claude (x)")
+    person = Person("issuer:x:u-1", "alice", utc_now())
+    client = ClientName("claude", "claude", "claude (x)")
     processes = [Connections(each, None, "https://mcp.example") for each in (store, other_store)]
     rights = {"role_id": role.id, "clusters": ("*",), "expires": utc_now() + timedelta(days=1)}
     made = await asyncio.gather(

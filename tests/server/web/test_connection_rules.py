@@ -6,6 +6,7 @@ from tests.server.oauth.connected import connect, granted
 from pvemcp_server.errors import AccessDenied
 from pvemcp_server.oauth.person import Account, Person, Place
 from pvemcp_server.oauth.rules import role_choices
+from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRole
 
 pytestmark = pytest.mark.anyio
@@ -53,7 +54,8 @@ async def test_a_rule_is_checked_added_listed_and_offered(equipped):
     for record in await store.clusters.all():
         ticket = type("Ticket", (), {"username": "alice@pve"})
         accounts[record.name] = Account(Place.of(record), ticket)
-    choices = await role_choices(store, Person("cluster:1:alice@pve", "alice@pve", accounts))
+    alice = Person("cluster:1:alice@pve", "alice@pve", utc_now(), accounts)
+    choices = await role_choices(store, alice)
     assert [(each.role.name, each.clusters) for each in choices] == [
         *(("Read-only", None), ("Operator", {"prod"})),
     ]

@@ -199,7 +199,7 @@ def _token(claims: Mapping[str, Any], values: Values, audience: str, now: dateti
     return _Token(
         settings=_settings(values),
         audience=audience,
-        person=Person(whole, _printable(name)),
+        person=Person(whole, _printable(name), utc_now()),
         client=ClientName(client, client, f"{client} ({host})"),
         values=frozenset(claim_values(claims, values.external_role_claim)),
         scopes=tuple(_scopes(claims)),

@@ -244,7 +244,7 @@ class ConnectionRecord:
     client_name: str  # with its host, as the consent page showed it
     scopes: list[str]
     read_only: bool  # ticked by the user: write tools are not listed
-    created: datetime
+    created: datetime  # by the latest consent
 
     @property
     def has_own_accounts(self) -> bool:
