@@ -195,7 +195,10 @@ async def test_an_issuer_that_is_not_safe_to_ask_is_no_setting(front, monkeypatc
     for issuer in WRONG_ISSUERS:
         answer = await change(issuer)
         assert (answer.status_code, "external_issuer" in answer.text) == (422, True), issuer
-    assert (await change("https://127.0.0.1/realms/office")).status_code == 200
+    alone = await change("https://127.0.0.1/realms/office")
+    assert (alone.status_code, "external_audience" in alone.text) == (422, True)
+    both = {"external_issuer": "https://127.0.0.1/realms/office", "external_audience": "proxmox"}
+    assert (await front.api("PATCH", "/settings", json=both)).status_code == 200
     monkeypatch.setattr("pvemcp_server.settings.find_spec", lambda _: None)
     missing = await change("https://127.0.0.1/realms/other")
     assert "pip install 'pvemcp-server[oidc]'" in missing.json()["error"]

@@ -5,6 +5,7 @@
     * Undecryptable       an encrypted value was moved, or what it is bound to was changed
   * StateUnavailable      the state's database does not answer, so every key is refused
   * IssuerUnavailable     the external authorization server publishes no usable keys
+  * IssuerIncomplete      nothing says what its tokens have to be for
   * AccessDenied          authentication failed; the reason is for administrators only
     * TooManyFailures     not checked at all, after too many attempts
     * AccountChanged      the account's sessions have ended since the sign-in began
@@ -68,6 +69,10 @@ class StateUnavailable(ServerError):
 
 class IssuerUnavailable(ServerError):
     """The keys of the external authorization server cannot be read, so no token is verified."""
+
+
+class IssuerIncomplete(ServerError):
+    """An external authorization server is set without an audience, so no token is verified."""
 
 
 class AccessDenied(ServerError):

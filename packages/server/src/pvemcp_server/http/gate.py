@@ -15,7 +15,13 @@ from pvemcp_server.access.authentication import EXPIRED, KeyAuthenticator, is_jw
 from pvemcp_server.access.limits import CallLimits, network_of
 from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Audit, Event, Outcome
-from pvemcp_server.errors import AccessDenied, IssuerUnavailable, OverBudget, StateUnavailable
+from pvemcp_server.errors import (
+    AccessDenied,
+    IssuerIncomplete,
+    IssuerUnavailable,
+    OverBudget,
+    StateUnavailable,
+)
 from pvemcp_server.http import errors
 from pvemcp_server.http.bounded_request import serve_bounded
 from pvemcp_server.http.cors import with_cors
@@ -173,6 +179,8 @@ class KeyGate:
             await errors.too_many(str(over), over.seconds).response(scope, receive, send)
         except StateUnavailable:
             await errors.state_unavailable().response(scope, receive, send)
+        except IssuerIncomplete:
+            await errors.issuer_incomplete().response(scope, receive, send)
         except IssuerUnavailable:
             await errors.issuer_unavailable().response(scope, receive, send)
 
