@@ -95,9 +95,12 @@ def decode(body: bytes, answer: type[T]) -> Envelope[T]:
     Both block the event loop, so a body of too many values is ValueError before it is decoded: a
     host can send 32 MiB of `[],` as 30 KB of gzip. What doesn't fit may have far fewer values.
     """
-    _require_few_values(body)
-    with suppress(msgspec.MsgspecError, UnicodeDecodeError):
-        return decode_fitting(body, _envelope(answer))
+    if len(body) > _MOST_OBJECTS:  # it takes a byte for each value
+        _require_few_values(body)
+    if not _HUGE.search(body):
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            fitting: Envelope[T] = _decoder(_envelope(answer)).decode(body)  # type: ignore[arg-type]  # a class is hashable
+            return fitting
     body, kind = _repaired(body), get_origin(answer)
     raw: Envelope[Any] | None = None
     with suppress(msgspec.MsgspecError):
@@ -111,7 +114,7 @@ def decode(body: bytes, answer: type[T]) -> Envelope[T]:
     if isinstance(content, dict) and content.get("data") is None:
         # an empty list or mapping is sent as null, or not at all
         content = {**content, "data": kind() if kind in (list, dict) else None}
-    return convert(content, _envelope(answer))
+    return convert(content, _envelope(answer))  # type: ignore[arg-type]  # a class is hashable
 
 
 def decode_fitting(body: bytes | msgspec.Raw, answer: type[T]) -> T:
@@ -297,6 +300,7 @@ def _decoder(answer: type[T]) -> "msgspec.json.Decoder[T]":
     return msgspec.json.Decoder(answer, strict=False)
 
 
+@cache
 def _envelope(answer: type[T]) -> type[Envelope[T]]:
     return Envelope[answer]  # type: ignore[valid-type]  # a type made at run time
 

@@ -49,10 +49,12 @@ def take_key(scope: Scope) -> Credential | None:
     if parts[1:2] == [".well-known"]:
         parts[4:] = [HIDDEN] * bool(parts[4:])  # discovery of a resource repeats its path, key too
     path = "/".join(parts).rstrip("/") if is_endpoint else "/".join(parts)
-    scope["path"] = "/".join(map(_hidden, path.split("/")))
-    scope["raw_path"] = quote(scope["path"]).encode()
-    query = scope.get("query_string", b"").decode("latin-1")
-    scope["query_string"] = "&".join(map(_hidden, query.split("&"))).encode("latin-1")
+    if PREFIX in path or "%" in path:  # nothing else can be a key
+        path = "/".join(map(_hidden, path.split("/")))
+    scope["path"] = path
+    scope["raw_path"] = quote(path).encode()
+    if query := scope.get("query_string", b"").decode("latin-1"):
+        scope["query_string"] = "&".join(map(_hidden, query.split("&"))).encode("latin-1")
     if not is_endpoint:
         return None
     # Blanks around a value do not belong to it (RFC 9110, 5.5); httptools keeps the trailing ones

@@ -5,9 +5,10 @@ Proxmox could carry hidden instructions in characters without a glyph.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -120,59 +121,58 @@ class Cleaner:
     _items_left: int = 0  # of the present value
     _end: int = 0  # of its characters
 
-    def value(self, value: Any, name: str) -> Any:
-        """Return the value clean, at any depth; structs, sets and enumerations are converted."""
-        self._items_left = CELL_ITEMS
-        self.characters += len(name)
-        self._end = self.characters + CELL_TEXTS * self.longest
-        return self._clean(value, name)
+    def value(self, value: Any, name: str, *, is_part: bool = False) -> Any:
+        """Return the value clean, at any depth; structs, sets and enumerations are converted.
 
-    def _clean(self, value: Any, name: str) -> Any:
+        A value that `is_part` of another one shares its bounds.
+        """
+        if not is_part:
+            self._items_left = CELL_ITEMS
+            self.characters += len(name)
+            self._end = self.characters + CELL_TEXTS * self.longest
         if value is None or type(value) in _NUMBERS:
             return value
-        if isinstance(value, Enum):
-            value = value.value
         if isinstance(value, str):
-            return self._text(value, name)
-        if isinstance(value, msgspec.Struct):
-            value = {key: getattr(value, key) for key in value.__struct_fields__}
-        if isinstance(value, Mapping):
-            pairs = self._items(value.items(), len(value), name)
-            return {self._text(str(key), name): self._clean(v, name) for key, v in pairs}
-        if isinstance(value, set | frozenset):
-            value = sorted(value, key=str)
-        if isinstance(value, list | tuple):
-            return [self._clean(item, name) for item in self._items(value, len(value), name)]
-        return value
-
-    def _text(self, value: str, name: str) -> str:
-        # what is cut off is not read: it may have megabytes, nearly all of them invisible
-        text = visible(value[: 2 * self.longest])
-        if len(text) > self.longest or len(value) > 2 * self.longest:
-            self.cut.add(name)
-            text = text[: self.longest - 1] + "…"
-        self.characters += len(text)
-        return text
-
-    def _items(self, items: Iterable[T], count: int, name: str) -> Iterator[T]:
-        """Yield the items until the present value has as many, or as long ones, as a cell has."""
-        for number, item in enumerate(items):
+            # what is cut off is not read: it may have megabytes, nearly all of them invisible
+            text = visible(value[: 2 * self.longest])
+            if len(text) > self.longest or len(value) > 2 * self.longest:
+                self.cut.add(name)
+                text = text[: self.longest - 1] + "…"
+            self.characters += len(text)
+            return text
+        if not isinstance(value, list | tuple):
+            value = _plain(value)
+        is_mapping = isinstance(value, Mapping)
+        if not is_mapping and not isinstance(value, list | tuple):
+            return value
+        part = partial(self.value, name=name, is_part=True)
+        kept: list[Any] = []
+        for number, item in enumerate(value.items() if is_mapping else value):
+            # the present value has as many items, or as long ones, as a cell has
             has_end = self._items_left <= 0 or self.characters >= self._end
             if has_end or number >= LIST_ITEMS:
-                self.more[name] = self.more.get(name, 0) + count - number
-                return
+                self.more[name] = self.more.get(name, 0) + len(value) - number
+                break
             self._items_left -= 1
-            yield item
+            kept.append((part(str(item[0])), part(item[1])) if is_mapping else part(item))
+        return dict(kept) if is_mapping else kept
 
 
-def single_lines(rows: list[dict[str, Any]], output_format: Format) -> list[dict[str, Any]]:
-    """Return the rows with line ends of texts written as `\\n` in Csv; other formats escape them.
+def _plain(value: Any) -> Any:
+    """Return a struct as a mapping, a set as a list, a member of an enumeration as its value."""
+    if isinstance(value, msgspec.Struct):
+        return {key: getattr(value, key) for key in value.__struct_fields__}
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
+    return value.value if isinstance(value, Enum) else value
+
+
+def single_lines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows with line ends of texts written as `\\n`, for Csv; other formats escape them.
 
     A model reads a quoted cell of several lines like lines of the answer, so text of a guest could
     pass for a note.
     """
-    if output_format is not Format.CSV:
-        return rows
     return [
         {n: v.replace("\n", "\\n") if isinstance(v, str) else v for n, v in row.items()}
         for row in rows
@@ -204,7 +204,7 @@ class Writer:
         row = {n: cleaner.value(v, n) for n, v in answer.items()}
         cells = tidy([row])
         texts = (
-            encode_document(single_lines(cells, each)[0], each)
+            encode_document((single_lines(cells) if each is Format.CSV else cells)[0], each)
             for each in _DOCUMENTS.get(self.format, (self.format,))
         )
         return Written(min(texts, key=estimate), self._notes(cleaner))
@@ -233,7 +233,9 @@ class Writer:
             if not picked:
                 cells, empty = drop_empty_columns(cells)
             shown = [name for name in columns if name not in empty]
-            data = encode(single_lines(cells, self.format), self.format, columns=shown)
+            if self.format is Format.CSV:
+                cells = single_lines(cells)
+            data = encode(cells, self.format, columns=shown)
             fitting = rows_that_fit(self.accepted, len(rows), data)
             if fitting == len(rows):
                 break
