@@ -107,7 +107,8 @@ def decode(body: bytes, answer: type[T]) -> Envelope[T]:
         raw = _decoder(Envelope[msgspec.Raw]).decode(body)
     if raw is not None and answer is msgspec.Raw:
         return raw
-    if raw is not None and kind is list and _left_out.get() is not None:
+    is_list = raw is not None and bytes(raw.data) != b"null" and kind is list
+    if raw is not None and is_list and _left_out.get() is not None:
         (row,) = get_args(answer)
         return raw.replaced(convert_rows(read_rows(raw.data, row), row))
     content = _Tolerance().json(body)
@@ -137,7 +138,7 @@ def read_rows(body: bytes | msgspec.Raw, row: Any) -> Iterator[Any]:
     tolerance = _Tolerance()
     if rows is None:
         content = tolerance.json(body)
-        yield from convert([] if content is None else content, list[Any])
+        yield from convert(content, list[Any])
         return
     read = partial(decode_fitting, answer=row) if _HUGE.search(body) else _decoder(row).decode
     for each in rows:

@@ -8,6 +8,7 @@ from typing import Any, Final
 MOST_PARTS: Final = 1_000
 """Parts of a property string that are read; Proxmox knows fewer than 100 options of any."""
 _NUMBER = re.compile(r"\d{1,15}(\.\d{1,15})?", re.ASCII)
+_VERSION = re.compile(r"[\w.~+:-]{1,40}", re.ASCII)
 _WHOLE_NUMBER = re.compile(r"\d{1,15}", re.ASCII)
 
 Properties = dict[str, str]
@@ -44,6 +45,12 @@ def whole_number(text: str | None) -> int | None:
     `str.isdigit` and `str.isdecimal` accept ² or ٣, and `int` raises for some of what they accept.
     """
     return int(text) if text and _WHOLE_NUMBER.fullmatch(text) else None
+
+
+def require_version(text: str, shape: re.Pattern[str] = _VERSION) -> None:
+    """Raise ValueError for a text that is no version, or not of this shape."""
+    if not shape.fullmatch(text):
+        raise ValueError(f"no version: {text[:40]!r}")
 
 
 def _as_text(value: Any) -> str:

@@ -204,7 +204,8 @@ async def _since(plans: Sequence[Plan]) -> str:
     """Return since when the guests run; of a single one that does not, who stopped it."""
     guests = [plan.guest for plan in plans if plan.guest]
     now = datetime.now(UTC)
-    begun = sorted(now - timedelta(seconds=g.status.uptime) for g in guests if g.status.uptime)
+    uptimes = [guest.status.uptime for guest in guests if guest.status.uptime]
+    begun = sorted(filter(None, (moment(now.timestamp() - uptime) for uptime in uptimes)))
     if len(guests) == 1 and guests[0].state != "running":
         guest = guests[0]
         types = _PAUSES if guest.state == "paused" else _STOPS

@@ -7,6 +7,7 @@ import asyncio
 import re
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -79,6 +80,13 @@ def is_listed(host: str, rules: DownloadRules) -> bool:
             hint=f"Allowed are {', '.join(rules.hosts)}; an administrator can change that.",
         )
     return True
+
+
+def host_of(url: str) -> str:
+    """Return the host of a URL; empty if it has none, or is none."""
+    with suppress(ValueError):
+        return urlsplit(url).hostname or ""
+    return ""
 
 
 def _parsed(url: str, rules: DownloadRules) -> SplitResult:

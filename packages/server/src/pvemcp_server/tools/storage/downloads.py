@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -18,7 +17,7 @@ from pvemcp_server.shown_names import shown_name
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, Rule, StorageName
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.download_urls import DownloadRules, check_download, is_listed
+from pvemcp_server.toolkit.download_urls import DownloadRules, check_download, host_of, is_listed
 from pvemcp_server.toolkit.needs import RequiredPrivilege
 from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.oci_images import OciImage
@@ -229,7 +228,7 @@ def _of_index(target: _Target, template: str, filename: str | None) -> _Download
                 where=f"in the index of {target.node}",
                 blind="Its index is empty: nodes fetch it once a day, and with `pveam update`.",
             )
-        is_listed(urlsplit(index[template].location or "").hostname or "", target.rules)
+        is_listed(host_of(index[template].location or ""), target.rules)
         return ("",)
 
     return _Download(
