@@ -129,7 +129,7 @@ async def test_every_place_comes_back(fast_clock):
         await client.aclose()
     await asyncio.sleep(KEEPALIVE_EXPIRY + 1)
     assert budget.used == 0
-    assert not budget.is_short
+    assert budget.waiting == 0
 
 
 async def test_waiting_for_a_place_is_no_failure_of_the_cluster(fast_clock):

@@ -115,17 +115,17 @@ class CircuitBreaker:
         `request` names the read in the DeadlineExceeded of a probe that takes too long.
         """
         started = self._clock()
-        circuit = self._circuit(domain.part, started)
+        for name in [name for name, each in self._circuits.items() if started >= each.resets_at]:
+            del self._circuits[name]
+        circuit, node = self._circuits.get(domain.part), self._circuits.get(domain.node)
         if circuit and started < circuit.blocked_until:
             seconds = circuit.blocked_until - started
             part = domain.part or "the cluster"
             raise Unreachable(part, f"{circuit.reason}; retry in {seconds:.0f} s")
-        node = self._circuit(domain.node, started)
         if node and node.is_silent and started < node.blocked_until:
             seconds = node.blocked_until - started
             raise NodeSilent(domain.node, f"{node.reason}; retry in {seconds:.0f} s")
-        above = (self._circuit(name, started) for name in (domain.node, _CLUSTER))
-        probing = bool(circuit or any(above))
+        probing = bool(circuit or node or _CLUSTER in self._circuits)
         full = self._full_timeout if domain.node else self._cluster_timeout
         limit = PROBE_TIMEOUT if probing else full
         try:
@@ -152,20 +152,13 @@ class CircuitBreaker:
             raise
         self._close(domain)
 
-    def _circuit(self, name: str, now: float) -> _Circuit | None:
-        circuit = self._circuits.get(name)
-        if circuit and now >= circuit.resets_at:
-            del self._circuits[name]
-            return None
-        return circuit
-
     def _record_failure(self, domain: FailureDomain, reason: str, *, probing: bool) -> None:
         # a storage may hang while the rest of its node answers
         names = {domain.part} if domain.is_alone else {domain.part, domain.node}
         now = self._clock()
         for name in names:
-            circuit = self._circuit(name, now)
-            if circuit is None:
+            circuit = self._circuits.get(name)
+            if circuit is None or now >= circuit.resets_at:
                 self._circuits[name] = _Circuit(reason, now + RESET_AFTER, domain.part)
                 continue
             circuit.reason = reason

@@ -50,11 +50,6 @@ class FairSemaphore:
         self._free = value
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}  # the next requester first
 
-    @property
-    def has_waiting(self) -> bool:
-        """Whether a requester waits."""
-        return bool(self._queues)
-
     async def __aenter__(self) -> None:
         if self._free:  # none waits then: a slot that is given back goes to one who does
             self._free -= 1

@@ -24,19 +24,19 @@ class SocketBudget:
     def __init__(self, most: int = sys.maxsize) -> None:
         self.most = most
         self.used = 0
+        self.waiting = 0  # requests without a place
+        self.idle: dict[Idle, None] = {}  # to be closed when places run out, idle longest first
         self._places = FairSemaphore(most)
-        self._idle: dict[Idle, None] = {}  # idle longest first
-
-    @property
-    def is_short(self) -> bool:
-        """Whether requests wait for a place."""
-        return self._places.has_waiting
 
     async def take(self) -> None:
         """Take a place for a new socket; wait until one is free."""
-        if self.used >= self.most and self._idle:
-            next(iter(self._idle)).close_idle()
-        await self._places.__aenter__()
+        if self.used >= self.most and self.idle:
+            next(iter(self.idle)).close_idle()
+        self.waiting += 1
+        try:
+            await self._places.__aenter__()
+        finally:
+            self.waiting -= 1
         self.used += 1
 
     async def give_back(self, places: int) -> None:
@@ -44,11 +44,3 @@ class SocketBudget:
         for _ in range(places):
             self.used -= 1
             await self._places.__aexit__()
-
-    def mark_idle(self, connections: Idle) -> None:
-        """Offer these connections to be closed when places run out."""
-        self._idle[connections] = None
-
-    def mark_busy(self, connections: Idle) -> None:
-        """Withdraw that offer."""
-        self._idle.pop(connections, None)

@@ -129,7 +129,7 @@ class HostPool:
             self._close()
 
     def _close(self) -> None:
-        self._sockets.mark_busy(self)
+        self._sockets.idle.pop(self, None)
         if self._expiry:
             self._expiry.cancel()
         transport, self._http_transport = self._http_transport, None
@@ -162,7 +162,7 @@ class HostPool:
                 self._queued -= 1
             self._held += 1
         self._leases += 1
-        self._sockets.mark_busy(self)
+        self._sockets.idle.pop(self, None)
         if self._expiry:
             self._expiry.cancel()
         try:
@@ -170,10 +170,10 @@ class HostPool:
         finally:
             self._leases -= 1
             if not self._leases:
-                if self._is_retired or self._sockets.is_short:
+                if self._is_retired or self._sockets.waiting:
                     self._close()
                 else:
-                    self._sockets.mark_idle(self)
+                    self._sockets.idle[self] = None
                     loop = asyncio.get_running_loop()
                     self._expiry = loop.call_later(KEEPALIVE_EXPIRY, self.close_idle)
 

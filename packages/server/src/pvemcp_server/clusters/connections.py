@@ -216,7 +216,7 @@ class Clusters:
 
     async def _configuration(self) -> Configured:
         await self._store.watch.poll_if_due()
-        return await self._read()
+        return self._configured.get(None) or await self._read()
 
     async def _read(self) -> Configured:
         """Return the configuration; when it is read again, forget what it has not."""

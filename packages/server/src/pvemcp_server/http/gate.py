@@ -86,13 +86,14 @@ class KeyGate:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        send = self.hosts.prefix.added_to(send)
         # before take_key: afterwards an encoded slash is gone
         is_encoded = _ENCODED_SLASH.search(scope.get("raw_path") or b"")
         is_canonical = scope["path"].startswith("/") and not (
             is_encoded or _AMBIGUOUS.search(scope["path"])
         )
-        scope["path"] = self.hosts.prefix.removed_from(scope["path"])
+        if (prefix := self.hosts.prefix).text:
+            send = prefix.added_to(send)
+            scope["path"] = prefix.removed_from(scope["path"])
         scope.setdefault("state", {})["credential"] = take_key(scope)
         path = scope["path"]
         to_transport = scope["type"] == "http" and path in self.transports

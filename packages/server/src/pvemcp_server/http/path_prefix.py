@@ -26,14 +26,10 @@ class PathPrefix:
 
         Well-known documents have it behind their name (RFC 8414, 3.1; RFC 9728, 3.1).
         """
-        if not self.text:
-            return path
         return _pattern(self.text).sub(r"\1", path, count=1) or "/"
 
     def added_to(self, send: Send) -> Send:
         """Return a `send` that adds the prefix to redirects within this server."""
-        if not self.text:
-            return send
 
         async def send_with_prefix(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -50,9 +50,10 @@ class Transports:
         session_ids: SessionIds,
         audit: Audit,
         tools: Mapping[str, Tool],
+        prefix: str = "",
     ) -> None:
         self.sessions = Sessions(server, session_ids, max_request_body_size=BODY_BYTES)
-        self.sse = SseEndpoint(server)
+        self.sse = SseEndpoint(server, prefix)
         # Only the gate may call these: they check no key
         self.by_path: Mapping[str, ASGIApp] = {
             MCP: TransportRefusals(
@@ -112,6 +113,7 @@ class Endpoint:
             SessionIds(partial(services.store.vault.derive, "mcp session ids")),
             services.audit,
             self.tools,
+            services.config.path_prefix,
         )
         watch = services.store.watch
         watch.on_change(Topic.ACCESS, self.notifications.rights_changed)

@@ -20,7 +20,6 @@ from starlette.types import Receive, Scope, Send
 from pvemcp_server.http.credentials import MESSAGES
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.exchange import BODY_BYTES
-from pvemcp_server.oauth.addresses import Addresses
 
 MOST_UNANSWERED: Final = 64
 """Requests of a key whose answers its streams have not taken: 202 has ended their exchange, and an
@@ -28,10 +27,11 @@ unread stream would collect them, 256 KiB each."""
 
 
 class SseEndpoint:
-    """The two ASGI applications of the transport."""
+    """The two ASGI applications of the transport; `prefix` is that of the public URL's path."""
 
-    def __init__(self, server: Server[Any]) -> None:
+    def __init__(self, server: Server[Any], prefix: str = "") -> None:
         self._server = server
+        self._prefix = prefix
         self._transport = SseServerTransport(f"/{MESSAGES}", max_request_body_size=BODY_BYTES)
         self.unanswered = Counter[str]()  # by the id of the key
 
@@ -39,8 +39,7 @@ class SseEndpoint:
         """Serve a stream; the URL it names repeats the key if the key came in the path."""
         credential = scope["state"]["credential"]
         key = f"/{credential.secret}" if credential.in_path else ""
-        prefix = Addresses(scope["state"]["base_url"]).prefix
-        mounted = {**scope, "root_path": f"{prefix}/sse{key}"}
+        mounted = {**scope, "root_path": f"{self._prefix}/sse{key}"}
         requests = _Requests(self.unanswered, scope["state"]["caller"].key_id)
         try:
             async with self._transport.connect_sse(mounted, receive, send) as (incoming, outgoing):
