@@ -225,6 +225,7 @@ def test_secrets_are_masked_by_name_and_by_form():
         "tfa": {"totp": ["hush17"], "yubico": ["hush18"]},
         "args": "-object secret,id=a,data=hush19 -smp 2",
         "backup": "env: A=hush20\nlxc.environment: B=hush21\nmemory: 512",
+        "raw": "[client]\n\tkey = AQBhush22==\nadmin_secret=hush23\nfsid = 0815\n  psk =  hush24",
         "tokenid": "root@pam!x",
         "ticket": None,
         "secret": [{"name": "a", "value": "hush8"}],
@@ -235,4 +236,5 @@ def test_secrets_are_masked_by_name_and_by_form():
     assert "virtio=AA:BB" in text
     assert "root@pam!x" in text
     assert "-smp 2" in text
+    assert "fsid = 0815" in text
     assert "memory: 512" in text

@@ -718,6 +718,8 @@ def test_the_list_of_tools_shows_what_the_key_may_do(granted, reads):
 
 
 async def test_what_is_protected_is_not_written_to(demo_client):
+    rules = demo_client["prod"].emulated.state.ha_rules
+    rules["together"] = {**rules["api-apart"], "rule": "together", "resources": "vm:101,vm:105"}
     tag = demo_client["prod"].emulated.state.guests[101].config["tags"].split(";")[0]
     demo_client.change(protected_tags=[tag])
     for method, path, *parameters in (
@@ -728,6 +730,15 @@ async def test_what_is_protected_is_not_written_to(demo_client):
         ("POST", "/nodes/pve01/status", "command=reboot"),
         ("DELETE", "/nodes/pve01/storage/local-zfs/content/local-zfs:vm-101-disk-0"),
         ("DELETE", f"/nodes/pve01/tasks/{UPID}"),
+        # of their objects, which the request does not name
+        ("DELETE", "/cluster/ha/rules/together"),
+        ("PUT", "/cluster/ha/rules/together", "type=resource-affinity", "comment=x"),
+        ("DELETE", "/storage/ceph-vm"),
+        ("PUT", "/storage/ceph-vm", "disable=1"),
+        *(
+            ("DELETE", f"/nodes/pve01/tasks/{UPID.replace('qmstart:101', f'{kind}:')}")
+            for kind in ("vzdump", "stopall", "migrateall", "bulkshutdown")
+        ),
     ):
         answer = await planned(demo_client, method, path, *parameters)
         assert "is protected" in answer.text, (path, answer.text)
@@ -778,9 +789,11 @@ async def test_a_narrower_backup_job_is_asked_about(demo_client, parameter, ques
     )
 
 
-async def test_a_backup_job_that_cannot_be_read_is_not_written(demo_client):
+async def test_a_job_or_rule_that_cannot_be_read_is_not_written(demo_client):
     answer = await planned(demo_client, "DELETE", "/cluster/backup/none")
     assert answer.text.startswith("Which guests /cluster/backup/none covers is not known")
+    answer = await planned(demo_client, "DELETE", "/cluster/ha/rules/none")
+    assert answer.text.startswith("Which guests /cluster/ha/rules/none names is not known")
     assert sent(demo_client) == []
 
 

@@ -33,6 +33,7 @@ _OF_GUESTS: Final = frozenset(
     {"vmid", "vms", "guest", "sid", "resources", "volume", "volid", "archive", "target-vmid"}
 )
 _VMID: Final = re.compile(r"(?<!\d)[1-9]\d{2,8}(?!\d)")
+_HA_RULE: Final = "/cluster/ha/rules/{rule}"
 # Tasks on guests of their node that their IDs do not name; those of the cluster are named bulk…
 _OF_THEIR_NODE: Final = frozenset({"vzdump", "startall", "stopall", "suspendall", "migrateall"})
 _OF_CLUSTER: Final = "bulk"
@@ -119,6 +120,11 @@ async def _guests(
     Those of its object, as it is, count as those that the request names.
     """
     guests = (await cluster.inventory.view()).by_vmid
+    if request.endpoint.path == _HA_RULE and not present:
+        raise Precondition(
+            f"Which guests {request.shown_path} names is not known: it could not be read.",
+            hint="To read it takes Sys.Audit on /.",
+        )
     values = [*present.items(), *request.values.items()]
     texts = [str(value) for name, value in values if name in _OF_GUESTS]
     if "replication" in request.endpoint.path:  # the id of a job is the VMID with a number
