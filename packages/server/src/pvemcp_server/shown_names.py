@@ -7,7 +7,7 @@ names and states in them, so each goes through `shown_name`.
 import re
 from typing import Final
 
-LONGEST_NAME: Final = 60
+LONGEST_NAME: Final = 64  # a label of DNS, as the name of a guest, has 63 at most
 LONGEST_VOLUME: Final = 200  # of an id: storage, folders, file
 _WORD: Final = re.compile(r"[\w.,:;@!/+=%~#*^-]+", re.ASCII)
 
