@@ -2,8 +2,9 @@
 
 import pytest
 
-from pvemcp_server.access.limits import MOST_BUCKETS, CallLimits, RateLimiter, network_of
+from pvemcp_server.access.limits import MOST_BUCKETS, CallLimits, RateLimiter
 from pvemcp_server.errors import OverBudget
+from pvemcp_server.networks import network_of
 
 
 class Clock:

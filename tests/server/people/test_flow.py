@@ -25,6 +25,7 @@ from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.app import create_app
 from pvemcp_server.clusters import connections
 from pvemcp_server.config import Config
+from pvemcp_server.oauth.people import FAILURES_PER_MINUTE
 from pvemcp_server.services import open_services
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
@@ -371,6 +372,29 @@ async def test_a_realm_of_a_provider_signs_in_through_proxmox(browser, emulator)
     assert "erin@sso on prod" in browser.text
     again = await browser.http.get(back)
     assert again.status_code == 403, "the provider's answer counts once"
+
+
+async def test_what_is_no_sign_in_is_limited_and_not_in_the_audit(front, open_browser):
+    async def refusals() -> int:
+        await front.services.audit.flush()
+        entries = await front.services.audit.find(limit=100)
+        return sum(each.outcome == "refused" for each in entries)
+
+    before = await refusals()
+    async with open_browser() as stranger, open_browser() as user:
+        for browser, begins in ((stranger, False), (user, True)):
+            if begins:
+                await browser.authorize()
+                await browser.submit(f"/oauth/sign-in/openid{browser.query}", realm="prod/sso")
+            statuses = [
+                (await browser.http.get("/oauth/openid?state=x&code=y")).status_code
+                for _ in range(FAILURES_PER_MINUTE + 2)
+            ]
+            assert statuses == [403] * FAILURES_PER_MINUTE + [429] * 2
+        for form in ({"user": "bob", "password": ""}, {"user": "", "password": "x"}):
+            data = {"realm": "prod/pve", **form}
+            assert (await user.http.post("/oauth/sign-in", data=data)).status_code == 403
+        assert await refusals() == before
 
 
 async def test_a_shared_realm_says_who_gets_the_password_and_what_failed(front, browser, users):

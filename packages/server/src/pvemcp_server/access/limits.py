@@ -4,8 +4,6 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 
 from pvemcp_server.errors import OverBudget, counted
 
@@ -80,20 +78,3 @@ class CallLimits:
             self._running[key_id] -= 1
             if not self._running[key_id]:
                 del self._running[key_id]
-
-
-@lru_cache(1024)
-def network_of(address: str) -> str:
-    """Return the unit to limit: an IPv4 address, or the /64 network of an IPv6 address.
-
-    A client can choose freely among the addresses of its /64.
-    """
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if not isinstance(parsed, IPv6Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
