@@ -30,7 +30,7 @@ from pvemcp_server.services import open_services
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.records import PersonKind, TlsMode, identities
+from pvemcp_server.store.records import AdminRole, PersonKind, TlsMode, identities
 from pvemcp_server.store.watch import bump
 
 from .browser import BASE, Browser
@@ -555,6 +555,17 @@ async def test_an_administrator_connects_with_the_account_of_this_server(front, 
     assert connection.subject.startswith("admin:")
     await browser.go("/admin/")
     assert browser.page.url.path == "/admin/", "the way back is used once"
+
+
+async def test_an_auditor_reads_that_a_rule_is_needed(front, browser):
+    admins = front.services.access.admins
+    await admins.create("audi", ADMIN_PASSWORD, role=AdminRole.AUDITOR, must_change=False)
+    await browser.authorize()
+    await browser.go(f"/admin/connect{browser.query}")
+    await browser.submit("/admin/sign-in", name="audi", password=ADMIN_PASSWORD)
+    assert browser.page.status_code == 403
+    assert "may not connect programs unless a connection rule" in browser.text
+    assert (await browser.http.get("/connections")).status_code == 200
 
 
 async def _signs_out(front, browser):
