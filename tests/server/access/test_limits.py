@@ -9,9 +9,9 @@ from pvemcp_server.access.limits import (
     CallLimits,
     FairTurns,
     RateLimiter,
-    network_of,
 )
 from pvemcp_server.errors import Busy, OverBudget
+from pvemcp_server.networks import network_of
 
 
 class Clock:

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from pvemcp_server.audit import Audit, AuditFilter, Event, Kind, Outcome, open_audit
 from pvemcp_server.audit import audit as audit_module
 from pvemcp_server.audit.audit import (
+    ADDRESS_PER_MINUTE,
     ANONYMOUS_PER_MINUTE,
     MOST_BUFFERED,
     NAMED_PER_MINUTE,
@@ -167,6 +168,18 @@ async def test_strangers_with_many_addresses_fill_no_disk_and_hide_no_known_name
         ("abcDEF12", None),
         (None, "ada"),
     }
+
+
+async def test_one_address_hides_no_attempts_of_others(audit: Audit):
+    for number in range(ANONYMOUS_PER_MINUTE + 50):
+        for address in ("192.0.2.1", f"2001:db8::{number:x}"):
+            await audit.refused_sign_in(sign_in(address=address, reason="no key"))
+    await audit.refused_sign_in(sign_in(address="192.0.2.2", reason="no key"))
+    await audit.end_minute()
+    await audit.flush()
+    further, other, *flood = await audit.find(limit=1000)
+    assert (other.address, len(flood)) == ("192.0.2.2", 2 * ADDRESS_PER_MINUTE)
+    assert further.rows == 2 * (ANONYMOUS_PER_MINUTE + 50 - ADDRESS_PER_MINUTE)
 
 
 @pytest.mark.parametrize("names", [{"key_id": "abcDEF12"}, {"key_name": "token:robot"}])

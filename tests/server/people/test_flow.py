@@ -25,11 +25,12 @@ from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.app import create_app
 from pvemcp_server.clusters import connections
 from pvemcp_server.config import Config
+from pvemcp_server.oauth.people import FAILURES_PER_MINUTE
 from pvemcp_server.services import open_services
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.records import PersonKind, TlsMode, identities
+from pvemcp_server.store.records import AdminRole, PersonKind, TlsMode, identities
 from pvemcp_server.store.watch import bump
 
 from .browser import BASE, Browser
@@ -373,6 +374,29 @@ async def test_a_realm_of_a_provider_signs_in_through_proxmox(browser, emulator)
     assert again.status_code == 403, "the provider's answer counts once"
 
 
+async def test_what_is_no_sign_in_is_limited_and_not_in_the_audit(front, open_browser):
+    async def refusals() -> int:
+        await front.services.audit.flush()
+        entries = await front.services.audit.find(limit=100)
+        return sum(each.outcome == "refused" for each in entries)
+
+    before = await refusals()
+    async with open_browser() as stranger, open_browser() as user:
+        for browser, begins in ((stranger, False), (user, True)):
+            if begins:
+                await browser.authorize()
+                await browser.submit(f"/oauth/sign-in/openid{browser.query}", realm="prod/sso")
+            statuses = [
+                (await browser.http.get("/oauth/openid?state=x&code=y")).status_code
+                for _ in range(FAILURES_PER_MINUTE + 2)
+            ]
+            assert statuses == [403] * FAILURES_PER_MINUTE + [429] * 2
+        for form in ({"user": "bob", "password": ""}, {"user": "", "password": "x"}):
+            data = {"realm": "prod/pve", **form}
+            assert (await user.http.post("/oauth/sign-in", data=data)).status_code == 403
+        assert await refusals() == before
+
+
 async def test_a_shared_realm_says_who_gets_the_password_and_what_failed(front, browser, users):
     await front.settings.change({"shared_realms": ["corp"]}, by="test")
     try:
@@ -531,6 +555,17 @@ async def test_an_administrator_connects_with_the_account_of_this_server(front, 
     assert connection.subject.startswith("admin:")
     await browser.go("/admin/")
     assert browser.page.url.path == "/admin/", "the way back is used once"
+
+
+async def test_an_auditor_reads_that_a_rule_is_needed(front, browser):
+    admins = front.services.access.admins
+    await admins.create("audi", ADMIN_PASSWORD, role=AdminRole.AUDITOR, must_change=False)
+    await browser.authorize()
+    await browser.go(f"/admin/connect{browser.query}")
+    await browser.submit("/admin/sign-in", name="audi", password=ADMIN_PASSWORD)
+    assert browser.page.status_code == 403
+    assert "may not connect programs unless a connection rule" in browser.text
+    assert (await browser.http.get("/connections")).status_code == 200
 
 
 async def _signs_out(front, browser):

@@ -23,7 +23,7 @@ from pvemcp_server.errors import (
 from pvemcp_server.oauth.connections import Choice, ClientName, Connections
 from pvemcp_server.oauth.people import Origin, People, administrator
 from pvemcp_server.oauth.person import SESSION_LIFE, Account, Person, Place, SignIn
-from pvemcp_server.oauth.rules import role_choices
+from pvemcp_server.oauth.rules import end_disallowed, role_choices
 from pvemcp_server.oauth.scopes import Scope
 from pvemcp_server.oauth.tokens import Tokens, challenge_of
 from pvemcp_server.settings import Values
@@ -386,6 +386,37 @@ async def test_rules_decide_which_roles_a_user_may_choose(server, users, access)
             each.check(["lab", "prod"])
     theirs = await role_choices(server.store, PERSON, admin_role=AdminRole.OWNER)
     assert {each.role.name for each in theirs[1:]} == {"admin"}
+
+
+async def test_administrators_connect_without_a_rule_if_they_may_make_keys(server, access, store):
+    admin = await access.admins.create("ada", "correct horse battery")
+    ada = Person(f"admin:{admin.id}", "ada", utc_now(), admin_id=admin.id)
+    offered = {
+        role: [each.role.name for each in await role_choices(store, ada, admin_role=role)]
+        for role in (*AdminRole, None)
+    }
+    assert offered == {
+        AdminRole.OWNER: ["Read-only"],
+        AdminRole.KEY_ISSUER: ["Read-only"],
+        AdminRole.AUDITOR: [],
+        None: [],
+    }
+    record = await server.connections.connect(ada, CLIENT, await choice(server))
+    rule = await store.person_rules.add(
+        kind=PersonKind.ADMIN,
+        name=AdminRole.AUDITOR,
+        cluster_id=None,
+        role_id=(await access.roles.get("Read-only")).id,
+        created=utc_now(),
+    )
+    for role in AdminRole:
+        (held,) = await role_choices(store, ada, admin_role=role)
+        assert (held.role.name, held.clusters) == ("Read-only", None)
+    assert await end_disallowed(store, server.connections, id=record.id) == []
+    await store.admins.change(admin.id, role=AdminRole.AUDITOR)
+    assert await end_disallowed(store, server.connections, id=record.id) == []
+    await store.person_rules.remove(rule.id)
+    assert await end_disallowed(store, server.connections, id=record.id) == ["ada via Claude"]
 
 
 async def test_a_connection_of_an_administrator_has_no_account_of_its_own(server, access):

@@ -4,8 +4,6 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 
 import anyio
 
@@ -124,20 +122,3 @@ class FairTurns:
         finally:
             if not queue.locked():  # a queue with another request passes from one to the next
                 self._queues.pop(actor, None)
-
-
-@lru_cache(1024)
-def network_of(address: str) -> str:
-    """Return the unit to limit: an IPv4 address, or the /64 network of an IPv6 address.
-
-    A client can choose freely among the addresses of its /64.
-    """
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if not isinstance(parsed, IPv6Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"

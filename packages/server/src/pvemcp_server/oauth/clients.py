@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from pvemcp_server.access.limits import RateLimiter, network_of
+from pvemcp_server.access.limits import RateLimiter
 from pvemcp_server.errors import OAuthError, OverBudget
+from pvemcp_server.networks import network_of
 from pvemcp_server.oauth.documents import LONGEST_URL, DocumentFetcher, document_url, unusable
 from pvemcp_server.oauth.redirects import is_allowed
 from pvemcp_server.store import Store

@@ -16,11 +16,12 @@ from typing import Final
 import proxmox_client as pve
 from proxmox_client import Client, ProxmoxError, Realm, SecondFactor, deadline
 from proxmox_client.api.sign_in import Method
-from pvemcp_server.access.limits import Clock, RateLimiter, network_of
+from pvemcp_server.access.limits import Clock, RateLimiter
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.access.sign_in_limits import FailureLocks, KnownDevices, SignInQueue
 from pvemcp_server.clusters import Clusters, explain, reason_of
 from pvemcp_server.errors import BadArgument, CallError, ServerError, TooManyFailures
+from pvemcp_server.networks import network_of
 from pvemcp_server.oauth.person import (
     Account,
     Challenge,
@@ -230,11 +231,17 @@ class People:
                 raise CallError(_outage(name, error)) from error
         return replace(to, openid=OpenIdStep(Place.of(record), choice.realm, query, request))
 
-    async def finish_openid(self, to: SignIn, state: str, code: str) -> SignIn:
-        """Finish the sign-in that waits at an OpenID provider, with what the provider sent back."""
+    async def finish_openid(self, to: SignIn, state: str, code: str, origin: Origin) -> SignIn:
+        """Finish the sign-in that waits at an OpenID provider, with what the provider sent back.
+
+        Raise CallError with Proxmox's words if it refuses, BadArgument for an answer that no step
+        waits for, and TooManyFailures: all but a right answer counts as a failure of its address.
+        """
+        network = network_of(origin.address)
+        self._count_failure(network)
         step = to.openid
         if step is None or not state or state != step.request.state or not code:
-            raise CallError("The provider's answer does not belong to this browser's sign-in.")
+            raise BadArgument("state", "is not that of a sign-in in this browser; begin again.")
         name = step.place.name
         record, client = await self._clusters.for_user(name)
         step.place.check(record)
@@ -244,6 +251,7 @@ class People:
                     ticket = await client.sign_in.with_openid(step.request, state, code)
             except ProxmoxError as error:
                 raise CallError(_failure(name, f"a user of {step.realm}", error)) from error
+        self._failures.give_back(network)
         account = Account(step.place, ticket)
         choice = RealmChoice(step.realm, (name,))
         return _signed_in(replace(to, openid=None), account, choice, self._clock())
@@ -299,6 +307,12 @@ class People:
     def _queue(self, cluster: str, *, known: bool) -> SignInQueue:
         return self._queues.setdefault((cluster, known), SignInQueue(AT_ONCE))
 
+    def _count_failure(self, network: str) -> None:
+        """Count a failure, given back when it was none; raise TooManyFailures beyond the limit."""
+        if not self._failures.take(network, FAILURES_PER_MINUTE):
+            seconds = 60 / FAILURES_PER_MINUTE
+            raise TooManyFailures("too many failed sign-ins from this address", seconds=seconds)
+
     @asynccontextmanager
     async def _attempt(
         self, step: str, userid: str, cluster: str, origin: Origin
@@ -309,9 +323,8 @@ class People:
         known = self.devices.find(userid, origin.device)
         if known is not None and self._locks.is_locked(account, known):
             known = None
-        if known is None and not self._failures.take(network, FAILURES_PER_MINUTE):
-            seconds = 60 / FAILURES_PER_MINUTE
-            raise TooManyFailures("too many failed sign-ins from this address", seconds=seconds)
+        if known is None:
+            self._count_failure(network)
         source, attempt = known or network, _Attempt()
         self._locks.begin(account, source)
         try:

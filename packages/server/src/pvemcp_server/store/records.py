@@ -315,7 +315,7 @@ class PersonKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PersonRule:
-    """A role that people may choose when they connect; Read-only needs no rule."""
+    """A role that people may choose when they connect; Read-only needs one for auditors only."""
 
     id: Id
     kind: PersonKind

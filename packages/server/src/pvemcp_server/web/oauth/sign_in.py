@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse
 
 from proxmox_client.api.sign_in import Method
 from pvemcp_server.clusters.explain import quoted
-from pvemcp_server.errors import CallError, TooManyFailures
+from pvemcp_server.errors import BadArgument, CallError, TooManyFailures
 from pvemcp_server.oauth.addresses import Addresses
 from pvemcp_server.oauth.people import RealmChoice
 from pvemcp_server.oauth.person import SignIn
@@ -58,7 +58,8 @@ async def sign_in(request: Request, realm: Text, user: Text = "", password: Text
     except TooManyFailures as refused:
         return await _refused(request, refused, realm, user)
     except CallError as error:
-        if choice is not None:  # the user is not recorded: it may be a password in the wrong field
+        # what is not sent to Proxmox is no sign-in; the user may be a password in the wrong field
+        if choice is not None and not isinstance(error, BadArgument):
             await record_refusal(request, f"refused at {choice.value}")
         return await _sign_in_page(request, str(error), realm, user, 403)
     response = next_step(request, progress)
@@ -106,9 +107,13 @@ async def finish_openid(
     if error:
         return await _sign_in_page(request, f"The provider answered {quoted(error)}.", status=403)
     try:
-        progress = await services_of(request).people.finish_openid(before, state, code)
+        people = services_of(request).people
+        progress = await people.finish_openid(before, state, code, origin_of(request))
+    except TooManyFailures as refused:
+        return await _refused(request, refused)
     except CallError as refused:
-        await record_refusal(request, "refused by OpenID")
+        if not isinstance(refused, BadArgument):
+            await record_refusal(request, "refused by OpenID")
         return await _sign_in_page(request, str(refused), status=403)
     response = next_step(request, progress)
     await _advance(request, response, before, progress)
@@ -146,7 +151,8 @@ async def second_factor(
         except CallError as error:
             first = before.challenges[0]
             reason = f"wrong second factor at {first.place.name}"
-            await record_refusal(request, reason, first.factor.userid)
+            if not isinstance(error, BadArgument):
+                await record_refusal(request, reason, first.factor.userid)
             return await _second_page(request, str(error), 403)
     response = next_step(request, progress)
     await _advance(request, response, before, progress)
@@ -171,7 +177,7 @@ async def _progress(request: Request) -> SignIn:
 
 
 async def _refused(
-    request: Request, refused: TooManyFailures, realm: str, user: str = ""
+    request: Request, refused: TooManyFailures, realm: str = "", user: str = ""
 ) -> Response:
     response = await _sign_in_page(request, too_many_attempts(refused), realm, user, 429)
     response.headers.update(retry_after(refused))
