@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from pvemcp_server.access import Access, ExternalAdmins, passwords
 from pvemcp_server.access.admins import FAILURES_PER_MINUTE, Admins
+from pvemcp_server.access.limits import MOST_WAITING
 from pvemcp_server.access.passkeys import Assertion, RelyingParty
 from pvemcp_server.access.passwords import Passwords
 from pvemcp_server.access.sessions import ABSOLUTE, IDLE, SEEN_EVERY, Sessions
@@ -22,7 +23,6 @@ from pvemcp_server.access.sign_in_limits import (
     FREE_FAILURES,
     LONGEST_LOCK,
     MOST_LOCKS,
-    MOST_WAITING,
     FailureLocks,
 )
 from pvemcp_server.admin import account

@@ -1,8 +1,16 @@
 """Rate limits and concurrency limits."""
 
+import anyio
 import pytest
 
-from pvemcp_server.access.limits import MOST_BUCKETS, CallLimits, RateLimiter, network_of
+from pvemcp_server.access.limits import (
+    MOST_BUCKETS,
+    MOST_WAITING,
+    CallLimits,
+    FairQueue,
+    RateLimiter,
+    network_of,
+)
 from pvemcp_server.errors import OverBudget
 
 
@@ -78,3 +86,40 @@ def test_slots_are_released_after_an_error():
 )
 def test_addresses_are_limited_by_their_network(address: str, network: str):
     assert network_of(address) == network
+
+
+@pytest.mark.anyio
+async def test_sources_of_a_fair_queue_take_turns_with_one_request_each():
+    queue, turns, release = FairQueue(2), [], anyio.Event()
+
+    async def request(source):
+        async with queue.turn(source):
+            turns.append(source)
+            await release.wait()
+
+    async with anyio.create_task_group() as tasks:
+        for source in "aaaaabc":
+            tasks.start_soon(request, source)
+        await anyio.wait_all_tasks_blocked()
+        assert turns == ["a", "b"], "one request of each source at a time"
+        release.set()
+    assert turns == [*"abc", *"aaaa"]
+
+
+@pytest.mark.anyio
+async def test_a_full_queue_of_one_source_refuses_it_and_no_other():
+    queue, release = FairQueue(2), anyio.Event()
+
+    async def request():
+        async with queue.turn("a"):
+            await release.wait()
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(MOST_WAITING + 1):
+            tasks.start_soon(request)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(OverBudget, match="wait already"):
+            async with queue.turn("a"):
+                pass
+        async with queue.turn("b"):
+            release.set()

@@ -2,14 +2,19 @@
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
+from weakref import WeakValueDictionary
+
+import anyio
 
 from pvemcp_server.errors import OverBudget, counted
 
 MOST_BUCKETS = 10_000  # the least recently used one is evicted
+MOST_WAITING = 8  # sources for a turn, and requests of one source
+BUSY_SECONDS = 2
 Clock = Callable[[], float]
 
 
@@ -80,6 +85,33 @@ class CallLimits:
             self._running[key_id] -= 1
             if not self._running[key_id]:
                 del self._running[key_id]
+
+
+class FairQueue:
+    """A bounded queue of strangers' requests in which sources, as addresses, have their turns.
+
+    `at_once` sources have their turn at the same time, and each source one request: whatever a
+    source sends, another one waits for one request of it at most (round robin).
+    """
+
+    def __init__(self, at_once: int = 1) -> None:
+        self._turns = anyio.Semaphore(at_once)
+        # weak: sources come from callers, so unused ones must not accumulate
+        self._sources: WeakValueDictionary[str, anyio.Semaphore] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def turn(self, source: str) -> AsyncIterator[None]:
+        """Wait for the turn of a source; raise OverBudget when too many wait already."""
+        # without a checkpoint between the check and the wait
+        own = self._sources.setdefault(source, anyio.Semaphore(1, fast_acquire=True))
+        if any(each.statistics().tasks_waiting >= MOST_WAITING for each in (own, self._turns)):
+            raise self.full()
+        async with own, self._turns:
+            yield
+
+    def full(self) -> Exception:
+        """Return the error for a request that may not wait."""
+        return OverBudget("Too many requests wait already.", seconds=BUSY_SECONDS)
 
 
 @lru_cache(1024)
