@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from pvemcp_server.access import Access, ExternalAdmins, passwords
 from pvemcp_server.access.admins import FAILURES_PER_MINUTE, Admins
+from pvemcp_server.access.limits import MOST_WAITING
 from pvemcp_server.access.passkeys import Assertion, NewPasskey, RelyingParty
 from pvemcp_server.access.passwords import Passwords
 from pvemcp_server.access.second_factors import new_totp_secret
@@ -24,7 +25,6 @@ from pvemcp_server.access.sign_in_limits import (
     FREE_FAILURES,
     LONGEST_LOCK,
     MOST_LOCKS,
-    MOST_WAITING,
     FailureLocks,
 )
 from pvemcp_server.admin import admins as administrators

@@ -280,7 +280,7 @@ async def test_wrong_codes_take_from_the_limit_of_their_address(
 
 async def test_passkeys_of_strangers_do_not_wait_in_the_queue_of_known_devices(admins: Admins):
     assertion = Assertion(RelyingParty("localhost", "http://localhost"), "challenge", "{}")
-    async with admins._known_queue.turn():
+    async with admins._known_queue.turn("another"):
         with anyio.fail_after(10), pytest.raises(AccessDenied, match="unknown passkey"):
             await admins.sign_in_passkey(assertion, address=HERE)
 

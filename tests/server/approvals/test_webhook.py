@@ -13,6 +13,7 @@ import pytest
 from mcp.client import Client
 
 from proxmox_client import Tls
+from pvemcp_server import resolver
 from pvemcp_server.admin import approvals
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.permission import COMMAND_LINE
@@ -217,10 +218,10 @@ async def test_a_name_that_resolves_to_a_metadata_address_later_gets_nothing(
 ):
     await webhook.configure(receiver.url.replace("127.0.0.1", "localhost"))
 
-    async def resolve(*_args, **_options):
+    def resolve(*_args, **_options):
         return [(2, 1, 6, "", ("169.254.169.254", 80))]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    monkeypatch.setattr(resolver.socket, "getaddrinfo", resolve)
     async with running(webhook):
         webhook.send(MESSAGE)
         [notice] = await until_notice(served)
@@ -236,7 +237,7 @@ async def test_a_message_is_sent_to_an_address_that_was_checked(
     await webhook.configure(receiver.url.replace("127.0.0.1", "localhost"))
     resolved = []
 
-    async def resolve(name, *_args, **_options):
+    def resolve(name, *_args, **_options):
         resolved.append(name)
         # nothing listens on the first one
         return [(2, 1, 6, "", (address, port)) for address in ("127.255.255.254", "127.0.0.1")]
@@ -248,7 +249,7 @@ async def test_a_message_is_sent_to_an_address_that_was_checked(
             await anyio.sleep_forever()
         return await connect(remote_host, **options)
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    monkeypatch.setattr(resolver.socket, "getaddrinfo", resolve)
     monkeypatch.setattr(anyio, "connect_tcp", connect_tcp)
     monkeypatch.setattr(webhook_module, "CONNECT_SECONDS", 0.05)
     await webhook.post(await webhook.configured(), MESSAGE)

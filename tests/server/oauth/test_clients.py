@@ -8,7 +8,7 @@ from pvemcp_server.access import Access
 from pvemcp_server.errors import OAuthError, OverBudget
 from pvemcp_server.oauth import clients as module
 from pvemcp_server.oauth.clients import REGISTRATIONS_PER_MINUTE, UNUSED_LIFE, Clients
-from pvemcp_server.oauth.documents import Document
+from pvemcp_server.oauth.documents import Document, Unreachable
 from pvemcp_server.store import Store
 
 from .connected import connect
@@ -21,6 +21,7 @@ DOCUMENT = {
     "redirect_uris": ["https://client.example/callback"],
     "token_endpoint_auth_method": "none",
 }
+BUSY = OverBudget("Too many requests wait already.")
 NEW = {"client_name": "Claude Code", "redirect_uris": ["http://localhost/callback"]}
 
 
@@ -38,8 +39,10 @@ class Host:
     def __init__(self):
         self.metadata, self.fetched = DOCUMENT, 0
 
-    async def fetch(self, _url):
+    async def fetch(self, _url, _source):
         self.fetched += 1
+        if isinstance(self.metadata, Exception):
+            raise self.metadata
         return Document(self.metadata, timedelta(hours=1))
 
 
@@ -97,6 +100,35 @@ async def test_a_wrong_document_is_refused_and_not_fetched_again(clients, host, 
         assert refused.value.error == "invalid_client"
     assert host.fetched == 1
     assert await clients.find(URL) is None
+
+
+@pytest.mark.parametrize("error", [Unreachable(OSError()), Unreachable(TimeoutError()), BUSY])
+async def test_an_expired_document_counts_for_a_day_while_its_host_is_unreachable(
+    clients, clock, host, error
+):
+    known = await clients.get(URL)
+    host.metadata = error
+    clock.time = known.expires + timedelta(hours=23)
+    assert (await clients.get(URL)).id == URL
+    clock.time += timedelta(hours=2)
+    with pytest.raises((Unreachable, OverBudget)):
+        await clients.get(URL)
+
+
+async def test_an_expired_document_does_not_outlive_one_that_is_refused(clients, clock, host):
+    await clients.get(URL)
+    host.metadata = DOCUMENT | {"client_id": "https://other.example/x"}
+    clock.time += timedelta(hours=2)
+    with pytest.raises(OAuthError, match="client_id"):
+        await clients.get(URL)
+
+
+async def test_a_slow_document_is_fetched_again(clients, host):
+    host.metadata = Unreachable(TimeoutError())
+    with pytest.raises(OAuthError, match="TimeoutError"):
+        await clients.get(URL)
+    host.metadata = DOCUMENT
+    assert (await clients.get(URL)).id == URL
 
 
 async def test_no_address_makes_the_server_fetch_without_end(clients, host):

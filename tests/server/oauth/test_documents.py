@@ -19,7 +19,7 @@ JSON = {"Content-Type": "application/json"}
 def fetcher(handle, addresses=(PUBLIC,), seconds=5.0):
     """Return a fetcher whose names resolve to these addresses, where `handle` answers."""
 
-    async def resolve(_host, _port):
+    async def resolve(_host, _port, _source):
         return list(addresses)
 
     return DocumentFetcher(resolve, httpx.MockTransport(handle), seconds)
@@ -85,6 +85,7 @@ PRIVATE = [
     *("100.64.0.1", "168.63.129.16", "224.0.0.1", "255.255.255.255", "198.18.0.1", "192.0.2.1"),
     *("::1", "::", "fe80::1", "fc00::1", "fd00:ec2::254", "ff02::1", "2001:db8::1"),
     *("::ffff:10.0.0.1", "::ffff:127.0.0.1", f"::ffff:{PUBLIC}", "64:ff9b::a00:1"),
+    *("fec0::1", "2606:4700::5efe:a00:1", "2606:4700::200:5efe:808:808"),
     *("2002:0a00:0001::1", "64:ff9b:1::7f00:1", "2001:0:4136:e378:8000:63bf:f5ff:fffe"),
 ]
 
@@ -127,6 +128,8 @@ async def test_an_address_in_the_url_is_checked_as_well():
         "https://client.example/" + "x" * 500,
         "https://client.example/ä",
         "https://[::1/x",
+        "https://a..b/x",
+        f"https://{'a' * 64}.example/x",
         "file:///etc/passwd",
         "client-1",
         "",
@@ -174,7 +177,7 @@ async def test_a_slow_document_is_given_up():
 
 
 async def test_a_slow_resolver_is_given_up():
-    async def resolve(_host, _port):
+    async def resolve(_host, _port, _source):
         await asyncio.Event().wait()
 
     slow = DocumentFetcher(resolve, seconds=0.05)

@@ -117,7 +117,7 @@ async def test_from_401_to_a_call(served, consent, storage, connect, fake_tools,
 async def test_a_client_with_a_metadata_document_registers_nothing(
     served, consent, storage, connect
 ):
-    async def fetch(url):
+    async def fetch(url, _source):
         metadata = {"client_id": url, "client_name": "Claude", "redirect_uris": [REDIRECT]}
         return Document(metadata, timedelta(hours=1))
 

@@ -365,7 +365,7 @@ async def test_a_realm_of_a_provider_signs_in_through_proxmox(browser, emulator)
     url = unescape(re.search(r'content="0;url=([^"]+)"', browser.page.text)[1])
     assert parse_qs(urlsplit(url).query)["redirect_uri"] == [f"{BASE}/oauth/openid"]
     back = emulator["prod"].openid.sign_in(url, "erin").removeprefix(BASE)
-    for query in ("state=x&code=y", "error=access_denied", ""):
+    for query in ("state=x&code=y", "error=access_denied", ""):  # of other sites: spends nothing
         assert (await browser.http.get(f"/oauth/openid?{query}")).status_code == 403, query
     await browser.go(back)
     assert browser.page.url.raw_path.decode() == begun
@@ -395,6 +395,23 @@ async def test_what_is_no_sign_in_is_limited_and_not_in_the_audit(front, open_br
             data = {"realm": "prod/pve", **form}
             assert (await user.http.post("/oauth/sign-in", data=data)).status_code == 403
         assert await refusals() == before
+
+
+@pytest.mark.parametrize("wrong", ["code=bogus", "code=", "error=access_denied"])
+async def test_the_first_answer_spends_the_state_of_a_provider(browser, emulator, wrong):
+    await browser.go("/oauth/sign-in")
+    await browser.submit("/oauth/sign-in/openid", realm="prod/sso")
+    url = unescape(re.search(r'content="0;url=([^"]+)"', browser.page.text)[1])
+    back = emulator["prod"].openid.sign_in(url, "erin").removeprefix(BASE)
+    [state] = parse_qs(urlsplit(url).query)["state"]
+    before = dict(browser.http.cookies)
+    assert (await browser.http.get(f"/oauth/openid?state={state}&{wrong}")).status_code == 403
+    after = dict(browser.http.cookies)
+    for cookies in (before, after):
+        browser.http.cookies = cookies
+        again = await browser.http.get(back)
+        assert again.status_code == 403
+        assert "begin again" in again.text
 
 
 async def test_a_shared_realm_says_who_gets_the_password_and_what_failed(front, browser, users):

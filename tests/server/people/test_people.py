@@ -2,12 +2,14 @@
 
 import asyncio
 import re
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from proxmox_client import Client, Ticket
+from proxmox_client import Client, Ticket, Unauthenticated
+from proxmox_client.api.sign_in import SignIn as SignInCalls
 from proxmox_client.emulator.auth import totp
 from proxmox_client.emulator.state.user_config import AclEntry, Group, Token
 from pvemcp_server.access.model import ANY, READS
@@ -21,7 +23,13 @@ from pvemcp_server.errors import (
     TooManyFailures,
 )
 from pvemcp_server.oauth.connections import Choice, ClientName, Connections
-from pvemcp_server.oauth.people import Origin, People, administrator
+from pvemcp_server.oauth.people import (
+    AT_ONCE,
+    FAILURES_PER_MINUTE,
+    Origin,
+    People,
+    administrator,
+)
 from pvemcp_server.oauth.person import SESSION_LIFE, Account, Person, Place, SignIn
 from pvemcp_server.oauth.rules import end_disallowed, role_choices
 from pvemcp_server.oauth.scopes import Scope
@@ -107,6 +115,155 @@ async def test_guesses_lock_their_address_for_the_account_and_no_one_else(server
     assert (await sign_in(server, "bob")).person
     assert (await sign_in(server, "alice", origin=Origin("192.0.2.2"))).person
     assert (await sign_in(server, "alice", origin=device)).person
+
+
+class Proxmox:
+    """Counts wrong attempts by cluster, and holds them as Proxmox does while `release` is unset."""
+
+    def __init__(self, monkeypatch):
+        self.release, self.sent, self.in_flight, self.most = asyncio.Event(), 0, Counter(), 0
+        self.arrived = asyncio.Semaphore(0)
+        signs_in = SignInCalls.with_password
+
+        async def with_password(calls, userid, password):
+            if password == "wrong":
+                await self.refuse(calls)
+            return await signs_in(calls, userid, password)
+
+        async def with_openid(calls, *_):
+            await self.refuse(calls)
+
+        monkeypatch.setattr(SignInCalls, "with_password", with_password)
+        monkeypatch.setattr(SignInCalls, "with_openid", with_openid)
+
+    async def refuse(self, calls):
+        cluster = calls._transport.pool
+        self.sent += 1
+        self.arrived.release()
+        self.in_flight[cluster] += 1
+        self.most = max(self.most, self.in_flight[cluster])
+        await self.release.wait()
+        self.in_flight[cluster] -= 1
+        raise Unauthenticated(401, "authentication failure", "authentication failure")
+
+
+@pytest.fixture
+async def proxmox(monkeypatch):
+    return Proxmox(monkeypatch)
+
+
+async def begun(proxmox, arrivals, *attempts) -> list[asyncio.Task]:
+    """Start attempts, and return when so many have reached Proxmox and others their queue."""
+    tasks = [asyncio.ensure_future(attempt) for attempt in attempts]
+    for _ in range(arrivals):
+        await asyncio.wait_for(proxmox.arrived.acquire(), 30)
+    for _ in range(200):
+        await asyncio.sleep(0)
+    return tasks
+
+
+def openid_at(server, step, address):
+    return server.people.finish_openid(step, "bogus", Origin(address))
+
+
+@pytest.mark.parametrize("by_openid", [False, True], ids=["password", "openid"])
+async def test_one_address_never_holds_up_the_first_sign_in_of_others(server, proxmox, by_openid):
+    choices = await server.people.realms()
+    step = await server.people.begin_openid(choices.get("prod/sso"), "http://x", HERE, SignIn())
+    other = Origin("192.0.2.9")
+    tasks = await begun(
+        proxmox,
+        1,
+        *(
+            openid_at(server, step, other.address)
+            if by_openid
+            else sign_in(server, f"guess{number}", password="wrong", origin=other)
+            for number in range(FAILURES_PER_MINUTE)
+        ),
+    )
+    assert (await sign_in(server, "alice")).person, "while the others are not answered"
+    assert proxmox.most == 1
+    proxmox.release.set()
+    assert all(isinstance(each, CallError | TooManyFailures) for each in await ended(tasks))
+
+
+async def ended(tasks):
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_users_with_many_known_browsers_do_not_hold_up_those_of_others(server, proxmox):
+    issue = server.people.devices.issue
+    tasks = await begun(
+        proxmox,
+        1,
+        *(
+            sign_in(server, "bob", password="wrong", origin=Origin("192.0.2.9", issue("bob@pve")))
+            for _ in range(FAILURES_PER_MINUTE)
+        ),
+    )
+    known = Origin("192.0.2.1", issue("alice@pve"))
+    assert (await sign_in(server, "alice", origin=known)).person
+    assert proxmox.most == 1
+    proxmox.release.set()
+    await ended(tasks)
+
+
+async def test_failures_count_whatever_the_source_or_way_of_a_sign_in(server, proxmox):
+    proxmox.release.set()
+    choices = await server.people.realms()
+    step = await server.people.begin_openid(choices.get("prod/sso"), "http://x", HERE, SignIn())
+    issue = server.people.devices.issue
+    ways = {
+        "passwords": (1, lambda number: sign_in(server, f"guess{number}", password="wrong")),
+        "openid": (1, lambda _: openid_at(server, step, "192.0.2.2")),
+        "known": (  # then as one that is not known
+            2,
+            lambda _: sign_in(
+                server, "bob", password="wrong", origin=Origin("192.0.2.3", issue("bob@pve"))
+            ),
+        ),
+    }
+    for way, (times, attempt) in ways.items():
+        before = proxmox.sent
+        for number in range(3 * FAILURES_PER_MINUTE):
+            with pytest.raises((CallError, TooManyFailures)):
+                await attempt(number)
+        assert proxmox.sent - before <= times * FAILURES_PER_MINUTE, way
+
+
+async def test_a_shared_realm_takes_a_turn_at_each_cluster(server, proxmox):
+    server.values = Values(shared_realms=("corp",))
+    tasks = await begun(
+        proxmox,
+        2 * AT_ONCE,
+        *(
+            sign_in(
+                server,
+                f"guess{number}",
+                "corp",
+                cluster,
+                password="wrong",
+                origin=Origin(f"192.0.2.{number}"),
+            )
+            for number, cluster in enumerate(("*", "*", "prod", "prod", "lab", "*"))
+        ),
+    )
+    assert proxmox.most == AT_ONCE
+    proxmox.release.set()
+    await ended(tasks)
+
+
+async def test_a_lock_is_that_of_the_account_whatever_the_form_said(server, proxmox):
+    server.values = Values(shared_realms=("corp",))
+    proxmox.release.set()
+    for cluster in ("*", "prod", "*", "prod", "*"):
+        with pytest.raises(CallError):
+            await sign_in(server, "carol", "corp", cluster, password="wrong")
+    with pytest.raises(TooManyFailures, match="locked"):
+        await sign_in(server, "carol", "corp")
+    signed = await sign_in(server, "carol", "corp", "*")
+    assert list(signed.person.accounts) == ["lab"]
+    assert "prod was not sent the sign-in of carol@corp" in signed.problems[0]
 
 
 async def test_a_second_factor_completes_the_sign_in(server, emulator):

@@ -5,13 +5,13 @@ administrator must not use the server to look at them.
 """
 
 import asyncio
-import socket
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
 from proxmox_client.hosts import Host
 from pvemcp_server.errors import BadArgument
+from pvemcp_server.resolver import Resolver
 
 RESOLVE_SECONDS: Final = 5
 METADATA: Final = frozenset(
@@ -25,6 +25,9 @@ METADATA: Final = frozenset(
 )
 # The well-known prefix (RFC 6052), and the one for local use (RFC 8215) with its usual length of 96
 _NAT64: Final = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
+
+
+_resolver = Resolver()
 
 
 async def check_hosts(hosts: Iterable[str], *, argument: str = "hosts") -> None:
@@ -49,11 +52,9 @@ async def _addresses(host: str) -> list[str]:
     try:
         name, port = Host.parse(host)
         async with asyncio.timeout(RESOLVE_SECONDS):
-            loop = asyncio.get_running_loop()
-            found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+            return await _resolver.resolve(name, port)
     except (OSError, ValueError):  # the connection reports both; TimeoutError is an OSError
         return []
-    return [str(sockaddr[0]).partition("%")[0] for *_, sockaddr in found]
 
 
 def is_link_local(address: IPv4Address | IPv6Address) -> bool:
@@ -67,5 +68,12 @@ def embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
     """Return the IPv4 address that packets to an IPv6 address may be translated or tunnelled to."""
     if any(address in network for network in _NAT64):
         return IPv4Address(address.packed[12:])
+    if is_isatap(address):
+        return IPv4Address(address.packed[12:])
     teredo = address.teredo
     return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else None)
+
+
+def is_isatap(address: IPv6Address) -> bool:
+    """Return whether packets to the address are tunnelled within a site (RFC 5214)."""
+    return address.packed[8:12] in (b"\0\0\x5e\xfe", b"\2\0\x5e\xfe")

@@ -242,7 +242,7 @@ class Admins:
         attempt = _Attempt()
         locks.begin(account, counted)
         try:
-            async with (queue if known is None else self._known_queue).turn():
+            async with (queue if known is None else self._known_queue).turn(known or network):
                 yield attempt
         except TooManyFailures:
             locks.undo(account, counted)

@@ -4,14 +4,15 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from weakref import WeakValueDictionary
 
 import anyio
 
 from pvemcp_server.errors import Busy, OverBudget, counted
 
 MOST_BUCKETS = 10_000  # the least recently used one is evicted
-MOST_WAITING = 20  # requests of one actor
-BUSY_SECONDS = 5  # until another try
+MOST_WAITING = 8  # sources for a turn, and requests of one source
+BUSY_SECONDS = 2  # until another try
 Clock = Callable[[], float]
 
 
@@ -84,41 +85,47 @@ class CallLimits:
                 del self._running[key_id]
 
 
-class FairTurns:
-    """Turns for expensive work: one of each actor, `at_once` in total, first come, first served.
+class FairQueue:
+    """A bounded queue in which sources, as addresses or administrators, have their turns.
 
-    Each actor has a queue of its own, and only its first request waits among those of others: one
-    that sends many delays the others by one turn.
+    `at_once` sources have their turn at the same time, and each source one request: whatever a
+    source sends, another one waits for one request of it at most (round robin).
     """
 
-    def __init__(self, at_once: int) -> None:
-        self._all = anyio.Semaphore(at_once)
-        self._queues: dict[str, anyio.Lock] = {}
+    def __init__(self, at_once: int = 1) -> None:
+        self._turns = anyio.Semaphore(at_once)
+        # weak: sources come from callers, so unused ones must not accumulate
+        self._sources: WeakValueDictionary[str, anyio.Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def turn(self, actor: str) -> AsyncIterator[None]:
-        """Wait for the turn; raise Busy when too many requests of this actor wait already."""
-        self.check(actor)
-        async with self.further_turn(actor):
+    async def turn(self, source: str) -> AsyncIterator[None]:
+        """Wait for the turn of a source; raise the error of `full` when too many wait already."""
+        self.check(source)
+        async with self.further_turn(source):
             yield
 
-    def check(self, actor: str) -> None:
-        """Raise Busy when too many requests of this actor wait already."""
-        queue = self._queues.get(actor)
-        if queue is not None and queue.statistics().tasks_waiting >= MOST_WAITING:
-            raise Busy(
-                "Too many of your requests wait already.",
-                hint="Send one after another.",
-                seconds=BUSY_SECONDS,
-            )
+    def check(self, source: str) -> None:
+        """Raise the error of `full` when too many requests wait already."""
+        queues = (self._sources.get(source), self._turns)
+        if any(each and each.statistics().tasks_waiting >= MOST_WAITING for each in queues):
+            raise self.full()
 
     @asynccontextmanager
-    async def further_turn(self, actor: str) -> AsyncIterator[None]:
+    async def further_turn(self, source: str) -> AsyncIterator[None]:
         """Wait for a further turn of work that has begun, and is refused no more."""
-        queue = self._queues.setdefault(actor, anyio.Lock())
-        try:
-            async with queue, self._all:
-                yield
-        finally:
-            if not queue.locked():  # a queue with another request passes from one to the next
-                self._queues.pop(actor, None)
+        # without a checkpoint between the check and the wait
+        own = self._sources.setdefault(source, anyio.Semaphore(1, fast_acquire=True))
+        async with own, self._turns:
+            yield
+
+    def full(self) -> Exception:
+        """Return the error for a request that may not wait."""
+        return OverBudget("Too many requests wait already.", seconds=BUSY_SECONDS)
+
+
+class FairTurns(FairQueue):
+    """The queue of expensive work of administrators and service tokens."""
+
+    def full(self) -> Exception:
+        text = "Too many of your requests wait already."
+        return Busy(text, hint="Send one after another.", seconds=BUSY_SECONDS)

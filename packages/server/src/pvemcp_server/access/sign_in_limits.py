@@ -8,22 +8,18 @@ uses. Nothing here depends on whether the name exists.
 import hmac
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-import anyio
-
+from pvemcp_server.access.limits import BUSY_SECONDS, FairQueue
 from pvemcp_server.errors import TooManyFailures
 
 FREE_FAILURES: Final = 5  # failed sign-ins in a row before a source is locked for the name
 FIRST_LOCK: Final = timedelta(seconds=30)
 LONGEST_LOCK: Final = timedelta(minutes=15)
 MOST_LOCKS: Final = 10_000  # the least recently used one is evicted
-MOST_WAITING: Final = 8  # each waits about 0.2 s for the one before it
-BUSY_SECONDS: Final = 2
 DEVICE_LIFE: Final = timedelta(days=90)  # since its last sign-in
 
 Now = Callable[[], datetime]
@@ -114,19 +110,12 @@ class KnownDevices:
         return hmac.digest(self._key(), text, "sha256").hex()
 
 
-class SignInQueue:
-    """A queue of sign-ins with a bound: a password hash takes a core and 64 MiB.
+class SignInQueue(FairQueue):
+    """A queue of sign-ins: a password hash takes a core and 64 MiB, and a failure at Proxmox 3 s.
 
-    `at_once` have their turn at the same time.
+    Sources are addresses and known browsers or accounts. A full one raises TooManyFailures.
     """
 
-    def __init__(self, at_once: int = 1) -> None:
-        self._turns = anyio.Semaphore(at_once)
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for the turn; raise TooManyFailures when too many wait already."""
-        if self._turns.statistics().tasks_waiting >= MOST_WAITING:
-            raise TooManyFailures("too many sign-ins at once", seconds=BUSY_SECONDS)
-        async with self._turns:
-            yield
+    def full(self) -> TooManyFailures:
+        """Return the error for a sign-in that may not wait."""
+        return TooManyFailures("too many sign-ins at once", seconds=BUSY_SECONDS)

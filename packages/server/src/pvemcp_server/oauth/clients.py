@@ -1,6 +1,5 @@
 """Clients: known by a Client ID Metadata Document, or by a registration of their own (RFC 7591)."""
 
-import asyncio
 import secrets
 import time
 from collections import OrderedDict
@@ -11,7 +10,13 @@ from typing import Any, Final
 from pvemcp_server.access.limits import RateLimiter
 from pvemcp_server.errors import OAuthError, OverBudget
 from pvemcp_server.networks import network_of
-from pvemcp_server.oauth.documents import LONGEST_URL, DocumentFetcher, document_url, unusable
+from pvemcp_server.oauth.documents import (
+    LONGEST_URL,
+    DocumentFetcher,
+    Unreachable,
+    document_url,
+    unusable,
+)
 from pvemcp_server.oauth.redirects import is_allowed
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
@@ -22,7 +27,7 @@ UNUSED_LIFE: Final = timedelta(days=1)  # of a registration without a connection
 MOST_UNUSED: Final = 1_000  # clients without a connection
 REGISTRATIONS_PER_MINUTE: Final = 10  # of an address
 FETCHES_PER_MINUTE: Final = 10  # of documents, for an address
-FETCHES_AT_ONCE: Final = 4
+STALE_LIFE: Final = timedelta(days=1)  # of an expired document whose host cannot be reached
 FAILED_SECONDS: Final = 60.0  # in which a document that was not usable is not fetched again
 MOST_FAILED: Final = 1_000
 MOST_REDIRECTS: Final = 10
@@ -46,11 +51,12 @@ class Clients:
         self._clock = clock
         self._registrations = RateLimiter()
         self._fetches = RateLimiter()
-        self._fetching = asyncio.Semaphore(FETCHES_AT_ONCE)
         self._failed: OrderedDict[str, tuple[float, OAuthError]] = OrderedDict()
 
     async def get(self, client_id: str, address: str = "") -> OAuthClientRecord:
         """Return a client that asks for consent; its document is fetched again when it expired.
+
+        An expired document still counts for a day while its host cannot be reached.
 
         Raise OAuthError (invalid_client) for an unknown client or a document that is not usable,
         and OverBudget when the address of the request has named too many documents.
@@ -62,7 +68,12 @@ class Clients:
             return record
         if record is not None and record.expires > self._clock():
             return record
-        return await self._fetched(client_id, address)
+        try:
+            return await self._fetched(client_id, address)
+        except (Unreachable, OverBudget):
+            if record is None or record.expires + STALE_LIFE <= self._clock():
+                raise
+            return record
 
     async def find(self, client_id: str) -> OAuthClientRecord | None:
         """Return a client that is known, also by an expired document; None for any other.
@@ -104,10 +115,11 @@ class Clients:
         if not self._fetches.take(network_of(address), FETCHES_PER_MINUTE):
             raise _too_many("metadata documents")
         try:
-            async with self._fetching:
-                document = await self.fetcher.fetch(url)
+            document = await self.fetcher.fetch(url, network_of(address))
             values = _document_values(url, document.metadata)
         except OAuthError as error:
+            if isinstance(error, Unreachable) and not error.in_time:
+                raise  # perhaps for the slow names of others
             self._failed[url] = (time.monotonic(), error)
             self._failed.move_to_end(url)
             if len(self._failed) > MOST_FAILED:

@@ -7,7 +7,6 @@ neither redirects nor proxies are followed.
 
 import asyncio
 import re
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,19 +18,22 @@ from pydantic_core import from_json
 
 from proxmox_client.responses import limited_head, read_body
 from proxmox_client.tls import Tls
+from pvemcp_server.access.limits import FairQueue
 from pvemcp_server.errors import OAuthError
-from pvemcp_server.link_local import METADATA, embedded_ipv4
+from pvemcp_server.link_local import METADATA, embedded_ipv4, is_isatap
+from pvemcp_server.resolver import Resolver
 
 MOST_BYTES: Final = 5 * 1024
 LONGEST_URL: Final = 512  # characters; the column of a client's id has as many
-SECONDS: Final = 5.0  # in total: resolving, connecting and reading
+AT_ONCE: Final = 4  # fetches, one for each address that asks
+SECONDS: Final = 5.0  # in total: waiting for the turn, resolving, connecting and reading
 CONNECT_SECONDS: Final = 2.0  # to one address: the next one may answer
 SHORTEST_CACHE: Final = timedelta(minutes=5)
 LONGEST_CACHE: Final = timedelta(days=1)
 _MAX_AGE: Final = re.compile(r"(?:\A|[,\s])max-age=(\d{1,9})(?:\Z|[,\s])", re.IGNORECASE)
 
 T = TypeVar("T")
-Resolve = Callable[[str, int], Awaitable[list[str]]]
+Resolve = Callable[[str, int, str], Awaitable[list[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,34 +44,45 @@ class Document:
     life: timedelta
 
 
-async def resolve(host: str, port: int) -> list[str]:
-    """Return the addresses of a host as a connection would; raise OSError if it has none."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(sockaddr[0]).partition("%")[0] for *_, sockaddr in found]
+class Unreachable(OAuthError):
+    """A document that could not be read, whatever it says; `in_time` if not for being too slow."""
+
+    def __init__(self, error: Exception) -> None:
+        text = f"it could not be fetched: {type(error).__name__}"
+        super().__init__("invalid_client", unusable(text).description)
+        self.in_time = not isinstance(error, TimeoutError)
 
 
 class DocumentFetcher:
-    """Fetches documents; tests give it a resolver and a transport of their own."""
+    """Fetches documents; tests give it a resolver and a transport of their own.
+
+    Those who ask have their turns by `source`, their address: a slow name or host that one of them
+    names delays the documents of others by no more than one turn.
+    """
 
     def __init__(
         self,
-        resolve: Resolve = resolve,
+        resolve: Resolve | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         seconds: float = SECONDS,
     ) -> None:
-        self._resolve = resolve
+        self._resolve = resolve or Resolver(AT_ONCE).resolve
+        self._queue = FairQueue(AT_ONCE)
         self._transport = transport
         self._seconds = seconds
 
-    async def fetch(self, url: str) -> Document:
-        """Return the document at a URL; raise OAuthError with the reason if it cannot be used."""
+    async def fetch(self, url: str, source: str = "") -> Document:
+        """Return the document at a URL; raise OAuthError with the reason if it cannot be used.
+
+        Raise OverBudget when too many wait, also for the names of others that are resolved slowly.
+        """
         target = document_url(url)
         if target is None:
             raise unusable("its URL must be https, with a path and in its normal form")
         try:
-            async with asyncio.timeout(self._seconds):  # in total, however slowly it answers
-                addresses = await self._resolve(target.host, target.port or 443)
+            # in total, however slowly it answers
+            async with asyncio.timeout(self._seconds), self._queue.turn(source):
+                addresses = await self._resolve(target.host, target.port or 443, source)
                 if not addresses or not all(is_public(each) for each in addresses):
                     raise unusable("its host has no public address, or others too")
                 return await read_at(
@@ -80,7 +93,7 @@ class DocumentFetcher:
                     seconds=self._seconds,
                 )
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:  # also TimeoutError
-            raise unusable(f"it could not be fetched: {type(error).__name__}") from error
+            raise Unreachable(error) from error
 
 
 async def read_at(
@@ -152,7 +165,10 @@ def document_url(text: str) -> httpx.URL | None:
         return None
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL:
+        url.raw_host.decode().encode(
+            "idna"
+        )  # refuses empty labels and those of more than 63 characters
+    except (httpx.InvalidURL, UnicodeError):
         return None
     is_plain = url.scheme == "https" and url.host and not url.userinfo and "#" not in text
     return url if is_plain and url.path not in ("", "/") and str(url) == text else None
@@ -163,7 +179,8 @@ def is_public(address: str) -> bool:
     parsed = ip_address(address)
     embedded = embedded_ipv4(parsed) if isinstance(parsed, IPv6Address) else None
     return all(_is_public(each) for each in (parsed, embedded) if each is not None) and not (
-        isinstance(parsed, IPv6Address) and parsed.ipv4_mapped
+        isinstance(parsed, IPv6Address)
+        and (parsed.ipv4_mapped or parsed.is_site_local or is_isatap(parsed))
     )
 
 

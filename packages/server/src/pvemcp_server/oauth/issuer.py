@@ -21,7 +21,7 @@ from pydantic_core import from_json
 
 from proxmox_client.responses import read_body
 from pvemcp_server.access.authentication import EXPIRED
-from pvemcp_server.errors import AccessDenied, BadArgument, IssuerUnavailable
+from pvemcp_server.errors import AccessDenied, BadArgument, IssuerUnavailable, OverBudget
 from pvemcp_server.link_local import checked_addresses
 from pvemcp_server.oauth.documents import read_at
 from pvemcp_server.settings import is_secure_url
@@ -192,7 +192,7 @@ class TokenVerifier:
         """Return a JSON object; None for the answer 404. Raise _Unusable for anything else."""
         try:
             addresses = await checked_addresses(urlsplit(url).netloc, argument="external_issuer")
-        except BadArgument as refused:
+        except (BadArgument, OverBudget) as refused:
             raise _Unusable(refused.message) from None
         return await read_at(
             httpx.URL(url),

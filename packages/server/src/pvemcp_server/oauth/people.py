@@ -6,8 +6,8 @@ A password or code goes to Proxmox and nowhere else. What Proxmox answers is sho
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
@@ -20,6 +20,7 @@ from pvemcp_server.access.limits import Clock, RateLimiter
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.access.sign_in_limits import FailureLocks, KnownDevices, SignInQueue
 from pvemcp_server.clusters import Clusters, explain, reason_of
+from pvemcp_server.clusters.explain import quoted
 from pvemcp_server.errors import BadArgument, CallError, ServerError, TooManyFailures
 from pvemcp_server.networks import network_of
 from pvemcp_server.oauth.person import (
@@ -44,7 +45,7 @@ GROUP_SECONDS: Final = 5
 KEPT_SECONDS: Final = 60  # the realms of a cluster
 KEPT_PROBLEM_SECONDS: Final = 10
 AT_ONCE: Final = 2  # sign-ins at a cluster: a failure holds one of three workers for 3 s
-FAILURES_PER_MINUTE: Final = 10  # from one address, for all accounts together
+FAILURES_PER_MINUTE: Final = 10  # from one address for all accounts, or of a known one
 BEGUN_PER_MINUTE: Final = 30  # sign-ins with OpenID, from one address
 LONGEST_USER: Final = 64  # characters, as Proxmox limits them
 LONGEST_SECRET: Final = 4096
@@ -91,11 +92,16 @@ class Realms:
         raise BadArgument("realm", "is not among the realms any more; choose one of the list.")
 
 
-@dataclass(slots=True)
-class _Attempt:
-    """An attempt in progress; one that Proxmox did not check is not counted."""
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Whose attempt it is: failures lock `counted`, and turns go to each `waiting` one.
 
-    is_checked: bool = True
+    A browser is `known` by an account, whose browsers share the turns: their number is its choice.
+    """
+
+    counted: str
+    waiting: str
+    known: bool
 
 
 class People:
@@ -164,21 +170,22 @@ class People:
             raise BadArgument("password", "is empty or too long.")
         _refuse_second(to, choice.clusters)
 
-        async def at(name: str) -> Account | Challenge:
+        async def at(name: str, source: _Source) -> Account | Challenge:
             record, client = await self._clusters.for_user(name)
-            answer = await client.sign_in.with_password(userid, password)
+            async with self._attempt("password", userid, name, source):
+                answer = await client.sign_in.with_password(userid, password)
             place = Place.of(record)
             if isinstance(answer, SecondFactor):
                 return Challenge(place, answer, choice.realm if choice.is_shared else "")
             return Account(place, answer)
 
-        queue = ALL if choice.is_shared else choice.clusters[0]
-        async with self._attempt(choice.value, userid, queue, origin) as attempt:
-            with deadline(SIGN_IN_SECONDS):
-                outcomes = await asyncio.gather(*map(at, choice.clusters), return_exceptions=True)
+        with self._counted("password", userid, choice.clusters, origin) as source:
+            outcomes = await asyncio.gather(
+                *(at(name, source) for name in choice.clusters), return_exceptions=True
+            )
             failed = _failures(zip(choice.clusters, outcomes, strict=True), userid)
             if len(failed) == len(outcomes):
-                attempt.is_checked = any(_is_refusal(each) for each in outcomes)
+                _raise_unsent(outcomes)
                 raise CallError(" ".join(failed))
         progress = SignIn(to.person, problems=tuple(failed))  # older challenges are given up
         for outcome in outcomes:
@@ -196,14 +203,13 @@ class People:
             raise BadArgument("code", "is empty or too long.")
         record, client = await self._clusters.for_user(name)
         challenge.place.check(record)
-        async with self._attempt(f"second factor {name}", userid, name, origin) as attempt:
+        with self._counted("second factor", userid, (name,), origin) as source:
             try:
-                with deadline(SIGN_IN_SECONDS):
+                async with self._attempt("second factor", userid, name, source):
                     ticket = await client.sign_in.with_second_factor(
                         challenge.factor, method, value
                     )
             except ProxmoxError as error:
-                attempt.is_checked = _is_refusal(error)
                 raise CallError(_failure(name, userid, error)) from error
         realm = challenge.shared_realm
         choice = RealmChoice(realm, (name,), is_shared=bool(realm))
@@ -223,7 +229,7 @@ class People:
             raise TooManyFailures("too many sign-ins were begun from this address", seconds=60)
         name = choice.clusters[0]
         record, client = await self._clusters.for_user(name)
-        async with self._queue(name, known=False).turn():
+        async with self._queue(name, known=False).turn(network_of(origin.address)):
             try:
                 with deadline(SIGN_IN_SECONDS):
                     request = await client.sign_in.openid_request(choice.realm, redirect_url)
@@ -231,27 +237,29 @@ class People:
                 raise CallError(_outage(name, error)) from error
         return replace(to, openid=OpenIdStep(Place.of(record), choice.realm, query, request))
 
-    async def finish_openid(self, to: SignIn, state: str, code: str, origin: Origin) -> SignIn:
-        """Finish the sign-in that waits at an OpenID provider, with what the provider sent back.
+    async def finish_openid(
+        self, to: SignIn, code: str, origin: Origin, refusal: str = ""
+    ) -> SignIn:
+        """Finish the sign-in that waits at an OpenID provider, with its code or refusal.
 
-        Raise CallError with Proxmox's words if it refuses, BadArgument for an answer that no step
-        waits for, and TooManyFailures: all but a right answer counts as a failure of its address.
+        Raise CallError with Proxmox's words when it is refused, and TooManyFailures when it was not
+        sent. The account is not known before, so failures count for the address only.
         """
-        network = network_of(origin.address)
-        self._count_failure(network)
         step = to.openid
-        if step is None or not state or state != step.request.state or not code:
-            raise BadArgument("state", "is not that of a sign-in in this browser; begin again.")
+        if refusal:
+            raise CallError(f"The provider answered {quoted(refusal)}.")
+        if step is None or not code:
+            raise CallError("The provider's answer does not belong to this browser's sign-in.")
+        state = step.request.state
         name = step.place.name
         record, client = await self._clusters.for_user(name)
         step.place.check(record)
-        async with self._queue(name, known=False).turn():
+        with self._counted(f"OpenID {state}", "", (name,), origin) as source:
             try:
-                with deadline(SIGN_IN_SECONDS):
+                async with self._attempt(f"OpenID {state}", "", name, source):
                     ticket = await client.sign_in.with_openid(step.request, state, code)
             except ProxmoxError as error:
                 raise CallError(_failure(name, f"a user of {step.realm}", error)) from error
-        self._failures.give_back(network)
         account = Account(step.place, ticket)
         choice = RealmChoice(step.realm, (name,))
         return _signed_in(replace(to, openid=None), account, choice, self._clock())
@@ -307,39 +315,53 @@ class People:
     def _queue(self, cluster: str, *, known: bool) -> SignInQueue:
         return self._queues.setdefault((cluster, known), SignInQueue(AT_ONCE))
 
-    def _count_failure(self, network: str) -> None:
-        """Count a failure, given back when it was none; raise TooManyFailures beyond the limit."""
+    def count_failure(self, network: str) -> None:
+        """Count a failure of an address; raise TooManyFailures beyond the limit."""
         if not self._failures.take(network, FAILURES_PER_MINUTE):
             seconds = 60 / FAILURES_PER_MINUTE
             raise TooManyFailures("too many failed sign-ins from this address", seconds=seconds)
 
+    @contextmanager
+    def _counted(
+        self, step: str, userid: str, clusters: Iterable[str], origin: Origin
+    ) -> Iterator[_Source]:
+        """Count a sign-in as a failure of its address, or of a known account, unless it succeeds.
+
+        A browser that is locked for the account, or whose account failed too often, is not known.
+        """
+        network, account = network_of(origin.address), _digest("known", userid)
+        device = self.devices.find(userid, origin.device)
+        if device is not None and (
+            any(self._locks.is_locked(_digest(step, userid, name), device) for name in clusters)
+            or not self._failures.take(account, FAILURES_PER_MINUTE)
+        ):
+            device = None
+        if device is None:
+            self.count_failure(network)
+        counted = network if device is None else account
+        yield _Source(device or network, counted, known=device is not None)
+        self._failures.give_back(counted)
+
     @asynccontextmanager
     async def _attempt(
-        self, step: str, userid: str, cluster: str, origin: Origin
-    ) -> AsyncIterator[_Attempt]:
-        """Count an attempt as failed unless the block succeeds, in its turn at the cluster."""
-        account = sha256(f"{step}\n{userid}".encode("utf-8", "surrogatepass")).hexdigest()
-        network = network_of(origin.address)
-        known = self.devices.find(userid, origin.device)
-        if known is not None and self._locks.is_locked(account, known):
-            known = None
-        if known is None:
-            self._count_failure(network)
-        source, attempt = known or network, _Attempt()
-        self._locks.begin(account, source)
+        self, step: str, userid: str, cluster: str, source: _Source
+    ) -> AsyncIterator[None]:
+        """Send an attempt to a cluster in its turn there; what Proxmox refuses counts for the lock.
+
+        The lock is that of the account at the cluster, whatever realm of the form leads there.
+        """
+        account = _digest(step, userid, cluster)
+        self._locks.begin(account, source.counted)
         try:
-            async with self._queue(cluster, known=known is not None).turn():
-                yield attempt
-        except TooManyFailures:
-            self._locks.undo(account, source)
+            async with self._queue(cluster, known=source.known).turn(source.waiting):
+                with deadline(SIGN_IN_SECONDS):
+                    yield
+        except pve.Unauthenticated:
             raise
         except BaseException:
-            if not attempt.is_checked:
-                self._locks.undo(account, source)
+            self._locks.undo(account, source.counted)
             raise
-        self._locks.clear(account, source)
-        if known is None:
-            self._failures.give_back(network)
+        self._locks.clear(account, source.counted)
 
 
 def administrator(session: Session) -> Person:
@@ -408,6 +430,8 @@ def _failures(outcomes: Iterable[tuple[str, object]], userid: str) -> list[str]:
 def _failure(name: str, userid: str, error: Exception) -> str:
     if isinstance(error, pve.Unauthenticated):
         return f"{name} refused the sign-in of {userid} ({reason_of(error)})."
+    if isinstance(error, TooManyFailures):
+        return f"{name} was not sent the sign-in of {userid}: {error}."
     return _outage(name, error)
 
 
@@ -419,6 +443,13 @@ def _outage(name: str, error: Exception) -> str:
     return f"{name} cannot be reached at present."
 
 
-def _is_refusal(outcome: object) -> bool:
-    """Return whether Proxmox checked a password or code, and it was wrong."""
-    return isinstance(outcome, pve.Unauthenticated)
+def _raise_unsent(outcomes: Sequence[object]) -> None:
+    """Raise TooManyFailures, the one that lasts longest, if no cluster was sent the attempt."""
+    unsent = [each for each in outcomes if isinstance(each, TooManyFailures)]
+    if len(unsent) == len(outcomes):
+        raise max(unsent, key=lambda each: each.seconds)
+
+
+def _digest(*parts: str) -> str:
+    """Return a name for the limits: the text in the field of the user may be a password."""
+    return sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

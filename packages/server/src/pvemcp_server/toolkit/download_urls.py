@@ -5,7 +5,6 @@ A node fetches the URL from its own network, which a caller may not reach otherw
 
 import asyncio
 import re
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,11 +13,14 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
 from pvemcp_server.errors import BadArgument, Precondition
-from pvemcp_server.link_local import embedded_ipv4, is_link_local
+from pvemcp_server.link_local import RESOLVE_SECONDS, embedded_ipv4, is_link_local
+from pvemcp_server.resolver import Resolver
 
 # Characters of a host: percent signs are refused, since the fetching side decodes `%2e` to a dot
 _HOST = re.compile(r"[a-z0-9._:-]+")
 _PUBLIC_6 = ip_network("2000::/3")  # the part of IPv6 that is routed on the internet
+
+_resolver = Resolver()
 
 Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
@@ -34,13 +36,12 @@ class DownloadRules:
 
 
 async def resolve(host: str, port: int) -> list[Address]:
-    """Return every address of the host by the system's resolver; none if it has none."""
-    loop = asyncio.get_running_loop()
+    """Return every address of the host by the system's resolver; none if it has none in time."""
     try:
-        infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError):
+        async with asyncio.timeout(RESOLVE_SECONDS):
+            return [ip_address(each) for each in await _resolver.resolve(host, port)]
+    except OSError:  # also TimeoutError
         return []
-    return [ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in infos]
 
 
 async def check_download(url: str, rules: DownloadRules, resolve: Resolve = resolve) -> str:

@@ -1,14 +1,15 @@
 """Pages on which users sign in to connect: with a Proxmox account, or as an administrator."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from proxmox_client.api.sign_in import Method
-from pvemcp_server.clusters.explain import quoted
 from pvemcp_server.errors import BadArgument, CallError, TooManyFailures
+from pvemcp_server.networks import network_of
 from pvemcp_server.oauth.addresses import Addresses
 from pvemcp_server.oauth.people import RealmChoice
 from pvemcp_server.oauth.person import SignIn
@@ -100,21 +101,31 @@ async def finish_openid(
     error: Annotated[str, Query()] = "",
 ) -> Response:
     """Finish a sign-in at the provider of an OpenID realm, and go on where it was begun."""
-    before = await _progress(request)
-    query = before.openid.query if before.openid else ""
-    request.scope["query_string"] = query.encode("latin-1")
+    people, before = services_of(request).people, await _progress(request)
+    step = before.openid
+    request.scope["query_string"] = (step.query if step else "").encode("latin-1")
     request = Request(request.scope, request.receive)
-    if error:
-        return await _sign_in_page(request, f"The provider answered {quoted(error)}.", status=403)
+    session = await session_of(request)
+    is_own = step is not None and state == step.request.state
+    # the first answer spends the state, also in another process
+    if not (session and is_own and await people.sessions.end(session.id)):
+        try:  # it is limited, and no attempt that belongs into the audit
+            people.count_failure(network_of(origin_of(request).address))
+        except TooManyFailures as refused:
+            return await _refused(request, refused, "")
+        return await _sign_in_page(request, BEGUN_ELSEWHERE, status=403)
+    without = replace(before, openid=None)
     try:
-        people = services_of(request).people
-        progress = await people.finish_openid(before, state, code, origin_of(request))
-    except TooManyFailures as refused:
-        return await _refused(request, refused)
+        progress = await people.finish_openid(before, code, origin_of(request), error)
+    except TooManyFailures as refused:  # was not sent: the same answer may be sent again
+        response = await _refused(request, refused, "", progress=before)
+        await keep(request, response, before)
+        return response
     except CallError as refused:
-        if not isinstance(refused, BadArgument):
-            await record_refusal(request, "refused by OpenID")
-        return await _sign_in_page(request, str(refused), status=403)
+        await record_refusal(request, "refused by OpenID")
+        response = await _sign_in_page(request, str(refused), status=403, progress=without)
+        await keep(request, response, without)
+        return response
     response = next_step(request, progress)
     await _advance(request, response, before, progress)
     return response
@@ -177,19 +188,32 @@ async def _progress(request: Request) -> SignIn:
 
 
 async def _refused(
-    request: Request, refused: TooManyFailures, realm: str = "", user: str = ""
+    request: Request,
+    refused: TooManyFailures,
+    realm: str,
+    user: str = "",
+    *,
+    progress: SignIn | None = None,
 ) -> Response:
-    response = await _sign_in_page(request, too_many_attempts(refused), realm, user, 429)
+    text = too_many_attempts(refused)
+    response = await _sign_in_page(request, text, realm, user, 429, progress=progress)
     response.headers.update(retry_after(refused))
     return response
 
 
 async def _sign_in_page(
-    request: Request, wrong: str = "", realm: str = "", user: str = "", status: int = 200
+    request: Request,
+    wrong: str = "",
+    realm: str = "",
+    user: str = "",
+    status: int = 200,
+    *,
+    progress: SignIn | None = None,
 ) -> Response:
+    """Show the form; `progress` is that of a session which this request has ended."""
     authorization = await authorization_request(request) if request.url.query else None
     realms = await services_of(request).people.realms()
-    person = (await _progress(request)).person
+    person = (progress or await _progress(request)).person
     held = person.accounts if person else {}
     free = [each for each in realms.choices if held.keys().isdisjoint(each.clusters)]
     with_password = [each for each in free if not each.is_openid]
