@@ -30,6 +30,7 @@ from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import PersonKind, TlsMode
+from pvemcp_server.web.oauth.sign_in import OTHER_ERROR, PROVIDER_ERRORS
 
 from .browser import BASE, Browser
 from .conftest import PASSWORD, TOTP_SECRET, auditor
@@ -368,6 +369,18 @@ async def test_a_realm_of_a_provider_signs_in_through_proxmox(browser, emulator)
     assert "erin@sso on prod" in browser.text
     again = await browser.http.get(back)
     assert again.status_code == 403, "the provider's answer counts once"
+
+
+async def test_the_text_of_a_provider_s_error_is_ours(browser):
+    for error in ("Your account is locked. Call 555 0100.", "<b>x</b>", "access_denied Call me"):
+        for others in ({}, {"error_description": error, "error_uri": error, "state": error}):
+            page = await browser.http.get("/oauth/openid", params={"error": error, **others})
+            alerts = re.findall(r'role="alert">([^<]*)', page.text)
+            assert (page.status_code, alerts) == (403, [OTHER_ERROR]), error
+            assert not {"Call", "555", "<b>"} & set(re.split(r"[\s.]", page.text)), error
+    for code, words in PROVIDER_ERRORS.items():
+        page = await browser.http.get("/oauth/openid", params={"error": code})
+        assert unescape(re.search(r'role="alert">([^<]*)', page.text)[1]) == words
 
 
 async def test_a_shared_realm_says_who_gets_the_password_and_what_failed(front, browser, users):

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from proxmox_client.api.sign_in import Method
-from pvemcp_server.clusters.explain import quoted
 from pvemcp_server.errors import CallError, TooManyFailures
 from pvemcp_server.oauth.addresses import Addresses
 from pvemcp_server.oauth.people import RealmChoice
@@ -38,6 +37,26 @@ SUPPORTED: Final[Mapping[str, str]] = {
     "yubico": "Touch your Yubico OTP key in this field",
 }
 UNSUPPORTED: Final[Mapping[str, str]] = {"webauthn": "WebAuthn", "u2f": "U2F"}
+# The codes of RFC 6749 and OpenID Connect in our words: anyone can make a link with another text
+PROVIDER_ERRORS: Final[Mapping[str, str]] = {
+    "access_denied": "The provider refused the sign-in, or you declined it there.",
+    "login_required": "The provider needs a new sign-in; begin again.",
+    "interaction_required": "The provider needs an answer of yours; begin again.",
+    "consent_required": "The provider needs your consent; begin again.",
+    "account_selection_required": "The provider needs you to choose an account; begin again.",
+    "temporarily_unavailable": "The provider cannot answer now; begin again later.",
+    "server_error": "The provider had an error of its own; begin again later.",
+    **dict.fromkeys(
+        (
+            *("invalid_request", "unauthorized_client", "unsupported_response_type"),
+            *("invalid_scope", "invalid_request_uri", "invalid_request_object"),
+            *("request_not_supported", "request_uri_not_supported", "registration_not_supported"),
+        ),
+        "The provider does not accept this realm's requests: an administrator of Proxmox has to "
+        "compare the realm with what the provider has registered.",
+    ),
+}
+OTHER_ERROR: Final = "The provider did not sign you in."
 BEGUN_ELSEWHERE: Final = "This sign-in is not in progress in this browser any more; begin again."
 
 
@@ -104,7 +123,8 @@ async def finish_openid(
     request.scope["query_string"] = query.encode("latin-1")
     request = Request(request.scope, request.receive)
     if error:
-        return await _sign_in_page(request, f"The provider answered {quoted(error)}.", status=403)
+        wrong = PROVIDER_ERRORS.get(error, OTHER_ERROR)
+        return await _sign_in_page(request, wrong, status=403)
     try:
         progress = await services_of(request).people.finish_openid(before, state, code)
     except CallError as refused:
