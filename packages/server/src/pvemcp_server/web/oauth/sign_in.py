@@ -213,7 +213,7 @@ async def _sign_in_page(
         status=status,
         wrong=wrong,
         user=user,
-        client=authorization.name.shown if authorization else "",
+        authorization=authorization,
         realms=with_password,
         chosen=realm or _default(with_password),
         openid=[each for each in free if each.is_openid],
