@@ -7,6 +7,7 @@ import pytest
 from pvemcp_server.access import Access
 from pvemcp_server.errors import OAuthError, OverBudget
 from pvemcp_server.oauth import clients as module
+from pvemcp_server.oauth.client_names import UNNAMED
 from pvemcp_server.oauth.clients import REGISTRATIONS_PER_MINUTE, UNUSED_LIFE, Clients
 from pvemcp_server.oauth.documents import Document, Unreachable
 from pvemcp_server.store import Store
@@ -180,8 +181,8 @@ async def test_the_name_of_a_client_is_one_printable_line(clients):
         ("  Claude\n Code ", "Claude Code"),
         ("x" * 500, "x" * 100),
         ("\u202egpj.exe", "gpj.exe"),
-        ("\ud800", "Unnamed client"),
-        (None, "Unnamed client"),
-        (7, "Unnamed client"),
+        ("\ud800", UNNAMED),
+        (None, UNNAMED),
+        (7, UNNAMED),
     ):
         assert (await clients.register(NEW | {"client_name": name})).name == shown

@@ -25,6 +25,7 @@ from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.app import create_app
 from pvemcp_server.clusters import connections
 from pvemcp_server.config import Config
+from pvemcp_server.oauth.client_names import UNNAMED
 from pvemcp_server.oauth.people import FAILURES_PER_MINUTE
 from pvemcp_server.services import open_services
 from pvemcp_server.settings import Settings
@@ -32,6 +33,7 @@ from pvemcp_server.store import open_store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRole, PersonKind, TlsMode, identities
 from pvemcp_server.store.watch import bump
+from pvemcp_server.web.oauth.sign_in import OTHER_ERROR, PROVIDER_ERRORS
 
 from .browser import BASE, Browser
 from .conftest import PASSWORD, TOTP_SECRET, auditor
@@ -414,6 +416,20 @@ async def test_the_first_answer_spends_the_state_of_a_provider(browser, emulator
         assert "begin again" in again.text
 
 
+async def test_the_text_of_a_provider_s_error_is_ours(browser):
+    hostile = ("Your account is locked. Call 555 0100.", "<b>x</b>", "access_denied Call me")
+    for error in (*hostile, *PROVIDER_ERRORS):
+        await browser.go("/oauth/sign-in")
+        await browser.submit("/oauth/sign-in/openid", realm="prod/sso")
+        url = unescape(re.search(r'content="0;url=([^"]+)"', browser.page.text)[1])
+        [state] = parse_qs(urlsplit(url).query)["state"]
+        answer = {"error": error, "error_description": hostile[0], "state": state}
+        page = await browser.http.get("/oauth/openid", params=answer)
+        [alert] = map(unescape, re.findall(r'role="alert">([^<]*)', page.text))
+        assert (page.status_code, alert) == (403, PROVIDER_ERRORS.get(error, OTHER_ERROR)), error
+        assert not {"Call", "555", "<b>"} & set(re.split(r"[\s.]", page.text)), error
+
+
 async def test_a_shared_realm_says_who_gets_the_password_and_what_failed(front, browser, users):
     await front.settings.change({"shared_realms": ["corp"]}, by="test")
     try:
@@ -448,10 +464,54 @@ async def test_a_known_client_of_a_host_asks_shortly_until_it_wants_more(front, 
         await browser.authorize(scope=scope)
         await browser.sign_in("prod/pve", "bob", PASSWORD)
         shown[step] = ("<details open>" in browser.page.text, "again?" in browser.text)
-        assert "whose publisher has the address claude.example" in browser.text
+        assert "Publisher's address claude.example" in unescape(browser.text)
         await browser.consent()
         assert browser.answer["code"]
     assert shown == {"first": (True, False), "again": (False, True), "more": (True, False)}
+
+
+HOSTILE = {  # a name, how it is shown, and whether a host could vouch for it
+    "Claude, whose publisher has the address claude.ai": ("", True),
+    "Claude\u201d of \u201cclaude.ai": ("Claude' of 'claude.ai", True),
+    "\u05e7\u05dc\u05d5\u05d3 claude.ai": ("", True),
+    "Cl\u0430ude": ("", False),
+    "\u3164\u2800": (UNNAMED, True),
+}
+
+
+async def test_the_name_of_a_client_stays_apart_from_our_words(front, open_browser):
+    for name, (shown, is_plain) in HOSTILE.items():
+        shown = shown or name
+        said = f"<bdi>{shown}</bdi>" if shown == UNNAMED else f"<q><bdi>{shown}</bdi></q>"
+        url = f"https://xn--clude-5ve.example/{name.encode().hex()}"
+        async with open_browser(WEB_REDIRECT, name) as browser:
+            assert browser.client["client_name"] == shown
+            own = browser.client["client_id"]
+            clients = front.services.store.oauth_clients
+            known = await clients.find(id=own)
+            await clients.add(
+                id=url,
+                name=known.name,
+                is_document=True,
+                metadata=known.metadata,
+                created=known.created,
+                expires=known.expires,
+            )
+            for client_id, is_verified in ((own, False), (url, is_plain)):
+                browser.client["client_id"] = client_id
+                await browser.authorize()
+                assert f"<strong>{said} (" in unescape(browser.page.text)
+                await browser.sign_in("prod/pve", "bob", PASSWORD)
+                page = unescape(browser.page.text)
+                assert f"<h1>Connect {said}?</h1>" in page
+                program = re.search(r"<dt>Program</dt><dd>(.*?)</dd>", page)[1]
+                badge = ' <span class="badge warn">name not verified</span>'
+                assert program == f"<strong>{said}</strong>{'' if is_verified else badge}"
+                host = re.findall(r"<dt>Publisher's address</dt><dd>(.*?)</dd>", page)
+                expected = ["<strong>xn--clude-5ve.example</strong>"] if client_id == url else []
+                assert host == expected
+                await browser.http.post("/connections/sign-out", data={"csrf": browser.csrf})
+                browser.http.cookies.clear()
 
 
 async def test_choices_that_are_not_offered_are_refused(front, browser):

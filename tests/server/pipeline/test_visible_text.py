@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from proxmox_client import NoQuorum, ResponseError, TaskFailed
 from pvemcp_server.clusters import explain
 from pvemcp_server.errors import ConfirmationNeeded
-from pvemcp_server.pipeline.answers import INVISIBLE, Cleaner, clean_line, visible
+from pvemcp_server.invisible import INVISIBLE
+from pvemcp_server.pipeline.answers import Cleaner, clean_line, visible
 from pvemcp_server.pipeline.confirmation import confirm, question_of
 from pvemcp_server.settings import Values
 from pvemcp_server.toolkit.call import Decision

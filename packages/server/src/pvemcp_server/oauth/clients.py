@@ -10,6 +10,7 @@ from typing import Any, Final
 from pvemcp_server.access.limits import RateLimiter
 from pvemcp_server.errors import OAuthError, OverBudget
 from pvemcp_server.networks import network_of
+from pvemcp_server.oauth.client_names import shown_name
 from pvemcp_server.oauth.documents import (
     LONGEST_URL,
     DocumentFetcher,
@@ -21,7 +22,6 @@ from pvemcp_server.oauth.redirects import is_allowed
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import OAuthClientRecord
-from pvemcp_server.store.repository import is_storable
 
 UNUSED_LIFE: Final = timedelta(days=1)  # of a registration without a connection
 MOST_UNUSED: Final = 1_000  # clients without a connection
@@ -31,7 +31,6 @@ STALE_LIFE: Final = timedelta(days=1)  # of an expired document whose host canno
 FAILED_SECONDS: Final = 60.0  # in which a document that was not usable is not fetched again
 MOST_FAILED: Final = 1_000
 MOST_REDIRECTS: Final = 10
-LONGEST_NAME: Final = 100
 GRANTS: Final = ("authorization_code", "refresh_token")
 _SECRETS: Final = ("client_secret_post", "client_secret_basic", "client_secret_jwt")
 
@@ -97,7 +96,7 @@ class Clients:
         await self._store.oauth_clients.make_room(MOST_UNUSED - 1)
         return await self._store.oauth_clients.add(
             id=f"client-{secrets.token_urlsafe(18)}",
-            name=_name(metadata.get("client_name")),
+            name=shown_name(metadata.get("client_name")),
             is_document=False,
             metadata=checked,
             created=now,
@@ -185,14 +184,7 @@ def _document_values(url: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
         checked = checked_metadata(metadata)
     except OAuthError as error:
         raise unusable(error.description.removesuffix(".")) from error
-    return {"name": _name(metadata["client_name"]), "metadata": checked}
-
-
-def _name(value: Any) -> str:
-    """Return the name as one printable line; clients choose it, so it proves nothing."""
-    text = " ".join(value.split()) if isinstance(value, str) else ""
-    text = "".join(letter for letter in text if letter.isprintable())[:LONGEST_NAME]
-    return text if text and is_storable(text) else "Unnamed client"
+    return {"name": shown_name(metadata["client_name"]), "metadata": checked}
 
 
 def _words(metadata: Mapping[str, Any], name: str, default: tuple[str, ...]) -> tuple[str, ...]:

@@ -20,7 +20,6 @@ from pvemcp_server.access.limits import Clock, RateLimiter
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.access.sign_in_limits import FailureLocks, KnownDevices, SignInQueue
 from pvemcp_server.clusters import Clusters, explain, reason_of
-from pvemcp_server.clusters.explain import quoted
 from pvemcp_server.errors import BadArgument, CallError, ServerError, TooManyFailures
 from pvemcp_server.networks import network_of
 from pvemcp_server.oauth.person import (
@@ -247,7 +246,7 @@ class People:
         """
         step = to.openid
         if refusal:
-            raise CallError(f"The provider answered {quoted(refusal)}.")
+            raise CallError(refusal)
         if step is None or not code:
             raise CallError("The provider's answer does not belong to this browser's sign-in.")
         state = step.request.state

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pvemcp_formats import Format, drop_empty_columns, encode, encode_document, tidy
 from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import MOST_WRONG, BadArgument, counted, folded, nearest
+from pvemcp_server.invisible import INVISIBLE, one_of
 from pvemcp_server.pipeline.pagination import (
     ANSWER_CHARACTERS,
     estimate,
@@ -41,39 +42,6 @@ _DOCUMENTS: Final = {
     Format.CSV: (Format.CSV, Format.JSON_COMPACT),
 }
 
-# Default_Ignorable_Code_Point of Unicode 16.0 (DerivedCoreProperties.txt), with its reserved ones
-DEFAULT_IGNORABLE: Final = (
-    (0x00AD, 0x00AD),
-    (0x034F, 0x034F),
-    (0x061C, 0x061C),
-    (0x115F, 0x1160),
-    (0x17B4, 0x17B5),
-    (0x180B, 0x180F),
-    (0x200B, 0x200F),
-    (0x202A, 0x202E),
-    (0x2060, 0x206F),
-    (0x3164, 0x3164),
-    (0xFE00, 0xFE0F),
-    (0xFEFF, 0xFEFF),
-    (0xFFA0, 0xFFA0),
-    (0xFFF0, 0xFFF8),
-    (0x1BCA0, 0x1BCA3),
-    (0x1D173, 0x1D17A),
-    (0xE0000, 0xE0FFF),
-)
-_ALSO_INVISIBLE: Final = (
-    (0x00, 0x08),  # controls but tab and newline
-    (0x0B, 0x1F),
-    (0x7F, 0x9F),
-    (0x2028, 0x2029),  # separators of lines and paragraphs
-    (0x2800, 0x2800),  # the empty Braille pattern
-    (0xD800, 0xDFFF),  # surrogates
-    (0xFFF9, 0xFFFB),  # annotations
-    (0x13430, 0x1343F),  # format controls of hieroglyphs
-)
-INVISIBLE: Final = (*DEFAULT_IGNORABLE, *_ALSO_INVISIBLE)
-"""Ranges of code points, first and last. Variation selectors and joiners stay within an emoji."""
-
 _PICTURES: Final = (
     (0x00A9, 0x00A9),
     (0x00AE, 0x00AE),
@@ -94,14 +62,10 @@ _PICTURES: Final = (
 )
 
 
-def _one_of(ranges: tuple[tuple[int, int], ...]) -> str:
-    return "[" + "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges) + "]"
-
-
-_PICTURE = f"{_one_of(_PICTURES)}[\ufe0e\ufe0f]?"
+_PICTURE = f"{one_of(_PICTURES)}[\ufe0e\ufe0f]?"
 _KEYCAP = "[0-9#*]\ufe0f\u20e3"
 _KEPT_OR_INVISIBLE: Final = re.compile(
-    f"({_PICTURE}(?:\u200d{_PICTURE})*|{_KEYCAP})|{_one_of(INVISIBLE)}"
+    f"({_PICTURE}(?:\u200d{_PICTURE})*|{_KEYCAP})|{one_of(INVISIBLE)}"
 )
 
 

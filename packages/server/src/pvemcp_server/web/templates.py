@@ -68,6 +68,11 @@ def _size(count: int) -> str:
     return f"{value:.1f} GiB"
 
 
+def _isolated(text: str) -> str:
+    """Return a text for a place without tags, in which its direction stays its own."""
+    return text if text.isascii() else f"\u2068{text}\u2069"
+
+
 _environment = Environment(
     loader=FileSystemLoader(HERE / "templates"),
     autoescape=select_autoescape(default=True),
@@ -81,6 +86,7 @@ _environment.filters |= {
     "moment": _moment,
     "size": _size,
     "number": _number,
+    "isolated": _isolated,
 }
 _environment.globals |= {
     "static": static_url,

@@ -9,6 +9,7 @@ from fastapi import Request
 
 from pvemcp_server.errors import OAuthError
 from pvemcp_server.oauth.addresses import Addresses
+from pvemcp_server.oauth.client_names import UNNAMED, mixes_scripts
 from pvemcp_server.oauth.connections import ClientName
 from pvemcp_server.oauth.redirects import is_loopback, matches
 from pvemcp_server.oauth.scopes import Scope, scopes_in
@@ -79,10 +80,27 @@ class AuthorizationRequest:
     @property
     def name(self) -> ClientName:
         """The client as lists and Proxmox show it. Only a host proves anything."""
+        name = self.client.name
+        return ClientName(self.client.id, name, f"{name} ({self.standing})")
+
+    @property
+    def standing(self) -> str:
+        """What is known of the name: the host that vouches for it, or that it is not verified."""
+        if self.is_verified:
+            return self.host
         parts = urlsplit(self.answer.redirect_uri)
         where = "on the user's computer" if parts.scheme != "https" else f"at {parts.netloc}"
-        shown = self.host or f"name not verified, {where}"
-        return ClientName(self.client.id, self.client.name, f"{self.client.name} ({shown})")
+        return f"name not verified, {self.host or where}"
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the client has a visible name."""
+        return self.client.name != UNNAMED
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether a host vouches for the name, and its letters are what they look like."""
+        return bool(self.host) and not mixes_scripts(self.client.name)
 
     @property
     def is_remembered(self) -> bool:
@@ -90,7 +108,7 @@ class AuthorizationRequest:
 
         Any program can use the name and the redirect of a program on the user's computer.
         """
-        return bool(self.host) and self.answer.redirect_uri.startswith("https:")
+        return self.is_verified and self.answer.redirect_uri.startswith("https:")
 
 
 async def authorization_request(request: Request) -> AuthorizationRequest:

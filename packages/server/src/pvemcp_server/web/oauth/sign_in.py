@@ -39,6 +39,26 @@ SUPPORTED: Final[Mapping[str, str]] = {
     "yubico": "Touch your Yubico OTP key in this field",
 }
 UNSUPPORTED: Final[Mapping[str, str]] = {"webauthn": "WebAuthn", "u2f": "U2F"}
+# The codes of RFC 6749 and OpenID Connect in our words: anyone can make a link with another text
+PROVIDER_ERRORS: Final[Mapping[str, str]] = {
+    "access_denied": "The provider refused the sign-in, or you declined it there.",
+    "login_required": "The provider needs a new sign-in; begin again.",
+    "interaction_required": "The provider needs an answer of yours; begin again.",
+    "consent_required": "The provider needs your consent; begin again.",
+    "account_selection_required": "The provider needs you to choose an account; begin again.",
+    "temporarily_unavailable": "The provider cannot answer now; begin again later.",
+    "server_error": "The provider had an error of its own; begin again later.",
+    **dict.fromkeys(
+        (
+            *("invalid_request", "unauthorized_client", "unsupported_response_type"),
+            *("invalid_scope", "invalid_request_uri", "invalid_request_object"),
+            *("request_not_supported", "request_uri_not_supported", "registration_not_supported"),
+        ),
+        "The provider does not accept this realm's requests: an administrator of Proxmox has to "
+        "compare the realm with what the provider has registered.",
+    ),
+}
+OTHER_ERROR: Final = "The provider did not sign you in."
 BEGUN_ELSEWHERE: Final = "This sign-in is not in progress in this browser any more; begin again."
 
 
@@ -115,8 +135,9 @@ async def finish_openid(
             return await _refused(request, refused, "")
         return await _sign_in_page(request, BEGUN_ELSEWHERE, status=403)
     without = replace(before, openid=None)
+    refusal = PROVIDER_ERRORS.get(error, OTHER_ERROR) if error else ""
     try:
-        progress = await people.finish_openid(before, code, origin_of(request), error)
+        progress = await people.finish_openid(before, code, origin_of(request), refusal)
     except TooManyFailures as refused:  # was not sent: the same answer may be sent again
         response = await _refused(request, refused, "", progress=before)
         await keep(request, response, before)
@@ -223,7 +244,7 @@ async def _sign_in_page(
         status=status,
         wrong=wrong,
         user=user,
-        client=authorization.name.shown if authorization else "",
+        authorization=authorization,
         realms=with_password,
         chosen=realm or _default(with_password),
         openid=[each for each in free if each.is_openid],
