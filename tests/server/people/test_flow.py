@@ -618,6 +618,10 @@ async def test_an_administrator_connects_with_the_account_of_this_server(front, 
     await browser.authorize()
     await browser.go(f"/admin/connect{browser.query}")
     assert browser.page.url.path == "/admin/sign-in"
+    purpose = "You sign in to connect Claude Code (name not verified, on the user's computer)"
+    assert purpose in browser.text
+    await browser.go("/admin/sign-in/passkey")
+    assert purpose in browser.text
     form = {"name": ADMIN, "password": ADMIN_PASSWORD}
     browser.page = await browser.http.post("/admin/sign-in", data=form)
     await browser._follow()
@@ -632,6 +636,7 @@ async def test_an_administrator_connects_with_the_account_of_this_server(front, 
     assert connection.subject.startswith("admin:")
     await browser.go("/admin/")
     assert browser.page.url.path == "/admin/", "the way back is used once"
+    assert "You sign in to connect" not in (await browser.go("/admin/sign-in")).text
 
 
 async def test_an_auditor_reads_that_a_rule_is_needed(front, browser):
@@ -686,6 +691,7 @@ async def test_the_second_factor_of_an_administrator_leads_back_too(front, brows
     await browser.go(f"/admin/connect{browser.query}")
     await browser.submit("/admin/sign-in", name=name, password=ADMIN_PASSWORD)
     assert browser.page.url.path == "/admin/sign-in/second-factor"
+    assert "You sign in to connect Claude Code" in browser.text
     code = TOTP(secret).at(time.time() + 30)  # the present one was used
     await browser.submit("/admin/sign-in/second-factor", code=code)
     assert browser.page.url.path == "/oauth/authorize"

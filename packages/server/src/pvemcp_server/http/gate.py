@@ -120,6 +120,7 @@ class KeyGate:
         elif path in OAUTH or _OAUTH.search(path):
             await self._serve_oauth(scope, receive, send)
         elif is_public(path):
+            scope["state"]["base_url"] = self.hosts.base_of(scope)
             await serve_bounded(self.app, scope, receive, send)
         else:
             await errors.not_found(self.hosts.prefix.text).response(scope, receive, send)

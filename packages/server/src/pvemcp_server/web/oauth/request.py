@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from fastapi import Request
 
-from pvemcp_server.errors import OAuthError
+from pvemcp_server.errors import OAuthError, OverBudget
 from pvemcp_server.oauth.addresses import Addresses
 from pvemcp_server.oauth.client_names import UNNAMED, mixes_scripts
 from pvemcp_server.oauth.connections import ClientName
@@ -15,7 +15,7 @@ from pvemcp_server.oauth.redirects import is_loopback, matches
 from pvemcp_server.oauth.scopes import Scope, scopes_in
 from pvemcp_server.oauth.tokens import is_challenge
 from pvemcp_server.store.records import OAuthClientRecord
-from pvemcp_server.web.session import address_of, services_of
+from pvemcp_server.web.session import address_of, connect_cookie, services_of
 
 MOST_PARAMETERS: Final = 30
 LONGEST_QUERY: Final = 6000  # characters; the redirect URI and `state` are sent back in a URL
@@ -130,6 +130,18 @@ async def authorization_request(request: Request) -> AuthorizationRequest:
         return _checked(query, client, answer, addresses)
     except OAuthError as error:
         raise RefusedRequest(answer, error) from error
+
+
+async def connecting_client(request: Request) -> str:
+    """Return the client that an administrator signs in to connect, as lists show it; else empty."""
+    query = request.cookies.get(connect_cookie(request).name) or "-"
+    if query == "-":
+        return ""
+    scope = {**request.scope, "query_string": query.encode("latin-1", "replace")}
+    try:
+        return (await authorization_request(Request(scope))).name.shown
+    except (OAuthError, RefusedRequest, OverBudget):
+        return "a program whose request is not valid"
 
 
 def _checked(

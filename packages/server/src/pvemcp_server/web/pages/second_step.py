@@ -13,6 +13,7 @@ from pvemcp_server.admin import authentication
 from pvemcp_server.admin.authentication import PendingSignIn
 from pvemcp_server.errors import AccessDenied, LocalSignInOff, SecondFactorNeeded, TooManyFailures
 from pvemcp_server.store.records import AdminRecord
+from pvemcp_server.web.oauth.request import connecting_client
 from pvemcp_server.web.passkeys import passkey_site_of
 from pvemcp_server.web.session import (
     Cookie,
@@ -96,7 +97,8 @@ async def show_passkey(request: Request) -> Response:
     sealed = states.seal(PASSKEY, PASSKEY_LIFE)
     state = await states.open(PASSKEY, sealed)
     options = passkeys.request_options(party, state.nonce, alone=True)
-    response = page(request, "passkey_sign_in.html", options=options, wrong="")
+    client = await connecting_client(request)
+    response = page(request, "passkey_sign_in.html", client=client, options=options, wrong="")
     _cookie(request).set(response, sealed, max_age=int(PASSKEY_LIFE.total_seconds()))
     return response
 
@@ -120,7 +122,8 @@ async def sign_in_with_passkey(request: Request, credential: Text) -> Response:
         wrong, status, headers = "The passkey does not sign in here.", 403, {}
         if isinstance(denied, TooManyFailures):
             wrong, status, headers = too_many_attempts(denied), 429, retry_after(denied)
-        response = page(request, "passkey_sign_in.html", options="", wrong=wrong, status=status)
+        values = {"client": await connecting_client(request), "options": "", "wrong": wrong}
+        response = page(request, "passkey_sign_in.html", status=status, **values)
         response.headers.update(headers)
         return response
     return await _signed_in(request, admin)
@@ -150,6 +153,7 @@ async def _second_page(
         request,
         "second_step.html",
         status=status,
+        client=await connecting_client(request),
         wrong=wrong,
         options=options,
         has_app=any(factor.credential is None for factor in factors),

@@ -16,6 +16,7 @@ from pvemcp_server.errors import (
     TooManyFailures,
 )
 from pvemcp_server.store.records import FactorKind
+from pvemcp_server.web.oauth.request import connecting_client
 from pvemcp_server.web.pages import second_step
 from pvemcp_server.web.passkeys import passkey_site_of
 from pvemcp_server.web.session import (
@@ -77,6 +78,7 @@ async def _sign_in_page(
         request,
         "sign_in.html",
         status=status,
+        client=await connecting_client(request),
         wrong=wrong,
         name=name,
         external=services.config.oidc_issuer,
