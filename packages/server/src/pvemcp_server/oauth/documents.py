@@ -165,9 +165,7 @@ def document_url(text: str) -> httpx.URL | None:
         return None
     try:
         url = httpx.URL(text)
-        url.raw_host.decode().encode(
-            "idna"
-        )  # refuses empty labels and those of more than 63 characters
+        url.raw_host.decode().encode("idna")  # refuses empty labels, and those that are too long
     except (httpx.InvalidURL, UnicodeError):
         return None
     is_plain = url.scheme == "https" and url.host and not url.userinfo and "#" not in text
