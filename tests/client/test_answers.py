@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxmox_client.api.backup_server import BackupServerVersion
+from proxmox_client.api.cluster import Version
 from proxmox_client.api.configs import GuestDisk, LxcConfig, QemuConfig, bytes_of
 from proxmox_client.api.resources import Resources
 from proxmox_client.api.smart import Smart
@@ -367,3 +369,12 @@ def test_a_report_of_blank_lines_is_read_quickly():
     """Read it in linear time: in quadratic time it takes minutes, and blocks all other calls."""
     text = "\n" * 200_000 + "Temperature: 36" + " " * 200_000 + "C"
     assert Smart(text=text).attribute("Temperature") == 36
+
+
+@pytest.mark.parametrize("version", ["", "9" * 3_000_000, "9.2\n", "9.2 and more"])
+@pytest.mark.parametrize("kind", [Version, BackupServerVersion])
+def test_a_text_that_is_no_version_is_a_short_error(kind, version):
+    body = msgspec.json.encode({"data": {"version": version, "release": version}})
+    with pytest.raises(msgspec.ValidationError) as caught:
+        decode(body, kind)
+    assert len(str(caught.value)) < 200

@@ -1,6 +1,9 @@
 """Configuration files, as backups have them."""
 
-from proxmox_client.api.configs import LxcConfig, QemuConfig, read_config
+import pytest
+
+from proxmox_client.api.configs import MOST_BYTES, MOST_OPTIONS, LxcConfig, QemuConfig, read_config
+from proxmox_client.schema.indexed import HIGHEST
 
 
 def test_the_file_of_a_virtual_machine_is_read():
@@ -28,3 +31,23 @@ def test_the_file_of_a_container_is_read_with_its_raw_lines():
         ["lxc.mount.entry", "/srv srv none bind"],
         ["lxc.mount.entry", "/opt opt none bind"],
     ]
+
+
+def test_a_guest_with_every_device_is_read():
+    families = {name: highest for name, highest in HIGHEST.items() if name not in ("link", "mp")}
+    raw = {f"{name}{n}": "x" for name, last in families.items() for n in range(last + 1)}
+    config = QemuConfig.of(raw)
+    assert len(config.networks) == HIGHEST["net"] + 1
+    assert len(raw) < MOST_OPTIONS - 100  # that have no number
+
+
+@pytest.mark.parametrize("device", ["net", "scsi", "unused", "mp", "usb"])
+def test_a_configuration_that_no_guest_can_have_is_malformed(device):
+    for raw, fact in (
+        ({f"{device}{n}": "x" for n in range(MOST_OPTIONS + 1)}, "1,001 options, more than"),
+        ({f"{device}0": "a," * MOST_BYTES}, "its options have more than 2 MiB"),
+        ({f"{device}0": ["a"] * MOST_BYTES}, "its options have more than 2 MiB"),
+    ):
+        for kind in (QemuConfig, LxcConfig):
+            with pytest.raises(ValueError, match=fact):
+                kind.of(raw)

@@ -12,7 +12,8 @@ from proxmox_client.api.backups import BackupJob
 from proxmox_client.api.configs import GuestConfig, QemuConfig
 from proxmox_client.api.resources import LxcResource, QemuResource, StorageResource
 from proxmox_client.api.status import GuestStatus
-from proxmox_client.json_decoder import split_list
+from proxmox_client.json_decoder import MORE, MOST_ITEMS, split_list
+from proxmox_client.properties import MOST_PARTS, parse
 
 PACKAGES = Path(__file__).parents[2] / "packages"
 ITEMS = st.lists(st.text("abcXYZ019-_.:!@äé", min_size=1), max_size=6)
@@ -72,3 +73,17 @@ def test_no_answer_is_split_by_hand():
     sources = [*(PACKAGES / "proxmox_client/src/proxmox_client/api").glob("*.py")]
     sources += (PACKAGES / "server/src").rglob("*.py")
     assert [path.name for path in sources if by_hand.search(path.read_text())] == []
+
+
+@pytest.mark.parametrize("separator", [",", ";", " ", "\0"])
+def test_a_list_of_millions_is_cut_and_says_so(separator):
+    items = ["a"] * MOST_ITEMS
+    assert split_list(separator.join(items)) == items
+    assert split_list(separator.join(items + items)) == [*items, MORE]
+
+
+def test_a_property_string_of_millions_is_cut():
+    parts = {f"a{n}": "1" for n in range(2 * MOST_PARTS)}
+    text = ",".join(f"{name}={value}" for name, value in parts.items())
+    first = dict(list(parts.items())[:MOST_PARTS])
+    assert parse(text) == parse(parts) == first

@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,9 +19,12 @@ from proxmox_client import (
     OutdatedDigest,
     ResponseError,
     Unauthenticated,
+    response_errors,
 )
+from proxmox_client.api.resources import Row
 from proxmox_client.errors import means_no_quorum
-from proxmox_client.response_errors import response_error
+from proxmox_client.json_decoder import decode
+from proxmox_client.response_errors import response_error, undecodable
 
 OF_TEXT = {ResponseError, NotFound, Conflict, OutdatedDigest, NoQuorum, AgentRefused}
 KINDS = {
@@ -171,3 +175,33 @@ def test_the_time_of_reading_an_error_does_not_grow_with_its_text(text):
     error = response_error("/nodes/pve1/status", 500, text * 100_000, body)
     assert error.status == 500
     assert not means_no_quorum(text * 1_000_000)
+
+
+HOSTILE_BODIES = {
+    "nested": b'{"errors":{"a":[' + b",".join([b"[]"] * 1_000_000) + b"]}}",
+    "many": b'{"errors":{' + b",".join(b'"%d":"x"' % n for n in range(5_000)) + b"}}",
+    "very many": b'{"errors":{' + b",".join(b'"%d":"x"' % n for n in range(500_000)) + b"}}",
+    "long": b'{"errors":{"' + b"a" * 9_000 + b'":"' + b"x" * 9_000 + b'"}}',
+    "long message": b'{"message":"' + b"x" * 60_000 + b'"}',
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE_BODIES.values(), ids=list(HOSTILE_BODIES))
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 500, 501, 596])
+def test_an_error_of_any_length_is_short(status, body, monkeypatch):
+    parsed, loads = [], json.loads
+    monkeypatch.setattr(
+        response_errors.json, "loads", lambda text: parsed.append(len(text)) or loads(text)
+    )
+    error = response_error("/x", status, "Reason", body)
+    assert sum(parsed) <= 64 * 1024
+    assert len(error.errors) <= 50
+    assert all(len(name) + len(text) <= 5_000 for name, text in error.errors.items())
+    assert len(error.message) <= 4_000
+
+
+def test_an_answer_that_cannot_be_decoded_does_not_repeat_its_values():
+    body = msgspec.json.encode({"data": [{"type": "x" * 1_000_000}]})
+    with pytest.raises(msgspec.MsgspecError) as caught:
+        decode(body, list[Row])
+    assert len(str(undecodable("/x", caught.value))) < 1_200

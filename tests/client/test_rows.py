@@ -2,15 +2,22 @@
 
 import importlib
 import inspect
+import json
 import pkgutil
+from collections import Counter
 from collections.abc import Iterator
-from typing import get_args, get_origin, get_type_hints
+from contextlib import nullcontext, suppress
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
 
 import proxmox_client.api
+from proxmox_client import json_decoder
+from proxmox_client.api.agent import FileContent
+from proxmox_client.api.configs import QemuConfig
 from proxmox_client.api.resources import PoolResource, Resources
+from proxmox_client.api.tasks import TaskRow
 from proxmox_client.client import Client
 from proxmox_client.json_decoder import Answer, decode, tolerate_malformed
 
@@ -56,7 +63,10 @@ def test_a_row_without_its_identity_is_left_out_and_counted(row):
 @pytest.mark.parametrize("row", ["0", "{}", "[]", "null"])
 def test_an_answer_of_malformed_rows_only_is_given_up_soon(row):
     body = b'{"data":[' + b",".join([row.encode()] * 500_000) + b"]}"
-    with tolerate_malformed() as left_out, pytest.raises(ValueError, match="rows are malformed"):
+    with (
+        tolerate_malformed() as left_out,
+        pytest.raises(ValueError, match=r"rows are malformed|too many values"),
+    ):
         decode(body, list[PoolResource])
     assert len(left_out) <= 1_001
 
@@ -76,6 +86,107 @@ def test_many_guests_are_read_without_the_values_that_a_version_changed(wrong):
 @pytest.mark.parametrize("value", ["[]", '"x"', '{"a":"x"}'])
 def test_an_answer_of_malformed_values_is_given_up_soon(value):
     row = f'{{"type":"qemu","vmid":101,"cpu":{value}}}'.encode()
-    with tolerate_malformed() as left_out, pytest.raises(ValueError, match="values of its rows"):
+    with (
+        tolerate_malformed() as left_out,
+        pytest.raises(ValueError, match=r"values of its rows|parts have more than"),
+    ):
         Resources.read(b"[" + b",".join([row] * 300_000) + b"]")
     assert len(left_out) <= 50_000
+
+
+@pytest.fixture
+def low_limits(monkeypatch):
+    """Lower the limits to a fortieth, so that the bodies are small as well."""
+    for name in ("_MOST_VALUES", "_MOST_OBJECTS", "_MOST_TOLERATED", "_MOST_MEMBERS"):
+        monkeypatch.setattr(json_decoder, name, getattr(json_decoder, name) // 40)
+
+
+def answer_of(rows: str) -> bytes:
+    return f'{{"data":[{rows}]}}'.encode()
+
+
+def wide(members: int, value: str) -> str:
+    """Return a task with eight malformed members and any number of unknown ones."""
+    known = ("node", "type", "id", "user", "tokenid", "starttime", "endtime", "status")
+    names = [*(f'"{name}":{{}}' for name in known), *(f'"{n}":{value}' for n in range(members))]
+    return f'{{"upid":"x","type":"qemu","vmid":1,{",".join(names)}}}'
+
+
+HOSTILE = {
+    "lists": answer_of(",".join(["[]"] * 50_000)),
+    "objects": answer_of(",".join(["{}"] * 10_000)),
+    "numbers": answer_of(",".join(["1"] * 50_000)),
+    "rows of an unknown type": answer_of(",".join(['{"type":"x"}'] * 10_000)),
+    "rows of numbers for texts": answer_of(",".join(['{"type":"pool","pool":1}'] * 5_000)),
+    "a row of many members": answer_of(wide(7_500, "[]")),
+    "many rows of many members": answer_of(",".join([wide(225, "1")] * 100)),
+    "a member of many values": answer_of(f'{{"upid":{{}},"node":[{",".join(["1"] * 22_500)}]}}'),
+    "halves of surrogate pairs": answer_of('"' + r"\ud800" * 25_000 + '"'),
+    "no numbers": answer_of(",".join(["NaN"] * 22_500)),
+    "numbers beyond bounds": answer_of(",".join(["1" * 21] * 22_500)),
+}
+READERS = {
+    "tasks": lambda body: decode(body, list[TaskRow]),
+    "resources": lambda body: Resources.read(decode(body, msgspec.Raw).data),
+    "a mapping": lambda body: decode(body, dict[str, str]),
+    "a structure": lambda body: decode(body, TaskRow),
+    "anything": lambda body: decode(body, Any),
+}
+
+
+@pytest.mark.parametrize("is_tolerant", [True, False])
+def test_a_hostile_answer_is_never_parsed_or_loosened_whole(is_tolerant, monkeypatch, low_limits):
+    steps = Counter[str]()
+    loads, to = json.loads, msgspec.convert
+
+    def counted_loads(body: bytes, **named: Any) -> Any:
+        steps["parsed"] += body.count(b",") + 1
+        return loads(body, **named)
+
+    def counted_convert(value: Any, *given: Any, **named: Any) -> Any:
+        steps["converted"] += 1
+        return to(value, *given, **named)
+
+    monkeypatch.setattr(json_decoder.json, "loads", counted_loads)
+    monkeypatch.setattr(json_decoder.msgspec, "convert", counted_convert)
+    for name, body in HOSTILE.items():
+        for reader, read in READERS.items():
+            steps.clear()
+            context = tolerate_malformed() if is_tolerant else nullcontext()
+            with context, suppress(ValueError, msgspec.MsgspecError):
+                read(body)
+            assert steps["parsed"] <= 20_000, (name, reader)
+            assert steps["converted"] <= 12_000, (name, reader)
+
+
+def test_a_malformed_row_costs_itself_in_an_answer_of_any_honest_size(low_limits):
+    rows = [{"upid": f"u{number}", "node": "pve1", "id": "101"} for number in range(10_000)]
+    body = msgspec.json.encode({"data": [*rows, {"upid": "last", "id": {}}, {}], "total": "9"})
+    for changed in (body, body.replace(b"u7", b"\xe9"), body.replace(b"u7", rb"\ud800")):
+        with tolerate_malformed() as left_out:
+            page = decode(changed, list[TaskRow])
+        assert (len(page.data), page.total) == (10_001, 9)
+        assert left_out == ["id of last", "a row without a name"]
+
+
+def test_the_rows_of_the_largest_clusters_are_read():
+    row = {"upid": "u", "node": "pve1", "id": "101", "user": "a@pam", "status": "OK", "pid": 1}
+    body = msgspec.json.encode({"data": [row] * 240_000})
+    assert len(decode(body, list[TaskRow]).data) == 240_000
+
+
+def test_resources_of_a_later_version_are_read_at_any_honest_size(low_limits):
+    rows = [{"type": "qemu", "vmid": 100 + number, "node": "a"} for number in range(10_000)]
+    new = [{"type": "fabric", "id": f"fabric/{number}"} for number in range(500)]
+    assert len(Resources.read(msgspec.json.encode([*new, *rows])).guests) == 10_000
+
+
+@pytest.mark.parametrize("text", ["[{,", '["'])
+def test_the_text_of_a_file_may_have_any_number_of_brackets_and_commas(text):
+    body = msgspec.json.encode({"data": {"content": text * 600_000}})
+    assert decode(body, FileContent).data.content == text * 600_000
+
+
+def test_an_object_of_too_many_members_is_refused():
+    with tolerate_malformed(), pytest.raises(ValueError, match="10,000 members"):
+        QemuConfig.of({str(number): 1 for number in range(10_001)})

@@ -9,13 +9,15 @@ from unittest.mock import AsyncMock
 import anyio
 import pytest
 from pwdlib import PasswordHash
+from pyotp import TOTP
 from sqlalchemy import text
 
 from pvemcp_server.access import Access, ExternalAdmins, passwords
 from pvemcp_server.access.admins import FAILURES_PER_MINUTE, Admins
-from pvemcp_server.access.limits import MOST_WAITING
-from pvemcp_server.access.passkeys import Assertion, RelyingParty
+from pvemcp_server.access.limits import MOST_QUEUED
+from pvemcp_server.access.passkeys import Assertion, NewPasskey, RelyingParty
 from pvemcp_server.access.passwords import Passwords
+from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.access.sessions import ABSOLUTE, IDLE, SEEN_EVERY, Sessions
 from pvemcp_server.access.sign_in_limits import (
     DEVICE_LIFE,
@@ -25,7 +27,6 @@ from pvemcp_server.access.sign_in_limits import (
     MOST_LOCKS,
     FailureLocks,
 )
-from pvemcp_server.admin import account
 from pvemcp_server.admin import admins as administrators
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.permission import COMMAND_LINE
@@ -40,7 +41,7 @@ from pvemcp_server.errors import (
     UnknownName,
 )
 from pvemcp_server.store import Store
-from pvemcp_server.store.records import AdminRole, FactorKind
+from pvemcp_server.store.records import AdminRole
 
 from .clock import Clock
 
@@ -214,15 +215,15 @@ async def test_the_queue_of_sign_ins_is_bounded_and_apart_from_known_devices(
         for number in range(40):
             tasks.start_soon(guess, number)
         with anyio.fail_after(10):
-            while len(reasons) < 40 - MOST_WAITING - 1:  # noqa: ASYNC110 - there is no event for it
+            while len(reasons) < 40 - MOST_QUEUED - 1:  # noqa: ASYNC110 - there is no event for it
                 await anyio.sleep(0.01)
             device = admins.devices.issue("ada")
             assert await admins.sign_in("ada", PASSWORD, address="192.0.2.1", device=device)
             with pytest.raises(AccessDenied, match="unknown passkey"):  # does not wait either
                 await admins.sign_in_passkey(passkey, address="198.51.100.1")
         release.set()
-    assert reasons.count("too many sign-ins at once") == 40 - MOST_WAITING - 1
-    assert reasons.count("wrong password") == MOST_WAITING + 1
+    assert reasons.count("too many sign-ins at once") == 40 - MOST_QUEUED - 1
+    assert reasons.count("wrong password") == MOST_QUEUED + 1
     assert await admins.sign_in("ada", PASSWORD, address="192.0.2.39")  # was not counted
 
 
@@ -334,6 +335,32 @@ async def test_a_password_change_that_began_before_sessions_end_is_refused(
 
 
 @pytest.mark.parametrize("end", ENDS)
+async def test_a_change_of_factors_that_began_before_sessions_end_is_refused(
+    access: Access, end: str
+):
+    # an owner who removes the factors after a theft must not lose to the thief's enrolment
+    await access.admins.create("bob", PASSWORD)
+    ada, factors = await access.admins.create("ada", PASSWORD), access.second_factors
+    secret = new_totp_secret()
+    await factors.add_totp(ada, "phone", secret, TOTP(secret).now())
+    [factor] = await factors.of(ada)
+    party, passkey = RelyingParty("localhost", "http://localhost"), NewPasskey("id", "key", 0)
+    code = TOTP(secret).now()
+    changes = {
+        "an app": lambda: factors.add_totp(ada, "thief", secret, code, session_id="x"),
+        "a passkey": lambda: factors.add_passkey(ada, "thief", party, passkey, session_id="x"),
+        "recovery codes": lambda: factors.new_recovery_codes(ada),
+        "a removal": lambda: factors.remove(ada, factor.id),
+    }
+    await ENDS[end](access)
+    before = await factors.of(ada), await factors.recovery_codes_left(ada)
+    for name, change in changes.items():
+        with pytest.raises(AccountChanged):
+            await change()
+        assert (await factors.of(ada), await factors.recovery_codes_left(ada)) == before, name
+
+
+@pytest.mark.parametrize("end", ENDS)
 async def test_no_service_token_is_created_by_a_session_that_has_ended(access: Access, end: str):
     await access.admins.create("bob", PASSWORD)
     ada = await access.admins.create("ada", PASSWORD)
@@ -391,8 +418,9 @@ async def _end_sessions(access: Access) -> None:
 
 
 async def _add_app(access: Access) -> None:
-    context, ada = _context(access), await access.admins.get("ada")
-    await account._added(context, SimpleNamespace(id="", admin=ada), FactorKind.TOTP, "phone")
+    ada = await access.admins.get("ada")
+    factors, secret = access.second_factors, new_totp_secret()
+    await factors.add_totp(ada, "phone", secret, TOTP(secret).now(), session_id="another")
 
 
 async def _remove_second_factors(access: Access) -> None:

@@ -5,13 +5,15 @@ import pytest
 
 from pvemcp_server.access.limits import (
     MOST_BUCKETS,
+    MOST_QUEUED,
     MOST_WAITING,
     CallLimits,
     FairQueue,
+    FairTurns,
     RateLimiter,
-    network_of,
 )
-from pvemcp_server.errors import OverBudget
+from pvemcp_server.errors import Busy, OverBudget
+from pvemcp_server.networks import network_of
 
 
 class Clock:
@@ -115,7 +117,7 @@ async def test_a_full_queue_of_one_source_refuses_it_and_no_other():
             await release.wait()
 
     async with anyio.create_task_group() as tasks:
-        for _ in range(MOST_WAITING + 1):
+        for _ in range(MOST_QUEUED + 1):
             tasks.start_soon(request)
         await anyio.wait_all_tasks_blocked()
         with pytest.raises(OverBudget, match="wait already"):
@@ -123,3 +125,50 @@ async def test_a_full_queue_of_one_source_refuses_it_and_no_other():
                 pass
         async with queue.turn("b"):
             release.set()
+
+
+@pytest.mark.anyio
+async def test_turns_are_fair_and_an_actor_waits_in_a_bounded_queue():
+    turns, served = FairTurns(2), []
+    running = most = 0
+
+    async def work(actor):
+        nonlocal running, most
+        try:
+            async with turns.turn(actor):
+                running += 1
+                most = max(most, running)
+                await anyio.lowlevel.checkpoint()
+                running -= 1
+                served.append(actor)
+        except Busy:
+            served.append("refused")
+
+    async with anyio.create_task_group() as group:
+        for _ in range(MOST_WAITING + 5):
+            group.start_soon(work, "greedy")
+        group.start_soon(work, "ada")
+        group.start_soon(work, "grace")
+    assert most == 2
+    assert served.count("greedy") == 1 + MOST_WAITING
+    assert served.count("refused") == 4
+    others = [actor for actor in served if actor != "refused"]
+    assert {"ada", "grace"} <= set(others[:5])
+    assert not turns._queues
+
+
+@pytest.mark.anyio
+async def test_a_request_that_is_cancelled_leaves_its_turn_to_the_next():
+    turns = FairTurns(1)
+    async with anyio.create_task_group() as group, turns.turn("ada"):
+        for _ in range(3):
+            group.start_soon(_waiting, turns)
+        await anyio.wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+    async with turns.turn("ada"):
+        assert list(turns._queues) == ["ada"]
+
+
+async def _waiting(turns: FairTurns) -> None:
+    async with turns.turn("ada"):
+        raise AssertionError("it was not this one's turn")

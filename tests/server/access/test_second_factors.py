@@ -12,7 +12,12 @@ from sqlalchemy import text, update
 from pvemcp_server.access import sign_in_limits
 from pvemcp_server.access.admins import FAILURES_PER_MINUTE, Admins
 from pvemcp_server.access.external import ExternalAdmins
-from pvemcp_server.access.passkeys import Assertion, RelyingParty, verify_assertion, verify_creation
+from pvemcp_server.access.passkeys import (
+    Assertion,
+    RelyingParty,
+    verify_assertion,
+    verify_creation,
+)
 from pvemcp_server.access.sealed_state import SealedStates
 from pvemcp_server.access.second_factors import (
     MOST_FACTORS,
@@ -23,7 +28,13 @@ from pvemcp_server.access.second_factors import (
 )
 from pvemcp_server.access.sessions import Sessions
 from pvemcp_server.access.sign_in_limits import FIRST_LOCK, FREE_FAILURES
-from pvemcp_server.errors import AccessDenied, BadArgument, SecondFactorNeeded, TooManyFailures
+from pvemcp_server.errors import (
+    AccessDenied,
+    AccountChanged,
+    BadArgument,
+    SecondFactorNeeded,
+    TooManyFailures,
+)
 from pvemcp_server.store import Store, records
 from pvemcp_server.store.records import AdminRecord, FactorKind
 
@@ -163,20 +174,14 @@ async def test_the_last_factor_takes_the_recovery_codes_with_it(
 
 
 async def test_no_order_of_removals_leaves_recovery_codes(
-    factors: SecondFactors, ada: AdminRecord, app: TOTP, clock: Clock, monkeypatch
+    factors: SecondFactors, other_store: Store, ada: AdminRecord, app: TOTP, clock: Clock
 ):
     await enrolled(factors, ada, clock)
     await factors.new_recovery_codes(ada)
     first, second = await factors.of(ada)
-    remove = factors._store.second_factors.remove
-
-    async def remove_both(factor_id: int) -> bool:  # another request in the middle of this one
-        monkeypatch.setattr(factors._store.second_factors, "remove", remove)
-        await factors.remove(ada, second.id)
-        return await remove(factor_id)
-
-    monkeypatch.setattr(factors._store.second_factors, "remove", remove_both)
-    await factors.remove(ada, first.id)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(factors.remove, ada, first.id)
+        tasks.start_soon(SecondFactors(other_store).remove, ada, second.id)
     assert (await factors.of(ada), await factors.recovery_codes_left(ada)) == ([], 0)
 
 
@@ -425,3 +430,26 @@ async def test_without_local_sign_in_only_accounts_of_the_issuer_count(
     gone = ExternalAdmins()
     gone.follow(lambda: False)  # without an issuer the setting does not count
     assert await Admins(store, gone).sign_in("ada", PASSWORD)
+
+
+async def test_no_enrolment_in_progress_survives_the_removal_of_all_factors(
+    other_store: Store, factors: SecondFactors, ada: AdminRecord, clock: Clock
+):
+    app = await enrolled(factors, ada, clock)
+    code, owner = app.at(clock.time), SecondFactors(other_store, clock=clock.now)
+    outcomes = []
+
+    async def finish() -> None:
+        try:
+            await factors.add_totp(ada, "thief", app.secret, code)
+            outcomes.append("added")
+        except AccountChanged:
+            outcomes.append("refused")
+
+    async with anyio.create_task_group() as tasks:  # in whichever order they come
+        tasks.start_soon(finish)
+        tasks.start_soon(owner.remove_all, ada)
+        tasks.start_soon(finish)
+    assert len(outcomes) == 2
+    assert await factors.of(ada) == []
+    assert await factors.recovery_codes_left(ada) == 0

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import anyio
 import pytest
@@ -15,6 +16,7 @@ from pydantic import TypeAdapter
 from pvemcp_server.audit import Audit, AuditFilter, Event, Kind, Outcome, open_audit
 from pvemcp_server.audit import audit as audit_module
 from pvemcp_server.audit.audit import (
+    ADDRESS_PER_MINUTE,
     ANONYMOUS_PER_MINUTE,
     MOST_BUFFERED,
     NAMED_PER_MINUTE,
@@ -22,7 +24,7 @@ from pvemcp_server.audit.audit import (
 )
 from pvemcp_server.audit.reader import Entry
 from pvemcp_server.errors import Unrecorded
-from pvemcp_server.store import Store
+from pvemcp_server.store import Store, audit_search
 
 pytestmark = pytest.mark.anyio
 
@@ -166,6 +168,18 @@ async def test_strangers_with_many_addresses_fill_no_disk_and_hide_no_known_name
         ("abcDEF12", None),
         (None, "ada"),
     }
+
+
+async def test_one_address_hides_no_attempts_of_others(audit: Audit):
+    for number in range(ANONYMOUS_PER_MINUTE + 50):
+        for address in ("192.0.2.1", f"2001:db8::{number:x}"):
+            await audit.refused_sign_in(sign_in(address=address, reason="no key"))
+    await audit.refused_sign_in(sign_in(address="192.0.2.2", reason="no key"))
+    await audit.end_minute()
+    await audit.flush()
+    further, other, *flood = await audit.find(limit=1000)
+    assert (other.address, len(flood)) == ("192.0.2.2", 2 * ADDRESS_PER_MINUTE)
+    assert further.rows == 2 * (ANONYMOUS_PER_MINUTE + 50 - ADDRESS_PER_MINUTE)
 
 
 @pytest.mark.parametrize("names", [{"key_id": "abcDEF12"}, {"key_name": "token:robot"}])
@@ -369,11 +383,33 @@ async def test_pages_have_no_gaps_and_no_repetition(audit: Audit):
     assert seen == ["6", "5", "4", "3", "2", "1", "0"]
 
 
+async def test_a_page_is_bounded_in_bytes_and_the_next_one_goes_on(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(audit_search, "PAGE_SIZE", 25_000)
+    monkeypatch.setattr(audit_search, "FETCHED", 3)
+    for number in range(9):
+        await audit.call(Event(tool=str(number), arguments={"text": "x" * 10_000}))
+    await audit.flush()
+    seen, page = [], await audit.find(limit=1000)
+    while page:
+        assert len(page) in (1, 2)
+        seen += [entry.tool for entry in page]
+        page = await audit.find(AuditFilter(before=page[-1].seq), limit=1000)
+    assert seen == [str(number) for number in reversed(range(9))]
+    pieces = [piece async for piece in audit.export_json()]
+    assert max(map(len, pieces)) < 50_000
+    assert [json.loads(line)["tool"] for line in "".join(pieces).splitlines()] == seen
+    assert len("".join([piece async for piece in audit.export_csv()]).splitlines()) == 10
+    monkeypatch.setattr(audit_search, "PAGE_SIZE", 1)
+    assert len(await audit.find(limit=1000)) == 1
+
+
 async def test_exports_contain_every_entry_and_no_formula(audit: Audit):
     await audit.call(Event(tool="ListVms", reason="=HYPERLINK(1)", arguments={"a": 'x,"y"\n'}))
     await audit.call(Event(tool="ListNodes", rows=3))
     await audit.flush()
-    lines = [json.loads(line) async for line in audit.export_json()]
+    lines = await _exported(audit)
     assert [line["tool"] for line in lines] == ["ListNodes", "ListVms"]
     assert lines[1]["reason"] == "=HYPERLINK(1)"
     text = "".join([line async for line in audit.export_csv()])
@@ -488,7 +524,7 @@ async def test_an_export_holds_nothing_that_a_terminal_obeys(audit: Audit, lette
     texts = dict.fromkeys(("client", "reason", "cluster", "key_name", "address", "upid"), text)
     await audit.call(write(tool=text, arguments={text: text}, **{**texts, "key_id": letter}))
     await audit.flush()
-    [entry] = [json.loads(line) async for line in audit.export_json()]
+    [entry] = await _exported(audit)
     assert entry["arguments"]
     for export in (audit.export_json, audit.export_csv):
         for line in [line async for line in export()]:
@@ -499,3 +535,8 @@ async def test_long_arguments_are_cut(audit: Audit):
     await audit.intent(write(arguments={"description": "x" * 100_000}))
     [entry] = await audit.find()
     assert len(entry.arguments["cut"]) == 16_000
+
+
+async def _exported(audit: Audit) -> list[dict[str, Any]]:
+    text = "".join([piece async for piece in audit.export_json()])
+    return [json.loads(line) for line in text.splitlines()]

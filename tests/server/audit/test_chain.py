@@ -15,6 +15,7 @@ from pvemcp_server.audit import guard as guard_module
 from pvemcp_server.audit.json_lines import to_json
 from pvemcp_server.config import Config
 from pvemcp_server.store import Store, audit_chain, audit_log, open_store, records
+from pvemcp_server.store.audit_chain import Finding
 from pvemcp_server.store.background import housekeeping
 
 pytestmark = pytest.mark.anyio
@@ -104,7 +105,7 @@ async def test_a_value_of_another_type_hides_no_change(sqlite_store: Store, dama
         if damage != "no UTF-8":
             rows = await sqlite_store.audit_log.rows_after(0, 10)
             assert [json.loads(to_json(row))["seq"] for row in rows] == [1, 2, 3, 4, 5]
-            assert [entry.seq async for entry in audit._all(AuditFilter())]
+            assert [line async for line in audit.export_json()]
         await run(
             sqlite_store,
             "DELETE FROM audit WHERE seq = 3",
@@ -205,12 +206,12 @@ async def test_appending_after_a_missing_end_does_not_hide_it(audit: Audit, stor
     assert await facts(audit) == [(4, "is missing, and all up to 5")]
 
 
-async def cut(store: Store, head: Mark) -> None:
+async def cut(store: Store, head: Mark, *, removing: bool = True) -> None:
     """Remove all rows after an older head, and put back the head mark of its time."""
     seal = audit_chain.seal_of(store.vault.derive("audit"), audit_chain.HEAD, head)
     await run(
         store,
-        f"DELETE FROM audit WHERE seq > {head.seq}",  # noqa: S608 - values of ours
+        f"DELETE FROM audit WHERE seq > {head.seq} AND {int(removing)} = 1",  # noqa: S608 - values of ours
         f"UPDATE audit_marks SET seq = {head.seq}, hash = '{head.hash}', seal = '{seal}' "  # noqa: S608 - values of ours
         "WHERE name = 'head'",
     )
@@ -415,7 +416,22 @@ async def test_retention_hides_no_violation(store: Store, violation: str):
     assert [entry.tool for entry in await audit.find()] == ["audit.retention"]
 
 
-STRAYS = {"before it": "1", "negative": "-9", "a text": "'x'", "bytes": "x'00'"}
+BESIDE = {"before it": "1", "negative": "-9", "a text": "'x'", "bytes": "x'00'"}
+BESIDE["too large"] = str(audit_log.HIGHEST)
+AFTER = {"next": 7, "second next": 8, "large": 2**62 - 2, "highest": audit_log.HIGHEST - 1}
+STRAYS = BESIDE | {name: str(seq) for name, seq in AFTER.items()}
+FORGED_HEAD = "UPDATE audit_marks SET seq = {}, hash = 'x', seal = 'x' WHERE name = 'head'"
+
+
+async def add_stray(store: Store, call_id: str, seq: object, kind: str = "call") -> None:
+    """Copy the row of a call, as one that ended well."""
+    await run(
+        store,
+        f"CREATE TABLE forged AS SELECT * FROM audit WHERE call_id = '{call_id}' LIMIT 1",  # noqa: S608 - values of ours
+        f"UPDATE forged SET seq = {seq}, kind = '{kind}', outcome = 'ok'",  # noqa: S608 - values of ours
+        "INSERT INTO audit SELECT * FROM forged",
+        "DROP TABLE forged",
+    )
 
 
 async def test_rows_beside_the_chain_are_reported_and_found_by_no_search(sqlite_store: Store):
@@ -424,19 +440,56 @@ async def test_rows_beside_the_chain_are_reported_and_found_by_no_search(sqlite_
     write = await audit.intent(Event(tool="BackupVm"))
     for seq in STRAYS.values():
         for kind in ("outcome", "call"):
-            await run(
-                store,
-                f"CREATE TABLE forged AS SELECT * FROM audit WHERE call_id = '{write}'",  # noqa: S608 - values of ours
-                f"UPDATE forged SET seq = {seq}, kind = '{kind}', outcome = 'ok'",  # noqa: S608 - values of ours
-                "INSERT INTO audit SELECT * FROM forged",
-            )
+            await add_stray(store, write, seq, kind)
             [(_, fact)] = await facts(audit)
-            assert fact == "is not verified: the chain begins after row 5", (seq, kind)
+            assert fact.startswith("is not verified: the chain begins after row 5"), (seq, kind)
             assert [(each.seq, each.outcome) for each in await audit.find()] == [(6, None)]
             assert await audit.counts(NOW, NOW + timedelta(hours=1), 3600) == [(NOW, None, 1)]
             assert [row["seq"] for row in await store.audit_log.rows_after(0, 10)] == [6]
             assert (await store.audit_log.waiting_after(0))[0] == 1
-            await run(store, "DELETE FROM audit WHERE kind != 'intent'", "DROP TABLE forged")
+            await run(store, "DELETE FROM audit WHERE kind != 'intent'")
     await run(store, "UPDATE audit_marks SET seq = 'x' WHERE name = 'head'")
     await audit.intent(Event(tool="ListVms"))
     assert (7, audit_log.MARK_CHANGED) in await facts(audit)
+
+
+@pytest.mark.parametrize("head", ["sealed", "forged"])
+@pytest.mark.parametrize("seq", AFTER.values(), ids=AFTER)
+async def test_rows_after_the_chain_are_named_and_stop_no_append(
+    audit: Audit, store: Store, seq: int, head: str
+):
+    write = await audit.intent(Event(tool="BackupVm"))
+    for number in {seq, audit_log.HIGHEST - 1}:
+        await add_stray(store, write, number)
+    if head == "forged":
+        await run(store, FORGED_HEAD.format(seq))
+    count = len({seq, audit_log.HIGHEST - 1})
+    fact = "is not verified" if count == 1 else f"is one of {count} that are not verified"
+    chain = "the chain begins after row 0 and ends with row 6"
+    assert (seq, f"{fact}: {chain}") in await facts(audit)
+    chained = [6, 5, 3, 1]  # each with the outcome that follows it
+    assert [entry.seq for entry in await audit.find()] == chained
+    assert [entry.seq async for entry in audit._all(AuditFilter())] == chained
+    assert [row["seq"] for row in await store.audit_log.rows_after(0, 10)] == [1, 2, 3, 4, 5, 6]
+    assert (await store.audit_log.waiting_after(0))[0] == 6
+    await store.audit_log.prune(NOW - timedelta(days=1))
+    await audit.intent(Event(tool="ListVms"))
+    [(number, reason)] = await facts(audit)
+    assert number == 7
+    assert f"added after the end of the chain, the first as row {seq}" in reason
+    assert (audit_log.MARK_CHANGED in reason) == (head == "forged")
+    assert [entry.seq for entry in await audit.find(limit=2)] == [8, 7]
+    assert store.audit_log.take_break() == Finding(7, reason)  # it becomes a notice
+
+
+async def test_rows_after_an_older_mark_are_kept_and_continued_by_a_break(
+    audit: Audit, store: Store, config: Config
+):
+    before = await audit.head()
+    await audit.intent(Event(tool="BackupVm"))
+    await cut(store, before, removing=False)
+    async with open_store(config) as later:
+        assert await facts(Audit(later)) == [(6, "comes after the mark of the chain's end")]
+        await Audit(later).intent(Event(tool="ListVms"))
+        assert await facts(Audit(later)) == [(7, audit_log.MARK_CHANGED)]
+        assert [entry.seq for entry in await Audit(later).find(limit=3)] == [8, 7, 6]

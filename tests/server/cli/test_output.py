@@ -65,3 +65,36 @@ def test_no_text_in_a_record_begins_a_line_of_the_log(order, log_format):
     first, *others = formatter_of(Config(log_format=log_format)).format(record).split("\n")
     assert first.isprintable()
     assert all(line.isprintable() and line.startswith("  ") for line in others)
+
+
+SECRET = "S3cr3tValueOfThisParameter"
+LINES_WITH_SECRETS = [
+    *(
+        f"127.0.0.1 - GET {path}?iss=x&{name}={SECRET}&scope=y HTTP/1.1 302"
+        for path in ("/admin/oidc/callback", "/oauth/openid/callback", "/pve/oauth/consent")
+        for name in ("code", "state", "id_token", "code_verifier", "client_secret")
+    ),
+    f"127.0.0.1 - GET /admin/sign-in?password={SECRET} HTTP/1.1 404",
+    f"127.0.0.1 - POST /sse/messages?session_id={SECRET} HTTP/1.1 202",
+]
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_signs_in_or_names_a_session_is_not_logged(log_format):
+    formatter = formatter_of(Config(log_format=log_format))
+    for line in LINES_WITH_SECRETS:
+        record = logging.LogRecord("uvicorn.access", logging.INFO, "", 0, line, (), None)
+        text = formatter.format(record)
+        assert SECRET not in text, line
+        assert "127.0.0.1" in text and "HTTP/1.1" in text  # noqa: PT018 - the rest is kept
+    ordinary = "GET /admin/audit?tool=ListVms&outcome=ok HTTP/1.1"
+    record = logging.LogRecord("uvicorn.access", logging.INFO, "", 0, ordinary, (), None)
+    assert ordinary in formatter.format(record)
+    for message in ("Rejecting request for session %s: credential", "no session for ID: %s"):
+        session = "0a1b2c3d" + 28 * "x-"
+        record = logging.LogRecord(
+            "mcp.server.sse", logging.WARNING, "", 0, message, (session,), None
+        )
+        text = formatter.format(record)
+        assert "0a1b2c3d" in text
+        assert session[:20] not in text

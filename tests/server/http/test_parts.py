@@ -47,6 +47,21 @@ def test_the_key_is_removed_from_everywhere(parts, header, in_query):
     assert seen["raw_path"].isascii()
 
 
+def test_a_key_is_removed_however_often_it_is_encoded():
+    for encoded in ("_", "%5f", "%5F", "%255f", "%25255F", "%" + 30 * "25" + "5f"):
+        sent = encoded.join(KEY.rsplit("_", 1))
+        for path, query in [(f"/x/{sent}/y", "a=1"), ("/x", f"a=1&key={sent}&b=2")]:
+            seen = scope(path, (), query)
+            take_key(seen)
+            left = repr(seen)
+            assert KEY[-20:] not in left, encoded
+            assert ("/y" in left and "a=1" in left) or "b=2" in left, encoded
+    ordinary = "redirect_uri=https%3A%2F%2Fx%2Fcb%3Fa%3D1%2525&q=%C3%A9"
+    seen = scope("/x/a%5fb", (), ordinary)
+    take_key(seen)
+    assert (seen["path"], seen["query_string"]) == ("/x/a%5fb", ordinary.encode())
+
+
 @pytest.mark.parametrize(
     ("path", "secret", "rest"),
     [

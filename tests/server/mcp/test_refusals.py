@@ -71,6 +71,7 @@ CALL = {
 }
 SSE = f"/sse/messages?session_id={32 * '0'}"
 BATCH = {"MCP-Protocol-Version": "2025-03-26"}
+LATER = {"MCP-Protocol-Version": "2025-11-25"}
 OF_SESSIONS = {
     "an unknown session": ("/mcp", CALL, {"Mcp-Session-Id": "gone"}),
     "no session": ("/mcp", CALL, {}),
@@ -82,6 +83,12 @@ OF_SESSIONS = {
     "a later revision on a stream": (SSE, CALL, {"MCP-Protocol-Version": "2026-07-28"}),
     "a batch of an unknown session": ("/mcp", [CALL], {"Mcp-Session-Id": "gone", **BATCH}),
     "a batch with a malformed message": ("/mcp", [CALL, 5], BATCH),
+    "a batch of many calls, one malformed": ("/mcp", [*[CALL] * 49, 5], BATCH),
+    "a batch of many calls in a later revision": ("/mcp", [CALL] * 50, LATER),
+    "a batch of many calls of an unknown session": (
+        *("/mcp", [CALL] * 50),
+        {"Mcp-Session-Id": "gone", **BATCH},
+    ),
 }
 
 

@@ -11,9 +11,10 @@ import mcp_types as types
 import pytest
 from mcp.client import Client
 from mcp.client.sse import sse_client
+from mcp.shared.message import SessionMessage
 
 from pvemcp_server.mcp import notifications, session_ids, sessions, sse
-from pvemcp_server.mcp.json_rpc import MOST_MESSAGES
+from pvemcp_server.mcp.json_rpc import LONGEST_ID, MOST_MESSAGES
 
 pytestmark = pytest.mark.anyio
 
@@ -491,6 +492,133 @@ async def test_a_stream_that_is_not_read_bounds_what_its_key_posts(served, monke
             assert (await posts(address, 1)).status_code == 202
         while unanswered:  # noqa: ASYNC110 - there is no event for it: a stream ended
             await anyio.sleep(0.01)
+
+
+async def test_a_cancelled_request_of_http_sse_is_not_counted_any_longer(
+    serving, fake_tools, monkeypatch
+):
+    monkeypatch.setattr(sse, "MOST_UNANSWERED", 3)
+    async with serving(concurrent_calls_per_key=10) as served:
+        unanswered = served.app.endpoint.transports.sse.unanswered
+
+        async def open_calls(number):
+            while unanswered[served.key_id] != number:  # noqa: ASYNC110 - there is no event for it
+                await anyio.sleep(0.002)
+
+        async with served.http.stream("GET", f"/sse/{served.key}", headers=ACCEPT) as stream:
+            lines = stream.aiter_lines()
+            address = await first_data(lines)
+
+            async def post(body):
+                return (await served.http.post(address, json=body)).status_code
+
+            def call(number):
+                return message("tools/call", number, name="Wait", arguments={})
+
+            def cancel(number):
+                return message("notifications/cancelled", requestId=number)
+
+            with anyio.fail_after(20):
+                assert await post(hello("2024-11-05")) == 202
+                await post(message("notifications/initialized"))
+                for number in (1, 2, 3, 3, 3):  # a client may use an id twice
+                    assert await post(call(number)) == 202
+                    await open_calls(1)
+                    assert await post(cancel(number)) == 202
+                    await open_calls(0)
+                for number in (1, 2, 3):
+                    assert await post(call(number)) == 202
+                await open_calls(3)
+                assert await post(message("ping", 4)) == 429
+                assert await post({"jsonrpc": "2.0", "id": 1, "result": {}}) == 202
+                assert await post(cancel(1)) == 202
+                await open_calls(2)
+                assert await post(message("ping", 4)) == 202
+
+
+async def test_an_answer_counts_until_its_connection_took_it():
+    counter = sse.Counter()
+    requests = sse._Requests(counter, "key")
+    sending, receiving = anyio.create_memory_object_stream(0)
+    writer = sse._Writer(requests)
+    outgoing = sse._Outgoing(sending, writer)
+
+    def of(kind, number, **content):
+        return SessionMessage(kind(jsonrpc="2.0", id=number, **content))
+
+    async with anyio.create_task_group() as tasks:
+        for number in (1, 2, 3):
+            requests.begin(of(types.JSONRPCRequest, number, method="ping"))
+            tasks.start_soon(outgoing.send, of(types.JSONRPCResponse, number, result={}))
+        for left in (2, 1, 0):
+            await receiving.receive()
+            await anyio.wait_all_tasks_blocked()
+            assert counter["key"] == left + 1
+            assert receiving.statistics().tasks_waiting_send == 0  # only one answer is held
+            writer.written()
+            assert counter["key"] == left
+        await receiving.aclose()
+    requests.begin(of(types.JSONRPCRequest, 4, method="ping"))
+    with pytest.raises(anyio.BrokenResourceError):
+        await outgoing.send(of(types.JSONRPCResponse, 4, result={}))
+    assert not counter["key"]
+    sending.close()
+
+
+async def test_no_transport_takes_a_long_id(served):
+    headers = await begin(served)
+    batching = await begin(served, version="2025-03-26")
+    modern = ACCEPT | {
+        "X-API-Key": served.key,
+        "MCP-Protocol-Version": "2026-07-28",
+        "Mcp-Method": "tools/list",
+    }
+    async with served.http.stream("GET", f"/sse/{served.key}", headers=ACCEPT) as stream:
+        lines = stream.aiter_lines()
+        address = await first_data(lines)
+        for number, status in (
+            ("x" * LONGEST_ID, 200),
+            ("x" * (LONGEST_ID + 1), 400),
+            (10**LONGEST_ID, 400),
+        ):
+            body = message("tools/list", number)
+            newer = served.modern.message("tools/list", {}) | {"id": number}
+            for path, sent, own in (
+                ("/mcp", body, headers),
+                ("/mcp", [body], batching),
+                ("/mcp", newer, modern),
+                (address, body, {}),
+            ):
+                answer = await served.http.post(path, json=sent, headers=own)
+                assert answer.status_code == (202 if (path, status) == (address, 200) else status)
+                assert (f"at most {LONGEST_ID} characters" in answer.text) == (status == 400)
+
+
+async def test_an_id_in_progress_is_refused_within_its_session(served, fake_tools):
+    headers = await begin(served, version="2025-03-26")
+    other = await begin(served)
+    call = message("tools/call", 5, name="Wait", arguments={})
+    ping = message("ping", 5)
+    answers = []
+
+    async def wait():
+        answers.append(await served.http.post("/mcp", json=call, headers=headers))
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await fake_tools.started.wait()
+            for body in (ping, ping | {"id": "5"}):
+                refused = await served.http.post("/mcp", json=body, headers=headers)
+                assert (refused.status_code, "same id" in refused.text) == (400, True)
+            batch = [message("ping", 6), ping]
+            mixed = await served.http.post("/mcp", json=batch, headers=headers)
+            first, second = events(mixed.text)
+            assert (first["id"], "same id" in second["error"]["message"]) == (6, True)
+            assert (await served.http.post("/mcp", json=ping, headers=other)).status_code == 200
+            fake_tools.release.set()
+        assert answers[0].status_code == 200
+        assert (await served.http.post("/mcp", json=ping, headers=headers)).status_code == 200
 
 
 async def test_http_sse_takes_no_revision_without_a_handshake(served):

@@ -16,6 +16,7 @@ from pvemcp_server.oauth.issuer import (
     ALGORITHMS,
     CURVES,
     MOST_BYTES,
+    OF_ID_TOKENS,
     RSA,
     TokenVerifier,
     metadata_urls,
@@ -127,6 +128,8 @@ WRONG = {
     "a subject that is no text": {"sub": 7},
     "an ID token": {"typ": "ID"},
     "a refresh token": {"typ": "Refresh"},
+    "an offline token": {"typ": "Offline"},
+    "a logout token": {"typ": "Logout"},
 }
 
 
@@ -134,6 +137,16 @@ async def test_tokens_with_wrong_claims_are_refused(issuer, verifier):
     await verify(verifier, issuer.token(exp=NOW - 30, nbf=NOW + 30))  # clocks differ
     for case, claims in WRONG.items():
         await refuse(verifier, issuer.token(**claims), case)
+
+
+async def test_id_tokens_that_do_not_say_so_are_refused(issuer, verifier):
+    for claim in OF_ID_TOKENS:
+        for header in ({"typ": None}, {"typ": "JWT"}, {"typ": ""}):
+            await refuse(verifier, issuer.token(header=header, **{claim: "x"}), f"{claim} {header}")
+            await verify(verifier, issuer.token(header=header))
+        for header, kind in (("at+jwt", None), ("application/at+jwt", None), ("JWT", "Bearer")):
+            said = issuer.token(header={"typ": header}, typ=kind, **{claim: "x"})
+            await verify(verifier, said)
 
 
 async def test_forged_tokens_are_refused(issuer, verifier):

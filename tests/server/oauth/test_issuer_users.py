@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import httpx2 as httpx
@@ -11,7 +12,8 @@ from pvemcp_server.admin.connections import Ended, allow_connection, end_connect
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.doctor import examine
 from pvemcp_server.admin.permission import COMMAND_LINE
-from pvemcp_server.errors import AccessDenied
+from pvemcp_server.admin.settings import change_settings
+from pvemcp_server.errors import AccessDenied, BadArgument, IssuerIncomplete
 from pvemcp_server.oauth.connections import ClientName, Connections
 from pvemcp_server.oauth.person import Person
 from pvemcp_server.store.columns import utc_now
@@ -20,13 +22,14 @@ from pvemcp_server.store.records import PersonKind
 from .issuer import ISSUER, KEYS, Body, Issuer
 
 pytestmark = pytest.mark.anyio
+HERE = "https://mcp.example"  # the public URL; requests come to the address of the socket
 
 
 @pytest.fixture(scope="module")
 async def running(anyio_backend, module_serving):
     """Start a server that accepts the tokens of an issuer."""
     settings = {"calls_per_minute_per_address": 10**6, "calls_per_minute_per_key": 10**5}
-    async with module_serving(external_issuer=ISSUER, **settings) as server:
+    async with module_serving((), HERE, external_issuer=ISSUER, **settings) as server:
         server.issuer = Issuer()
         users = server.state.access.authenticator._issuer
         users.verifier._transport = server.issuer.transport
@@ -62,7 +65,7 @@ async def add_rule(served, name: str = "ops", role: str = "Administrator", clust
 
 
 def token(served, path: str = "/mcp", **claims) -> str:
-    return served.issuer.token(**{"aud": f"{served.url}{path}"} | claims)
+    return served.issuer.token(**{"aud": f"{HERE}{path}"} | claims)
 
 
 async def send(served, secret: str, method="tools/list", params=None, path="/mcp", **headers):
@@ -137,7 +140,7 @@ async def test_the_role_follows_rules_and_claims_at_once(served):
 
     async def role(secret) -> str:
         caller = await served.state.access.authenticator.authenticate_token(
-            secret, "127.0.0.1", f"{served.url}/mcp"
+            secret, "127.0.0.1", f"{HERE}/mcp"
         )
         return caller.role.name
 
@@ -198,10 +201,57 @@ async def test_a_token_counts_in_authorization_and_at_its_endpoint_only(served):
     assert (await send(served, secret, path=f"/mcp/{secret}", x="1")).status_code == 401
     assert (await send(served, "", X_API_Key=secret)).status_code == 401
     assert (await send(served, token(served, "/sse"))).status_code == 401
-    assert (await send(served, token(served, aud=served.url))).status_code == 401
+    assert (await send(served, token(served, aud=HERE))).status_code == 401
     await served.state.settings.change({"external_audience": "proxmox"}, by="ada")
     assert (await send(served, secret)).status_code == 401
     assert (await send(served, token(served, aud="proxmox"))).status_code == 200
+
+
+async def test_the_host_of_a_request_is_no_audience(served, monkeypatch):
+    await add_rule(served)
+    users = served.state.access.authenticator._issuer
+
+    async def statuses(*hosts: str) -> list[int]:
+        answers = [
+            await send(
+                served,
+                "",
+                Authorization=f"Bearer {token(served, aud=f'http://{host}/mcp')}",
+                Host=host,
+            )
+            for host in hosts
+        ]
+        return [answer.status_code for answer in answers]
+
+    hosts = ("10.0.0.5", "localhost:9", "[2001:db8::5]:8080", served.url.partition("//")[2])
+    assert await statuses(*hosts) == [401] * 4  # with a public URL
+    await served.state.settings.change({"external_audience": "proxmox"}, by="ada")
+    monkeypatch.setattr(users, "_public_url", None)
+    assert await statuses(*hosts) == [401] * 4  # with an audience
+    assert (await send(served, token(served, aud="proxmox"))).status_code == 200
+    await served.state.settings.change({"external_audience": ""}, by="ada")
+    assert await statuses(*hosts) == [503] * 4  # with neither
+    for host in hosts:
+        resource = f"http://{host}/mcp"
+        with pytest.raises(IssuerIncomplete):
+            await users.admit(token(served, aud=resource), resource)
+
+
+@pytest.mark.parametrize("changed", [{"external_issuer": ISSUER}, {"external_audience": ""}])
+async def test_an_issuer_is_set_with_an_audience_or_a_public_url_only(served, changed):
+    services = served.app.endpoint.services
+    context = AdminContext(services, "ada", authority=COMMAND_LINE)
+    assert not [f for r in await examine(context) for f in r.findings if "503" in f.text]
+    bare = replace(services, config=services.config.model_copy(update={"public_url": None}))
+    alone = AdminContext(bare, "ada", authority=COMMAND_LINE)
+    with pytest.raises(BadArgument, match="PVEMCP_PUBLIC_URL") as refused:
+        await change_settings(alone, changed)
+    assert refused.value.argument == "external_audience"
+    await change_settings(alone, {"row_cap": 500})  # stored before, it hinders nothing else
+    (said,) = [f for r in await examine(alone) for f in r.findings if "503" in f.text]
+    assert "external_audience" in said.text
+    await change_settings(alone, {"external_issuer": ISSUER, "external_audience": "proxmox"})
+    await change_settings(context, changed)
 
 
 async def test_metadata_names_the_issuer_and_keys_stay_keys(served):
@@ -209,7 +259,7 @@ async def test_metadata_names_the_issuer_and_keys_stay_keys(served):
         path = "/.well-known/oauth-protected-resource/mcp"
         return (await served.http.get(path)).json()["authorization_servers"]
 
-    assert await servers() == [ISSUER, f"{served.url}/oauth"]
+    assert await servers() == [ISSUER, f"{HERE}/oauth"]
     await add_rule(served)
     await served.state.settings.change({"connections_enabled": False}, by="ada")
     assert await servers() == [ISSUER]
@@ -229,7 +279,7 @@ async def test_streams_end_with_the_token_the_rule_and_the_setting(served):
 
     async def admitted(**claims):
         secret = token(served, **claims)
-        return await authenticator.authenticate_token(secret, "127.0.0.1", f"{served.url}/mcp")
+        return await authenticator.authenticate_token(secret, "127.0.0.1", f"{HERE}/mcp")
 
     caller = await admitted()
     assert caller.is_external
@@ -300,7 +350,8 @@ async def test_an_unused_connection_expires_and_a_used_one_is_renewed(served):
 
 async def test_two_processes_make_one_connection_of_a_user(store, other_store, access):
     role = await store.roles.find(name="Operator")
-    person, client = Person("issuer:x:u-1", "alice"), ClientName("claude", "claude", "claude (x)")
+    person = Person("issuer:x:u-1", "alice", utc_now())
+    client = ClientName("claude", "claude", "claude (x)")
     processes = [Connections(each, None, "https://mcp.example") for each in (store, other_store)]
     rights = {"role_id": role.id, "clusters": ("*",), "expires": utc_now() + timedelta(days=1)}
     made = await asyncio.gather(

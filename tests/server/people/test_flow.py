@@ -25,11 +25,13 @@ from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.app import create_app
 from pvemcp_server.clusters import connections
 from pvemcp_server.config import Config
+from pvemcp_server.oauth.people import FAILURES_PER_MINUTE
 from pvemcp_server.services import open_services
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.records import PersonKind, TlsMode
+from pvemcp_server.store.records import AdminRole, PersonKind, TlsMode, identities
+from pvemcp_server.store.watch import bump
 
 from .browser import BASE, Browser
 from .conftest import PASSWORD, TOTP_SECRET, auditor
@@ -202,7 +204,9 @@ async def test_a_connection_never_uses_the_server_s_own_token(front, browser):
     _, answer = await call(front, token, cluster_name="lab")
     assert "lab" in answer["result"]["content"][0]["text"]
     assert answer["result"]["isError"], "no account on lab"
-    await store.identities.remove(identity.id)
+    async with store.database.writing() as connection:  # a row that is lost by other means
+        await bump(connection, *store.identities._topics)
+        await connection.execute(identities.delete().where(identities.c.id == identity.id))
     _, answer = await call(front, token)
     assert answer["result"]["isError"]
     await store.watch.poll()
@@ -387,6 +391,29 @@ async def test_the_first_answer_spends_the_state_of_a_provider(browser, emulator
         assert "begin again" in again.text
 
 
+async def test_what_is_no_sign_in_is_limited_and_not_in_the_audit(front, open_browser):
+    async def refusals() -> int:
+        await front.services.audit.flush()
+        entries = await front.services.audit.find(limit=100)
+        return sum(each.outcome == "refused" for each in entries)
+
+    before = await refusals()
+    async with open_browser() as stranger, open_browser() as user:
+        for browser, begins in ((stranger, False), (user, True)):
+            if begins:
+                await browser.authorize()
+                await browser.submit(f"/oauth/sign-in/openid{browser.query}", realm="prod/sso")
+            statuses = [
+                (await browser.http.get("/oauth/openid?state=x&code=y")).status_code
+                for _ in range(FAILURES_PER_MINUTE + 2)
+            ]
+            assert statuses == [403] * FAILURES_PER_MINUTE + [429] * 2
+        for form in ({"user": "bob", "password": ""}, {"user": "", "password": "x"}):
+            data = {"realm": "prod/pve", **form}
+            assert (await user.http.post("/oauth/sign-in", data=data)).status_code == 403
+        assert await refusals() == before
+
+
 async def test_a_shared_realm_says_who_gets_the_password_and_what_failed(front, browser, users):
     await front.settings.change({"shared_realms": ["corp"]}, by="test")
     try:
@@ -452,16 +479,16 @@ async def test_a_rule_offers_a_role_and_a_second_consent_renews_the_first(front,
     try:
         token = await connected(browser, role="Operator", scope="pve:read pve:write")
         (connection,) = await front.services.store.connections.all()
-        statuses = []
-        for fields in ({}, {"read_only": "1"}):
+        for fields in ({}, {"read_only": "1"}, {}):
             await browser.authorize(scope="pve:read pve:write")
             await browser.sign_in("prod/pve", "bob", PASSWORD)
             assert 'value="Operator" checked' in browser.page.text
             await browser.consent(role="Operator", **fields)
             (renewed,) = await front.services.store.connections.all()
             assert renewed.id == connection.id
-            statuses.append((await call(front, token))[0].status_code)
-        assert statuses == [200, 401], "a consent to read only ends the tokens for more"
+            assert (await call(front, token))[0].status_code == 401, "each is for one consent"
+            token = (await browser.token()).json()["access_token"]
+            assert (await call(front, token))[0].status_code == 200
     finally:
         await front.services.store.person_rules.remove(rule.id)
 
@@ -545,6 +572,49 @@ async def test_an_administrator_connects_with_the_account_of_this_server(front, 
     assert connection.subject.startswith("admin:")
     await browser.go("/admin/")
     assert browser.page.url.path == "/admin/", "the way back is used once"
+
+
+async def test_an_auditor_reads_that_a_rule_is_needed(front, browser):
+    admins = front.services.access.admins
+    await admins.create("audi", ADMIN_PASSWORD, role=AdminRole.AUDITOR, must_change=False)
+    await browser.authorize()
+    await browser.go(f"/admin/connect{browser.query}")
+    await browser.submit("/admin/sign-in", name="audi", password=ADMIN_PASSWORD)
+    assert browser.page.status_code == 403
+    assert "may not connect programs unless a connection rule" in browser.text
+    assert (await browser.http.get("/connections")).status_code == 200
+
+
+async def _signs_out(front, browser):
+    page = await browser.go("/admin/")
+    csrf = re.search(r'name="csrf" value="([^"]+)"', page.text)[1]
+    assert (await browser.http.post("/admin/sign-out", data={"csrf": csrf})).status_code == 303
+
+
+async def _is_ended(front, browser):
+    access = front.services.access
+    await access.sessions.end_others(await access.admins.get(ADMIN))
+
+
+async def _has_a_new_password(front, browser):
+    admins = front.services.access.admins
+    await admins.set_password(await admins.get(ADMIN), ADMIN_PASSWORD)
+
+
+async def test_a_consent_of_an_administrator_ends_with_the_session_that_it_began_in(front, browser):
+    for end in (_signs_out, _is_ended, _has_a_new_password):
+        await browser.authorize()
+        await browser.go(f"/admin/connect{browser.query}")
+        await browser.submit("/admin/sign-in", name=ADMIN, password=ADMIN_PASSWORD)
+        form, cookie, query = {"csrf": browser.csrf}, browser.cookie, browser.query
+        await end(front, browser)
+        form |= {"role": "Read-only", "cluster": "lab", "decision": "connect"}
+        for method, path in (("GET", "/connections"), ("POST", f"/oauth/consent{query}")):
+            data = form if method == "POST" else None
+            answer = await with_cookie(front, cookie, method, path, data=data)
+            assert answer.status_code == 303, (end, path)
+            assert answer.headers["location"].startswith("/oauth/sign-in"), (end, path)
+    assert await front.services.store.connections.all() == []
 
 
 async def test_the_second_factor_of_an_administrator_leads_back_too(front, browser):

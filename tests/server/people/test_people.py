@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,17 +13,21 @@ from proxmox_client.api.sign_in import SignIn as SignInCalls
 from proxmox_client.emulator.auth import totp
 from proxmox_client.emulator.state.user_config import AclEntry, Group, Token
 from pvemcp_server.access.model import ANY, READS
+from pvemcp_server.audit import Audit
 from pvemcp_server.clusters.connections import Connection
-from pvemcp_server.errors import AccessDenied, BadArgument, CallError, TooManyFailures
-from pvemcp_server.oauth.connections import Choice, ClientName, Connections
-from pvemcp_server.oauth.people import (
-    AT_ONCE,
-    FAILURES_PER_MINUTE,
-    Origin,
-    administrator,
+from pvemcp_server.errors import (
+    AccessDenied,
+    BadArgument,
+    CallError,
+    OAuthError,
+    TooManyFailures,
 )
-from pvemcp_server.oauth.person import Account, Person, Place, SignIn
-from pvemcp_server.oauth.rules import role_choices
+from pvemcp_server.oauth.connections import Choice, ClientName, Connections
+from pvemcp_server.oauth.people import AT_ONCE, FAILURES_PER_MINUTE, Origin, People, administrator
+from pvemcp_server.oauth.person import SESSION_LIFE, Account, Person, Place, SignIn
+from pvemcp_server.oauth.rules import end_disallowed, role_choices
+from pvemcp_server.oauth.scopes import Scope
+from pvemcp_server.oauth.tokens import Tokens, challenge_of
 from pvemcp_server.settings import Values
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRole, PersonKind
@@ -32,6 +37,7 @@ from .conftest import PASSWORD, TOTP_SECRET
 
 pytestmark = pytest.mark.anyio
 HERE = Origin("192.0.2.1")
+PERSON = Person("admin:1", "ada", utc_now())
 CLIENT = ClientName("https://claude.example/client.json", "Claude", "Claude (claude.example)")
 
 
@@ -46,7 +52,7 @@ async def sign_in(server, user: str, realm: str = "pve", cluster: str = "prod", 
 async def choice(server, role: str = "Read-only", **values) -> Choice:
     """Return a consent for a day."""
     record = await server.store.roles.find(name=role)
-    roles = await role_choices(server.store, Person("admin:1", "ada"), admin_role=AdminRole.OWNER)
+    roles = await role_choices(server.store, PERSON, admin_role=AdminRole.OWNER)
     chosen = next((each.role for each in roles if each.role.name == record.name), roles[0].role)
     return Choice(chosen, ("pve:read",), utc_now() + timedelta(days=1), **values)
 
@@ -306,6 +312,23 @@ async def test_a_session_holds_a_sign_in_sealed_and_ends_once(server):
     assert await server.people.sessions.find(token) is None
 
 
+async def test_no_step_prolongs_the_session_of_a_user(server, store, emulator):
+    begun, now = utc_now(), [utc_now()]
+    people = People(store, server.clusters, lambda: server.values, clock=lambda: now[0])
+    to = SignIn()
+    for cluster in ("prod", "lab", ""):
+        if cluster:
+            choice = (await people.realms()).get(f"{cluster}/pve")
+            to = await people.sign_in(choice, "bob", PASSWORD, HERE, to)
+        token = await people.sessions.open(to)
+        steps = [each.expires for each in await store.person_sessions.all()]
+        now[0] += timedelta(minutes=6)
+    assert {begun <= each - SESSION_LIFE <= utc_now() for each in steps} == {True}
+    assert len({*steps}) == 1
+    assert await people.sessions.find(token) is None
+    assert await people.sessions.find(await people.sessions.open(to)) is None
+
+
 async def test_a_connection_gets_a_token_of_the_user_that_expires_with_it(server, users):
     person = (await sign_in(server, "alice")).person
     chosen = await choice(server, clusters=("prod",), read_only=True)
@@ -427,6 +450,57 @@ async def test_other_hosts_end_the_tokens_of_users_and_ask_for_none(server, acce
     assert len(await store.identities.all()) == 2
 
 
+async def _other_hosts(server, access, person, record):
+    await access.clusters.change("prod", hosts=["127.0.0.1:1"], secrets={"default": "x"})
+
+
+async def _identity_removed(server, access, person, record):
+    (identity,) = await server.store.identities.all(connection_id=record.id)
+    await server.store.identities.remove(identity.id)
+
+
+async def _cluster_removed(server, access, person, record):
+    await access.clusters.remove("prod")
+
+
+async def _consent_again(server, access, person, record):
+    await server.connections.connect(person, CLIENT, await choice(server, clusters=("prod",)))
+
+
+async def _ended(server, access, person, record):
+    await server.connections.end(record.id, person)
+
+
+@pytest.mark.parametrize(
+    "change", [_other_hosts, _identity_removed, _cluster_removed, _consent_again, _ended]
+)
+async def test_what_replaces_or_ends_an_account_of_a_connection_ends_its_tokens(
+    server, access, store, change
+):
+    person, issuer = (await sign_in(server, "bob")).person, Tokens(store, Audit(store))
+    chosen = await choice(server, clusters=("prod",))
+    record = await server.connections.connect(person, CLIENT, chosen)
+    other = await server.connections.connect(person, replace(CLIENT, id="other"), chosen)
+    verifier, resource = "v" * 43, "https://mcp.example/mcp"
+    code = {
+        "redirect_uri": "https://claude.example/",
+        "challenge": challenge_of(verifier),
+        "scopes": [Scope.READ],
+        "resource": resource,
+    }
+    for each in (record, other):
+        used = await issuer.issue_code(each, **code)
+        await issuer.exchange(used, client_id=each.client_id, verifier=verifier)
+        await issuer.issue_code(each, **code)
+    await change(server, access, person, record)
+    assert await store.tokens.all(connection_id=record.id) == []
+    kept = {_consent_again: 4, _identity_removed: 4, _ended: 4}.get(change, 0)
+    assert len(await store.tokens.all(connection_id=other.id)) == kept
+    if change in (_consent_again, _ended):
+        with pytest.raises(OAuthError, match="connect again"):
+            await issuer.issue_code(record, **code)
+
+
 RULES = {
     "realm": (PersonKind.REALM, "pve", None),
     "realm elsewhere": (PersonKind.REALM, "corp", None),
@@ -461,13 +535,45 @@ async def test_rules_decide_which_roles_a_user_may_choose(server, users, access)
         each.check(["prod"])
         with pytest.raises(BadArgument, match="not allowed to you on lab"):
             each.check(["lab", "prod"])
-    ada = await access.admins.create("ada", "correct horse battery")
-    theirs = await role_choices(server.store, administrator(ada), admin_role=AdminRole.OWNER)
+    theirs = await role_choices(server.store, PERSON, admin_role=AdminRole.OWNER)
     assert {each.role.name for each in theirs[1:]} == {"admin"}
 
 
+async def test_administrators_connect_without_a_rule_if_they_may_make_keys(server, access, store):
+    admin = await access.admins.create("ada", "correct horse battery")
+    ada = Person(f"admin:{admin.id}", "ada", utc_now(), admin_id=admin.id)
+    offered = {
+        role: [each.role.name for each in await role_choices(store, ada, admin_role=role)]
+        for role in (*AdminRole, None)
+    }
+    assert offered == {
+        AdminRole.OWNER: ["Read-only"],
+        AdminRole.KEY_ISSUER: ["Read-only"],
+        AdminRole.AUDITOR: [],
+        None: [],
+    }
+    record = await server.connections.connect(ada, CLIENT, await choice(server))
+    rule = await store.person_rules.add(
+        kind=PersonKind.ADMIN,
+        name=AdminRole.AUDITOR,
+        cluster_id=None,
+        role_id=(await access.roles.get("Read-only")).id,
+        created=utc_now(),
+    )
+    for role in AdminRole:
+        (held,) = await role_choices(store, ada, admin_role=role)
+        assert (held.role.name, held.clusters) == ("Read-only", None)
+    assert await end_disallowed(store, server.connections, id=record.id) == []
+    await store.admins.change(admin.id, role=AdminRole.AUDITOR)
+    assert await end_disallowed(store, server.connections, id=record.id) == []
+    await store.person_rules.remove(rule.id)
+    assert await end_disallowed(store, server.connections, id=record.id) == ["ada via Claude"]
+
+
 async def test_a_connection_of_an_administrator_has_no_account_of_its_own(server, access):
-    ada = administrator(await access.admins.create("ada", "correct horse battery"))
+    admin = await access.admins.create("ada", "correct horse battery")
+    opened = await access.sessions.open(admin, address="", agent="")
+    ada = administrator(await access.sessions.find(opened))
     record = await server.connections.connect(ada, CLIENT, await choice(server))
     assert (record.subject, record.admin_id) == (ada.subject, ada.admin_id)
     assert await server.store.identities.all(connection_id=record.id) == []

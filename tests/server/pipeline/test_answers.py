@@ -251,6 +251,53 @@ def test_notes_beyond_the_limit_are_counted(write):
     assert lines[-1] == "5 more notes of this kind."
 
 
+def nested(depth: int) -> Any:
+    return [nested(depth - 1) for _ in range(30)] if depth else "a"
+
+
+@pytest.mark.parametrize(
+    ("value", "kept", "more"),
+    [
+        (["a"] * 65_000, 1_000, 64_000),
+        ({str(n): 1 for n in range(3_000)}, 1_000, 2_000),
+        ({str(n) for n in range(3_000)}, 1_000, 2_000),
+        (["a" * 20_000] * 50, 10, 40),  # ten texts of a length that each may have
+    ],
+)
+def test_a_long_list_of_a_document_is_cut_and_its_rest_counted(write, value, kept, more):
+    written = write({"vmid": 100, "parts": value, "last": "x"}, format="JsonNormal")
+    data = json.loads(written.data)["data"]
+    assert len(data["parts"]) == kept
+    assert data["last"] == "x"  # a long value takes nothing away from the others
+    assert written.notes == f"Long lists were cut in: parts ({more:,} more)."
+
+
+def test_lists_in_lists_are_bounded_together():
+    cleaner = Cleaner(100)
+    value = cleaner.value(nested(3), "n")  # 27,930 lists and texts
+    assert sum(len(inner) for outer in value for inner in outer) < 10_000
+    assert cleaner.more["n"] > 0
+
+
+def test_a_long_list_of_a_row_takes_no_more_than_a_cell(write):
+    rows = [{"vmid": n, "tags": ["ab"] * 1_000_000} for n in range(3)]
+    written = write(Rows(rows, ("vmid", "tags")))
+    assert len(written.data) < 4 * CELL_CHARACTERS
+    assert "Long lists were cut in: tags (" in written.notes
+
+
+def test_rows_end_where_an_answer_is_full(write, monkeypatch):
+    monkeypatch.setattr(answers, "ANSWER_CHARACTERS", 1_000)
+    rows = [{f"column{n}": "x" * 20 for n in range(10)} for _ in range(50)]
+    written = write(Rows(rows, tuple(rows[0])), limit=50)
+    assert written.rows == 4
+    assert written.notes.startswith("Rows 1–4 of 50, cut at 4,000,000 characters: fewer `fields`")
+    assert "; for the next page repeat the call with cursor=" in written.notes
+    assert write(Rows(rows[:1] * 2, tuple(rows[0])), limit=50).rows == 2
+    monkeypatch.setattr(answers, "ANSWER_CHARACTERS", 1)
+    assert write(Rows(rows, tuple(rows[0])), limit=50).rows == 1  # one at least
+
+
 @given(st.text())
 def test_cleaned_text_keeps_visible_characters(text):
     visible = Cleaner(10_000).value(text, "n")

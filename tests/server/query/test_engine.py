@@ -222,6 +222,22 @@ def test_a_cached_database_is_freed_with_its_first_view():
     assert kept() is None
 
 
+def test_the_databases_of_all_keys_leave_room_for_the_state(monkeypatch):
+    assert engine.ALL_PAGES * engine.PAGE_BYTES <= engine.MAX_HEAP * 2 // 3
+    before = sum(database._reserved for database in Database.open())
+    monkeypatch.setattr(engine, "ALL_PAGES", before + 400)
+    monkeypatch.setattr(engine, "MAX_PAGES", 200)
+    filling = [Database(f"filling {number}") for number in range(3)]  # at the same time
+    assert [database._reserved for database in filling] == [200, 100, 50]
+    databases = []
+    with pytest.raises(OverBudget, match="too much memory"):
+        databases.extend(filled(rows=1_000, owner=str(number)) for number in count())
+    filling.clear()
+    with pytest.raises(OverBudget, match="too much memory"):
+        databases.extend(filled(rows=1_000, owner=f"next {number}") for number in count())
+    assert 200 < sum(database.pages for database in databases) <= 400
+
+
 def test_a_renewed_inventory_view_misses_the_cache():
     first, second = inventory_view(), inventory_view()
     database = filled(100)

@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvemcp_server.errors import CallError
+from pvemcp_server.errors import CallError, Precondition
 from pvemcp_server.link_local import METADATA
-from pvemcp_server.toolkit.download_urls import DownloadRules, check_download, resolve
+from pvemcp_server.toolkit.download_urls import (
+    DownloadRules,
+    check_download,
+    host_of,
+    is_listed,
+    resolve,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -147,3 +153,10 @@ async def test_embedded_private_addresses_are_refused(address):
         assert not address.is_global or address.is_multicast
     else:
         assert address.is_global
+
+
+@pytest.mark.parametrize("url", ["", "http://[x", "http://[::1", "//", "no URL"])
+def test_what_is_no_url_has_no_host_and_is_not_listed(url):
+    assert host_of(url) == ""
+    with pytest.raises(Precondition):
+        is_listed(host_of(url), DownloadRules(hosts=("download.proxmox.com",)))

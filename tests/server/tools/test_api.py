@@ -83,6 +83,37 @@ async def test_a_long_answer_is_cut_and_masked_beside_other_calls(tool_client, m
 
 
 @pytest.mark.parametrize(
+    ("data", "rows", "more"),
+    [
+        ([{f"a{row}-{n}": row for n in range(4)} for row in range(3)], 3, 2),
+        ({f"a{n}": n for n in range(50)}, 1, 40),
+        ([{"a": 1}, {f"a{n}": n for n in range(10)}, {"a": 2, "z": 3}], 3, 2),
+    ],
+)
+async def test_an_answer_has_a_bounded_number_of_columns(
+    tool_client, monkeypatch, data, rows, more
+):
+    monkeypatch.setattr(api, "MOST_COLUMNS", 10)
+
+    async def raw(*_args, **_parameters):
+        return data
+
+    monkeypatch.setattr(tool_client["prod"].pve, "raw", raw)
+    answer = await tool_client("CallApi", **PROD, path="/nodes/pve01/dns")
+    assert len(answer.data) == rows
+    assert len({name for row in answer.data for name in row}) <= 10
+    assert f"The first 10 columns; {more} more values are left out." in answer.notes
+
+
+async def test_a_list_in_a_parameter_is_checked_whole_or_not_at_all(tool_client):
+    # what a check on the list did not read would reach Proxmox all the same
+    path = {"path": "/nodes/pve01/qemu/101/config", "method": "PUT"}
+    for parameters in (["delete=" + "a," * 1_001], ["delete=" + "a," * 600] * 2):
+        error = await tool_client.refused("CallApi", **PROD, **path, parameters=parameters)
+        assert "delete has more than 1,000 entries" in error
+
+
+@pytest.mark.parametrize(
     ("path", "parameters", "error"),
     [
         ("/nodes/pve01/rrddata", [], "parameters: timeframe: property is missing"),
@@ -194,6 +225,7 @@ def test_secrets_are_masked_by_name_and_by_form():
         "tfa": {"totp": ["hush17"], "yubico": ["hush18"]},
         "args": "-object secret,id=a,data=hush19 -smp 2",
         "backup": "env: A=hush20\nlxc.environment: B=hush21\nmemory: 512",
+        "raw": "[client]\n\tkey = AQBhush22==\nadmin_secret=hush23\nfsid = 0815\n  psk =  hush24",
         "tokenid": "root@pam!x",
         "ticket": None,
         "secret": [{"name": "a", "value": "hush8"}],
@@ -204,4 +236,5 @@ def test_secrets_are_masked_by_name_and_by_form():
     assert "virtio=AA:BB" in text
     assert "root@pam!x" in text
     assert "-smp 2" in text
+    assert "fsid = 0815" in text
     assert "memory: 512" in text

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ from pvemcp_server.pipeline.pipeline import UnknownTool
 from pvemcp_server.toolkit.registry import tools
 from pvemcp_server.tools.api import effects
 from pvemcp_server.tools.api.call import WRITE
+from pvemcp_server.tools.api.writes import labels
 
 from .few_guests import few_guests
 
@@ -113,14 +115,39 @@ def test_a_parameter_that_sounds_dangerous_makes_any_request_so(name):
         ("POST", "/nodes/pve01/lxc/300/migrate", {"target": "pve02", "restart": "1"}),
         ("POST", "/cluster/backup", {"prune-backups": "keep-last=1"}),
         ("PUT", "/pools/production", {"vms": "101", "delete": "1"}),
-        ("PUT", "/cluster/backup/nightly", {"enabled": "0"}),
-        ("PUT", "/cluster/replication/101-0", {"disable": "1"}),
+        ("PUT", "/cluster/metrics/server/a", {"disable": "1"}),
     ],
 )
 def test_what_parameters_lose_counts(method, path, parameters):
     endpoint, _ = load("9.2").find(method, path)
     assert effects.effect(endpoint, parameters) is Effect.DESTROY
     assert effects.effect(endpoint, {}) is Effect.WRITE
+
+
+PROTECTING = re.compile(
+    r"(?:POST|PUT) (?:/cluster/(?:backup|replication|ha/(?:resources|rules|groups))"
+    r"(?:/\{\w+\})?|/nodes/\{node\}/apt/repositories)"
+    r"|PUT (?:/pools.*|/cluster/notifications/(?:endpoints|matchers)/.*)"
+)
+TEXTS = {"comment", "notes-template", "digest", "poolid", "type"}
+
+
+def test_any_change_of_what_protects_is_asked_about_but_that_of_a_text():
+    seen = set()
+    for (method, path), endpoint in ENDPOINTS.items():
+        if PROTECTING.fullmatch(f"{method} {path}"):
+            for name in endpoint.parameters:
+                if decision(endpoint, {name: "x"}) != "refused" and f"{{{name}}}" not in path:
+                    loses = effects.effect(endpoint, {name: "x"}) is Effect.DESTROY
+                    assert loses is (name not in TEXTS), (method, path, name)
+                    seen.add(name)
+    assert {"schedule", "exclude-path", "allow-move", "state", "enabled", "rate", "vms"} <= seen
+
+
+def test_every_change_of_a_firewall_is_asked_about():
+    for (_, path), endpoint in ENDPOINTS.items():
+        if "/firewall/" in path:
+            assert effects.effect(endpoint, {}) is Effect.DESTROY, path
 
 
 REFUSED = [
@@ -158,6 +185,22 @@ REFUSED = [
     ("POST", "/cluster/bulk-action/guest/start", ["vms="], "without vms it is about every guest"),
     ("POST", "/nodes/pve01/storage/local/download-url", ["url=https://a/b"], "reaches other hosts"),
     ("POST", "/nodes/pve01/qemu/101/remote_migrate", [], "reaches other hosts"),
+    *(
+        (method, path, [option], "names a disk, a folder or a file of a node")
+        for method, path, option in (
+            ("POST", "/nodes/pve01/lxc", "mp0=/,mp=/host"),
+            ("POST", "/nodes/pve01/lxc", "rootfs=volume=/srv"),
+            ("POST", "/nodes/pve01/lxc", "ostemplate=/root/a.tar"),
+            ("PUT", "/nodes/pve02/lxc/300/config", "mp1=backup=1,volume=/etc,mp=/host"),
+            ("PUT", "/nodes/pve02/lxc/300/config", "dev0=/dev/sda"),
+            ("POST", "/nodes/pve01/qemu", "ide2=/dev/mapper/pve-vm--101--disk--0"),
+            ("POST", "/nodes/pve01/qemu", "archive=/root/a.vma"),
+            ("PUT", "/nodes/pve01/qemu/101/config", "scsi1=file=/dev/sdb"),
+            ("POST", "/nodes/pve01/qemu/101/config", "scsi1=local-zfs:0,import-from=/dev/sdb"),
+            ("PUT", "/nodes/pve01/qemu/101/config", "rng0=source=/dev/sda"),
+            ("PUT", "/nodes/pve01/qemu/101/config", "serial0=/dev/ttyS0"),
+        )
+    ),
     ("POST", "/cluster/backup", ["script=/x"], "script names programs that a node runs"),
     ("PUT", "/nodes/pve01/qemu/101/config", ["args=-x"], "args names programs that a node runs"),
 ]
@@ -388,17 +431,102 @@ async def test_each_guest_of_a_request_counts_as_a_write_that_loses_data(demo_cl
     assert demo_client.budgets.used == 2
 
 
-async def test_no_parameter_is_pushed_out_of_the_question(tool_client):
+NUMBERS = [str(vmid) for vmid in range(10_000, 10_500)]
+CONFIG = "/nodes/pve01/qemu/101/config"
+# Requests with what stands at the end of a long parameter
+LONG = [
+    ("POST", "/nodes/pve01/stopall", ["vms=" + ",".join([*NUMBERS[:70], "103"])], "103"),
+    (
+        "POST",
+        "/cluster/bulk-action/guest/shutdown",
+        [f"vms={vmid}" for vmid in (*NUMBERS[:110], "103")],
+        "103",
+    ),
+    (
+        "PUT",
+        "/cluster/backup/backup-nightly",
+        ["exclude=" + ",".join([*NUMBERS[:70], "103"])],
+        "103",
+    ),
+    (
+        "POST",
+        "/cluster/firewall/rules",
+        [
+            *("type=in", "action=ACCEPT"),
+            "source=" + ",".join([*(f"10.0.0.{n}" for n in range(30)), "0.0.0.0/1"]),
+        ],
+        "0.0.0.0/1",
+    ),
+    (
+        "POST",
+        "/nodes/pve01/hosts",
+        ["data=" + "".join(f"10.0.0.{n} host-{n}\n" for n in range(60)) + "6.6.6.6 pbs"],
+        "6.6.6.6 pbs",
+    ),
+    ("PUT", CONFIG, [f"description={'a ' * 1_000}b", "name=a", "delete=scsi0"], "delete 'scsi0'"),
+    (
+        "PUT",
+        CONFIG,
+        ["delete=" + ",".join([*(f"unused{n}" for n in range(50)), "scsi0"])],
+        "unused49,scsi0",
+    ),
+]
+TOO_LONG = [
+    ("POST", "/cluster/bulk-action/guest/start", [f"vms={n}" for n in range(10_000, 10_900)]),
+    ("POST", "/nodes/pve01/stopall", ["vms=" + ",".join(NUMBERS)]),
+    ("POST", "/nodes/pve01/hosts", ["data=" + "10.0.0.1 a\n" * 1_000]),
+    ("PUT", CONFIG, [f"description={'a' * 1_000}"]),
+    ("PUT", CONFIG, [f"description={'a ' * 3_000}"]),
+    ("DELETE", f"/nodes/pve01/ceph/pool/{'a' * 700}", []),
+]
+TWICE = [
+    ("POST", "/cluster/bulk-action/guest/shutdown", ["vms=101", "vms=103", "vms=101"]),
+    ("POST", "/nodes/pve01/stopall", ["vms=101,103,101"]),
+    ("PUT", "/cluster/backup/backup-nightly", ["exclude=101,103,101"]),
+    ("PUT", "/pools/production", ["vms=101", "vms=101"]),
+    ("PUT", CONFIG, ["delete=net9,net9,scsi0"]),
+]
+
+
+async def test_a_question_shows_all_that_is_done(tool_client):
     tool_client.conversation.decision = Decision.NO
+    names = {guest.vmid: guest.name for guest in tool_client["prod"].emulated.state.guests.values()}
+    for method, path, parameters, shown in LONG:
+        tool_client.conversation.questions.clear()
+        answer = await planned(tool_client, method, path, *parameters)
+        assert answer.text == "The user declined; nothing was changed.", (path, answer.text)
+        [question] = tool_client.conversation.questions
+        assert shown in question, path
+        if shown == "103":
+            assert f"103 is {names[103]}" in question, path
+
+
+async def test_what_is_too_long_to_be_shown_is_not_sent(tool_client):
+    tool_client.requests("prod")
     tool_client.conversation.questions.clear()
-    path = "/nodes/pve01/qemu/101/config"
-    answer = await planned(
-        tool_client, "PUT", path, f"description={'a ' * 2_000}", "name=a", "delete=scsi0"
-    )
-    assert answer.text == "The user declined; nothing was changed."
-    [question] = tool_client.conversation.questions
-    for shown in (" more characters)", "→ 'a', delete 'scsi0'", "What the changed options"):
-        assert shown in question
+    for method, path, parameters in TOO_LONG:
+        for options in ({}, {"dry_run": True}):
+            answer = await planned(tool_client, method, path, *parameters, **options)
+            assert "it is too long to be shown to the user as a whole" in answer.text, path
+    assert (sent(tool_client), tool_client.conversation.questions) == ([], [])
+
+
+async def test_no_member_of_a_list_is_repeated(tool_client):
+    tool_client.requests("prod")
+    for method, path, parameters in TWICE:
+        answer = await planned(tool_client, method, path, *parameters)
+        assert re.match(r"parameters: \w+: it has \w+ twice\.", answer.text), answer.text
+    assert sent(tool_client) == []
+
+
+def test_nearly_all_guests_are_named_by_those_that_are_not_among_them():
+    every = [SimpleNamespace(vmid=vmid, name=f"guest-{vmid}") for vmid in range(100, 400)]
+    cluster = SimpleNamespace(name="prod")
+    assert labels(cluster, every, every) == " Every guest of prod (300)."
+    but = labels(cluster, every[1:], every)
+    assert but == " Every guest of prod (299) but 100 is guest-100."
+    some = labels(cluster, every[20:], every)
+    assert some.count(" is guest-") == 280
 
 
 @pytest.mark.parametrize(
@@ -440,25 +568,79 @@ async def test_a_key_whose_role_covers_parts_too_changes_nothing(demo_client, pa
     assert not (await planned(demo_client, "PUT", "/pools/production", "vms=102")).failed
 
 
+async def test_paths_that_are_of_no_node_are_sent(tool_client):
+    for path, option in (
+        (CONFIG, "description=/dev/sda"),
+        (CONFIG, "rng0=source=/dev/urandom"),
+        ("/nodes/pve02/lxc/300/config", "mp1=ceph-ct:4,mp=/srv"),
+        ("/nodes/pve02/lxc/300/config", "net0=name=eth0,bridge=vmbr0,ip=192.0.2.1/24"),
+    ):
+        answer = await planned(tool_client, "PUT", path, option, dry_run=True)
+        assert not answer.failed, answer.text
+
+
 part_of = Resources(vmids=frozenset({101}))
-VOLUMES = ("scsi0=ceph-vm:vm-101-disk-0", "scsi0=ceph-vm:0,import-from=ceph-vm:base-101-disk-0")
+VOLUMES = (
+    ("qemu", "scsi0=ceph-vm:vm-101-disk-0"),
+    ("qemu", "scsi0=ceph-vm:0,import-from=ceph-vm:base-101-disk-0"),
+    ("qemu", "scsi0=nfs-iso:101/custom.qcow2"),
+    ("qemu", "scsi0=local-zfs:0,import-from=nfs-iso:101/custom.qcow2"),
+    ("qemu", "scsi0=nfs-iso:100/base-100-disk-0.qcow2/101/custom.qcow2"),
+    ("qemu", "archive=pbs-main:backup/vm/101/2026-01-01T00:00:00Z"),
+    ("qemu", "ide2=nfs-iso:101/vm-101-cloudinit.qcow2,media=cdrom"),
+    ("lxc", "ostemplate=nfs-archive:backup/vzdump-lxc-101-2026_01_01-00_00_00.tar.zst"),
+    ("lxc", "ostemplate=pbs-main:backup/ct/101/2026-01-01T00:00:00Z"),
+    ("lxc", "mp0=ceph-ct:subvol-101-disk-0,mp=/srv"),
+)
 
 
-@pytest.mark.parametrize("volume", VOLUMES)
-async def test_volumes_of_other_guests_are_named_asked_about_or_protected(demo_client, volume):
-    call = ("POST", "/nodes/pve01/qemu", "vmid=904", volume)
-    demo_client.conversation.decision = Decision.NO
-    answer = await planned(demo_client, *call)
-    assert answer.text == "The user declined; nothing was changed."
-    [question] = demo_client.conversation.questions
-    assert "Guest 101 is db-primary." in question
-    assert "It uses volumes of guest 101, which that guest may use too." in question
+async def test_volumes_of_other_guests_are_named_asked_about_or_protected(demo_client):
+    conversation = demo_client.conversation
+    conversation.decision = Decision.NO
+    more = {"qemu": [], "lxc": ["ostemplate=nfs-iso:vztmpl/a.tar.zst"]}
+    calls = [
+        (
+            "POST",
+            f"/nodes/pve01/{kind}",
+            "vmid=904",
+            volume,
+            *([] if "ostemplate" in volume else more[kind]),
+        )
+        for kind, volume in VOLUMES
+    ]
+    for call in calls:
+        conversation.questions.clear()
+        answer = await planned(demo_client, *call)
+        assert answer.text == "The user declined; nothing was changed.", (call, answer.text)
+        [question] = conversation.questions
+        assert "101 is db-primary." in question, question
+        assert "101, which that guest may use too." in question, question
     guest = demo_client["prod"].emulated.state.guests[101]
     guest.config["tags"] = "protected"
     guest.touch()
     demo_client.refresh()
-    assert "is protected by its tag protected" in (await planned(demo_client, *call)).text
+    for call in calls:
+        assert "is protected by its tag protected" in (await planned(demo_client, *call)).text
     assert sent(demo_client) == []
+
+
+MOVES = (
+    ("POST", "/cluster/bulk-action/guest/migrate", "vms=300", "target=pve01"),
+    ("POST", "/nodes/pve02/migrateall", "vms=300", "target=pve01"),
+    ("POST", "/cluster/ha/resources/ct:300/migrate", "node=pve01"),
+    ("POST", "/cluster/ha/resources/ct:300/relocate", "node=pve01"),
+    ("POST", "/nodes/pve02/lxc/300/migrate", "target=pve01"),
+)
+
+
+async def test_a_running_container_is_moved_with_consent_and_within_the_budget(tool_client):
+    tool_client.conversation.decision = Decision.NO
+    for call in MOVES:
+        tool_client.conversation.questions.clear()
+        answer = await planned(tool_client, *call)
+        assert answer.text == "The user declined; nothing was changed.", (call, answer.text)
+        [question] = tool_client.conversation.questions
+        assert "A running container is restarted by its move: 300." in question
 
 
 async def test_a_list_within_an_object_of_parameters_is_bounded(tool_client):
@@ -536,6 +718,8 @@ def test_the_list_of_tools_shows_what_the_key_may_do(granted, reads):
 
 
 async def test_what_is_protected_is_not_written_to(demo_client):
+    rules = demo_client["prod"].emulated.state.ha_rules
+    rules["together"] = {**rules["api-apart"], "rule": "together", "resources": "vm:101,vm:105"}
     tag = demo_client["prod"].emulated.state.guests[101].config["tags"].split(";")[0]
     demo_client.change(protected_tags=[tag])
     for method, path, *parameters in (
@@ -546,6 +730,15 @@ async def test_what_is_protected_is_not_written_to(demo_client):
         ("POST", "/nodes/pve01/status", "command=reboot"),
         ("DELETE", "/nodes/pve01/storage/local-zfs/content/local-zfs:vm-101-disk-0"),
         ("DELETE", f"/nodes/pve01/tasks/{UPID}"),
+        # of their objects, which the request does not name
+        ("DELETE", "/cluster/ha/rules/together"),
+        ("PUT", "/cluster/ha/rules/together", "type=resource-affinity", "comment=x"),
+        ("DELETE", "/storage/ceph-vm"),
+        ("PUT", "/storage/ceph-vm", "disable=1"),
+        *(
+            ("DELETE", f"/nodes/pve01/tasks/{UPID.replace('qmstart:101', f'{kind}:')}")
+            for kind in ("vzdump", "stopall", "migrateall", "bulkshutdown")
+        ),
     ):
         answer = await planned(demo_client, method, path, *parameters)
         assert "is protected" in answer.text, (path, answer.text)
@@ -582,7 +775,7 @@ NARROWED = (
     ("node=pve01", "The job no longer backs up guest "),
     ("exclude=101,105", "The job no longer backs up guest 101, 105."),
     ("comment=x", ""),
-    ("all=1", ""),
+    ("all=1", "Guests may be protected less"),
 )
 
 
@@ -596,9 +789,11 @@ async def test_a_narrower_backup_job_is_asked_about(demo_client, parameter, ques
     )
 
 
-async def test_a_backup_job_that_cannot_be_read_is_not_written(demo_client):
+async def test_a_job_or_rule_that_cannot_be_read_is_not_written(demo_client):
     answer = await planned(demo_client, "DELETE", "/cluster/backup/none")
     assert answer.text.startswith("Which guests /cluster/backup/none covers is not known")
+    answer = await planned(demo_client, "DELETE", "/cluster/ha/rules/none")
+    assert answer.text.startswith("Which guests /cluster/ha/rules/none names is not known")
     assert sent(demo_client) == []
 
 

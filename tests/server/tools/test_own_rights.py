@@ -126,6 +126,25 @@ async def test_a_new_guest_comes_under_no_grant_but_that_of_the_write(client, to
         assert refusal in answer.text, case
 
 
+@pytest.mark.parametrize(
+    ("born", "refusal"),
+    [
+        ("Lab;x", "tag Lab of the new guest, until its tags are set, would decide"),
+        ("Protected", "With the tag Protected, the guest would be protected"),
+        ("x", ""),
+    ],
+)
+async def test_a_clone_has_no_deciding_tag_until_its_own_are_set_either(client, born, refusal):
+    # a call that is cancelled between the two steps leaves it with the tags of its source
+    has_tags(client, "x", before="x")
+    client["prod"].emulated.state.guests[VMID].snapshots["pre-patch-09"].config["tags"] = born
+    grants = (Grant(EXEC, resources=marked(tags="lab")),)
+    key = replace(client, tools=frozenset({"CloneVm"}), resources=INSIDE, more_grants=grants)
+    call = {**PROD, **NEW["CloneVm"], "snapshot_name": "pre-patch-09", "tags": ["plain"]}
+    answer = await key("CloneVm", **call, dry_run=True)
+    assert (answer.failed, refusal in answer.text) == (bool(refusal), True), answer.text
+
+
 async def test_a_grant_that_gives_as_much_lets_the_new_guest_have_the_tag(client):
     grants = (Grant(EXEC, resources=marked(tags="lab")),)
     create = frozenset({"CreateVm"})

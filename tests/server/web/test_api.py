@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from proxmox_client import Client
 from proxmox_client.emulator.certificates import CertificateAuthority
 from proxmox_client.hosts import Host
+from pvemcp_server.access.limits import MOST_WAITING
 from pvemcp_server.admin.clusters import MOST_HOSTS
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.audit import Event, Forwarder
@@ -225,7 +226,7 @@ async def test_the_own_password_is_not_reset_without_the_present_one(front):
 
 
 async def test_an_answer_that_breaks_off_does_not_look_complete(front, monkeypatch):
-    async def broken(_audit, _which):
+    async def broken(_audit, _which, _turn):
         yield "the first line"
         raise OSError("the database has gone")
 
@@ -550,6 +551,36 @@ async def test_an_unwritable_audit_can_still_be_read(front, monkeypatch):
     found = (await front.api("GET", "/audit")).json()
     assert found[0]["tool"] == "admin.settings.change"
     assert (await front.api("POST", "/audit/verify")).json()["whole"]
+
+
+async def test_every_read_of_the_audit_waits_for_the_turn_of_its_actor(front):
+    # six searches of 10,000 long entries stopped the server for half a minute
+    access = front.services.access
+    reads = {
+        *("/admin/api/audit", "/admin/api/audit/export.json", "/admin/api/audit/export.csv"),
+        *("/admin/api/overview/calls", "/admin/audit", "/admin/audit/entries"),
+        *("/admin/audit/entries/1", "/admin/"),
+    }
+    light = {"/admin/api/audit/forwarding"}  # counts rows, and reads none
+    subjects = ("/audit", "/overview/calls")
+    known = {path for path in description()["paths"] if path.startswith(subjects)}
+    named = {path.removeprefix("/admin/api") for path in reads | light if "/api/" in path}
+    assert {path.replace("{kind}", "json") for path in known} <= named | {"/audit/verify"}
+    waits = [("GET", path, access.audit_reads) for path in sorted(reads)]
+    for method, path, turns in [*waits, ("POST", "/admin/api/audit/verify", access.verifications)]:
+        async with asyncio.TaskGroup() as group, turns.turn(ADMIN):
+            waiting = [group.create_task(_take(turns)) for _ in range(MOST_WAITING)]
+            await asyncio.sleep(0)
+            answer = await front.http.request(method, path, headers={"X-CSRF-Token": front.csrf})
+            assert (answer.status_code, answer.headers.get("Retry-After")) == (429, "5"), path
+            for task in waiting:
+                task.cancel()
+    assert (await front.api("GET", "/audit?limit=1001")).status_code == 422
+
+
+async def _take(turns):
+    async with turns.turn(ADMIN):
+        pass
 
 
 async def test_the_error_for_a_wrong_body_does_not_repeat_it(front):

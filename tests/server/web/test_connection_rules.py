@@ -6,6 +6,7 @@ from tests.server.oauth.connected import connect, granted
 from pvemcp_server.errors import AccessDenied
 from pvemcp_server.oauth.person import Account, Person, Place
 from pvemcp_server.oauth.rules import role_choices
+from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRole
 
 pytestmark = pytest.mark.anyio
@@ -53,7 +54,8 @@ async def test_a_rule_is_checked_added_listed_and_offered(equipped):
     for record in await store.clusters.all():
         ticket = type("Ticket", (), {"username": "alice@pve"})
         accounts[record.name] = Account(Place.of(record), ticket)
-    choices = await role_choices(store, Person("cluster:1:alice@pve", "alice@pve", accounts))
+    alice = Person("cluster:1:alice@pve", "alice@pve", utc_now(), accounts)
+    choices = await role_choices(store, alice)
     assert [(each.role.name, each.clusters) for each in choices] == [
         *(("Read-only", None), ("Operator", {"prod"})),
     ]
@@ -193,7 +195,10 @@ async def test_an_issuer_that_is_not_safe_to_ask_is_no_setting(front, monkeypatc
     for issuer in WRONG_ISSUERS:
         answer = await change(issuer)
         assert (answer.status_code, "external_issuer" in answer.text) == (422, True), issuer
-    assert (await change("https://127.0.0.1/realms/office")).status_code == 200
+    alone = await change("https://127.0.0.1/realms/office")
+    assert (alone.status_code, "external_audience" in alone.text) == (422, True)
+    both = {"external_issuer": "https://127.0.0.1/realms/office", "external_audience": "proxmox"}
+    assert (await front.api("PATCH", "/settings", json=both)).status_code == 200
     monkeypatch.setattr("pvemcp_server.settings.find_spec", lambda _: None)
     missing = await change("https://127.0.0.1/realms/other")
     assert "pip install 'pvemcp-server[oidc]'" in missing.json()["error"]

@@ -6,9 +6,9 @@ Also of lists in one text: tags, guests, storages, content types, roles, nodes.
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from math import isfinite
 from typing import Any, Final, Generic, Self, TypeVar, get_args, get_origin
 
@@ -19,19 +19,30 @@ T = TypeVar("T")
 _MALFORMED_VALUES: Final = 8  # of one row, before the row is given up
 _MOST_LOST: Final = 1_000  # malformed rows of an answer
 _MOST_LEFT_OUT: Final = 50_000  # values of an answer: each takes 10 µs of the event loop
+_MOST_VALUES: Final = 3_000_000  # of an answer that fits
+_MOST_OBJECTS: Final = 500_000  # and lists in it; the largest clusters have 240,000 rows
+_MOST_TOLERATED: Final = 800_000  # values that are parsed or loosened because they don't fit
+_COST_OF_ROW: Final = 15  # such values
+_MOST_MEMBERS: Final = 10_000  # of a row or configuration
+_MOST_TEXTS: Final = 100_000  # that are taken out to count what is outside of them
 _BITS: Final = 64  # of Proxmox's counters
 _MOST_DIGITS: Final = 20
-_HUGE: Final = re.compile(rb"[:\[,]\s*-?[0-9]{20,}")
+_HUGE: Final = re.compile(rb"[0-9](?<=[:\[,\s-].)[0-9]{19}")  # a digit first: that is fast
 _IDENTIFYING: Final = (
     *("id", "upid", "volid", "sid", "vmid", "name", "hostname"),
     *("devpath", "rule", "storage", "node", "backup-id", "store", "ns"),
 )
 _PLACE: Final = re.compile(r"`\$\.data\.(?P<member>[^.`\[]+)")
+_SURROGATE: Final = re.compile(r"\\u[dD]")
 _ESCAPED: Final = re.compile(
     r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     r"|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
 """Escapes of backslashes and surrogate pairs, and halves of pairs, which are no text."""
+MOST_ITEMS: Final = 10_000
+"""Items of a list in one text; the longest that Proxmox writes are the guests of a backup job."""
+MORE: Final = "…"
+"""The last item of a longer list: its others are left out."""
 _SEPARATORS: Final = re.compile(r"[,;\s]+")
 _left_out: ContextVar[list[str] | None] = ContextVar("proxmox_client_left_out", default=None)
 
@@ -80,42 +91,113 @@ def decode(body: bytes, answer: type[T]) -> Envelope[T]:
     A body that doesn't fit is decoded a second time with more tolerance, because Perl sends a
     number for text, and `null` or an empty string for a missing value. Raise msgspec.MsgspecError
     or ValueError when that fails too.
+
+    Both block the event loop, so a body of too many values is ValueError before it is decoded: a
+    host can send 32 MiB of `[],` as 30 KB of gzip. What doesn't fit may have far fewer values.
+    """
+    if len(body) > _MOST_OBJECTS:  # it takes a byte for each value
+        _require_few_values(body)
+    if not _HUGE.search(body):
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            fitting: Envelope[T] = _decoder(_envelope(answer)).decode(body)  # type: ignore[arg-type]  # a class is hashable
+            return fitting
+    body, kind = _repaired(body), get_origin(answer)
+    raw: Envelope[Any] | None = None
+    with suppress(msgspec.MsgspecError):
+        raw = _decoder(Envelope[msgspec.Raw]).decode(body)
+    if raw is not None and answer is msgspec.Raw:
+        return raw
+    is_list = raw is not None and bytes(raw.data) != b"null" and kind is list
+    if raw is not None and is_list and _left_out.get() is not None:
+        (row,) = get_args(answer)
+        return raw.replaced(convert_rows(read_rows(raw.data, row), row))
+    content = _Tolerance().json(body)
+    if isinstance(content, dict) and content.get("data") is None:
+        # an empty list or mapping is sent as null, or not at all
+        content = {**content, "data": kind() if kind in (list, dict) else None}
+    return convert(content, _envelope(answer))  # type: ignore[arg-type]  # a class is hashable
+
+
+def decode_fitting(body: bytes | msgspec.Raw, answer: type[T]) -> T:
+    """Decode what fits at once; raise msgspec.MsgspecError for anything else."""
+    if _HUGE.search(body):
+        raise msgspec.ValidationError("a number of more than 64 bits")
+    fitting: T = _decoder(answer).decode(body)  # type: ignore[arg-type]  # a class is hashable
+    return fitting
+
+
+def read_rows(body: bytes | msgspec.Raw, row: Any) -> Iterator[Any]:
+    """Yield each row of a list decoded, or as a plain value if it doesn't fit.
+
+    Raise ValueError when those have more than _MOST_TOLERATED values.
     """
     try:
-        if not _HUGE.search(body):
-            return _decoder(answer).decode(body)  # type: ignore[arg-type]  # a class is hashable
-        raise msgspec.ValidationError("a number of more than 64 bits")
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        content = _json(body)
-        if answer is msgspec.Raw and isinstance(content, dict):
-            data: Any = msgspec.Raw(msgspec.json.encode(content.get("data")))
-            return Envelope(data=data)
-        if isinstance(content, dict) and content.get("data") is None:
-            # an empty list or mapping is sent as null, or not at all
-            kind = get_origin(answer)
-            content = {**content, "data": kind() if kind in (list, dict) else None}
+        rows = _decoder(list[msgspec.Raw]).decode(body)
+    except msgspec.MsgspecError:  # no list, or with values that are no JSON, such as NaN
+        rows = None
+    tolerance = _Tolerance()
+    if rows is None:
+        content = tolerance.json(body)
+        yield from convert(content, list[Any])
+        return
+    read = partial(decode_fitting, answer=row) if _HUGE.search(body) else _decoder(row).decode
+    for each in rows:
         try:
-            return convert(content, _envelope(answer))
-        except msgspec.ValidationError:
-            if get_origin(answer) is not list or not isinstance(content, dict):
-                raise
-            rows = convert_rows(content.get("data"), get_args(answer)[0])
-            return convert({**content, "data": []}, _envelope(answer)).replaced(rows)
+            yield read(each)
+        except msgspec.MsgspecError:
+            yield tolerance.json(each)
+
+
+def _require_few_values(body: bytes) -> None:
+    """Raise ValueError for a body whose values would take seconds, whatever reads them."""
+    if _exceeds(body):
+        # the text of a file, for example, may have any number of commas and brackets
+        plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
+        if plain.count(b'"') > 2 * _MOST_TEXTS or _exceeds(b"".join(plain.split(b'"')[::2])):
+            raise ValueError("it has too many values")
+
+
+def _exceeds(body: bytes) -> bool:
+    return _count(body, b"{[") > _MOST_OBJECTS or _count(body, b",") > _MOST_VALUES
+
+
+def _count(body: bytes, characters: bytes) -> int:
+    """Return how often the characters occur; `bytes.count` is slow where they are many."""
+    return len(body) - len(body.translate(None, characters))
+
+
+def _repaired(body: bytes) -> bytes:
+    """Return a body as UTF-8, without what is no text."""
+    text = body.decode(errors="replace")
+    if _SURROGATE.search(text):
+        if text.count("\\") > _MOST_TOLERATED:
+            raise ValueError("it has too many escapes")
+        text = _ESCAPED.sub(_whole_characters, text)
+    return text.encode()
+
+
+def _whole_characters(escaped: re.Match[str]) -> str:
+    """Return the escape; the replacement character for half of a surrogate pair."""
+    return "\ufffd" if escaped["half"] else escaped[0]
 
 
 def convert_rows(rows: Any, row: Any) -> list[Any]:
     """Convert the rows of a list, in a `tolerate_malformed` block as far as that is possible.
 
-    Raise ValueError when more than _MOST_LOST cannot be converted, or than _MOST_LEFT_OUT values:
-    a few kilobytes of compressed zeros would take minutes.
+    A row that is decoded already stays. Raise ValueError when more than _MOST_LOST cannot be
+    converted, or than _MOST_LEFT_OUT values, or when the malformed rows have more than
+    _MOST_TOLERATED: a few kilobytes of compressed zeros would take minutes.
     """
     left_out = _left_out.get()
-    if left_out is None or not isinstance(rows, list):
+    if left_out is None or not isinstance(rows, list | Iterator):
         return convert(rows, list[row])
     envelope = _envelope(row)  # msgspec remembers how to read it, unlike a union
-    converted, lost, values = [], 0, 0
+    converted, lost, values, tolerance = [], 0, 0, _Tolerance()
     for each in rows:
-        one, without = _convert_row(each, envelope)
+        if isinstance(each, Answer):
+            converted.append(each)
+            continue
+        one, without = _convert_row(each, envelope, tolerance)
         values += len(without)
         if one is not None:
             converted.append(one)
@@ -131,23 +213,31 @@ def convert_rows(rows: Any, row: Any) -> list[Any]:
 
 def convert_object(value: Any, answer: type[T]) -> T:
     """Convert an object, in a `tolerate_malformed` block without the values that don't fit."""
+    if isinstance(value, dict) and len(value) > _MOST_MEMBERS:
+        raise ValueError(f"it has more than {_MOST_MEMBERS:,} members")
     rows: list[T] = convert_rows([value], answer)
     return rows[0] if rows else convert(value, answer)
 
 
-def _convert_row(value: Any, envelope: type[Envelope[T]]) -> tuple[T | None, list[str]]:
+def _convert_row(
+    value: Any, envelope: type[Envelope[T]], tolerance: "_Tolerance"
+) -> tuple[T | None, list[str]]:
     """Convert a row without the values that don't fit, and return their names too.
 
-    A row that needs them, or has too many of them, is None.
+    A row that needs them, or has too many of them or of any members, is None.
     """
-    rest = dict(value) if isinstance(value, dict) else value
+    with suppress(msgspec.ValidationError):
+        return msgspec.convert({"data": value}, envelope, strict=False).data, []
+    if not isinstance(value, dict) or len(value) > _MOST_MEMBERS:
+        return None, []
+    rest = tolerance.loosen(value)
     without: list[str] = []
     for _ in range(_MALFORMED_VALUES):
         try:
-            return convert({"data": rest}, envelope).data, without
+            return msgspec.convert({"data": rest}, envelope, strict=False).data, without
         except msgspec.ValidationError as error:
             place = _PLACE.search(str(error))
-            if place is None or not isinstance(rest, dict) or place["member"] not in rest:
+            if place is None or place["member"] not in rest:
                 break
             del rest[place["member"]]
             without.append(place["member"])
@@ -160,38 +250,58 @@ def _name_of(row: Any) -> str:
     return next((str(name)[:80] for name in names if name), "a row without a name")
 
 
-def _json(body: bytes) -> Any:
-    """Return the content of a body; raise ValueError that says what is there instead of JSON."""
-    try:
-        return json.loads(
-            _ESCAPED.sub(_whole_characters, body.decode(errors="replace")),
-            parse_constant=_no_value,
-            parse_float=_finite,
-            parse_int=_bounded,
-        )
-    except ValueError:
-        kind = "a web page" if body.lstrip().startswith(b"<") else "no JSON"
-        raise ValueError(f"it is {kind}, so it is not Proxmox that answered") from None
-
-
-def _whole_characters(escaped: re.Match[str]) -> str:
-    """Return the escape; the replacement character for half of a surrogate pair."""
-    return "\ufffd" if escaped["half"] else escaped[0]
-
-
 def convert(value: object, answer: type[T]) -> T:
     """Convert an already decoded value with the tolerance of `decode`."""
     try:
         return msgspec.convert(value, answer, strict=False)
     except msgspec.ValidationError:
-        return msgspec.convert(_loosen(value), answer, strict=False)
+        return msgspec.convert(_Tolerance().loosen(value), answer, strict=False)
+
+
+class _Tolerance:
+    """The number of values of an answer that may still be parsed or loosened."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_TOLERATED
+
+    def _take(self, values: int) -> None:
+        self._left -= values
+        if self._left < 0:
+            raise ValueError(f"its malformed parts have more than {_MOST_TOLERATED:,} values")
+
+    def json(self, body: bytes | msgspec.Raw) -> Any:
+        """Return the content of a body; raise ValueError that says what is there instead of JSON.
+
+        Numbers beyond all bounds become a value that fits no field.
+        """
+        body = bytes(body)
+        self._take(_COST_OF_ROW + _count(body, b",{["))
+        try:
+            return json.loads(
+                body, parse_constant=_no_value, parse_float=_finite, parse_int=_bounded
+            )
+        except ValueError:
+            kind = "a web page" if body.lstrip().startswith(b"<") else "no JSON"
+            raise ValueError(f"it is {kind}, so it is not Proxmox that answered") from None
+
+    def loosen(self, value: Any) -> Any:
+        """Drop null and empty members, and turn numbers to text, which fits text and numbers."""
+        if isinstance(value, bool | Answer) or value is None:
+            return value
+        if not isinstance(value, dict | list):
+            return str(value)
+        self._take(1 + len(value))
+        if isinstance(value, list):
+            return [self.loosen(item) for item in value]
+        return {key: self.loosen(v) for key, v in value.items() if v is not None and v != ""}
 
 
 @cache
-def _decoder(answer: type[T]) -> "msgspec.json.Decoder[Envelope[T]]":
-    return msgspec.json.Decoder(_envelope(answer), strict=False)
+def _decoder(answer: type[T]) -> "msgspec.json.Decoder[T]":
+    return msgspec.json.Decoder(answer, strict=False)
 
 
+@cache
 def _envelope(answer: type[T]) -> type[Envelope[T]]:
     return Envelope[answer]  # type: ignore[valid-type]  # a type made at run time
 
@@ -215,20 +325,12 @@ def split_list(text: str | None) -> list[str]:
     """Return the items of a list, without empty ones.
 
     Like `split_list` in PVE/Tools.pm: comma, semicolon and white space separate; in a text with NUL
-    bytes only these do. Cleared tags are stored as one blank, which is an empty list.
+    bytes only these do. Cleared tags are stored as one blank, which is an empty list. Of a list
+    of more than MOST_ITEMS, the first ones and MORE: a few kilobytes of gzip hold millions.
     """
     if not text:
         return []
-    parts = text.split("\0") if "\0" in text else _SEPARATORS.split(text)
-    return [part for part in parts if part]
-
-
-def _loosen(value: Any) -> Any:
-    """Drop null and empty members, and turn numbers to text, which fits text and number fields."""
-    if isinstance(value, dict):
-        return {key: _loosen(v) for key, v in value.items() if v is not None and v != ""}
-    if isinstance(value, list):
-        return [_loosen(item) for item in value]
-    if isinstance(value, bool) or value is None:
-        return value
-    return str(value)
+    has_nul = "\0" in text
+    parts = text.split("\0", MOST_ITEMS) if has_nul else _SEPARATORS.split(text, MOST_ITEMS)
+    items = [part for part in parts[:MOST_ITEMS] if part]
+    return items if len(parts) <= MOST_ITEMS else [*items, MORE]

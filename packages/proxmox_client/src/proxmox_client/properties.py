@@ -2,9 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
+MOST_PARTS: Final = 1_000
+"""Parts of a property string that are read; Proxmox knows fewer than 100 options of any."""
 _NUMBER = re.compile(r"\d{1,15}(\.\d{1,15})?", re.ASCII)
+_VERSION = re.compile(r"[\w.~+:-]{1,40}", re.ASCII)
 _WHOLE_NUMBER = re.compile(r"\d{1,15}", re.ASCII)
 
 Properties = dict[str, str]
@@ -13,13 +17,15 @@ Properties = dict[str, str]
 def parse(text: str | Mapping[str, Any] | None, default: str = "") -> Properties:
     """Parse a property string; a part without `=` is the value of the key `default`.
 
-    Some endpoints return the same options as a mapping, so a mapping is accepted too.
+    Some endpoints return the same options as a mapping, so a mapping is accepted too. Parts after
+    the first MOST_PARTS are ignored: a few kilobytes of gzip hold millions.
     """
     if text is None:
         return {}
     if isinstance(text, Mapping):
-        return {key: _as_text(value) for key, value in text.items()}
-    pairs = (part.partition("=") for part in text.split(",") if part)
+        return {key: _as_text(value) for key, value in islice(text.items(), MOST_PARTS)}
+    parts = text.split(",", MOST_PARTS)[:MOST_PARTS]
+    pairs = (part.partition("=") for part in parts if part)
     return {key if mark else default: value if mark else key for key, mark, value in pairs}
 
 
@@ -39,6 +45,12 @@ def whole_number(text: str | None) -> int | None:
     `str.isdigit` and `str.isdecimal` accept ² or ٣, and `int` raises for some of what they accept.
     """
     return int(text) if text and _WHOLE_NUMBER.fullmatch(text) else None
+
+
+def require_version(text: str, shape: re.Pattern[str] = _VERSION) -> None:
+    """Raise ValueError for a text that is no version, or not of this shape."""
+    if not shape.fullmatch(text):
+        raise ValueError(f"no version: {text[:40]!r}")
 
 
 def _as_text(value: Any) -> str:

@@ -7,6 +7,7 @@ missing object, a name already in use, a lock, an unknown node. Their text ident
 import json
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from proxmox_client.errors import (
@@ -30,6 +31,9 @@ from proxmox_client.limits import node_of
 _PROXY_STATUSES = {595, 596, 597, 598, 599}
 _PERMISSION = re.compile(r"Permission check failed \((?P<path>/[^,()]*), (?P<privileges>[^()]+)\)")
 _LONGEST_TEXT = 1000
+_LONGEST_BODY = 64 * 1024  # that is parsed: it takes time of the event loop
+_LONGEST_MESSAGE = 4000
+_MOST_PARAMETERS = 50
 # a missing task or backup job, and a token that exists, are reported as malformed identifiers
 _MISSING = re.compile(r"no such (task|job)", re.IGNORECASE)
 _TAKEN = re.compile(r"token already exists", re.IGNORECASE)
@@ -61,7 +65,8 @@ def response_error(path: str, status: int, reason: str, body: bytes) -> Response
             if taken := next(filter(_TAKEN.match, errors.values()), None):
                 return Conflict(400, reason, taken, errors)
             listed = "; ".join(f"{name}: {text}" for name, text in errors.items())
-            return BadParameters(400, reason, f"{message} {listed}".strip(), errors)
+            text = f"{message} {listed}".strip()[:_LONGEST_MESSAGE]
+            return BadParameters(400, reason, text, errors)
         case 401:
             return Unauthenticated(status, reason, message, errors)
         case 403:
@@ -91,12 +96,14 @@ def response_error(path: str, status: int, reason: str, body: bytes) -> Response
 
 def undecodable(path: str, error: Exception) -> UnexpectedAnswer:
     """Build the exception for a success whose data is not what the path promises."""
-    return UnexpectedAnswer(200, "OK", f"The answer of {path} cannot be decoded: {error}")
+    reason = str(error)[:_LONGEST_TEXT]  # which may repeat a value of any length
+    return UnexpectedAnswer(200, "OK", f"The answer of {path} cannot be decoded: {reason}")
 
 
 def _parse_body(body: bytes) -> Mapping[str, Any]:
+    """Return the object in a body; none for a long one, of which no Proxmox has any."""
     try:
-        content = json.loads(body)
+        content = json.loads(body) if len(body) <= _LONGEST_BODY else None
     except (ValueError, RecursionError):  # empty, text or HTML: the status line has the message
         return {}
     return content if isinstance(content, dict) else {}
@@ -108,7 +115,7 @@ def _message(content: Mapping[str, Any], reason: str, status: int, body: bytes) 
     A backup server's status line has the standard phrase; its body is the message alone.
     """
     text = content.get("message", "" if content else body[:_LONGEST_TEXT].decode(errors="replace"))
-    message = " ".join(text.split()) if isinstance(text, str) else ""
+    message = _line(text) if isinstance(text, str) else ""
     return message or reason.strip() or f"HTTP status {status}"
 
 
@@ -116,4 +123,9 @@ def _parameter_errors(content: Mapping[str, Any]) -> dict[str, str]:
     errors = content.get("errors")
     if not isinstance(errors, dict):
         return {}
-    return {name: " ".join(str(text).split()) for name, text in errors.items()}
+    few = islice(errors.items(), _MOST_PARAMETERS)
+    return {name[:_LONGEST_TEXT]: _line(str(text)) for name, text in few}
+
+
+def _line(text: str) -> str:
+    return " ".join(text[:_LONGEST_MESSAGE].split())

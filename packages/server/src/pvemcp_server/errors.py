@@ -5,6 +5,7 @@
     * Undecryptable       an encrypted value was moved, or what it is bound to was changed
   * StateUnavailable      the state's database does not answer, so every key is refused
   * IssuerUnavailable     the external authorization server publishes no usable keys
+  * IssuerIncomplete      nothing says what its tokens have to be for
   * AccessDenied          authentication failed; the reason is for administrators only
     * TooManyFailures     not checked at all, after too many attempts
     * AccountChanged      the account's sessions have ended since the sign-in began
@@ -26,6 +27,7 @@
     * RightsChanged       the key was refused, or its rights changed, while the call ran
     * ServerStops         the server stopped while the call ran
     * OverBudget          a limit of time, rows or rate is exceeded
+      * Busy              too many requests of the same actor wait already
     * Unanswered          a write was sent, and its result is not known
     * PartlyDone          a write of several steps ended after the first one
     * Unrecorded          the audit cannot be written, so the call was not run
@@ -67,6 +69,10 @@ class StateUnavailable(ServerError):
 
 class IssuerUnavailable(ServerError):
     """The keys of the external authorization server cannot be read, so no token is verified."""
+
+
+class IssuerIncomplete(ServerError):
+    """An external authorization server is set without an audience, so no token is verified."""
 
 
 class AccessDenied(ServerError):
@@ -258,6 +264,10 @@ class OverBudget(CallError):
     def __init__(self, message: str, *, hint: str = "", seconds: float = 1) -> None:
         super().__init__(message, hint=hint)
         self.seconds = seconds
+
+
+class Busy(OverBudget):
+    """Too many requests of the same actor wait for their turn already."""
 
 
 class Unanswered(CallError):

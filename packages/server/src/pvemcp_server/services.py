@@ -88,7 +88,9 @@ async def open_services(state: State) -> AsyncIterator[Services]:
     ):
         oauth = OAuth(store, audit)
         connections = Connections(store, clusters, state.config.base_url)
-        issuer_users = IssuerUsers(store, connections, lambda: settings.values)
+        issuer_users = IssuerUsers(
+            store, connections, lambda: settings.values, state.config.public_url
+        )
         state.access.authenticator.accept(issuer_users)
         await settings.current()  # a command has to know them before the first poll
         async with housekeeping(oauth.run_housekeeping):

@@ -394,7 +394,8 @@ class Values(BaseModel):
     external_audience: str = Field(
         default="",
         title="Audience of external tokens",
-        description="What a token has to name in aud. Empty requires the URL of the endpoint.",
+        description="What a token has to name in aud. Empty requires the URL of the endpoint below "
+        "PVEMCP_PUBLIC_URL; without a public URL it must be set.",
         json_schema_extra=CONNECTIONS,
     )
     external_user_claim: str = Field(
@@ -465,6 +466,13 @@ class Values(BaseModel):
     def signs_in(self) -> bool:
         """Whether users may connect by signing in: here, or at an external server."""
         return self.connections_enabled or bool(self.external_issuer)
+
+    def lacks_audience(self, public_url: str | None) -> bool:
+        """Return whether nothing says what a token of the external server has to be for.
+
+        The Host of a request must not: its sender chooses it.
+        """
+        return bool(self.external_issuer) and not (self.external_audience or public_url)
 
 
 @dataclass(frozen=True, slots=True)

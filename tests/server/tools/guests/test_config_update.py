@@ -6,6 +6,8 @@ from tests.server.tools.tool_client import offered
 from proxmox_client.api.guests import Guest
 from proxmox_client.emulator import ManualClock, demo
 from pvemcp_server.access.model import Resources
+from pvemcp_server.mcp.elicitation import Decision
+from pvemcp_server.toolkit import guest_options
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +33,7 @@ def client(opened):
     opened.refresh()
     opened.requests("prod")
     opened.conversation.questions.clear()
+    opened.conversation.decision = Decision.YES
 
 
 @pytest.fixture
@@ -132,7 +135,11 @@ async def test_a_pending_change_is_dropped_by_name(client, vm):
             {"vlan": 7},
             "It may no longer be reachable where it is now: net0 (tag not set → 7).",
         ),
-        ({"options": ["firewall=0", "rate=50"]}, None),
+        (
+            {"options": ["firewall=0"]},
+            "Its network is filtered, tagged or limited in another way: net0 (firewall 1 → 0).",
+        ),
+        ({"options": ["rate=50"]}, "net0 (rate not set → 50)."),
         ({"cores": 8, "tags": ["+blue"], "options": ["onboot=0"]}, None),
     ],
 )
@@ -140,6 +147,36 @@ async def test_what_loses_access_is_asked_about(client, arguments, loss):
     assert (loss or "reachable") in await plan(client, **arguments) or loss is None
     await change(client, **arguments)
     assert len(client.conversation.questions) == (loss is not None)
+
+
+# parts of network devices and addresses; a guest keeps all others
+PARTS = (
+    *((VM, f"net0=virtio=BC:24:11:00:00:01,bridge=vmbr0{part}") for part in ("", ",firewall=0")),
+    (VM, "net0=virtio=BC:24:11:00:00:01,bridge=vmbr0,firewall=1,trunks=1-4094"),
+    (VM, "net0=virtio=BC:24:11:00:00:01,bridge=vmbr0,firewall=1,rate=1"),
+    (VM, "net0=virtio=BC:24:11:00:00:01,bridge=vmbr0,firewall=1,tag=7"),
+    (VM, "net0=virtio=BC:24:11:00:00:01,bridge=vmbr0,firewall=1,link_down=1"),
+    (VM, "net0=virtio=BC:24:11:00:00:02,bridge=vmbr0,firewall=1"),
+    (VM, "net0=e1000=BC:24:11:00:00:01,bridge=vmbr0,firewall=1"),
+    (VM, "net0=virtio=BC:24:11:00:00:01,bridge=vmbr0,firewall=1,mtu=9000"),
+    (VM, "ipconfig0=ip=192.0.2.2/24"),
+    (CONTAINER, "net0=name=eth0,bridge=vmbr0,firewall=0,hwaddr=BC:24:11:00:00:01"),
+    (CONTAINER, "net0=name=eth0,bridge=vmbr0,firewall=1,trunks=2;3,hwaddr=BC:24:11:00:00:01"),
+)
+SAME = "net0=virtio=BC:24:11:00:00:01,bridge=vmbr0,firewall=1,link_down=0,queues=2"
+
+
+async def test_every_part_of_a_network_that_changes_is_asked_about(client):
+    guests = client["prod"].emulated.state.guests
+    guests[VM].config["net0"] = "virtio=BC:24:11:00:00:01,bridge=vmbr0,firewall=1"
+    guests[VM].config["ipconfig0"] = "ip=dhcp"
+    guests[CONTAINER].config["net0"] = "name=eth0,bridge=vmbr0,firewall=1,hwaddr=BC:24:11:00:00:01"
+    client.conversation.decision = Decision.NO
+    changes = [(vmid, {"options": [option]}) for vmid, option in PARTS]
+    for vmid, arguments in (*changes, (VM, {"unset": ["ipconfig0"]})):
+        assert "declined" in await refused(client, vmid, **arguments), arguments
+    await change(client, options=[SAME])
+    assert len(client.conversation.questions) == len(PARTS) + 1
 
 
 @pytest.mark.parametrize("vmid", [VM, CONTAINER])
@@ -267,3 +304,18 @@ async def test_warnings_name_what_will_not_work(client):
     assert "with 400 it does not start." in would
     assert "pve01 has no vmbr77" in would
     assert "no cloud-init drive" in would
+
+
+async def test_a_long_option_is_read_once_and_a_longer_one_refused(client, monkeypatch):
+    counts = []
+    counted = guest_options.counted
+    monkeypatch.setattr(
+        guest_options, "counted", lambda n, noun: counts.append(noun) or counted(n, noun)
+    )
+    keys = "sshkeys=" + "%0A".join(["ssh-ed25519%20AAAA"] * 500)
+    call = {"cluster_name": "prod", "vmids": [VM], "dry_run": True}
+    answer = await client("UpdateVmConfig", **call, options=[keys])
+    assert "sshkeys → 500 keys" in answer.text
+    assert counts.count("key") <= 2  # for what differs, and for the words of the plan
+    error = await client.refused("UpdateVmConfig", **call, options=[f"{keys}{'%41' * 8_000}"])
+    assert "sshkeys has more than 16,384 characters" in error

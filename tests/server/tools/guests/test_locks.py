@@ -115,7 +115,7 @@ async def test_root_removes_the_lock_after_a_question(root, lock, add_task, stat
     assert question.startswith(
         "Remove the lock 'backup' of qemu 105 (web-frontend) on prod, perhaps left by vzdump of "
     )
-    assert "which failed (job errors). What no task shows may still work on it" in question
+    assert "which failed ('job errors'). What no task shows may still work on it" in question
     root.conversation.decision = Decision.YES
     answer = (await unlock(root)).data
     assert (answer["success"], answer["lock"], answer["lock_now"]) == (True, "backup", None)

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import field
 
 from proxmox_client.json_decoder import Answer
-from proxmox_client.properties import whole_number
+from proxmox_client.properties import require_version, whole_number
 
 _UPID_START = re.compile(
     r"UPID:[^:]+:[0-9A-F]{8}:[0-9A-F]{8,9}:[0-9A-F]{8,}:(?P<started>[0-9A-F]{8}):", re.IGNORECASE
@@ -27,6 +27,10 @@ class BackupServerVersion(Answer, frozen=True):
 
     release_name: str = field(name="version")
     patch: str = field(name="release", default="")
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a text that is no version."""
+        require_version(self.version)
 
     @property
     def version(self) -> str:

@@ -1,6 +1,7 @@
 """The cluster as a whole."""
 
-from typing import Any, ClassVar, Literal
+import re
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 from msgspec import field
@@ -13,10 +14,11 @@ from proxmox_client.api.resources import Resources
 from proxmox_client.api.tasks import TaskRow
 from proxmox_client.json_decoder import Answer
 from proxmox_client.paths import join
-from proxmox_client.properties import Properties, parse, whole_number
+from proxmox_client.properties import Properties, parse, require_version, whole_number
 from proxmox_client.response_errors import undecodable
 from proxmox_client.transport import Transport, converted
 
+_RELEASE: Final = re.compile(r"\d{1,3}\.\d{1,3}(\.\d{1,3})?", re.ASCII)
 ResourceType = Literal["vm", "storage", "node", "sdn"]
 
 
@@ -26,6 +28,11 @@ class Version(Answer, frozen=True):
     version: str
     release: str = ""
     repoid: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a text that is no version."""
+        require_version(self.version)
+        require_version(self.release, _RELEASE)
 
     @property
     def number(self) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from typing import Any, Self
+from typing import Any, Final, Self
 from urllib.parse import unquote
 
 import msgspec
@@ -12,6 +12,10 @@ from msgspec import field
 from proxmox_client.json_decoder import Answer, convert_object, split_list
 from proxmox_client.properties import Properties, flag, number, parse, whole_number
 
+MOST_OPTIONS: Final = 1_000
+"""Options of a configuration; Proxmox allows about 800: net0 to net31, unused0 to unused255."""
+MOST_BYTES: Final = 2 << 20
+"""Size of a configuration as JSON; a file of the cluster file system has 1 MiB at most."""
 _DISK = re.compile(r"(ide|sata|scsi|virtio|efidisk|tpmstate|unused|mp)\d+|rootfs", re.ASCII)
 _NETWORK = re.compile(r"net\d+", re.ASCII)
 _DEVICE = re.compile(r"(hostpci|usb|serial|parallel)\d+", re.ASCII)
@@ -138,7 +142,11 @@ class GuestConfig(Answer, frozen=True):
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
-        """Parse a configuration."""
+        """Parse a configuration; raise ValueError for one that Proxmox cannot have stored."""
+        if len(raw) > MOST_OPTIONS:
+            raise ValueError(f"it has {len(raw):,} options, more than a guest can have")
+        if len(msgspec.json.encode(raw)) > MOST_BYTES:
+            raise ValueError(f"its options have more than {MOST_BYTES >> 20} MiB")
         return convert_object({**raw, "raw": dict(raw)}, cls)
 
     @property

@@ -8,7 +8,14 @@ import msgspec
 from msgspec import field
 
 from proxmox_client.api.backup_server import DatastoreUsage
-from proxmox_client.json_decoder import Answer, convert_rows, leave_out, split_list
+from proxmox_client.json_decoder import (
+    Answer,
+    convert_rows,
+    decode_fitting,
+    leave_out,
+    read_rows,
+    split_list,
+)
 
 GuestType = Literal["qemu", "lxc"]
 
@@ -161,7 +168,6 @@ Row = (
 )
 _GUEST_ID = re.compile(r"(qemu|lxc)/([1-9]\d{2,8})", re.ASCII)
 _TYPES = {"qemu", "lxc", "node", "storage", "pool", "sdn", "network"}
-_rows = msgspec.json.Decoder(list[Row], strict=False)
 
 
 def _is_of_another_type(row: Any) -> bool:
@@ -175,14 +181,20 @@ def _with_names_of_guests(rows: list[Any]) -> list[Any]:
 
     Its id is `qemu/101`. A row that repeats the id of another one stays malformed.
     """
-    names = [
-        _GUEST_ID.fullmatch(str(row.get("id"))) if isinstance(row, dict) else None for row in rows
-    ]
+    names = [_GUEST_ID.fullmatch(_id_of(row)) for row in rows]
     ids = Counter(name[0] for name in names if name)
     return [
-        _with_name(row, name[1], int(name[2])) if name and ids[name[0]] == 1 else row
+        _with_name(row, name[1], int(name[2]))
+        if isinstance(row, dict) and name and ids[name[0]] == 1
+        else row
         for row, name in zip(rows, names, strict=True)
     ]
+
+
+def _id_of(row: Any) -> str:
+    if isinstance(row, GuestResource):
+        return f"{row.type}/{row.vmid}"
+    return str(row.get("id")) if isinstance(row, dict) else ""
 
 
 def _with_name(row: dict[str, Any], kind: str, vmid: int) -> dict[str, Any]:
@@ -207,10 +219,9 @@ class Resources(msgspec.Struct, frozen=True):
     def read(cls, data: bytes | msgspec.Raw) -> "Resources":
         """Decode the rows, without those of an unknown type; raise as `decode` does."""
         try:
-            rows = _rows.decode(data)
+            rows = decode_fitting(data, list[Row])
         except msgspec.ValidationError:
-            plain = msgspec.json.decode(data, type=list[Any])
-            known = [row for row in plain if not _is_of_another_type(row)]
+            known = [row for row in read_rows(data, Row) if not _is_of_another_type(row)]
             rows = convert_rows(_with_names_of_guests(known), Row)
         resources = cls([], [], [], [], [])
         for row in rows:

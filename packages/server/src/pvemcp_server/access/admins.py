@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.access.external import ExternalAdmins
-from pvemcp_server.access.limits import Clock, RateLimiter, network_of
+from pvemcp_server.access.limits import Clock, RateLimiter
 from pvemcp_server.access.names import check_name
 from pvemcp_server.access.passkeys import Assertion
 from pvemcp_server.access.passwords import Passwords, check_password, random_password
@@ -33,6 +33,7 @@ from pvemcp_server.errors import (
     UnknownName,
     counted,
 )
+from pvemcp_server.networks import network_of
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRecord, AdminRole

@@ -10,10 +10,10 @@ from json import dumps
 from typing import Final, Protocol
 
 from pvemcp_server.access.grants import grants_to_json
-from pvemcp_server.access.limits import network_of
 from pvemcp_server.access.model import ANY, Caller, Role
 from pvemcp_server.access.roles import role_of
 from pvemcp_server.errors import AccessDenied, StateUnavailable, UnknownName
+from pvemcp_server.networks import network_of
 from pvemcp_server.store import Store, Topic
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import DatabaseFailed

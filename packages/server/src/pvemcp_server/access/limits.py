@@ -4,17 +4,17 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 from weakref import WeakValueDictionary
 
 import anyio
 
-from pvemcp_server.errors import OverBudget, counted
+from pvemcp_server.errors import Busy, OverBudget, counted
 
 MOST_BUCKETS = 10_000  # the least recently used one is evicted
-MOST_WAITING = 8  # sources for a turn, and requests of one source
-BUSY_SECONDS = 2
+MOST_WAITING = 20  # requests of one actor
+BUSY_SECONDS = 5  # until another try
+MOST_QUEUED = 8  # sources of strangers, and requests of one source
+QUEUED_SECONDS = 2
 Clock = Callable[[], float]
 
 
@@ -104,28 +104,51 @@ class FairQueue:
         """Wait for the turn of a source; raise OverBudget when too many wait already."""
         # without a checkpoint between the check and the wait
         own = self._sources.setdefault(source, anyio.Semaphore(1, fast_acquire=True))
-        if any(each.statistics().tasks_waiting >= MOST_WAITING for each in (own, self._turns)):
+        if any(each.statistics().tasks_waiting >= MOST_QUEUED for each in (own, self._turns)):
             raise self.full()
         async with own, self._turns:
             yield
 
     def full(self) -> Exception:
         """Return the error for a request that may not wait."""
-        return OverBudget("Too many requests wait already.", seconds=BUSY_SECONDS)
+        return OverBudget("Too many requests wait already.", seconds=QUEUED_SECONDS)
 
 
-@lru_cache(1024)
-def network_of(address: str) -> str:
-    """Return the unit to limit: an IPv4 address, or the /64 network of an IPv6 address.
+class FairTurns:
+    """Turns for expensive work: one of each actor, `at_once` in total, first come, first served.
 
-    A client can choose freely among the addresses of its /64.
+    Each actor has a queue of its own, and only its first request waits among those of others: one
+    that sends many delays the others by one turn.
     """
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if not isinstance(parsed, IPv6Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
+
+    def __init__(self, at_once: int) -> None:
+        self._all = anyio.Semaphore(at_once)
+        self._queues: dict[str, anyio.Lock] = {}
+
+    @asynccontextmanager
+    async def turn(self, actor: str) -> AsyncIterator[None]:
+        """Wait for the turn; raise Busy when too many requests of this actor wait already."""
+        self.check(actor)
+        async with self.further_turn(actor):
+            yield
+
+    def check(self, actor: str) -> None:
+        """Raise Busy when too many requests of this actor wait already."""
+        queue = self._queues.get(actor)
+        if queue is not None and queue.statistics().tasks_waiting >= MOST_WAITING:
+            raise Busy(
+                "Too many of your requests wait already.",
+                hint="Send one after another.",
+                seconds=BUSY_SECONDS,
+            )
+
+    @asynccontextmanager
+    async def further_turn(self, actor: str) -> AsyncIterator[None]:
+        """Wait for a further turn of work that has begun, and is refused no more."""
+        queue = self._queues.setdefault(actor, anyio.Lock())
+        try:
+            async with queue, self._all:
+                yield
+        finally:
+            if not queue.locked():  # a queue with another request passes from one to the next
+                self._queues.pop(actor, None)

@@ -3,15 +3,24 @@
 import hmac
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from pvemcp_server.access import passkeys
 from pvemcp_server.access.names import check_name
 from pvemcp_server.access.passkeys import Assertion, NewPasskey, RelyingParty
-from pvemcp_server.errors import AccessDenied, BadArgument, Undecryptable, UnknownName
+from pvemcp_server.errors import (
+    AccessDenied,
+    AccountChanged,
+    BadArgument,
+    Undecryptable,
+    UnknownName,
+)
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRecord, FactorKind, SecondFactorRecord
@@ -92,21 +101,41 @@ class SecondFactors:
             raise BadArgument("code", message)
         return step
 
-    async def add_totp(self, admin: AdminRecord, name: str, secret: str, code: str) -> None:
-        """Add an authenticator app, once it has shown a right code; raise BadArgument before."""
+    async def add_totp(
+        self,
+        admin: AdminRecord,
+        name: str,
+        secret: str,
+        code: str,
+        *,
+        session_id: str | None = None,
+    ) -> list[str] | None:
+        """Add an authenticator app, once it has shown a right code; raise BadArgument before.
+
+        See `_add` for `session_id` and the answer.
+        """
         step = self.check_totp(secret, code)
-        await self._add(admin, FactorKind.TOTP, name, secret=secret, counter=step)
+        return await self._add(
+            admin, FactorKind.TOTP, name, session_id, secret=secret, counter=step
+        )
 
     async def add_passkey(
-        self, admin: AdminRecord, name: str, party: RelyingParty, made: NewPasskey
-    ) -> None:
-        """Add a passkey; raise BadArgument when it is known."""
+        self,
+        admin: AdminRecord,
+        name: str,
+        party: RelyingParty,
+        made: NewPasskey,
+        *,
+        session_id: str | None = None,
+    ) -> list[str] | None:
+        """Add a passkey; raise BadArgument when it is known. See `_add` for the rest."""
         if await self._store.second_factors.find(credential=made.credential):
             raise BadArgument("credential", "this passkey is already in use here.")
-        await self._add(
+        return await self._add(
             admin,
             FactorKind.PASSKEY,
             name,
+            session_id,
             credential=made.credential,
             site=party.id,
             secret=made.public_key,
@@ -133,29 +162,40 @@ class SecondFactors:
 
     async def remove(self, admin: AdminRecord, factor_id: int) -> SecondFactorRecord:
         """Remove a factor, and with the last one the recovery codes; raise UnknownName."""
-        factors = await self.of(admin)
-        factor = next((each for each in factors if each.id == factor_id), None)
-        if factor is None:
-            raise UnknownName("second factor", factor_id, [each.id for each in factors])
-        await self._store.second_factors.remove(factor.id)
-        if not await self.of(admin):  # read again: another one may have been removed since
-            await self._store.recovery_codes.remove_all(admin.id)
+        async with self._changing(admin) as connection:
+            factors = await self._store.second_factors.all_in(connection, admin_id=admin.id)
+            factor = next((each for each in factors if each.id == factor_id), None)
+            if factor is None:
+                raise UnknownName("second factor", factor_id, [each.id for each in factors])
+            await self._store.second_factors.remove_in(connection, factor.id)
+            if len(factors) == 1:
+                await self._store.recovery_codes.remove_all_in(connection, admin.id)
         return factor
 
     async def remove_all(self, admin: AdminRecord) -> int:
-        """Remove every factor and recovery code; return the number of factors."""
-        factors = await self.of(admin)
-        for factor in factors:
-            await self._store.second_factors.remove(factor.id)
-        await self._store.recovery_codes.remove_all(admin.id)
-        return len(factors)
+        """Remove every factor and recovery code, and end all sessions; return the number of
+        factors.
+
+        What those sessions have begun changes the account no more.
+        """
+        async with self._store.database.writing() as connection:
+            # first: it locks the account against changes in progress
+            await self._store.admins.end_sessions_in(connection, admin.id)
+            await self._store.recovery_codes.remove_all_in(connection, admin.id)
+            return await self._store.second_factors.remove_all_in(connection, admin.id)
 
     async def new_recovery_codes(self, admin: AdminRecord) -> list[str]:
         """Return new recovery codes in place of all old ones; only their keyed hashes are kept."""
+        async with self._changing(admin) as connection:
+            return await self._new_recovery_codes_in(connection, admin)
+
+    async def _new_recovery_codes_in(
+        self, connection: AsyncConnection, admin: AdminRecord
+    ) -> list[str]:
         halves = [[_random(5), _random(5)] for _ in range(RECOVERY_CODES)]
         pepper = self._store.vault.pepper
         digests = [_digest(admin, "".join(code), pepper.material) for code in halves]
-        await self._store.recovery_codes.replace(admin.id, digests, pepper.id)
+        await self._store.recovery_codes.replace_in(connection, admin.id, digests, pepper.id)
         return ["-".join(code) for code in halves]
 
     async def recovery_codes_left(self, admin: AdminRecord) -> int:
@@ -172,26 +212,49 @@ class SecondFactors:
         admin: AdminRecord,
         kind: FactorKind,
         name: str,
+        session_id: str | None,
         *,
         secret: str,
         counter: int,
         credential: str | None = None,
         site: str | None = None,
-    ) -> None:
-        factors = await self.of(admin)
-        if len(factors) >= MOST_FACTORS:
-            raise BadArgument("name", f"there are {MOST_FACTORS} second factors; remove one first.")
-        await self._store.second_factors.add(
-            admin_id=admin.id,
-            kind=kind,
-            name=check_name(name),
-            credential=credential,
-            site=site,
-            secret=secret,
-            counter=counter,
-            created=self._clock(),
-            last_used=None,
-        )
+    ) -> list[str] | None:
+        """Add a factor. With a session and without recovery codes, return new ones and end all
+        other sessions: it is the first factor, and the others were opened without one."""
+        factors, codes = self._store.second_factors, self._store.recovery_codes
+        async with self._changing(admin) as connection:
+            if len(await factors.all_in(connection, admin_id=admin.id)) >= MOST_FACTORS:
+                most = f"there are {MOST_FACTORS} second factors; remove one first."
+                raise BadArgument("name", most)
+            await factors.add_in(
+                connection,
+                admin_id=admin.id,
+                kind=kind,
+                name=check_name(name),
+                credential=credential,
+                site=site,
+                secret=secret,
+                counter=counter,
+                created=self._clock(),
+                last_used=None,
+            )
+            if session_id is None or await codes.find_in(connection, admin_id=admin.id):
+                return None
+            new_codes = await self._new_recovery_codes_in(connection, admin)
+            await self._store.admins.end_sessions_in(connection, admin.id, keep=session_id)
+            return new_codes
+
+    @asynccontextmanager
+    async def _changing(self, admin: AdminRecord) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction for a change that one of the account's sessions makes.
+
+        Raise AccountChanged when sessions have ended since the record was read: an owner who
+        removes all factors after a theft must not lose to an enrolment that the thief finishes.
+        """
+        async with self._store.database.writing() as connection:
+            if not await self._store.admins.is_present_in(connection, admin):
+                raise AccountChanged
+            yield connection
 
     async def _use_totp(self, admin: AdminRecord, code: str) -> bool:
         """Return whether an app of the administrator shows this code for the first time."""

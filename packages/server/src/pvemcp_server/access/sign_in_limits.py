@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from pvemcp_server.access.limits import BUSY_SECONDS, FairQueue
+from pvemcp_server.access.limits import QUEUED_SECONDS, FairQueue
 from pvemcp_server.errors import TooManyFailures
 
 FREE_FAILURES: Final = 5  # failed sign-ins in a row before a source is locked for the name
@@ -118,4 +118,4 @@ class SignInQueue(FairQueue):
 
     def full(self) -> TooManyFailures:
         """Return the error for a sign-in that may not wait."""
-        return TooManyFailures("too many sign-ins at once", seconds=BUSY_SECONDS)
+        return TooManyFailures("too many sign-ins at once", seconds=QUEUED_SECONDS)

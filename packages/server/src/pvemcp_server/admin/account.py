@@ -31,14 +31,15 @@ def begin_totp(context: AdminContext, session: Session, name: str) -> tuple[str,
 async def finish_totp(
     context: AdminContext, session: Session, sealed: str, code: str
 ) -> list[str] | None:
-    """Add the app after its first right code; see `_added` for the answer."""
+    """Add the app after its first right code; return the recovery codes if it made new ones."""
     state = await _opened(context, session, TOTP, sealed)
     name, secret = state.values["name"], state.values["secret"]
     factors = context.services.access.second_factors
     factors.check_totp(secret, code)  # a wrong code may be typed again
     await _spend(context, state)  # one secret twice would accept each of its codes twice
-    await factors.add_totp(session.admin, name, secret, code)
-    return await _added(context, session, FactorKind.TOTP, name)
+    codes = await factors.add_totp(session.admin, name, secret, code, session_id=session.id)
+    await _record_added(context, session, FactorKind.TOTP, name)
+    return codes
 
 
 async def begin_passkey(
@@ -57,14 +58,17 @@ async def begin_passkey(
 async def finish_passkey(
     context: AdminContext, session: Session, party: RelyingParty, sealed: str, answer: str
 ) -> list[str] | None:
-    """Add the passkey that the browser has made; see `_added` for the answer."""
+    """Add the passkey that the browser has made; return as `finish_totp` does."""
     access = context.services.access
     state = await _opened(context, session, PASSKEY, sealed)
     made = passkeys.verify_creation(party, state.nonce, answer)
     await _spend(context, state)
     name = state.values["name"]
-    await access.second_factors.add_passkey(session.admin, name, party, made)
-    return await _added(context, session, FactorKind.PASSKEY, name)
+    codes = await access.second_factors.add_passkey(
+        session.admin, name, party, made, session_id=session.id
+    )
+    await _record_added(context, session, FactorKind.PASSKEY, name)
+    return codes
 
 
 async def _opened(
@@ -105,14 +109,8 @@ async def new_recovery_codes(context: AdminContext, session: Session) -> list[st
     return codes
 
 
-async def _added(
+async def _record_added(
     context: AdminContext, session: Session, kind: FactorKind, name: str
-) -> list[str] | None:
-    """Record the new factor. Without recovery codes, return new ones and end all other sessions:
-    it is the first factor, and the others were opened without one."""
-    access, admin, codes = context.services.access, session.admin, None
-    if not await access.second_factors.recovery_codes_left(admin):
-        codes = await access.second_factors.new_recovery_codes(admin)
-        await access.sessions.end_others(admin, session.id)
-    await context.changed("account.add_second_factor", name=admin.name, kind=str(kind), factor=name)
-    return codes
+) -> None:
+    owner = session.admin.name
+    await context.changed("account.add_second_factor", name=owner, kind=str(kind), factor=name)

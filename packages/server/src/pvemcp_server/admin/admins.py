@@ -287,7 +287,6 @@ async def remove_second_factors(context: AdminContext, name: AdminName) -> None:
     if context.session_id and admin.name == context.by:
         raise BadArgument("name", "your own second factors are removed on the page Account.")
     removed = await access.second_factors.remove_all(admin)
-    await access.sessions.end_others(admin)
     await context.changed("admins.remove_second_factors", name=admin.name, removed=removed)
 
 

@@ -1,9 +1,10 @@
 """The audit: search, export, verification, and counts of calls."""
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
@@ -101,7 +102,12 @@ class Search(Fields):
 class SearchPage(Search):
     """A page of the entries that match."""
 
-    limit: int = Field(default=50, ge=1, le=10_000, description="Most entries on the page")
+    limit: int = Field(
+        default=50,
+        ge=1,
+        le=1_000,
+        description="Most entries on the page; it has fewer where entries are long",
+    )
 
 
 @dataclass(frozen=True)
@@ -142,9 +148,13 @@ def _verified_text(result: Result) -> str:
     may=AUDITORS,
 )
 async def find_entries(context: AdminContext, search: SearchPage) -> list[Entry]:
-    """List entries, newest first; `before` is the last entry's seq for the next page."""
+    """List entries, newest first; `before` is the last entry's seq for the next page.
+
+    A page without entries is the last one.
+    """
     await _flush(context)
-    return await context.services.audit.find(search.filter(), search.limit)
+    async with _turn(context):
+        return await context.services.audit.find(search.filter(), search.limit)
 
 
 @subject.operation(
@@ -166,10 +176,13 @@ async def export(
 
     The export is recorded before its first line.
     """
+    turns = context.services.access.audit_reads
+    turns.check(context.by)
     conditions = search.model_dump(mode="json", exclude_none=True)
     await context.recorded("audit.export", format=kind, **conditions)
     audit = context.services.audit
-    return (audit.export_csv if kind == "csv" else audit.export_json)(search.filter())
+    export_lines = audit.export_csv if kind == "csv" else audit.export_json
+    return export_lines(search.filter(), partial(turns.further_turn, context.by))
 
 
 @subject.operation(
@@ -186,8 +199,9 @@ async def export(
 async def verify(context: AdminContext) -> Verified:
     """Check the chain for edits, deletions and reordering."""
     await _flush(context)
-    findings: list[Finding] = await context.services.audit.verify()
-    head = await context.services.audit.head()
+    async with context.services.access.verifications.turn(context.by):
+        findings: list[Finding] = await context.services.audit.verify()
+        head = await context.services.audit.head()
     return Verified(
         whole=not findings, findings=[asdict(finding) for finding in findings], head=str(head)
     )
@@ -226,7 +240,8 @@ async def calls_by_hour(context: AdminContext) -> list[Bar]:
     """Count the calls of the last day by hour, oldest first, and how many of them failed."""
     until = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     since = until - timedelta(hours=HOURS)
-    counts = await context.services.audit.counts(since, until, 3600)
+    async with _turn(context):
+        counts = await context.services.audit.counts(since, until, 3600)
     bars = []
     for hour in range(HOURS):
         at = since + timedelta(hours=hour)
@@ -243,12 +258,16 @@ async def calls_by_hour(context: AdminContext) -> list[Bar]:
 )
 async def recent_failures(context: AdminContext) -> list[Entry]:
     """List the last calls that failed or were refused, newest first."""
-    failed = [
-        entry
-        for outcome in (Outcome.ERROR, Outcome.REFUSED)
-        for entry in await context.services.audit.find(AuditFilter(outcome=outcome), FAILURES)
-    ]
+    failed: list[Entry] = []
+    for outcome in (Outcome.ERROR, Outcome.REFUSED):
+        async with _turn(context):
+            failed += await context.services.audit.find(AuditFilter(outcome=outcome), FAILURES)
     return sorted(failed, key=lambda entry: entry.seq, reverse=True)[:FAILURES]
+
+
+def _turn(context: AdminContext) -> AbstractAsyncContextManager[None]:
+    """Return the turn of a read: an administrator who reads much must not stop the server."""
+    return context.services.access.audit_reads.turn(context.by)
 
 
 async def _flush(context: AdminContext) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from pvemcp_server.access.limits import network_of
 from pvemcp_server.access.passkeys import Assertion
 from pvemcp_server.access.sealed_state import SealedState
 from pvemcp_server.access.second_factors import Code, Proof
@@ -23,6 +22,7 @@ from pvemcp_server.errors import (
     SecondFactorNeeded,
     TooManyFailures,
 )
+from pvemcp_server.networks import network_of
 from pvemcp_server.services import Services
 from pvemcp_server.store.records import AdminRecord, ServiceTokenRecord
 

@@ -16,7 +16,7 @@ from pvemcp_server.admin.operation import Command, Result, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.clusters import explain
 from pvemcp_server.errors import BadArgument, ServerError, UnknownName
-from pvemcp_server.oauth.rules import end_disallowed
+from pvemcp_server.oauth.rules import end_disallowed, needs_no_rule
 from pvemcp_server.store.columns import HIGHEST_ID, utc_now
 from pvemcp_server.store.records import AdminRole, ClusterKind, PersonKind, PersonRule
 from pvemcp_server.store.repository import is_storable
@@ -92,7 +92,7 @@ def _removed_text(result: Result) -> str:
     may=AUDITORS,
 )
 async def list_rules(context: AdminContext) -> list[ConnectionRule]:
-    """List the rules, the oldest first; everyone may choose Read-only without one."""
+    """List the rules, the oldest first; all but auditors may choose Read-only without one."""
     store = context.services.store
     roles = {role.id: role.name for role in await store.roles.all()}
     clusters = {cluster.id: cluster.name for cluster in await store.clusters.all()}
@@ -112,8 +112,11 @@ async def add_rule(context: AdminContext, new: RuleFields) -> AddedRule:
     role = await access.roles.get(new.role)
     cluster = await access.clusters.get(new.cluster) if new.cluster else None
     name = _checked_name(new)
-    if role.name == READ_ONLY and new.kind is not PersonKind.CLAIM:
-        raise BadArgument("role", f"{READ_ONLY} needs no rule: every user may choose it.")
+    is_needed = new.kind is PersonKind.CLAIM or (
+        new.kind is PersonKind.ADMIN and not needs_no_rule(AdminRole(name))
+    )
+    if role.name == READ_ONLY and not is_needed:
+        raise BadArgument("role", f"{READ_ONLY} needs no rule: these users may choose it.")
     values = {
         "kind": new.kind,
         "name": name,

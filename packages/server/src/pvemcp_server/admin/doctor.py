@@ -113,7 +113,11 @@ async def reports(
 async def _server(context: AdminContext) -> Report:
     """Check the server itself: the forwarding of the audit, the life of keys, and the issuer."""
     findings = [_forwarded(progress) for progress in await forwarded(context)]
-    if issuer := (await context.services.settings.current()).external_issuer:
+    settings = await context.services.settings.current()
+    if settings.lacks_audience(context.services.config.public_url):
+        text = "Tokens of the external authorization server get 503: neither external_audience nor "
+        findings.append(_bad("issuer", f"{text}PVEMCP_PUBLIC_URL says what they have to be for."))
+    if issuer := settings.external_issuer:
         findings.append(await _issuer(context, issuer))
     if names := await longer_keys(context):
         text = f"Keys that live longer than longest_key_life_days allows: {', '.join(names)}."

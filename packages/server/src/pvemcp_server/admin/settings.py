@@ -9,6 +9,7 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.keys import longer_keys, longer_tokens
 from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS, OWNERS
+from pvemcp_server.errors import BadArgument
 from pvemcp_server.link_local import check_hosts
 from pvemcp_server.settings import declared_settings
 
@@ -16,6 +17,10 @@ subject = Subject("Settings", {"settings": "Show and change settings."})
 
 
 WEIGHTY_GROUPS: Final = frozenset({"Safety", "Sign-in", "Connections", "Records"})
+NO_AUDIENCE: Final = (
+    "set it together with external_issuer, or set PVEMCP_PUBLIC_URL: else the Host of a request "
+    "would say what its token has to be for."
+)
 
 
 class Setting(BaseModel):
@@ -75,6 +80,9 @@ async def change_settings(context: AdminContext, values: dict[str, Any]) -> list
         await check_hosts([urlsplit(after.audit_syslog).netloc], argument="audit_syslog")
     if "external_issuer" in values and after.external_issuer:
         await check_hosts([urlsplit(after.external_issuer).netloc], argument="external_issuer")
+    has_audience = not after.lacks_audience(context.services.config.public_url)
+    if not has_audience and values.keys() & {"external_issuer", "external_audience"}:
+        raise BadArgument("external_audience", NO_AUDIENCE)
     if settings.values.local_sign_in and not after.local_sign_in:
         await context.services.access.admins.check_external_sign_in()
     await settings.change(values, by=context.by)

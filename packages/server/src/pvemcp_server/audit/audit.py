@@ -20,6 +20,7 @@ import anyio
 from pvemcp_server.audit.mask import mask, mask_text
 from pvemcp_server.audit.reader import AuditReader, Kind
 from pvemcp_server.errors import Unrecorded, counted
+from pvemcp_server.networks import network_of
 from pvemcp_server.store import Store
 from pvemcp_server.store.audit_chain import Finding
 from pvemcp_server.store.audit_log import STOP
@@ -34,6 +35,7 @@ JUMP_SECONDS = 24 * 3600  # by which the clock has to differ from the time that 
 DOWN_SECONDS = 30 * 24 * 3600  # since the newest entry, beyond which a start counts as a jump
 SETTLED_SECONDS = 24 * 3600  # after a jump, before entries are deleted by the new time
 ANONYMOUS_PER_MINUTE = 200  # attempts without a known key or administrator, of all addresses
+ADDRESS_PER_MINUTE = 20  # of those, from one address or IPv6 /64
 NAMED_PER_MINUTE = 20  # attempts as one key or administrator for one reason, of all addresses
 LONGEST_TEXT = 1_000
 LONGEST_BULK_TEXT = 5_000  # of what names every guest or task of a bulk write
@@ -113,11 +115,6 @@ _Attempt = tuple[str | None, str | None, str | None]  # key, name and reason
 _ANONYMOUS: Final[_Attempt] = (None, None, "no known key or administrator")
 
 
-def _most(attempt: _Attempt) -> int:
-    """Return how many of these are recorded one by one in a minute."""
-    return ANONYMOUS_PER_MINUTE if attempt == _ANONYMOUS else NAMED_PER_MINUTE
-
-
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 
 
@@ -195,7 +192,8 @@ class Audit(AuditReader):
         self._waiting: list[_Batch] = []
         self._writer: asyncio.Task[None] | None = None
         self._answers = True
-        self._attempts: Counter[_Attempt] = Counter()  # in this minute
+        self._recorded: Counter[_Attempt | str] = Counter()  # in this minute, also by network
+        self._further: Counter[_Attempt] = Counter()
 
     async def intent(self, event: Event) -> str:
         """Store that a write is about to happen; raise Unrecorded if it cannot be stored."""
@@ -229,16 +227,20 @@ class Audit(AuditReader):
         """Buffer a refused attempt to authenticate; beyond a limit, only count it.
 
         Strangers with many addresses must not fill the disk: with no name they have
-        ANONYMOUS_PER_MINUTE together, and in the name of each key or administrator
-        NAMED_PER_MINUTE for each reason. So wrong secrets hide no use of the right one of a key
-        that is disabled.
+        ANONYMOUS_PER_MINUTE together, of which each network has ADDRESS_PER_MINUTE and hides none
+        of the others, and in the name of each key or administrator NAMED_PER_MINUTE for each
+        reason. So wrong secrets hide no use of the right one of a key that is disabled.
         """
-        attempt = (event.key_id, event.key_name, event.reason)
+        attempt: _Attempt = (event.key_id, event.key_name, event.reason)
+        most: dict[_Attempt | str, int] = {attempt: NAMED_PER_MINUTE}
         if event.key_id is None and event.key_name is None:
-            attempt = _ANONYMOUS
-        self._attempts[attempt] += 1
-        if self._attempts[attempt] <= _most(attempt):
-            await self.refused(event)
+            attempt, network = _ANONYMOUS, network_of(event.address or "")
+            most = {attempt: ANONYMOUS_PER_MINUTE, network: ADDRESS_PER_MINUTE}
+        if any(self._recorded[each] >= limit for each, limit in most.items()):
+            self._further[attempt] += 1
+            return
+        self._recorded.update(most.keys())
+        await self.refused(event)
 
     async def decision(self, event: Event) -> None:
         """Store the answer to a confirmation before returning; raise Unrecorded on failure."""
@@ -318,20 +320,17 @@ class Audit(AuditReader):
 
     async def end_minute(self) -> None:
         """Record how many attempts of this minute were only counted, and begin the next one."""
-        attempts, self._attempts = self._attempts, Counter()
-        for attempt, count in attempts.items():
-            further = count - _most(attempt)
-            if further > 0:
-                key_id, key_name, reason = attempt
-                event = Event(
-                    tool="sign in",
-                    key_id=key_id,
-                    key_name=key_name,
-                    outcome=Outcome.REFUSED,
-                    reason=f"{counted(further, 'further attempt')}: {reason}",
-                    rows=further,
-                )
-                await self.refused(event)
+        attempts, self._further, self._recorded = self._further, Counter(), Counter()
+        for (key_id, key_name, reason), further in attempts.items():
+            event = Event(
+                tool="sign in",
+                key_id=key_id,
+                key_name=key_name,
+                outcome=Outcome.REFUSED,
+                reason=f"{counted(further, 'further attempt')}: {reason}",
+                rows=further,
+            )
+            await self.refused(event)
 
     async def _newest(self) -> datetime | None:
         """Return the time of the newest entry; None when it is not known."""

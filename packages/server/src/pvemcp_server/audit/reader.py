@@ -3,11 +3,14 @@
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+from anyio.to_thread import run_sync
 
 from pvemcp_formats import guard_formulas
 from pvemcp_server.audit.json_lines import read_arguments
@@ -16,7 +19,9 @@ from pvemcp_server.store.audit_chain import Finding, Mark
 from pvemcp_server.store.audit_search import AuditFilter
 
 EXPORT_PAGE = 500
+LINES = 10  # of an export in one piece of the answer
 EVERYTHING = AuditFilter()
+Turn = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class Kind(StrEnum):
@@ -72,18 +77,13 @@ class AuditReader:
         self._store = store
 
     async def find(self, which: AuditFilter = EVERYTHING, limit: int = 50) -> list[Entry]:
-        """Return entries, newest first; the next page is `before` the last one's seq."""
+        """Return entries, newest first; the next page is `before` the last one's seq.
+
+        A page with long entries has fewer than `limit`, and at least one while there are any. They
+        are decoded in a thread.
+        """
         rows = await self._store.audit_search.find(which, limit)
-        return [
-            Entry(
-                **{
-                    **{name: _as_declared(name, value) for name, value in row.items()},
-                    "kind": Kind(row["kind"]),
-                    "arguments": _as_object(read_arguments(row["arguments"] or "{}")),
-                }
-            )
-            for row in rows
-        ]
+        return await run_sync(lambda: [_entry(row) for row in rows])
 
     async def counts(
         self, since: datetime, until: datetime, seconds: int
@@ -106,26 +106,60 @@ class AuditReader:
         """
         return await self._store.audit_log.verify(expected)
 
-    async def export_json(self, which: AuditFilter = EVERYTHING) -> AsyncIterator[str]:
-        """Export as JSON lines of printable ASCII, newest first."""
-        async for entry in self._all(which):
-            yield json.dumps(_flat(entry)).replace("\x7f", "\\u007f") + "\n"
+    async def export_json(
+        self, which: AuditFilter = EVERYTHING, turn: Turn = nullcontext
+    ) -> AsyncIterator[str]:
+        """Export as JSON lines of printable ASCII, newest first; each page waits for its turn."""
+        async for lines in self._lines(which, turn, _json_line):
+            yield lines
 
-    async def export_csv(self, which: AuditFilter = EVERYTHING) -> AsyncIterator[str]:
+    async def export_csv(
+        self, which: AuditFilter = EVERYTHING, turn: Turn = nullcontext
+    ) -> AsyncIterator[str]:
         """Export as CSV (RFC 4180) with a header; formulas get a leading quote."""
         yield ",".join(FIELDS) + "\r\n"
-        async for entry in self._all(which):
-            line = io.StringIO()
-            arguments = json.dumps(entry.arguments).replace("\x7f", "\\u007f")
-            values = {**_flat(entry), "arguments": arguments}
-            csv.writer(line).writerow(guard_formulas([values])[0].values())
-            yield line.getvalue()
+        async for lines in self._lines(which, turn, _csv_line):
+            yield lines
 
-    async def _all(self, which: AuditFilter) -> AsyncIterator[Entry]:
-        while page := await self.find(which, EXPORT_PAGE):
-            for entry in page:
-                yield entry
+    async def _lines(
+        self, which: AuditFilter, turn: Turn, line: Callable[[Entry], str]
+    ) -> AsyncIterator[str]:
+        """Return the lines of all entries, some at a time, so that a slow reader keeps few."""
+        while True:
+            async with turn():
+                page = await self.find(which, EXPORT_PAGE)
+                lines = await run_sync(lambda page: [line(entry) for entry in page], page)
+            if not page:
+                return
+            for start in range(0, len(lines), LINES):
+                yield "".join(lines[start : start + LINES])
             which = replace(which, before=page[-1].seq)
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    return Entry(
+        **{
+            **{name: _as_declared(name, value) for name, value in row.items()},
+            "kind": Kind(row["kind"]),
+            "arguments": _as_object(read_arguments(row["arguments"] or "{}")),
+        }
+    )
+
+
+def _json_line(entry: Entry) -> str:
+    return _to_json(_flat(entry)) + "\n"
+
+
+def _csv_line(entry: Entry) -> str:
+    line = io.StringIO()
+    values = {**_flat(entry), "arguments": _to_json(entry.arguments)}
+    csv.writer(line).writerow(guard_formulas([values])[0].values())
+    return line.getvalue()
+
+
+def _to_json(value: Any) -> str:
+    """Return printable ASCII; JSON escapes all control characters but DEL."""
+    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 def _as_declared(name: str, value: Any) -> Any:

@@ -2,16 +2,25 @@
 
 import io
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
 
+from pvemcp_server.audit.mask import NAMES_OF_VALUES
 from pvemcp_server.config import Config
 from pvemcp_server.store.key_format import KEY_LIKE
 
 HIDDEN = "***"
+# of a query: what a callback of OAuth and OpenID Connect carries, and by its name a secret
+_PARAMETER: Final = re.compile(
+    rf"([?&](?:code|state|session_?id|code_verifier|[\w-]{{0,40}}(?:{NAMES_OF_VALUES})[\w-]{{0,40}})=)"
+    r"[^\s&\"'#]+",
+    re.IGNORECASE,
+)
+_SESSION_ID: Final = re.compile(r"(?<![\w-])([\w-]{8})[\w-]{24,}")  # the SDK logs those of clients
 # These log every request or frame; calls are in the audit
 VERBOSE = ("alembic", "httpcore2", "httpx2", "mcp", "sse_starlette", "aiosqlite", "asyncio")
 
@@ -70,8 +79,11 @@ def _escaped(text: str) -> str:
 
 
 class MaskingFormatter(structlog.stdlib.ProcessorFormatter):
-    """The formatter of every line: it masks API keys, also those that a library logs."""
+    """The formatter of every line: it masks API keys and more, also what a library logs."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format the record and mask keys in the line."""
-        return KEY_LIKE.sub(HIDDEN, super().format(record))
+        """Format the record; mask keys, and in URLs what signs in or names a session."""
+        line = KEY_LIKE.sub(HIDDEN, super().format(record))
+        if record.name.partition(".")[0] == "mcp":
+            line = _SESSION_ID.sub(rf"\1{HIDDEN}", line)
+        return _PARAMETER.sub(rf"\1{HIDDEN}", line)

@@ -8,8 +8,8 @@ from ipaddress import ip_network
 from time import monotonic
 from typing import Final, Protocol
 
-from pvemcp_server.access.limits import network_of
 from pvemcp_server.http.hosts import Networks, is_within
+from pvemcp_server.networks import network_of
 from pvemcp_server.open_files import file_limit, shares
 from pvemcp_server.store.key_format import KEY_LIKE
 

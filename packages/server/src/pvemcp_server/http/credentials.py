@@ -4,7 +4,7 @@ import re
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pvemcp_server.access.authentication import is_jwt
 from pvemcp_server.store.key_format import ACCESS_PREFIX, KEY_LIKE, PREFIX
@@ -14,6 +14,7 @@ Scope = MutableMapping[str, Any]
 ENDPOINTS: Final = ("mcp", "sse")
 MESSAGES: Final = "messages"  # where clients of HTTP+SSE post to, below /sse or /sse/<key>
 HIDDEN: Final = "***"
+MOST_DECODED: Final = 6  # times that a part is decoded to look for a key
 _TAKEN: Final = (b"x-api-key", b"authorization", b"cookie")  # an endpoint needs no cookie
 # Python quotes those of ours that end with "=", and escapes nothing in any; `__Host-` is for https,
 # and a path prefix ends the name
@@ -48,10 +49,12 @@ def take_key(scope: Scope) -> Credential | None:
     if parts[1:2] == [".well-known"]:
         parts[4:] = [HIDDEN] * bool(parts[4:])  # discovery of a resource repeats its path, key too
     path = "/".join(parts).rstrip("/") if is_endpoint else "/".join(parts)
-    scope["path"] = KEY_LIKE.sub(HIDDEN, path)
-    scope["raw_path"] = quote(scope["path"]).encode()
-    query = scope.get("query_string", b"").decode("latin-1")
-    scope["query_string"] = KEY_LIKE.sub(HIDDEN, query).encode("latin-1")
+    if PREFIX in path or "%" in path:  # nothing else can be a key
+        path = "/".join(map(_hidden, path.split("/")))
+    scope["path"] = path
+    scope["raw_path"] = quote(path).encode()
+    if query := scope.get("query_string", b"").decode("latin-1"):
+        scope["query_string"] = "&".join(map(_hidden, query.split("&"))).encode("latin-1")
     if not is_endpoint:
         return None
     # Blanks around a value do not belong to it (RFC 9110, 5.5); httptools keeps the trailing ones
@@ -67,6 +70,19 @@ def take_key(scope: Scope) -> Credential | None:
             return None
     is_token = secret.startswith(f"{ACCESS_PREFIX}_") or (is_bearer and is_jwt(secret))
     return Credential(secret, is_token, in_path=bool(in_path), is_bearer=is_bearer)
+
+
+def _hidden(part: str) -> str:
+    """Hide what looks like a key; the whole part of path or query that is one after decoding."""
+    part = KEY_LIKE.sub(HIDDEN, part)
+    decoded = part
+    for _ in range(MOST_DECODED):
+        before, decoded = decoded, unquote(decoded, "latin-1")
+        if decoded == before:
+            return part
+        if KEY_LIKE.search(decoded):
+            return HIDDEN
+    return HIDDEN  # encoded more often than any client does
 
 
 def keep_own_cookies(scope: Scope) -> None:

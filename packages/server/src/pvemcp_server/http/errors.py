@@ -127,6 +127,12 @@ def issuer_unavailable() -> Refused:
     return Refused(503, f"{message} Try again later.", {"Retry-After": "60"})
 
 
+def issuer_incomplete() -> Refused:
+    """Return the response to a token of the external server while no audience is known."""
+    message = "The settings do not say what tokens of the authorization server have to be for"
+    return Refused(503, f"{message}: an administrator has to set external_audience.")
+
+
 def shutting_down() -> Refused:
     """Return the response to requests that come during the drain."""
     return Refused(503, "The server is shutting down.", {"Retry-After": "5"})

@@ -12,10 +12,16 @@ from mcp.server.context import ServerRequestContext
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pvemcp_server.access.authentication import EXPIRED, KeyAuthenticator, is_jwt
-from pvemcp_server.access.limits import CallLimits, network_of
+from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Audit, Event, Outcome
-from pvemcp_server.errors import AccessDenied, IssuerUnavailable, OverBudget, StateUnavailable
+from pvemcp_server.errors import (
+    AccessDenied,
+    IssuerIncomplete,
+    IssuerUnavailable,
+    OverBudget,
+    StateUnavailable,
+)
 from pvemcp_server.http import errors
 from pvemcp_server.http.bounded_request import serve_bounded
 from pvemcp_server.http.cors import with_cors
@@ -23,6 +29,7 @@ from pvemcp_server.http.credentials import Credential, keep_own_cookies, take_ke
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.exchange import ActiveRequests, HttpExchange
 from pvemcp_server.http.hosts import Hosts, Networks, client_address
+from pvemcp_server.networks import network_of
 from pvemcp_server.oauth.addresses import NOWHERE, OAUTH, OPEN, RESOURCE_DOCUMENTS, Addresses
 from pvemcp_server.oauth.scopes import ALL_SCOPES, is_sufficient
 from pvemcp_server.oauth.scopes import Scope as Scopes
@@ -173,6 +180,8 @@ class KeyGate:
             await errors.too_many(str(over), over.seconds).response(scope, receive, send)
         except StateUnavailable:
             await errors.state_unavailable().response(scope, receive, send)
+        except IssuerIncomplete:
+            await errors.issuer_incomplete().response(scope, receive, send)
         except IssuerUnavailable:
             await errors.issuer_unavailable().response(scope, receive, send)
 

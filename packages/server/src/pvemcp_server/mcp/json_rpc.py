@@ -6,6 +6,7 @@ alone, and counts against the key's calls a minute.
 """
 
 import json
+import re
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
@@ -19,6 +20,9 @@ from pvemcp_server.http.exchange import check_kept
 
 BATCHING: Final = (None, "2025-03-26")  # the header came later than batches
 MOST_MESSAGES: Final = 50
+LONGEST_ID: Final = 256  # characters; each answer repeats the id of its request
+# A body without such a text or number has no longer id
+_LONG_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.){257}|[0-9]{257}', re.DOTALL)
 _NOT_HERE: Final = (
     f"HTTP+SSE takes the revisions {', '.join(HANDSHAKE_PROTOCOL_VERSIONS)} only: POST to /mcp."
 )
@@ -28,7 +32,8 @@ _EVENT: Final = b"event: message\r\ndata: "
 class Messages:
     """ASGI middleware in front of the SDK's transports.
 
-    Requests of later revisions go to `modern` as they are; the SDK checks them itself. A transport
+    Requests of later revisions go to `modern`; the SDK checks all but the length of their ids. A
+    transport
     without `modern` refuses them. `batching` are the revisions of the protocol that have batches.
     """
 
@@ -45,6 +50,8 @@ class Messages:
         if version not in (None, *HANDSHAKE_PROTOCOL_VERSIONS):
             if self._modern is None:
                 raise Refused(400, _NOT_HERE)
+            if scope["method"] == "POST" and _LONG_TOKEN.search(scope["state"]["body"]):
+                _check_length_of_id(scope["state"]["body"])
             await self._modern(scope, receive, send)
             return
         if scope["method"] != "POST":
@@ -103,6 +110,7 @@ def check(message: Any) -> None:
         raise Refused(400, 'A JSON-RPC message has "jsonrpc": "2.0".')
     if "id" in message and not _is_id(message["id"], in_error="error" in message):
         raise Refused(400, "The id of a message is a string or a whole number.")
+    _check_length(message.get("id"))
     if not isinstance(message.get("method", ""), str):
         raise Refused(400, "The method of a message is a string.")
     if not isinstance(message.get("params"), dict | None):
@@ -120,6 +128,21 @@ def _is_modern(message: dict[str, Any]) -> bool:
 def _is_id(value: Any, *, in_error: bool) -> bool:
     """Return whether it is an id; null only in an error for a message without a readable id."""
     return type(value) in (str, int) or (in_error and value is None)
+
+
+def _check_length(identifier: Any) -> None:
+    if isinstance(identifier, str | int) and len(str(identifier)) > LONGEST_ID:
+        raise Refused(400, f"The id of a message has at most {LONGEST_ID} characters.")
+
+
+def _check_length_of_id(body: bytes) -> None:
+    """Raise Refused for a message with a long id; whatever else is wrong, the SDK answers."""
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(parsed, dict):
+        _check_length(parsed.get("id"))
 
 
 def _with_length(scope: Scope, length: int) -> Scope:

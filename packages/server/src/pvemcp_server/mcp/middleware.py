@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pvemcp_server.access import Caller
 from pvemcp_server.audit import Audit
 from pvemcp_server.audit.mask import mask
+from pvemcp_server.errors import counted
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.gate import caller_of, client_program
 from pvemcp_server.mcp.json_rpc import MOST_MESSAGES
@@ -151,7 +152,10 @@ class TransportRefusals:
             raise
 
     async def _record(self, scope: Scope, reason: str) -> None:
+        """Record the request, a batch by its first call: it counted once for the key's rate."""
         read = _read(scope["state"]["body"])
+        if isinstance(read, list):
+            reason = f"{reason} (a batch of {counted(len(read), 'message')})"
         for request in read[:MOST_MESSAGES] if isinstance(read, list) else [read]:
             method = request.get("method") if isinstance(request, dict) else None
             if method in RECORDED_METHODS:
@@ -163,6 +167,7 @@ class TransportRefusals:
                     params if isinstance(params, dict) else {},
                     reason,
                 )
+                return
 
 
 async def _record_refusal(

@@ -4,7 +4,7 @@ import json
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
@@ -29,12 +29,16 @@ _JSON: Final = (
     (b"content-type", b"application/json"),
     (b"accept", b"application/json, text/event-stream"),
 )
+_ID_IN_USE: Final = Refused(
+    400, "A request of this session with the same id is in progress: send it with another id."
+)
 
 
 @dataclass(slots=True)
 class _Session:
     inner: str  # the SDK's id
     requests: int = 0  # in progress
+    ids: set[str] = field(default_factory=set)  # of these, as the SDK compares them
 
 
 class Sessions:
@@ -85,11 +89,13 @@ class Sessions:
 
         if name is None:
             await self._begin(sessions, scope, request(), send, body)
-        elif name not in sessions or not await self._continue(
-            sessions, name, scope, request(), send
+            return
+        ids = _ids(body)
+        if name not in sessions or not await self._continue(
+            sessions, name, ids, scope, request(), send
         ):
             await self._open_again(sessions, name, scope)
-            if not await self._continue(sessions, name, scope, request(), send):
+            if not await self._continue(sessions, name, ids, scope, request(), send):
                 raise _not_found()
 
     async def _begin(
@@ -151,12 +157,16 @@ class Sessions:
         self,
         sessions: OrderedDict[str, _Session],
         name: str,
+        ids: set[str],
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> bool:
         """Serve a request of a session; return False if the SDK has ended it, with nothing sent."""
         session, status = sessions[name], 0
+        if session.ids & ids:  # the SDK would send both answers to one of the two
+            await _ID_IN_USE.response(scope, receive, send)
+            return True
 
         async def pass_on(message: Message) -> None:
             nonlocal status
@@ -165,11 +175,13 @@ class Sessions:
                 await send(_named(message, name))
 
         session.requests += 1
+        session.ids |= ids
         sessions.move_to_end(name)
         try:
             await self.manager.handle_request(_within(scope, session.inner), receive, pass_on)
         finally:
             session.requests -= 1
+            session.ids -= ids
             if sessions.get(name) is session:
                 sessions.move_to_end(name)
                 if scope["method"] == "DELETE" and 0 < status < 400:
@@ -200,6 +212,12 @@ def _require_room(sessions: Mapping[str, _Session]) -> None:
     """Raise Refused if all of the sessions that a key may have are in use."""
     if len(sessions) >= SESSIONS_PER_KEY and all(s.requests for s in sessions.values()):
         raise Refused(503, "Too many open sessions of this key: end one of them first.")
+
+
+def _ids(body: bytes) -> set[str]:
+    """Return the id of a request; nothing for other messages and methods."""
+    message = json.loads(body) if body else {}
+    return {str(message["id"])} if message.keys() >= {"method", "id"} else set()
 
 
 def _not_found() -> Refused:

@@ -3,10 +3,11 @@
 from collections import Counter
 from typing import Any, Final
 
+import anyio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from mcp.server.lowlevel import Server
 from mcp.server.sse import SseServerTransport
-from mcp.shared.message import SessionMessage
+from mcp.shared.message import ServerMessageMetadata, SessionMessage
 from mcp_types import (
     JSONRPCError,
     JSONRPCRequest,
@@ -15,15 +16,17 @@ from mcp_types import (
     jsonrpc_message_adapter,
 )
 from pydantic import ValidationError
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from pvemcp_server.http.credentials import MESSAGES
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.exchange import BODY_BYTES
 
 MOST_UNANSWERED: Final = 64
-"""Requests of a key whose answers its streams have not taken: 202 has ended their exchange, and an
+"""Requests of a key whose answers its clients have not taken: 202 has ended their exchange, and an
 unread stream would collect them, 256 KiB each."""
+_MESSAGE: Final = b"event: message"  # begins a part of the body that has a message of the server
+_REST: Final = {"type": "http.response.body", "body": b"", "more_body": True}
 
 
 class SseEndpoint:
@@ -41,30 +44,46 @@ class SseEndpoint:
         key = f"/{credential.secret}" if credential.in_path else ""
         mounted = {**scope, "root_path": f"{self._prefix}/sse{key}"}
         requests = _Requests(self.unanswered, scope["state"]["caller"].key_id)
+        writer = _Writer(requests)
+
+        async def write(message: Message) -> None:
+            is_message = message.get("body", b"").startswith(_MESSAGE)
+            try:
+                await send(message)
+                if is_message:
+                    await send(_REST)  # waits while the connection holds too much
+            finally:
+                if is_message:
+                    writer.written()
+
         try:
-            async with self._transport.connect_sse(mounted, receive, send) as (incoming, outgoing):
+            async with self._transport.connect_sse(mounted, receive, write) as (incoming, outgoing):
                 await self._server.run(
                     _Incoming(incoming, requests),
-                    _Outgoing(outgoing, requests),
+                    _Outgoing(outgoing, writer),
                     self._server.create_initialization_options(),
                 )
         finally:
             requests.end()
 
     async def messages(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Accept a message; its response comes over the stream. Raise Refused otherwise."""
-        if self.unanswered[scope["state"]["caller"].key_id] >= MOST_UNANSWERED:
+        """Accept a message; its response comes over the stream. Raise Refused otherwise.
+
+        Only requests count: a notification may cancel one, and a response may answer a question.
+        """
+        try:
+            message = jsonrpc_message_adapter.validate_json(scope["state"]["body"], by_name=False)
+        except ValidationError:
+            # the SDK would write the message into the log
+            raise Refused(400, "The body is no JSON-RPC message.") from None
+        unanswered = self.unanswered[scope["state"]["caller"].key_id]
+        if isinstance(message, JSONRPCRequest) and unanswered >= MOST_UNANSWERED:
             raise Refused(
                 429,
                 f"{MOST_UNANSWERED} requests of this key wait for their answers to be read from "
                 "its event streams. Read these, then send the request again.",
                 {"Retry-After": "1"},
             )
-        try:
-            jsonrpc_message_adapter.validate_json(scope["state"]["body"], by_name=False)
-        except ValidationError:
-            # the SDK would write the message into the log
-            raise Refused(400, "The body is no JSON-RPC message.") from None
         await self._transport.handle_post_message(scope, receive, send)
 
 
@@ -77,14 +96,29 @@ class _Requests:
         self._open = Counter[RequestId | None]()  # a client may use an id twice
 
     def begin(self, message: SessionMessage | Exception) -> None:
-        if isinstance(message, SessionMessage) and isinstance(message.message, JSONRPCRequest):
-            self._open[message.message.id] += 1
-            self._of_keys[self._key_id] += 1
+        """Count a request, until `answered`, or until the SDK drops it when it is cancelled."""
+        if not isinstance(message, SessionMessage) or not isinstance(
+            message.message, JSONRPCRequest
+        ):
+            return
+        request_id = message.message.id
+        self._open[request_id] += 1
+        self._of_keys[self._key_id] += 1
+
+        async def dropped() -> None:
+            self._end_one(request_id)
+
+        if isinstance(message.metadata, ServerMessageMetadata):
+            message.metadata.on_request_unanswered = dropped
 
     def answered(self, message: SessionMessage) -> None:
-        answer = message.message
-        if isinstance(answer, JSONRPCResponse | JSONRPCError) and self._open[answer.id]:
-            self._open[answer.id] -= 1
+        """End the count of the request that the message answers, if it answers one."""
+        if isinstance(message.message, JSONRPCResponse | JSONRPCError):
+            self._end_one(message.message.id)
+
+    def _end_one(self, request_id: RequestId | None) -> None:
+        if self._open[request_id]:
+            self._open[request_id] -= 1
             self._of_keys[self._key_id] -= 1
 
     def end(self) -> None:
@@ -116,17 +150,52 @@ class _Incoming(ObjectReceiveStream[SessionMessage | Exception]):
         await self._stream.aclose()
 
 
-class _Outgoing(ObjectSendStream[SessionMessage]):
-    """The messages to a client; a request is answered once the stream has taken its answer."""
+class _Writer:
+    """Hands messages to the SDK's writer one by one: the next one when the client took the last.
 
-    def __init__(self, stream: Any, requests: _Requests) -> None:  # a private type of the SDK
-        self._stream = stream
+    A request is answered once its answer was taken, or was given up before it reached the writer.
+    """
+
+    def __init__(self, requests: _Requests) -> None:
         self._requests = requests
+        self._free = anyio.Semaphore(1)
+        self._message: SessionMessage | None = None  # in the SDK's writer
+
+    async def write(
+        self, stream: ObjectSendStream[SessionMessage], message: SessionMessage
+    ) -> None:
+        """Return once the SDK's writer has the message."""
+        try:
+            await self._free.acquire()
+        except BaseException:
+            self._requests.answered(message)
+            raise
+        self._message = message
+        try:
+            with anyio.CancelScope(shield=True):  # the writer is idle: it takes this one or closes
+                await stream.send(message)
+        except BaseException:
+            self.written()
+            raise
+
+    def written(self) -> None:
+        """Count the message in the writer as taken; the client may also have closed the stream."""
+        if self._message is not None:
+            self._requests.answered(self._message)
+            self._message = None
+            self._free.release()
+
+
+class _Outgoing(ObjectSendStream[SessionMessage]):
+    """The messages to a client."""
+
+    def __init__(self, stream: Any, writer: _Writer) -> None:  # a private type of the SDK
+        self._stream = stream
+        self._writer = writer
 
     async def send(self, item: SessionMessage) -> None:
         """Wait until the stream takes the message."""
-        await self._stream.send(item)
-        self._requests.answered(item)
+        await self._writer.write(self._stream, item)
 
     async def aclose(self) -> None:
         """Close the stream."""

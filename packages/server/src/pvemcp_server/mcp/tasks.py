@@ -245,8 +245,10 @@ def _result(stored: Mapping[str, Any], ended: TaskOutcome) -> dict[str, Any]:
         answer |= {"success": False, "log": list(map(mask_line, ended.log_tail))}
     cells = Cleaner(DOCUMENT_CHARACTERS).value(answer, "log")
     output_format = Format(stored["format"])
-    [cells] = single_lines(tidy([cells]), output_format)
-    data = encode_document(cells, output_format)
+    rows = tidy([cells])
+    if output_format is Format.CSV:
+        rows = single_lines(rows)
+    data = encode_document(rows[0], output_format)
     blocks = [data, "\n".join(stored.get("warnings", ()))]  # missing in tasks of older versions
     texts = Result(tuple(filter(None, blocks))).texts
     content: list[types.ContentBlock] = [types.TextContent(text=text) for text in texts]

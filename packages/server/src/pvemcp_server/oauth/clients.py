@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from pvemcp_server.access.limits import RateLimiter, network_of
+from pvemcp_server.access.limits import RateLimiter
 from pvemcp_server.errors import OAuthError, OverBudget
+from pvemcp_server.networks import network_of
 from pvemcp_server.oauth.documents import (
     LONGEST_URL,
     DocumentFetcher,

@@ -121,8 +121,8 @@ class Connections:
     async def connect(self, person: Person, client: ClientName, choice: Choice) -> ConnectionRecord:
         """Make the connection of a user and a client, or renew it, and return it.
 
-        Tokens that the client has already stay valid, as it may run on several machines; those for
-        more than reading end when the user now chooses to have it read only.
+        All earlier tokens of the connection end, also those of other machines that the client runs
+        on: each token is only for what its user has consented to, with the account of then.
 
         With Proxmox accounts each chosen cluster gets a new token of the user first. If one cannot
         be made, raise CallError: then nothing is changed, and no token is left.
@@ -266,7 +266,7 @@ class Connections:
     async def _store_connection(
         self, person: Person, client: ClientName, choice: Choice, made: Iterable[_MadeToken]
     ) -> tuple[ConnectionRecord, list[IdentityRecord]]:
-        """Write key, connection, identities and bindings in one transaction.
+        """Write key, connection, identities and bindings, and end earlier tokens, at once.
 
         Return the connection, and the identities that were replaced.
         """
@@ -281,6 +281,7 @@ class Connections:
             "client_name": client.shown,
             "scopes": list(choice.scopes),
             "read_only": choice.read_only,
+            "created": self._clock(),
         }
         async with store.database.writing() as connection:
             await bump(connection, Topic.CLUSTERS, Topic.ACCESS)  # concurrent consents wait here
@@ -295,14 +296,10 @@ class Connections:
                     subject=person.subject,
                     admin_id=person.admin_id,
                     client_id=client.id,
-                    created=self._clock(),
                     **values,
                 )
             else:
-                if choice.read_only and not record.read_only:
-                    await store.tokens.end_in(connection, record.id)
-                elif not choice.read_only:  # those of the client's other tokens stay consented
-                    values["scopes"] = list(dict.fromkeys([*record.scopes, *choice.scopes]))
+                await store.tokens.end_in(connection, record.id)
                 replaced = await store.identities.all_in(connection, connection_id=record.id)
                 for identity in replaced:
                     await store.identities.remove_in(connection, identity.id)

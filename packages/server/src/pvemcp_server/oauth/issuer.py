@@ -33,6 +33,7 @@ ALGORITHMS: Final = frozenset({*RSA, *CURVES, *ED25519})  # never none, nor a sh
 # RFC 9068 names at+jwt; most issuers write JWT, or nothing
 TYPES: Final = frozenset({"", "jwt", "at+jwt", "application/at+jwt"})
 OTHER_TOKENS: Final = frozenset({"id", "refresh", "offline", "logout"})  # Keycloak's claim typ
+OF_ID_TOKENS: Final = frozenset({"nonce", "at_hash", "c_hash"})  # claims, by OpenID Connect
 LONGEST_TOKEN: Final = 16 * 1024
 LEEWAY_SECONDS: Final = 60
 SECONDS: Final = 5.0  # for metadata and keys together, resolving and connecting included
@@ -109,6 +110,7 @@ class TokenVerifier:
             raise AccessDenied("malformed token")
         key = await self._key(issuer, kid, algorithm)
         verified = _decoded(token, key, algorithm)
+        _check_kind(str(header.get("typ", "")).lower(), verified)
         _check_claims(verified, issuer, audience, self._clock())
         return verified
 
@@ -303,6 +305,17 @@ def _decoded(token: str, key: PublishedKey, algorithm: str) -> Mapping[str, Any]
     return claims
 
 
+def _check_kind(header_type: str, claims: Mapping[str, Any]) -> None:
+    """Raise AccessDenied for verified claims of an ID token or another that is no access token.
+
+    An access token that says so may have a nonce too: Keycloak before 25 writes one, with Bearer.
+    """
+    kind = str(claims.get("typ", "")).lower()
+    says_access = header_type.endswith("at+jwt") or kind == "bearer"
+    if kind in OTHER_TOKENS or (not says_access and claims.keys() & OF_ID_TOKENS):
+        raise AccessDenied("token of another type")
+
+
 def _check_claims(
     claims: Mapping[str, Any], issuer: str, audience: Collection[str], now: float
 ) -> None:
@@ -313,8 +326,6 @@ def _check_claims(
         raise AccessDenied("token of another issuer")
     if not any(isinstance(each, str) and each in audience for each in named):
         raise AccessDenied("token for another audience")
-    if str(claims.get("typ", "")).lower() in OTHER_TOKENS:
-        raise AccessDenied("token of another type")
     expires = moment_of(claims, "exp")
     if expires is None:
         raise AccessDenied("token without an expiry")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pvemcp_server.access.authentication import Admission
 from pvemcp_server.access.model import ANY, EXTERNAL
-from pvemcp_server.errors import AccessDenied
+from pvemcp_server.errors import AccessDenied, IssuerIncomplete
 from pvemcp_server.oauth.connections import ClientName, Connections
 from pvemcp_server.oauth.issuer import KEPT_SECONDS, TokenVerifier, moment_of
 from pvemcp_server.oauth.person import Person
@@ -62,6 +62,7 @@ class IssuerUsers:
         store: Store,
         connections: Connections,
         values: Callable[[], Values],
+        public_url: str | None,
         *,
         verifier: TokenVerifier | None = None,
         clock: Callable[[], datetime] = utc_now,
@@ -69,6 +70,7 @@ class IssuerUsers:
         self._store = store
         self._connections = connections
         self._values = values
+        self._public_url = public_url
         self._clock = clock
         self.verifier = verifier or TokenVerifier()
         self._tokens: OrderedDict[str, _Token] = OrderedDict()
@@ -82,8 +84,14 @@ class IssuerUsers:
         return bool(self._values().external_issuer)
 
     async def admit(self, token: str, resource: str) -> Admission:
-        """Return what a token is admitted to; raise AccessDenied if it is not accepted."""
+        """Return what a token is admitted to; raise AccessDenied if it is not accepted.
+
+        Raise IssuerIncomplete where only the Host of the request would say what it has to be for:
+        with it a token for another server could be used here.
+        """
         values, now = self._values(), self._clock()
+        if values.lacks_audience(self._public_url):
+            raise IssuerIncomplete("neither external_audience nor PVEMCP_PUBLIC_URL is set")
         token_id = _id_of(token)
         audience = values.external_audience or resource
         known = self._tokens.get(token_id)
@@ -199,7 +207,7 @@ def _token(claims: Mapping[str, Any], values: Values, audience: str, now: dateti
     return _Token(
         settings=_settings(values),
         audience=audience,
-        person=Person(whole, _printable(name)),
+        person=Person(whole, _printable(name), utc_now()),
         client=ClientName(client, client, f"{client} ({host})"),
         values=frozenset(claim_values(claims, values.external_role_claim)),
         scopes=tuple(_scopes(claims)),

@@ -16,11 +16,13 @@ from typing import Final
 import proxmox_client as pve
 from proxmox_client import Client, ProxmoxError, Realm, SecondFactor, deadline
 from proxmox_client.api.sign_in import Method
-from pvemcp_server.access.limits import Clock, RateLimiter, network_of
+from pvemcp_server.access.limits import Clock, RateLimiter
+from pvemcp_server.access.sessions import Session
 from pvemcp_server.access.sign_in_limits import FailureLocks, KnownDevices, SignInQueue
 from pvemcp_server.clusters import Clusters, explain, reason_of
 from pvemcp_server.clusters.explain import quoted
 from pvemcp_server.errors import BadArgument, CallError, ServerError, TooManyFailures
+from pvemcp_server.networks import network_of
 from pvemcp_server.oauth.person import (
     Account,
     Challenge,
@@ -33,7 +35,7 @@ from pvemcp_server.oauth.person import (
 from pvemcp_server.settings import Values
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.records import AdminRecord, ClusterKind
+from pvemcp_server.store.records import ClusterKind
 
 OWN_REALMS: Final = frozenset({"pam", "pve"})  # of each cluster, whatever the name of others'
 ALL: Final = "*"  # in place of a cluster in the value of a shared realm
@@ -122,6 +124,7 @@ class People:
         self.devices = KnownDevices(lambda: store.vault.derive("known devices of users"), clock)
         self._clusters = clusters
         self._values = values
+        self._clock = clock
         self._monotonic = monotonic
         self._realms: dict[str, tuple[float, list[Realm] | str]] = {}
         self._locks = FailureLocks(clock)
@@ -187,7 +190,7 @@ class People:
         progress = SignIn(to.person, problems=tuple(failed))  # older challenges are given up
         for outcome in outcomes:
             if isinstance(outcome, Account):
-                progress = _signed_in(progress, outcome, choice)
+                progress = _signed_in(progress, outcome, choice, self._clock())
             elif isinstance(outcome, Challenge):
                 progress = replace(progress, challenges=(*progress.challenges, outcome))
         return progress
@@ -211,7 +214,8 @@ class People:
         realm = challenge.shared_realm
         choice = RealmChoice(realm, (name,), is_shared=bool(realm))
         progress = replace(to, challenges=tuple(rest))
-        return _signed_in(progress, Account(challenge.place, ticket), choice)
+        account = Account(challenge.place, ticket)
+        return _signed_in(progress, account, choice, self._clock())
 
     async def begin_openid(
         self, choice: RealmChoice, redirect_url: str, origin: Origin, to: SignIn, query: str = ""
@@ -257,7 +261,8 @@ class People:
             except ProxmoxError as error:
                 raise CallError(_failure(name, f"a user of {step.realm}", error)) from error
         account = Account(step.place, ticket)
-        return _signed_in(replace(to, openid=None), account, RealmChoice(step.realm, (name,)))
+        choice = RealmChoice(step.realm, (name,))
+        return _signed_in(replace(to, openid=None), account, choice, self._clock())
 
     async def groups(self, person: Person) -> dict[str, frozenset[str]]:
         """Return the groups of the user's accounts in Proxmox, by cluster, as far as it says so.
@@ -310,6 +315,12 @@ class People:
     def _queue(self, cluster: str, *, known: bool) -> SignInQueue:
         return self._queues.setdefault((cluster, known), SignInQueue(AT_ONCE))
 
+    def count_failure(self, origin: Origin) -> None:
+        """Count a failure, given back when it was none; raise TooManyFailures beyond the limit."""
+        if not self._failures.take(network_of(origin.address), FAILURES_PER_MINUTE):
+            seconds = 60 / FAILURES_PER_MINUTE
+            raise TooManyFailures("too many failed sign-ins from this address", seconds=seconds)
+
     @contextmanager
     def _counted(
         self, step: str, userid: str, clusters: Iterable[str], origin: Origin
@@ -325,9 +336,8 @@ class People:
             or not self._failures.take(account, FAILURES_PER_MINUTE)
         ):
             device = None
-        if device is None and not self._failures.take(network, FAILURES_PER_MINUTE):
-            seconds = 60 / FAILURES_PER_MINUTE
-            raise TooManyFailures("too many failed sign-ins from this address", seconds=seconds)
+        if device is None:
+            self.count_failure(origin)
         counted = network if device is None else account
         yield _Source(device or network, counted, known=device is not None)
         self._failures.give_back(counted)
@@ -354,9 +364,17 @@ class People:
         self._locks.clear(account, source.counted)
 
 
-def administrator(admin: AdminRecord) -> Person:
+def administrator(session: Session) -> Person:
     """Return the user who has signed in as an administrator of this server."""
-    return Person(f"admin:{admin.id}", admin.name, admin_id=admin.id, generation=admin.generation)
+    admin = session.admin
+    return Person(
+        f"admin:{admin.id}",
+        admin.name,
+        session.verified_at,
+        admin_id=admin.id,
+        generation=admin.generation,
+        admin_session=session.id,
+    )
 
 
 def _choice(realm: Realm, clusters: Iterable[str]) -> RealmChoice:
@@ -385,7 +403,7 @@ def _refuse_second(sign_in: SignIn, clusters: Iterable[str]) -> None:
             raise BadArgument("realm", f"you are signed in on {name} as {accounts[name].userid}.")
 
 
-def _signed_in(sign_in: SignIn, account: Account, choice: RealmChoice) -> SignIn:
+def _signed_in(sign_in: SignIn, account: Account, choice: RealmChoice, now: datetime) -> SignIn:
     """Return the sign-in with this account; the first one decides who it is."""
     person = sign_in.person
     if person is None:
@@ -394,7 +412,7 @@ def _signed_in(sign_in: SignIn, account: Account, choice: RealmChoice) -> SignIn
             if not account.userid.endswith(f"@{choice.realm}"):
                 raise CallError(f"{account.place.name} signed another account in.")
             subject = f"directory:{choice.realm}:{account.userid}"
-        person = Person(subject, account.userid)
+        person = Person(subject, account.userid, now)
     return replace(sign_in, person=person.with_account(account))
 
 

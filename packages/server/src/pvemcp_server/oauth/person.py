@@ -62,14 +62,17 @@ class Person:
     """A user who has signed in, with Proxmox accounts by cluster or as an administrator.
 
     `subject` has the forms of `ConnectionRecord`. An administrator has the `admin_id` and the
-    `generation` of their account, which a new password changes, and no accounts.
+    `generation` of their account, which a new password changes, the id of the `admin_session` that
+    it ends with, and no accounts. `signed_in` is when the first account was checked.
     """
 
     subject: str
     name: str
+    signed_in: datetime
     accounts: dict[str, Account] = field(default_factory=dict)
     admin_id: int | None = None
     generation: int = 0
+    admin_session: str = field(default="", repr=False)
 
     def with_account(self, account: Account) -> "Person":
         """Return the user with a further account; the subject stays that of the first one."""
@@ -128,7 +131,8 @@ class PersonSignIn:
 class PersonSessions:
     """Opens, finds and ends sessions of users; each step of a sign-in opens a new one.
 
-    So a cookie that was known before a step, or set by others, is worth nothing after it.
+    So a cookie that was known before a step, or set by others, is worth nothing after it. No step
+    prolongs the time of a user since the sign-in.
     """
 
     def __init__(self, store: Store, *, clock: Callable[[], datetime] = utc_now) -> None:
@@ -137,11 +141,12 @@ class PersonSessions:
 
     async def open(self, sign_in: SignIn) -> str:
         """Store the sign-in and return the token of its session, for the cookie."""
-        token = secrets.token_urlsafe(32)
+        token, person = secrets.token_urlsafe(32), sign_in.person
+        begun = min(person.signed_in, self._clock()) if person else self._clock()
         await self._store.person_sessions.open(
             self.session(token, sign_in).id,
-            subject=sign_in.person.subject if sign_in.person else "",
-            expires=self._clock() + SESSION_LIFE,
+            subject=person.subject if person else "",
+            expires=begun + SESSION_LIFE,
             values=msgspec.to_builtins(sign_in),
         )
         return token

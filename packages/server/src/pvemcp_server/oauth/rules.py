@@ -1,4 +1,7 @@
-"""Roles that a user may choose when they connect: Read-only, and what rules allow."""
+"""Roles that a user may choose when they connect: Read-only, and what rules allow.
+
+An administrator who is auditor needs a rule for Read-only too.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +39,7 @@ async def role_choices(
     groups: Mapping[str, frozenset[str]] | None = None,
     admin_role: AdminRole | None = None,
 ) -> list[RoleChoice]:
-    """List the roles that a user may choose, Read-only first.
+    """List the roles that a user may choose, Read-only first; none who may not connect.
 
     `groups` are those of their accounts by cluster, `admin_role` that of an administrator.
     """
@@ -47,14 +50,23 @@ async def role_choices(
             allowed[rule.role_id] = None
         elif matched and allowed.get(rule.role_id, set()) is not None:
             allowed[rule.role_id] = (allowed.get(rule.role_id) or set()) | matched
-    records = await store.roles.all()
-    first = [RoleChoice(role_of(record)) for record in records if record.name == READ_ONLY]
-    return first + [
+    records = sorted(await store.roles.all(), key=lambda record: record.name != READ_ONLY)
+    if person.admin_id is None or needs_no_rule(admin_role):
+        allowed |= {record.id: None for record in records if record.name == READ_ONLY}
+    return [
         RoleChoice(role_of(record), None if clusters is None else frozenset(clusters))
         for record in records
-        if record.id in allowed and record.name != READ_ONLY
+        if record.id in allowed
         for clusters in [allowed[record.id]]
     ]
+
+
+def needs_no_rule(role: AdminRole | None) -> bool:
+    """Return whether administrators with this role may connect with Read-only without a rule.
+
+    A connection reads the clusters with the server's own tokens, as the keys that they may make.
+    """
+    return role in (AdminRole.OWNER, AdminRole.KEY_ISSUER)
 
 
 async def end_disallowed(store: Store, connections: Connections, **equals: Any) -> list[str]:
@@ -64,27 +76,32 @@ async def end_disallowed(store: Store, connections: Connections, **equals: Any) 
     known while their user signs in. Users of an external issuer get their role with each token.
     """
     rules = await store.person_rules.all()
-    read_only = {role.id for role in await store.roles.all() if role.name == READ_ONLY}
+    read_only = await store.roles.find(name=READ_ONLY)
     ended = []
     for key in await store.keys.all(**equals):
         record = await store.connections.find(id=key.id) if key.person is not None else None
-        if record is None or key.role_id in read_only or record.is_external:
+        if record is None or record.is_external:
             continue
         of_role = [rule for rule in rules if rule.role_id == key.role_id]
-        if not await _is_allowed(store, record, of_role):
+        is_read_only = read_only is not None and key.role_id == read_only.id
+        if not await _is_allowed(store, record, of_role, is_read_only=is_read_only):
             await connections.end(record.id)
             ended.append(key.name)
     return ended
 
 
 async def _is_allowed(
-    store: Store, connection: ConnectionRecord, rules: Sequence[PersonRule]
+    store: Store, connection: ConnectionRecord, rules: Sequence[PersonRule], *, is_read_only: bool
 ) -> bool:
     """Return whether rules allow their role on every cluster of a connection, by name or realm."""
     if connection.admin_id is not None:
         admin = await store.admins.find(id=connection.admin_id)
         held = admin.role if admin else None
+        if is_read_only and needs_no_rule(held):
+            return True
         return any(rule.kind is PersonKind.ADMIN and rule.name == held for rule in rules)
+    if is_read_only:
+        return True
     accounts = [
         (identity.cluster_id, identity.token_id.partition("!")[0])
         for identity in await store.identities.all(connection_id=connection.id)

@@ -72,7 +72,8 @@ class Tokens:
     ) -> str:
         """Return an authorization code; it is bound to the client of the connection too.
 
-        `challenge` is that of PKCE by S256, the only method. Raise OAuthError for any other.
+        `challenge` is that of PKCE by S256, the only method. Raise OAuthError for any other, and
+        when the user has consented again since `connection` was read: this code is not for that.
         """
         if not is_challenge(challenge):
             raise OAuthError("invalid_request", "code_challenge must be that of S256 (RFC 7636).")
@@ -80,7 +81,8 @@ class Tokens:
         code, row = self._made(
             TokenKind.CODE, connection.id, scopes, resource, CODE_LIFE, request=request
         )
-        await self._store.tokens.add(**row)
+        if not await self._store.tokens.add_code(connection, **row):
+            raise OAuthError("access_denied", "The connection was changed or ended: connect again.")
         return code
 
     async def exchange(

@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import msgspec
 from pydantic import BaseModel
@@ -16,12 +17,22 @@ from pydantic import BaseModel
 from pvemcp_formats import Format, drop_empty_columns, encode, encode_document, tidy
 from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import MOST_WRONG, BadArgument, counted, folded, nearest
-from pvemcp_server.pipeline.pagination import estimate, note_of_rest, rows_that_fit
+from pvemcp_server.pipeline.pagination import (
+    ANSWER_CHARACTERS,
+    estimate,
+    note_of_rest,
+    rows_that_fit,
+)
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit.registry import Document, Rows, Tool
 
+T = TypeVar("T")
+
 CELL_CHARACTERS: Final = 2_000
 DOCUMENT_CHARACTERS: Final = 20_000
+LIST_ITEMS: Final = 1_000  # of one list or object
+CELL_ITEMS: Final = 10_000  # of all lists and objects in one cell
+CELL_TEXTS: Final = 10  # of the longest: what all texts in one cell may have together
 MOST_NOTES: Final = 30
 _NUMBERS: Final = (int, float, bool)
 # lines of TOON save tokens where names of columns repeat, and Csv where nothing is nested
@@ -99,43 +110,69 @@ class Cleaner:
     """Converts values to what the formats write, and cleans their texts.
 
     Invisible characters in texts of guests could carry hidden instructions. The names of values
-    that had to be shortened are collected in `cut`.
+    that had to be shortened are collected in `cut`, those with lists that had to be in `more`,
+    with how many items are missing: a few kilobytes of gzip of a hostile host hold millions.
     """
 
     longest: int
     cut: set[str] = field(default_factory=set)
+    more: dict[str, int] = field(default_factory=dict)
+    characters: int = 0  # of all names and texts so far
+    _items_left: int = 0  # of the present value
+    _end: int = 0  # of its characters
 
-    def value(self, value: Any, name: str) -> Any:
-        """Return the value clean, at any depth; structs, sets and enumerations are converted."""
+    def value(self, value: Any, name: str, *, is_part: bool = False) -> Any:
+        """Return the value clean, at any depth; structs, sets and enumerations are converted.
+
+        A value that `is_part` of another one shares its bounds.
+        """
+        if not is_part:
+            self._items_left = CELL_ITEMS
+            self.characters += len(name)
+            self._end = self.characters + CELL_TEXTS * self.longest
         if value is None or type(value) in _NUMBERS:
             return value
-        if isinstance(value, Enum):
-            value = value.value
         if isinstance(value, str):
-            text = visible(value)
-            if len(text) <= self.longest:
-                return text
-            self.cut.add(name)
-            return text[: self.longest - 1] + "…"
-        if isinstance(value, msgspec.Struct):
-            value = {key: getattr(value, key) for key in value.__struct_fields__}
-        if isinstance(value, Mapping):
-            return {self.value(str(key), name): self.value(v, name) for key, v in value.items()}
-        if isinstance(value, set | frozenset):
-            return sorted((self.value(item, name) for item in value), key=str)
-        if isinstance(value, list | tuple):
-            return [self.value(item, name) for item in value]
-        return value
+            # what is cut off is not read: it may have megabytes, nearly all of them invisible
+            text = visible(value[: 2 * self.longest])
+            if len(text) > self.longest or len(value) > 2 * self.longest:
+                self.cut.add(name)
+                text = text[: self.longest - 1] + "…"
+            self.characters += len(text)
+            return text
+        if not isinstance(value, list | tuple):
+            value = _plain(value)
+        is_mapping = isinstance(value, Mapping)
+        if not is_mapping and not isinstance(value, list | tuple):
+            return value
+        part = partial(self.value, name=name, is_part=True)
+        kept: list[Any] = []
+        for number, item in enumerate(value.items() if is_mapping else value):
+            # the present value has as many items, or as long ones, as a cell has
+            has_end = self._items_left <= 0 or self.characters >= self._end
+            if has_end or number >= LIST_ITEMS:
+                self.more[name] = self.more.get(name, 0) + len(value) - number
+                break
+            self._items_left -= 1
+            kept.append((part(str(item[0])), part(item[1])) if is_mapping else part(item))
+        return dict(kept) if is_mapping else kept
 
 
-def single_lines(rows: list[dict[str, Any]], output_format: Format) -> list[dict[str, Any]]:
-    """Return the rows with line ends of texts written as `\\n` in Csv; other formats escape them.
+def _plain(value: Any) -> Any:
+    """Return a struct as a mapping, a set as a list, a member of an enumeration as its value."""
+    if isinstance(value, msgspec.Struct):
+        return {key: getattr(value, key) for key in value.__struct_fields__}
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
+    return value.value if isinstance(value, Enum) else value
+
+
+def single_lines(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows with line ends of texts written as `\\n`, for Csv; other formats escape them.
 
     A model reads a quoted cell of several lines like lines of the answer, so text of a guest could
     pass for a note.
     """
-    if output_format is not Format.CSV:
-        return rows
     return [
         {n: v.replace("\n", "\\n") if isinstance(v, str) else v for n, v in row.items()}
         for row in rows
@@ -167,7 +204,7 @@ class Writer:
         row = {n: cleaner.value(v, n) for n, v in answer.items()}
         cells = tidy([row])
         texts = (
-            encode_document(single_lines(cells, each)[0], each)
+            encode_document((single_lines(cells) if each is Format.CSV else cells)[0], each)
             for each in _DOCUMENTS.get(self.format, (self.format,))
         )
         return Written(min(texts, key=estimate), self._notes(cleaner))
@@ -182,14 +219,23 @@ class Writer:
         as_lists = self.format is Format.JSON_NORMAL
         rows = answer.rows[self.page]
         empty: list[str] = []
+        is_full = False
         while True:
             cleaner = Cleaner(CELL_CHARACTERS)
-            cleaned = [_cells(row, columns, cleaner, as_lists=as_lists) for row in rows]
+            cleaned: list[dict[str, Any]] = []
+            for row in rows:
+                if cleaner.characters >= ANSWER_CHARACTERS:
+                    is_full = True
+                    break
+                cleaned.append(_cells(row, columns, cleaner, as_lists=as_lists))
+            rows = rows[: len(cleaned)]
             cells = tidy(cleaned, decimals=answer.decimals)
             if not picked:
                 cells, empty = drop_empty_columns(cells)
             shown = [name for name in columns if name not in empty]
-            data = encode(single_lines(cells, self.format), self.format, columns=shown)
+            if self.format is Format.CSV:
+                cells = single_lines(cells)
+            data = encode(cells, self.format, columns=shown)
             fitting = rows_that_fit(self.accepted, len(rows), data)
             if fitting == len(rows):
                 break
@@ -197,7 +243,9 @@ class Writer:
         end, total = self.page.start + len(rows), len(answer.rows)
         if end < total:
             tie = answer.tie_at(end)
-            self.notes.add(note_of_rest(self.tool, self.accepted, self.page, end, total, tie))
+            self.notes.add(
+                note_of_rest(self.tool, self.accepted, self.page, end, total, tie, is_full=is_full)
+            )
         if empty:
             names = _with_reasons(empty, answer.reasons)
             self.notes.add(f"Left out because empty in every row: {names}.")
@@ -231,6 +279,9 @@ class Writer:
         if cleaner.cut:
             names = ", ".join(sorted(cleaner.cut))
             self.notes.add(f"Text longer than {cleaner.longest} characters was cut in: {names}.")
+        if cleaner.more:
+            counts = ", ".join(f"{name} ({n:,} more)" for name, n in sorted(cleaner.more.items()))
+            self.notes.add(f"Long lists were cut in: {counts}.")
         lines = [clean_line(note) for note in self.notes]
         rest = len(lines) - MOST_NOTES
         more = [f"{counted(rest, 'more note')} of this kind."] if rest > 0 else []

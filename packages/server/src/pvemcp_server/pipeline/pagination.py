@@ -1,7 +1,7 @@
 """Pagination: the one rule that limits the size of an answer, in rows and in tokens.
 
 A call without `limit` gets the rows that fit into about MOST_TOKENS, DEFAULT_ROWS at most and one
-at least. `limit` asks for a number of rows, whatever they cost. No page has more rows than the
+at least. `limit` asks for a number of rows, up to ANSWER_CHARACTERS. No page has more rows than the
 setting `row_cap`. A note says what is left out, with the cursor of the next page.
 
 Tokens are estimated without a model's tokenizer. `docs/users/formats.md` has exact counts (o200k),
@@ -19,6 +19,7 @@ from pvemcp_server.settings import DEFAULT_ROWS
 from pvemcp_server.toolkit.registry import Tool
 
 MOST_TOKENS: Final = 4_000  # estimated, of the rows of an answer to a call without `limit`
+ANSWER_CHARACTERS: Final = 4_000_000  # of the rows of any answer, with the names of their columns
 _SAMPLE: Final = 5 * MOST_TOKENS  # characters whose tokens are estimated; a long text repeats
 
 _LOWER: Final = "a-z\u00df-\u024f"
@@ -70,14 +71,24 @@ def rows_that_fit(accepted: BaseModel, count: int, text: str) -> int:
 
 
 def note_of_rest(
-    tool: Tool, accepted: BaseModel, page: slice, end: int, total: int, tie: str = ""
+    tool: Tool,
+    accepted: BaseModel,
+    page: slice,
+    end: int,
+    total: int,
+    tie: str = "",
+    *,
+    is_full: bool = False,
 ) -> str:
     """Return the note that an answer ends before row `end` of `total`, with the way to go on.
 
-    `tie` says that the next row is equal in the order to the last one here.
+    `tie` says that the next row is equal in the order to the last one here, `is_full` that the
+    answer has ANSWER_CHARACTERS.
     """
     cut = ""
-    if end < min(page.stop, total):
+    if is_full:
+        cut = f", cut at {ANSWER_CHARACTERS:,} characters: fewer `fields` give more rows"
+    elif end < min(page.stop, total):
         cut = f", cut at about {MOST_TOKENS:,} tokens: fewer `fields` or a `limit` give more rows"
     cursor = make_cursor(end, tool.name, accepted.model_dump(exclude_unset=True))
     return (

@@ -490,7 +490,10 @@ class Pipeline:
                 facts = await self.open_writes.facts(self.approvals, planned, plan.vmids, own)
                 return await circumstances(plan.cluster, plan.parts, facts)
         except (CallError, ProxmoxError, DatabaseFailed, TimeoutError):
-            return Circumstances(collides="What it collides with could not be read.")
+            pass
+        except Exception:  # the plan itself needs none of it, so it never fails a write
+            log.exception("What a write of %s collides with could not be read", plan.cluster.name)
+        return Circumstances(collides="What it collides with could not be read.")
 
     def _planned(
         self,

@@ -29,8 +29,10 @@ from pvemcp_server.query.values import LARGEST
 from pvemcp_server.tables.rows import Field, Kind
 
 SECONDS: Final = 0.25  # that a query may take
-MAX_PAGES: Final = 49_152  # of 4 KiB, in all databases of one key that are in use or cached
-MAX_HEAP: Final = 512 << 20  # bytes, for all of SQLite in this process
+MAX_HEAP: Final = 512 << 20  # bytes, for all of SQLite in this process, also for the state
+PAGE_BYTES: Final = 4096
+ALL_PAGES: Final = MAX_HEAP * 2 // 3 // PAGE_BYTES  # of all keys; the rest is for state and sorting
+MAX_PAGES: Final = ALL_PAGES // 2  # in all databases of one key that are in use or cached
 _CLOCK_INTERVAL: Final = 20_000  # instructions of SQLite's machine, about a millisecond
 _LARGEST_UNSIGNED: Final = 2**64 - 1
 _USUAL_TEXT: Final = 200  # characters; to search a longer one is one slow instruction
@@ -61,7 +63,8 @@ class Database:
     Its memory is freed as soon as the last reference goes: the cycle collector doesn't count
     SQLite's memory, so no reference cycle may hold a database. The databases of an owner share
     MAX_PAGES, so that those of one key leave room for those of others; `lock` one before the next
-    one of its owner is filled.
+    one of its owner is filled. Until then, a database reserves at most half of the ALL_PAGES that
+    are left: so others that are filled at the same time get a part, and the sum is never exceeded.
     """
 
     _all: ClassVar[WeakSet["Database"]] = WeakSet()
@@ -70,6 +73,7 @@ class Database:
     def __init__(self, owner: str = "") -> None:
         self.owner = owner
         self.pages = 0  # since `lock`
+        self._reserved = 0
         self.is_cached = False
         self._connection = sqlite3.connect(
             ":memory:", check_same_thread=False, isolation_level=None, cached_statements=0
@@ -79,15 +83,18 @@ class Database:
         self._columns: dict[str, frozenset[str]] = {}
         self.rows = 0  # of all tables
         self.longest_text = 0  # characters of a cell
-        used = sum(each.pages for each in self.open() if each.owner == owner)
+        with self._all_lock:
+            own = MAX_PAGES - sum(each.pages for each in self._all if each.owner == owner)
+            left = ALL_PAGES - sum(each._reserved for each in self._all)  # noqa: SLF001 - of this class
+            self._reserved = max(1, min(own, left // 2))
+            self._all.add(self)
         for pragma in (
             f"hard_heap_limit={MAX_HEAP}",
-            f"max_page_count={max(1, MAX_PAGES - used)}",
+            f"page_size={PAGE_BYTES}",
+            f"max_page_count={self._reserved}",
             "temp_store=memory",
         ):
             self._connection.execute(f"PRAGMA {pragma}")
-        with self._all_lock:
-            self._all.add(self)
 
     @classmethod
     def open(cls) -> list["Database"]:
@@ -168,6 +175,7 @@ class Database:
     def lock(self) -> None:
         """Allow nothing but bounded reads of its own tables from now on."""
         (self.pages,) = self._connection.execute("PRAGMA page_count").fetchone()
+        self._reserved = self.pages
         self._connection.execute("PRAGMA query_only=1")
         for limit, most in _LIMITS.items():
             self._connection.setlimit(limit, most)

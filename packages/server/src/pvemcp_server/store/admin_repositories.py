@@ -148,6 +148,11 @@ class SecondFactorRepository(Repository[SecondFactorRecord]):
         await self.change_in(connection, added.id, secret=encrypted)
         return added
 
+    async def remove_all_in(self, connection: AsyncConnection, admin_id: int) -> int:
+        """Remove the factors of an administrator; return how many there were."""
+        theirs = self.table.delete().where(self.table.c.admin_id == admin_id)
+        return int((await connection.execute(theirs)).rowcount)
+
     async def secret(self, factor: SecondFactorRecord) -> str:
         """Return the TOTP secret, or the passkey's public key.
 
@@ -178,15 +183,15 @@ class RecoveryCodeRepository(Repository[RecoveryCode]):
     def __init__(self, database: Database) -> None:
         super().__init__(database, records.recovery_codes, RecoveryCode)
 
-    async def replace(self, admin_id: int, digests: Iterable[str], pepper: int) -> None:
+    async def replace_in(
+        self, connection: AsyncConnection, admin_id: int, digests: Iterable[str], pepper: int
+    ) -> None:
         """Store the codes of an administrator, hashed with the pepper, in place of old ones."""
         rows = [{"digest": d, "admin_id": admin_id, "pepper": pepper} for d in digests]
-        async with self.database.writing() as connection:
-            await connection.execute(self.table.delete().where(self.table.c.admin_id == admin_id))
-            with self._conflicts({}):
-                await connection.execute(insert(self.table), rows)
+        await self.remove_all_in(connection, admin_id)
+        with self._conflicts({}):
+            await connection.execute(insert(self.table), rows)
 
-    async def remove_all(self, admin_id: int) -> None:
+    async def remove_all_in(self, connection: AsyncConnection, admin_id: int) -> None:
         """Remove the codes of an administrator."""
-        async with self.database.writing() as connection:
-            await connection.execute(self.table.delete().where(self.table.c.admin_id == admin_id))
+        await connection.execute(self.table.delete().where(self.table.c.admin_id == admin_id))

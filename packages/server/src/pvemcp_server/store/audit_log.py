@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pvemcp_server.errors import counted
 from pvemcp_server.store import records
 from pvemcp_server.store.audit_chain import (
     BASE,
@@ -26,13 +27,14 @@ from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database, DatabaseFailed
 
 Row = Mapping[str, Any]
-PAGE = 500  # rows to hash before other tasks run: a small page, so that calls do not wait
+PAGE = 100  # rows to hash before other tasks run: a small page, so that calls do not wait
 HIGHEST = 2**62  # numbers beyond it come from no append, and nothing could follow them
 PRUNE = 500  # rows to verify and delete in one transaction, while appends wait
 STOP = "audit.retention"  # the tool of a break row that reports where retention stopped
 log = logging.getLogger(__name__)
 BASE_CHANGED = "the mark of its beginning was changed"
 MARK_CHANGED = "the mark of the chain's end was changed; rows before this one may be missing"
+ADDED = "{count} added after the end of the chain, the first as row {seq}; they were removed"
 CUT = "the chain no longer contained row {seq}, which was written before; rows are missing"
 
 
@@ -128,25 +130,28 @@ class AuditLog:
         async with self._database.snapshot() as connection:
             head, head_is_sealed = await self._mark(connection, HEAD)
             base, base_is_sealed = await self._mark(connection, BASE)
-            findings, last = await self._walk(connection, base, expected)
-            findings[:0] = await self._strays(connection, base)
+            end = await self._end(connection, head, is_sealed_head=head_is_sealed)
+            findings, last = await self._walk(connection, base, end.seq, expected)
+            findings[:0] = await self._strays(connection, base.seq, end.seq)
         if not base_is_sealed:
             findings.insert(0, Finding(base.seq, BASE_CHANGED))
         if not head_is_sealed:
             findings.append(Finding(head.seq, "the mark of its end was changed"))
+        elif end != head:
+            findings.append(Finding(head.seq + 1, "comes after the mark of the chain's end"))
         elif last != head:
             findings.append(Finding(last.seq + 1, f"the end is missing, up to row {head.seq}"))
-        if expected.seq > max(last.seq, head.seq):
+        if expected.seq > max(last.seq, end.seq):
             findings.append(Finding(last.seq + 1, f"ends before the noted row {expected.seq}"))
         return findings
 
     async def _walk(
-        self, connection: AsyncConnection, last: Mark, expected: Mark
+        self, connection: AsyncConnection, last: Mark, end: int, expected: Mark
     ) -> tuple[list[Finding], Mark]:
-        """Verify all rows after `last`; return the findings and the real end of the chain."""
+        """Verify the rows after `last` up to `end`; return the findings and the last row."""
         findings: list[Finding] = []
         root = 0
-        while rows := await self._readable_page(connection, last.seq):
+        while rows := await self._readable_page(connection, last.seq, end):
             for row in rows:
                 findings += verify_row(await self._key_of(row, root), last, row)
                 root = row["root"] if isinstance(row.get("root"), int) else root
@@ -155,28 +160,66 @@ class AuditLog:
                     findings.append(Finding(last.seq, "is not the row that was noted"))
         return findings, last
 
-    async def _strays(self, connection: AsyncConnection, base: Mark) -> list[Finding]:
+    async def _strays(self, connection: AsyncConnection, first: int, last: int) -> list[Finding]:
         """Return the violation of rows that are in the table and cannot be in the chain."""
         seq = records.audit.c.seq
-        query = select(func.count(), func.min(seq)).where(~is_after(seq, base.seq))
+        query = select(func.count(), func.min(seq)).where(~is_between(seq, first, last))
         count, lowest = (await connection.execute(query)).one()
         which = "is not verified" if count == 1 else f"is one of {count} that are not verified"
-        fact = f"{which}: the chain begins after row {base.seq}"
+        fact = f"{which}: the chain begins after row {first} and ends with row {last}"
         return [Finding(lowest if isinstance(lowest, int) else 0, fact)] if count else []
+
+    async def bounds(self, connection: AsyncConnection) -> tuple[int, int]:
+        """Return the number of the row after which the chain begins, and of the one it ends with.
+
+        Only rows between them are of the chain: a writer to the database can add others.
+        """
+        head, is_sealed_head = await self._mark(connection, HEAD)
+        if not is_sealed_head:
+            head = await self._end(connection, head, is_sealed_head=False)
+        return (await self._base(connection)).seq, head.seq
+
+    async def _base(self, connection: AsyncConnection) -> Mark:
+        """Return the mark of the beginning; for one that was changed, that of a whole chain."""
+        base, is_sealed_base = await self._mark(connection, BASE)
+        return base if is_sealed_base else GENESIS
+
+    async def _end(self, connection: AsyncConnection, head: Mark, *, is_sealed_head: bool) -> Mark:
+        """Return the real end of the chain: the head, or the last row that has a hash of ours.
+
+        Rows follow a sealed head only if an older mark was put back, or if they are none of ours.
+        Without a sealed head the rows themselves have to say where the chain ends. Under an older
+        root than another row has, a row is none of ours (see `_key_of`).
+        """
+        known = head if is_sealed_head else await self._base(connection)
+        end, root = known, self._keys.root if is_sealed_head else 0
+        seq = records.audit.c.seq
+        rest = is_after(seq, known.seq)
+        while rows := await self._readable(connection, rest, seq.desc()):
+            for row in rows:
+                key = await self._key_of(row, root)
+                if key is None or row["hash"] != hash_of(key, row["previous"], row):
+                    continue
+                end = Mark(row["seq"], row["hash"])
+                if row["root"] == self._keys.root:
+                    return end
+                root = row["root"] + 1
+            rest = is_after(seq, known.seq) & (seq < rows[-1]["seq"])
+        return end
 
     async def rows_after(self, seq: int, limit: int) -> list[Row]:
         """Return the rows of the chain that follow this one, oldest first."""
         async with self._database.reading() as connection:
-            base = await first_of_chain(connection, self._keys)
-            return await self._page(connection, max(seq, base), limit)
+            first, last = await self.bounds(connection)
+            return await self._page(connection, max(seq, first), last, limit)
 
     async def waiting_after(self, seq: int) -> tuple[int, datetime | None]:
         """Return the number of rows that follow this one, and the time of the oldest."""
         table = records.audit
         async with self._database.reading() as connection:
-            base = await first_of_chain(connection, self._keys)
+            first, last = await self.bounds(connection)
             query = select(func.count(), func.min(table.c.at))
-            query = query.where(is_after(table.c.seq, max(seq, base)))
+            query = query.where(is_between(table.c.seq, max(seq, first), last))
             count, oldest = (await connection.execute(query)).one()
         return count, oldest
 
@@ -197,27 +240,28 @@ class AuditLog:
         seq = records.audit.c.seq
         async with self._database.writing() as connection:
             await self._mark(connection, HEAD, lock=True)
+            _, head = await self.bounds(connection)
             base, is_sealed_base = await self._mark(connection, BASE)
             violation = None if is_sealed_base else Finding(base.seq, BASE_CHANGED)
             base = end = base if is_sealed_base else GENESIS
-            stop = await self._stop(connection, base)
+            stop = await self._stop(connection, base, head)
             if stop is not None and stop["at"] < before:
                 end, violation = Mark(stop["seq"] - 1, stop["previous"]), None
             elif is_sealed_base:
-                end, violation = await self._old_rows(connection, base, before)
+                end, violation = await self._old_rows(connection, base, head, before)
             if end == base:
                 return Pruned(0, base.seq, None if stop else violation)
-            where = is_after(seq, base.seq) & (seq <= end.seq)
+            where = is_between(seq, base.seq, end.seq)
             removed = await connection.execute(records.audit.delete().where(where))
             await _put(connection, self._keys, BASE, end)
         return Pruned(int(removed.rowcount), end.seq)
 
     async def _old_rows(
-        self, connection: AsyncConnection, base: Mark, before: datetime
+        self, connection: AsyncConnection, base: Mark, head: int, before: datetime
     ) -> tuple[Mark, Finding | None]:
         """Return the last row that can be deleted, and the violation that comes after it."""
         last, root = base, 0
-        for row in await self._readable_page(connection, base.seq, PRUNE):
+        for row in await self._readable_page(connection, base.seq, head, PRUNE):
             if found := violations(await self._key_of(row, root), last, row):
                 return last, found[0]
             if row["at"] >= before:
@@ -225,10 +269,10 @@ class AuditLog:
             last, root = Mark(row["seq"], row["hash"]), row["root"]
         return last, None
 
-    async def _stop(self, connection: AsyncConnection, base: Mark) -> Row | None:
+    async def _stop(self, connection: AsyncConnection, base: Mark, head: int) -> Row | None:
         """Return the oldest row in which the chain itself reports where retention has stopped."""
         table = records.audit
-        query = select(table.c.seq).where(is_after(table.c.seq, base.seq + 1))
+        query = select(table.c.seq).where(is_between(table.c.seq, base.seq + 1, head))
         query = query.where(table.c.kind == "break", table.c.tool == STOP).order_by(table.c.seq)
         for seq in (await connection.scalars(query)).all():
             row = await self._readable_row(connection, seq)
@@ -240,16 +284,26 @@ class AuditLog:
     async def _append_in(
         self, connection: AsyncConnection, rows: Iterable[Row]
     ) -> tuple[Mark, Finding | None]:
-        """Append the rows, after a break row if the chain was tampered with."""
-        mark, is_sealed_mark = await self._mark(connection, HEAD, lock=True)
-        broken = None
-        if not is_sealed_mark or not await self._follows_seen(connection, mark):
-            reason = CUT.format(seq=self._seen.seq) if is_sealed_mark else MARK_CHANGED
+        """Append the rows, after a break row if the chain was tampered with.
+
+        Rows added after its end are removed, because the next rows need their numbers.
+        """
+        head, is_sealed_head = await self._mark(connection, HEAD, lock=True)
+        mark, added, broken, reasons = head, "", None, []
+        if not is_sealed_head or await self._has_rows_after(connection, head.seq):
+            mark = await self._end(connection, head, is_sealed_head=is_sealed_head)
+            added = await self._remove_after(connection, mark.seq)
+        # without a break row, the new seal would hide that rows may have been removed
+        if not is_sealed_head or mark != head:
+            reasons.append(MARK_CHANGED)
+        if is_sealed_head and not await self._follows_seen(connection, mark):
+            reasons.append(CUT.format(seq=self._seen.seq))
+        if added:
+            reasons.append(added)
+        if reasons:
+            reason = "; ".join(reasons)
             log.error("The audit was tampered with, %s: run `pvemcp audit verify`", reason)
-            # without a break row, the new seal would hide that rows may have been removed
-            seq = records.audit.c.seq
-            top = await connection.scalar(select(func.max(seq)).where(is_after(seq, mark.seq)))
-            mark = Mark(max(mark.seq, top or 0, self._seen.seq), mark.hash)
+            mark = Mark(max(mark.seq, self._seen.seq), mark.hash)
             broken = Finding(mark.seq + 1, reason)
             rows = [{"kind": "break", "call_id": "", "reason": reason, "at": utc_now()}, *rows]
         root, key = await _newest(self._keys)
@@ -267,6 +321,21 @@ class AuditLog:
             await _put(connection, self._keys, HEAD, mark)
         return mark, broken
 
+    async def _has_rows_after(self, connection: AsyncConnection, number: int) -> bool:
+        seq = records.audit.c.seq
+        query = select(seq).where(is_after(seq, number)).limit(1)
+        return await connection.scalar(query) is not None
+
+    async def _remove_after(self, connection: AsyncConnection, end: int) -> str:
+        """Remove the rows after the end of the chain; return what a break row says of them."""
+        seq = records.audit.c.seq
+        query = select(func.count(), func.min(seq)).where(is_after(seq, end))
+        count, lowest = (await connection.execute(query)).one()
+        if not count:
+            return ""
+        await connection.execute(records.audit.delete().where(is_after(seq, end)))
+        return ADDED.format(count=counted(count, "row"), seq=lowest)
+
     async def _follows_seen(self, connection: AsyncConnection, head: Mark) -> bool:
         """Return whether the chain up to this head still contains the head that was seen."""
         seen = self._seen
@@ -275,35 +344,49 @@ class AuditLog:
         table = records.audit
         hash_ = await connection.scalar(select(table.c.hash).where(table.c.seq == seen.seq))
         if hash_ is None:  # another process wrote more, and retention may have removed the row
-            return seen.seq <= await first_of_chain(connection, self._keys)
+            return seen.seq <= (await self._base(connection)).seq
         return bool(hash_ == seen.hash)
 
-    async def _page(self, connection: AsyncConnection, after: int, limit: int = PAGE) -> list[Row]:
-        table = records.audit
-        query = select(table).where(is_after(table.c.seq, after)).order_by(table.c.seq).limit(limit)
+    async def _page(
+        self, connection: AsyncConnection, after: int, last: int, limit: int = PAGE
+    ) -> list[Row]:
+        seq = records.audit.c.seq
+        query = select(records.audit).where(is_between(seq, after, last))
+        query = query.order_by(seq).limit(limit)
         return [dict(row) for row in (await connection.execute(query)).mappings()]
 
     async def _readable_page(
-        self, connection: AsyncConnection, after: int, limit: int = PAGE
+        self, connection: AsyncConnection, after: int, last: int, limit: int = PAGE
+    ) -> list[Row]:
+        seq = records.audit.c.seq
+        return await self._readable(connection, is_between(seq, after, last), seq, limit)
+
+    async def _readable(
+        self,
+        connection: AsyncConnection,
+        which: ColumnElement[bool],
+        order: ColumnElement[int],
+        limit: int = PAGE,
     ) -> list[Row]:
         """Return the rows of a page; of one that cannot be read, such as invalid UTF-8, the seq.
 
         Otherwise one such row would end the verification of all others.
         """
+        table = records.audit
+        query = select(table).where(which).order_by(order).limit(limit)
         try:
-            return await self._page(connection, after, limit)
+            return [dict(row) for row in (await connection.execute(query)).mappings()]
         except DatabaseFailed:
-            seq = records.audit.c.seq
-            query = select(seq).where(is_after(seq, after)).order_by(seq).limit(limit)
-            numbers = (await connection.scalars(query)).all()
+            numbers = (await connection.scalars(query.with_only_columns(table.c.seq))).all()
             return [await self._readable_row(connection, number) for number in numbers]
 
     async def _readable_row(self, connection: AsyncConnection, seq: int) -> Row:
+        table = records.audit
         try:
-            (row,) = await self._page(connection, seq - 1, 1)
+            query = select(table).where(table.c.seq == seq)
+            return dict((await connection.execute(query)).mappings().one())
         except DatabaseFailed:
             return {"seq": seq}
-        return row
 
     async def _key_of(self, row: Row, root_before: int) -> bytes | None:
         """Return the key that a row names; None for an older one than the row before it has.
@@ -326,10 +409,9 @@ def is_after(seq: ColumnElement[int], number: int) -> ColumnElement[bool]:
     return (seq > number) & (seq < HIGHEST)
 
 
-async def first_of_chain(connection: AsyncConnection, keys: AuditKeys) -> int:
-    """Return the number of the row after which the chain begins; 0 for a mark that was changed."""
-    base, is_sealed_mark = await _read_mark(connection, keys, BASE)
-    return base.seq if is_sealed_mark else 0
+def is_between(seq: ColumnElement[int], after: int, last: int) -> ColumnElement[bool]:
+    """Match the rows after one, up to the last."""
+    return (seq > after) & (seq <= last)
 
 
 async def _read_mark(

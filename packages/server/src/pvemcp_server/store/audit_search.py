@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, false, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.store import records
-from pvemcp_server.store.audit_log import AuditKeys, first_of_chain, is_after
+from pvemcp_server.store.audit_log import AuditLog, is_between
 from pvemcp_server.store.columns import Moment, microseconds
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.repository import is_storable
@@ -28,6 +28,9 @@ COLUMNS = {
     if column.name not in {"root", "previous", "hash"}
 }
 
+PAGE_SIZE = 2 * 2**20  # characters of the long columns of a page: what decoding them takes
+FETCHED = 50  # rows at a time
+LONG_COLUMNS = ("arguments", "reason", "upid")
 UNKNOWN = "unknown"  # the outcome of a write whose process ended before it recorded one
 Condition = Callable[[Any], ColumnElement[bool]]
 
@@ -59,16 +62,30 @@ class AuditFilter:
 class AuditSearch:
     """Searches of the audit's chain: rows that were added beside it are not verified, nor found."""
 
-    def __init__(self, database: Database, keys: AuditKeys) -> None:
+    def __init__(self, database: Database, chain: AuditLog) -> None:
         self._database = database
-        self._keys = keys
+        self._chain = chain
 
     async def find(self, which: AuditFilter, limit: int) -> list[Mapping[str, Any]]:
-        """Return the matching entries, newest first."""
+        """Return the matching entries, newest first; fewer than `limit` once they are PAGE_SIZE."""
         async with self._database.reading() as connection:
             query = (await self._entries(connection, *COLUMNS.values())).where(*which.conditions())
-            query = query.order_by(START.c.seq.desc()).limit(limit)
-            return [dict(row) for row in (await connection.execute(query)).mappings()]
+            query = query.order_by(START.c.seq.desc())
+            found: list[Mapping[str, Any]] = []
+            size = 0
+            while len(found) < limit:
+                further = query.limit(min(FETCHED, limit - len(found)))
+                if found:
+                    further = further.where(START.c.seq < found[-1]["seq"])
+                rows = (await connection.execute(further)).mappings().all()
+                for row in rows:
+                    size += sum(len(str(row[name] or "")) for name in LONG_COLUMNS)
+                    if found and size > PAGE_SIZE:
+                        return found
+                    found.append(dict(row))
+                if len(rows) < FETCHED:
+                    break
+            return found
 
     async def counts(
         self, since: datetime, until: datetime, seconds: int
@@ -97,11 +114,11 @@ class AuditSearch:
         self, connection: AsyncConnection, *columns: ColumnElement[Any]
     ) -> Select[Any]:
         """Select from the rows of the chain that begin an entry, joined with their outcomes."""
-        first = await first_of_chain(connection, self._keys)
+        first, last = await self._chain.bounds(connection)
         ended = (END.c.call_id == START.c.call_id) & (END.c.kind == "outcome")
-        ended &= is_after(END.c.seq, first) & (START.c.kind == "intent")
+        ended &= is_between(END.c.seq, first, last) & (START.c.kind == "intent")
         query = select(*columns).select_from(START.outerjoin(END, ended))
-        return query.where(START.c.kind != "outcome", is_after(START.c.seq, first))
+        return query.where(START.c.kind != "outcome", is_between(START.c.seq, first, last))
 
 
 def _is(name: str) -> Condition:

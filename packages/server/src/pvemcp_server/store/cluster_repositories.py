@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.errors import CallError, Undecryptable
 from pvemcp_server.store import records
 from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.connection_repositories import end_tokens
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.open_approvals import void_open
 from pvemcp_server.store.records import (
@@ -46,6 +47,12 @@ class ClusterRepository(Repository[ClusterRecord]):
             await _rename_in_keys(connection, before.name, after.name)
             await _rename_in_roles(connection, before.name, after.name)
         return after
+
+    async def remove_in(self, connection: AsyncConnection, key: int | str) -> bool:
+        """Delete a cluster with its identities; end the tokens of connections that had one."""
+        await self._bump(connection)
+        await _end_tokens(connection, records.identities.c.cluster_id == key)
+        return await super().remove_in(connection, key)
 
 
 async def _rename_in_keys(connection: AsyncConnection, old: str, new: str) -> None:
@@ -90,6 +97,7 @@ class FreezeRepository(Repository[FreezeRecord]):
 class IdentityRepository(Repository[IdentityRecord]):
     """Proxmox API tokens; their secrets are encrypted and only `secret` returns one.
 
+    What removes one ends the tokens of its connection, if it has one: they were for this account.
     A secret is bound to the `destination` of its cluster when it is stored. Hosts or certificates
     that are changed later, by whatever means, do not get it: `secret` raises.
     """
@@ -129,11 +137,18 @@ class IdentityRepository(Repository[IdentityRecord]):
             values = {**values, "secret": encrypted}
         return await super().change_in(connection, key, **values)
 
+    async def remove_in(self, connection: AsyncConnection, key: int | str) -> bool:
+        """Delete a token; return whether it existed."""
+        await self._bump(connection)
+        await _end_tokens(connection, self.table.c.id == key)
+        return await super().remove_in(connection, key)
+
     async def remove_of_users(self, connection: AsyncConnection, cluster_id: int) -> None:
         """Delete the tokens of users who connect, in the transaction of the caller."""
         await bump(connection, *TOPICS)
         table = self.table
         theirs = (table.c.cluster_id == cluster_id) & table.c.connection_id.is_not(None)
+        await _end_tokens(connection, theirs)
         await connection.execute(table.delete().where(theirs))
 
     async def secret_digests(self) -> dict[int, bytes]:
@@ -180,6 +195,14 @@ class IdentityRepository(Repository[IdentityRecord]):
                 .where(table.c.cluster_id == identity.cluster_id)
                 .values(is_default=table.c.id == identity.id)
             )
+
+
+async def _end_tokens(connection: AsyncConnection, removed: ColumnElement[bool]) -> None:
+    """End the tokens of the connections whose identities are about to be removed."""
+    held = select(records.identities.c.connection_id).where(removed)
+    ids = {each for each in await connection.scalars(held) if each is not None}
+    if ids:
+        await end_tokens(connection, ids)
 
 
 class BindingRepository(Repository[BindingRecord]):

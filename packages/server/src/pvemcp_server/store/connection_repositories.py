@@ -1,18 +1,24 @@
 """Repositories of connections: clients, what people consented to, their tokens and sign-ins."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.store import records
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
-from pvemcp_server.store.records import OAuthClientRecord, PersonSession, TokenKind, TokenRecord
+from pvemcp_server.store.records import (
+    ConnectionRecord,
+    OAuthClientRecord,
+    PersonSession,
+    TokenKind,
+    TokenRecord,
+)
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.vault import Vault
 from pvemcp_server.store.watch import Topic, bump
@@ -72,7 +78,7 @@ class TokenRepository(Repository[TokenRecord]):
         table = self.table
         unused = table.update().where((table.c.id == token.id) & table.c.used.is_(None))
         async with self.database.writing() as connection:
-            await self._lock(connection, token.connection_id)
+            await _lock(connection, {token.connection_id})
             used = unused.values(used=now, expires=min(kept, token.expires))
             result = await connection.execute(used)
             if not result.rowcount:
@@ -96,22 +102,43 @@ class TokenRepository(Repository[TokenRecord]):
         self, connection: AsyncConnection, connection_id: str, *kinds: TokenKind
     ) -> None:
         """Do the same as `end`, in the transaction of the caller."""
-        await bump(connection, Topic.ACCESS)
-        await self._lock(connection, connection_id)
-        theirs = self.table.c.connection_id == connection_id
-        if kinds:
-            theirs &= self.table.c.kind.in_(kinds)
-        await connection.execute(self.table.delete().where(theirs))
+        await end_tokens(connection, {connection_id}, *kinds)
 
-    async def _lock(self, connection: AsyncConnection, connection_id: str) -> None:
-        """Wait for other changes of the tokens of this connection; SQLite has one writer anyway."""
-        row = select(records.connections.c.id).where(records.connections.c.id == connection_id)
-        await connection.execute(row.with_for_update())
+    async def add_code(self, connection: ConnectionRecord, **values: Any) -> bool:
+        """Add a code; return False if its user has consented again or it has ended since."""
+        async with self.database.writing() as transaction:
+            await _lock(transaction, {connection.id})
+            held = records.connections
+            same = (held.c.id == connection.id) & (held.c.created == connection.created)
+            if await transaction.scalar(select(held.c.id).where(same)) is None:
+                return False
+            await self.add_in(transaction, **values)
+        return True
 
     async def remove_expired(self, now: datetime) -> None:
         """Delete the tokens that have expired."""
         async with self.database.writing() as connection:
             await connection.execute(self.table.delete().where(self.table.c.expires <= now))
+
+
+async def end_tokens(
+    connection: AsyncConnection, connection_ids: Collection[str], *kinds: TokenKind
+) -> None:
+    """Delete the tokens of connections, all kinds if none is named, in every process."""
+    await bump(connection, Topic.ACCESS)
+    await _lock(connection, connection_ids)
+    table = records.tokens
+    theirs: ColumnElement[bool] = table.c.connection_id.in_(connection_ids)
+    if kinds:
+        theirs &= table.c.kind.in_(kinds)
+    await connection.execute(table.delete().where(theirs))
+
+
+async def _lock(connection: AsyncConnection, connection_ids: Collection[str]) -> None:
+    """Wait for other changes of the tokens of connections; SQLite has one writer anyway."""
+    table = records.connections
+    rows = select(table.c.id).where(table.c.id.in_(connection_ids)).order_by(table.c.id)
+    await connection.execute(rows.with_for_update())
 
 
 class PersonSessionRepository(Repository[PersonSession]):

@@ -244,7 +244,7 @@ class ConnectionRecord:
     client_name: str  # with its host, as the consent page showed it
     scopes: list[str]
     read_only: bool  # ticked by the user: write tools are not listed
-    created: datetime
+    created: datetime  # by the latest consent
 
     @property
     def has_own_accounts(self) -> bool:
@@ -315,7 +315,7 @@ class PersonKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PersonRule:
-    """A role that people may choose when they connect; Read-only needs no rule."""
+    """A role that people may choose when they connect; Read-only needs one for auditors only."""
 
     id: Id
     kind: PersonKind

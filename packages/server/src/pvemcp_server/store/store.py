@@ -100,7 +100,7 @@ class Store:
         self.history = HistoryRepository(database)
         self.audit_log = AuditLog(database, vault)
         self.audit_head = AuditHeadFile(state_dir, lambda: vault.derive("audit"))
-        self.audit_search = AuditSearch(database, vault)
+        self.audit_search = AuditSearch(database, self.audit_log)
         self.audit_targets = AuditTargetRepository(database)
 
 

@@ -199,8 +199,11 @@ def percent(part: float | None, whole: float | None = 1) -> float | None:
 
 
 def moment(epoch: float | None) -> datetime | None:
-    """Convert an epoch to a time; Proxmox writes 0 for never."""
-    return datetime.fromtimestamp(int(epoch), UTC) if epoch else None
+    """Convert an epoch to a time; None for 0, which Proxmox writes for never, and for no time."""
+    try:
+        return datetime.fromtimestamp(int(epoch), UTC) if epoch else None
+    except (ValueError, OverflowError, OSError):  # beyond the years 1 to 9999
+        return None
 
 
 def seconds_since(time: datetime | None) -> int | None:

@@ -18,6 +18,7 @@ from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.tasks import TaskRow
 from proxmox_client.properties import whole_number
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables.rows import moment
 from pvemcp_server.toolkit.past_tasks import time_taken
 from pvemcp_server.toolkit.plan import Plan
@@ -106,7 +107,7 @@ class _Surroundings:
         places = {guest.node for guest in self.guests.values()}
         works = ((_subject(row, self.guests, self.storages, places), row) for row in rows)
         facts = [
-            f"{row.type} on {subject} since {_time(row.start_time)}"
+            f"{shown_name(row.type)} on {subject} since {_time(row.start_time)}"
             for subject, row in works
             if subject and row.running and row.type not in CONSOLES
         ]
@@ -128,7 +129,10 @@ class _Surroundings:
         nodes = sorted({self.guests[job.guest].node for job in jobs})[:_NODES]
         none: list[ReplicationStatus] = []
         answers = await asyncio.gather(
-            *(self._read(pve.node(n).replications(), f"replications of {n}", none) for n in nodes)
+            *(
+                self._read(pve.node(n).replications(), f"replications of {shown_name(n)}", none)
+                for n in nodes
+            )
         )
         ids = {job.id for job in jobs}
         return [state for answer in answers for state in answer if state.id in ids]
@@ -155,10 +159,11 @@ def _replicated(states: Iterable[ReplicationStatus], until: datetime) -> list[st
     """Return the replications that run, or begin until then."""
     facts = []
     for state in states:
+        job = f"{shown_name(state.id)} to {shown_name(state.target)}"
         if state.pid:
-            facts.append(f"{state.id} to {state.target} runs")
+            facts.append(f"{job} runs")
         elif state.last_try and _is_due(state.next_sync, until):
-            facts.append(f"{state.id} to {state.target} is due {_time(state.next_sync)}")
+            facts.append(f"{job} is due {_time(state.next_sync)}")
     return _sentences("Replication", facts)
 
 
@@ -176,12 +181,12 @@ def _subject(
     """Return what of the plan a task is about, by its id; empty if it is about something else."""
     owner, _, storage = row.id.rpartition("@")
     for vmid in (row.id, owner):
-        if whole_number(vmid) in guests:
-            return vmid
+        if (number := whole_number(vmid)) in guests:
+            return str(number)
     if storage in storages:
-        return storage
+        return shown_name(storage)
     if row.type == _BACKUP and not row.id and row.node in nodes:
-        return f"several guests of {row.node}"
+        return f"several guests of {shown_name(row.node)}"
     return ""
 
 
@@ -189,7 +194,9 @@ def _of_ha(plans: Sequence[Plan], guests: Mapping[int, GuestResource]) -> list[s
     """Return the guests that the HA manager is at work on, or has given up."""
     states = {vmid: guest.ha_state for vmid, guest in guests.items()}
     states |= {plan.guest.vmid: plan.guest.status.ha.state for plan in plans if plan.guest}
-    facts = [f"{v} is in state {s}" for v, s in states.items() if s and s not in _AT_REST]
+    facts = [
+        f"{v} is in state {shown_name(s)}" for v, s in states.items() if s and s not in _AT_REST
+    ]
     return _sentences("HA", facts)
 
 
@@ -197,7 +204,8 @@ async def _since(plans: Sequence[Plan]) -> str:
     """Return since when the guests run; of a single one that does not, who stopped it."""
     guests = [plan.guest for plan in plans if plan.guest]
     now = datetime.now(UTC)
-    begun = sorted(now - timedelta(seconds=g.status.uptime) for g in guests if g.status.uptime)
+    uptimes = [guest.status.uptime for guest in guests if guest.status.uptime]
+    begun = sorted(filter(None, (moment(now.timestamp() - uptime) for uptime in uptimes)))
     if len(guests) == 1 and guests[0].state != "running":
         guest = guests[0]
         types = _PAUSES if guest.state == "paused" else _STOPS
@@ -207,8 +215,9 @@ async def _since(plans: Sequence[Plan]) -> str:
         except ProxmoxError:
             return ""
         last = next((row for row in rows if row.type in types and row.ok), None)
-        by = last and " ".join(filter(None, (last.type, f"by {last.user}" if last.user else "")))
-        return f"Last {guest.state} {_time(last.start_time)} ({by})." if last else ""
+        user = f" by {shown_name(last.user)}" if last and last.user else ""
+        by = last and f"{last.type}{user}"
+        return f"Last {shown_name(guest.state)} {_time(last.start_time)} ({by})." if last else ""
     if not begun:
         return ""
     first, last_begun = (f"{time:%Y-%m-%d %H:%MZ}" for time in (begun[0], begun[-1]))

@@ -6,6 +6,7 @@ A node fetches the URL from its own network, which a caller may not reach otherw
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -80,6 +81,13 @@ def is_listed(host: str, rules: DownloadRules) -> bool:
             hint=f"Allowed are {', '.join(rules.hosts)}; an administrator can change that.",
         )
     return True
+
+
+def host_of(url: str) -> str:
+    """Return the host of a URL; empty if it has none, or is none."""
+    with suppress(ValueError):
+        return urlsplit(url).hostname or ""
+    return ""
 
 
 def _parsed(url: str, rules: DownloadRules) -> SplitResult:

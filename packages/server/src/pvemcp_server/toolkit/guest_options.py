@@ -17,6 +17,7 @@ from proxmox_client.api.resources import GuestType
 from proxmox_client.json_decoder import split_list
 from proxmox_client.properties import parse, whole_number
 from pvemcp_server.errors import BadArgument, counted
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables.config_options import shown_text
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import INTEGER, Rule
@@ -304,7 +305,10 @@ def _text(value: Any) -> str | None:
 
 
 def _short(option: str, text: str) -> str:
-    """Return a value on one line; a free text in quotes, as it could pass for the sentence's."""
+    """Return a value on one line; in quotes what could pass for the sentence's own words."""
+    if option in _KEYS:  # their number
+        return text
     line = " ".join(text.split())
-    line = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
-    return repr(line) if option in _FREE_TEXTS else line
+    if option in _FREE_TEXTS or len(line) > _LONGEST:
+        return repr(line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…")
+    return shown_name(line, _LONGEST)

@@ -26,6 +26,7 @@ from proxmox_client import (
 from proxmox_client.api.resources import GuestType
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import CallError, PartlyDone
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.toolkit.call import Call, Conversation, Decision
 from pvemcp_server.toolkit.guest_addresses import addresses_of
 from pvemcp_server.toolkit.guest_options import GuestOptions
@@ -92,7 +93,7 @@ class NewGuest:
     @property
     def label(self) -> str:
         """The guest in a sentence: `qemu 501 (web-1) on lab`."""
-        return f"{self.kind} {self.vmid} ({self.name}) on {self.cluster.name}"
+        return f"{self.kind} {self.vmid} ({shown_name(self.name)}) on {self.cluster.name}"
 
     def removal(self, name: str | None = None) -> NextCall:
         """Return the call that removes it, under another name if it has another."""

@@ -76,9 +76,23 @@ def refuse_new_rights(
         )
 
 
-def checked_vmid(call: Call, cluster: Cluster, marks: Marks) -> Callable[[int], None]:
-    """Return a function that raises Precondition for a VMID that a new guest must not have."""
-    return lambda vmid: refuse_new_rights(call, cluster, "the new guest", replace(marks, vmid=vmid))
+def checked_vmid(
+    call: Call, cluster: Cluster, marks: Marks, born_with: Iterable[str] = ()
+) -> Callable[[int], None]:
+    """Return a function that raises Precondition for a VMID that a new guest must not have.
+
+    `marks` are those it is to have. Where a later step sets them, it is made with the tags
+    `born_with`, and keeps these if that step never comes.
+    """
+    first = replace(marks, tags=frozenset(born_with))
+
+    def check(vmid: int) -> None:
+        refuse_new_rights(call, cluster, "the new guest", replace(marks, vmid=vmid))
+        if not first.tags <= marks.tags:
+            label = "the new guest, until its tags are set,"
+            refuse_new_rights(call, cluster, label, replace(first, vmid=vmid))
+
+    return check
 
 
 def refuse_protecting_tags(call: Call, tags: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ from pvemcp_server.toolkit.write_target import TargetGuest
 
 _LATEST: Final = 100  # tasks of a kind that are read of a node
 _MOST: Final = 10  # of these that count
+_LONGEST: Final = 365 * 24 * 3600  # seconds of a task; a longer one has a wrong time
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ async def time_taken(cluster: Cluster, pasts: Sequence[PastTasks]) -> TimeTaken:
             )
         except ProxmoxError:  # the plan itself needs none of them
             return []
-        return [row for row in rows if row.end_time and row.id in visible]
+        ended = [row for row in rows if row.end_time and row.id in visible]
+        return [row for row in ended if (row.end_time or 0) - row.start_time < _LONGEST]
 
     answers = await asyncio.gather(*(read(*kind) for kind in kinds))
     rows = dict(zip(kinds, answers, strict=True))

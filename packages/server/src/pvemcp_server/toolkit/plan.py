@@ -39,6 +39,11 @@ def lines(text: str) -> list[str]:
     return wrap(text, _LINE, break_long_words=False, break_on_hyphens=False)
 
 
+def is_shown_whole(text: str) -> bool:
+    """Return whether a question shows all of a sentence: no word of it is too long."""
+    return all(len(line) <= _LINE for line in lines(text))
+
+
 @dataclass(frozen=True, slots=True)
 class ConfirmedRead:
     """A read that the user has to agree to first; it changes nothing."""

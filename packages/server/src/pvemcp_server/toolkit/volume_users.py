@@ -13,6 +13,7 @@ from proxmox_client.api.storage import Volume
 from proxmox_client.properties import parse
 from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import Precondition
+from pvemcp_server.shown_names import shown_volume
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.registry import LoadRequest
 from pvemcp_server.toolkit import needs
@@ -62,7 +63,7 @@ async def users_of(
     """
     users = VolumeUsers()
     for clone in clones_of(volume, volumes):
-        users.add(f"{clone.volid}, a clone of it", visible=clone in visible)
+        users.add(f"{shown_volume(clone.volid)}, a clone of it", visible=clone in visible)
     if volume.vmid is not None and volume.content in _OWNED:
         await _add_owner(cluster, volume, volume.vmid, users)
     if volume.content in _ATTACHED_BY and not users.named and not users.hidden:

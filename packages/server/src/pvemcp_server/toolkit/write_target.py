@@ -12,6 +12,7 @@ from proxmox_client.api.storage import StorageContentKind
 from proxmox_client.properties import flag
 from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import Precondition, UnknownName
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables.registry import LoadRequest
 from pvemcp_server.tables.rows import moment
 from pvemcp_server.tables.volumes import listed_volumes, unsupported_content
@@ -49,7 +50,8 @@ class TargetGuest:
     @property
     def short_label(self) -> str:
         """The guest in a list of its cluster's: `101 (web)`."""
-        return f"{self.vmid} ({self.status.name or self.resource.name or 'no name'})"
+        name = self.status.name or self.resource.name
+        return f"{self.vmid} ({shown_name(name) if name else 'no name'})"
 
     @property
     def label(self) -> str:
@@ -224,6 +226,14 @@ async def _owners_of_volumes(cluster: Cluster, vmids: frozenset[int]) -> set[int
     places = await listed_volumes(quiet, LoadRequest(vmids=vmids), kinds)
     volumes = (volume for some in places.values() for volume in some)
     return {v.vmid for v in volumes if v.vmid is not None and (not vmids or v.vmid in vmids)}
+
+
+async def volume_owners(cluster: Cluster, storage: str) -> set[int]:
+    """Return the VMIDs that volumes of a storage have, as far as its nodes list them."""
+    kinds = frozenset[StorageContentKind]({"backup", "images", "rootdir"})
+    request = LoadRequest(storages=frozenset({storage}))
+    places = await listed_volumes(cluster, request, kinds)
+    return {v.vmid for some in places.values() for v in some if v.vmid is not None}
 
 
 async def writable_storage(cluster: Cluster, name: str, node: str) -> StorageResource:

@@ -13,9 +13,10 @@ from proxmox_client.api.configs import GuestConfig, GuestDisk
 from proxmox_client.api.guests import BothConfigs
 from proxmox_client.api.guests import Snapshot as ProxmoxSnapshot
 from proxmox_client.api.storage import Volume
-from proxmox_client.properties import whole_number
+from proxmox_client.volumes import owners
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition, counted
+from pvemcp_server.shown_names import shown_name, shown_volume
 from pvemcp_server.tables import Backup, LoadRequest, backups
 from pvemcp_server.tables.rows import seconds_since
 from pvemcp_server.tables.volumes import listed_volumes
@@ -28,7 +29,6 @@ from pvemcp_server.tools.granted_rows import granted_rows
 
 _NAMED = 5  # things of a kind that a sentence names
 _DAY = 86_400
-_OWNER = re.compile(r"(?:^|[/:])(?:vm|base|subvol|basevol)-(\d+)-[^/:]*$", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,15 @@ class GuestLosses:
         """A sentence on what cannot be restored."""
         sizes = {volume.volid: volume.size for volume in self.volumes}
         disks = [
-            f"{disk.id} on {disk.storage}{_size(disk.size or sizes.get(disk.volume))}"
+            f"{disk.id} on {shown_name(disk.storage or '')}"
+            f"{_size(disk.size or sizes.get(disk.volume))}"
             for disk in self.disks
         ]
         parts = [_some("disk", disks)]
         if self.snapshots:
-            parts.append(_some("snapshot", [snapshot.name for snapshot in self.snapshots]))
+            parts.append(
+                _some("snapshot", [shown_name(snapshot.name) for snapshot in self.snapshots])
+            )
         return f"Lost: {' and '.join(parts)}."
 
     @property
@@ -84,16 +87,18 @@ class GuestLosses:
         age = f"{counted(days, 'day')} old" if days else "less than a day old"
         others = f", and {len(self.backups) - 1} older" if len(self.backups) > 1 else ""
         bad = ", whose verification failed" if newest.verified is False else ""
-        return f"Its newest backup is {newest.volid}{time}, {age}{bad}{others}; backups stay."
+        backup = f"{shown_volume(newest.volid)}{time}, {age}{bad}{others}"
+        return f"Its newest backup is {backup}; backups stay."
 
     @property
     def staying(self) -> Iterator[str]:
         """Yield sentences on volumes that stay."""
         if unnamed := [volume for volume in self.volumes if volume.volid not in self.named]:
-            volumes = [f"{volume.volid}{_size(volume.size)}" for volume in unnamed]
+            volumes = [f"{shown_volume(volume.volid)}{_size(volume.size)}" for volume in unnamed]
             yield f"Its configuration does not name {_some('volume', volumes)}, so that stays."
         if foreign := self.foreign_disks:
-            yield f"Not its own, so they stay: {', '.join(disk.volume for disk in foreign)}."
+            volumes = [shown_volume(disk.volume) for disk in foreign]
+            yield f"Not its own, so they stay: {', '.join(volumes)}."
 
 
 async def guest_losses(call: Call, guest: TargetGuest) -> GuestLosses:
@@ -176,8 +181,7 @@ async def _refuse_linked_clones(guest: TargetGuest, disks: Sequence[GuestDisk]) 
 
 def _owner(volume: str) -> int | None:
     """Return the VMID in a volume's name, which decides about its owner."""
-    match = _OWNER.search(volume)
-    return whole_number(match[1]) if match else None
+    return next(reversed(owners(volume)), None)
 
 
 def _some(what: str, names: Sequence[str]) -> str:

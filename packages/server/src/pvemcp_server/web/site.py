@@ -16,6 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pvemcp_server.errors import (
     AccessDenied,
+    AccountChanged,
+    Busy,
     CallError,
     Conflict,
     LocalSignInOff,
@@ -107,6 +109,7 @@ def _application(*, has_issuer: bool) -> FastAPI:
 def add_handlers(application: FastAPI) -> None:
     """Let the application answer each error with a page, or with JSON below the REST API."""
     application.add_exception_handler(SignedOut, _signed_out)
+    application.add_exception_handler(AccountChanged, _signed_out)
     application.add_exception_handler(PasswordDue, _password_due)
     application.add_exception_handler(SecondFactorDue, _second_factor_due)
     application.add_exception_handler(SecondFactorNeeded, _second_factor_needed)
@@ -268,10 +271,12 @@ async def _too_many(_: Request, error: Exception) -> Response:
 
 
 async def _call_error(request: Request, error: Exception) -> Response:
-    status = {UnknownName: 404, Conflict: 409}.get(type(error), 422)
-    if wants_page(request):
-        return error_page(request, str(error), status)
-    return _error(str(error), status)
+    status = {UnknownName: 404, Conflict: 409, Busy: 429}.get(type(error), 422)
+    text = str(error)
+    refused = error_page(request, text, status) if wants_page(request) else _error(text, status)
+    if isinstance(error, Busy):
+        refused.headers["Retry-After"] = str(error.seconds)
+    return refused
 
 
 async def _state_unavailable(request: Request, error: Exception) -> Response:

@@ -19,6 +19,7 @@ from pvemcp_server.tools.api.writes import planned
 WRITE: Final = "CallApi:write"
 """The permission that a role grants beside CallApi for requests that change something."""
 MOST_ROWS: Final = 10_000  # a whole journal has millions
+MOST_COLUMNS: Final = 1_000  # a guest's configuration has about 800 options at most
 
 
 @tool(
@@ -77,14 +78,30 @@ async def _read(call: Call, cluster: Cluster, request: ApiRequest) -> Rows:
         call.notes.add(f"The first {MOST_ROWS:,} of {len(data):,} rows; parameters give others.")
         data = data[:MOST_ROWS]
     # the texts of a long answer take seconds, and calls of other keys go on
-    rows = await in_key_thread(call.caller.key_id, lambda: _rows(mask.masked(data)))
+    rows, columns, more = await in_key_thread(call.caller.key_id, lambda: _table(data))
+    if more:
+        call.notes.add(f"The first {MOST_COLUMNS:,} columns; {more:,} more values are left out.")
     sent = f"{request.method} {request.endpoint.path}"
     call.notes.add(f"{sent} as Proxmox answers it: its texts are data, its units raw.")
-    columns = tuple(dict.fromkeys(name for row in rows for name in row))
     return Rows(rows, columns if rows else call.fields)
 
 
-def _rows(data: Any) -> list[dict[str, Any]]:
-    """Return rows of any answer: an object is one row, a plain value one cell."""
+def _table(data: Any) -> tuple[list[dict[str, Any]], tuple[str, ...], int]:
+    """Return rows and columns of any answer, and how many values are in further columns.
+
+    An object is one row, a plain value one cell. A hostile host chooses how many names its objects
+    have, and each costs a cell in every row.
+    """
     items: Iterable[Any] = data if isinstance(data, list) else [] if data is None else [data]
-    return [dict(item) if isinstance(item, Mapping) else {"value": item} for item in items]
+    columns: dict[str, None] = {}
+    rows, more = [], 0
+    for item in items:
+        row = {}
+        for name, value in item.items() if isinstance(item, Mapping) else [("value", item)]:
+            if name in columns or len(columns) < MOST_COLUMNS:
+                columns[name] = None
+                row[name] = value
+            else:
+                more += 1
+        rows.append(mask.masked(row) if isinstance(item, Mapping) else {"value": mask.masked(item)})
+    return rows, tuple(columns), more

@@ -5,12 +5,13 @@ has the decision for every request of every stored version, so that a new one is
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from proxmox_client.json_decoder import split_list
 from proxmox_client.schema import Endpoint
 from pvemcp_server.access.model import Effect
+from pvemcp_server.audit.mask import SECRET_PARAMETER
 
 _GUEST: Final = r"/nodes/\{node\}/(?:qemu|lxc)/\{vmid\}"
 
@@ -75,19 +76,41 @@ _DESTROYING: Final[Mapping[str, str]] = {
     "It cannot be undone": rf"POST {_GUEST}/template",
     "What the changed options did before ends, such as a connection, a way to sign in or "
     "a protection": (
-        rf"(?:PUT|POST) {_GUEST}/config|PUT .*/firewall/options|PUT /cluster/options"
+        rf"(?:PUT|POST) {_GUEST}/config|PUT /cluster/options"
         r"|PUT /nodes/\{node\}/(?:network|config)|PUT /cluster/sdn"
         r"|(?:PUT|POST) /nodes/\{node\}/certificates/.*|PUT /storage/.*"
         r"|PUT /nodes/\{node\}/ceph/pool/.*"
         r"|PUT /nodes/\{node\}/dns|POST /nodes/\{node\}/hosts"
     ),
     "Connections that were let in may be refused, and those that were refused let in": (
-        r"PUT .*/firewall/.*|POST .*/firewall/(?:rules|(?:groups|ipset)/[^/]+)"
+        r"(?:POST|PUT) .*/firewall/.*"
     ),
     "Older backups are removed by the retention of job or storage": (
         r"POST /nodes/\{node\}/vzdump"
     ),
 }
+# Requests that change what protects: with any parameter that has no harmless name they lose
+# something, as a new schedule, storage or retention of a backup job loses backups
+_PROTECTING: Final[Mapping[str, str]] = {
+    "Guests may be protected less by backups, copies or HA, be moved or stopped, and older "
+    "backups may be removed": (
+        r"(?:POST|PUT) /cluster/(?:backup|replication|ha/(?:resources|rules|groups))(?:/\{\w+\})?"
+        r"|PUT /pools.*"
+    ),
+    "Nodes may get other packages, or no more updates": (
+        r"(?:POST|PUT) /nodes/\{node\}/apt/repositories"
+    ),
+    "Alerts may no longer reach those who have to know": (
+        r"PUT /cluster/notifications/(?:endpoints|matchers)/.*"
+    ),
+}
+# Parameters that change nothing of that: texts, the name of a pool, and the kind, which stays
+_HARMLESS: Final = frozenset({"comment", "notes-template", "digest", "poolid", "type"})
+# Requests that move guests to another node
+_MOVING: Final = re.compile(
+    r"POST /(?:cluster/bulk-action/guest/migrate|nodes/\{node\}/migrateall"
+    rf"|cluster/ha/resources/\{{sid\}}/\w+)|POST {_GUEST}/migrate"
+)
 # Parameters that make any request one that loses something, if they are set; and words in others
 _LOSING_PARAMETERS: Final = frozenset({"forceStop", "overrule-shutdown", "stop", "target-vmid"})
 _LOSING_WORDS: Final = frozenset({
@@ -108,6 +131,17 @@ _SWITCHES: Final[Mapping[str, frozenset[str]]] = {
     "enabled": _UNSET,
     "disable": frozenset({"1", "true", "yes", "on"}),
 }
+# Requests on guests, whose options could name disks and folders of their nodes
+_OF_GUEST: Final = re.compile(
+    rf"(?:POST|PUT) (?:/nodes/\{{node\}}/(?:qemu|lxc)|{_GUEST}(?!/firewall)(?:/.*)?)"
+)
+# Options without such names: texts, and what is inside of a container
+_NO_PATHS: Final = frozenset({"description", "ssh-public-keys", "sshkeys", "env", "entrypoint"})
+# A path in a part of an option. Those of a container's mount point and of a generator of random
+# numbers are no folders
+_HOST_PATH: Final = re.compile(
+    r"(?:^|,)(?!mp=|source=/dev/(?:u?random|hwrng)(?:,|$))(?:[^,=]*=)?[\s\"']*/"
+)
 _DELETED: Final = "What is deleted cannot be restored."
 
 # Parameters that name a host which the cluster contacts from then on
@@ -136,10 +170,22 @@ def refusal(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
         return f"by {', '.join(sorted(rights))}, it {_RIGHTS}"
     if programs := _PROGRAMS & parameters.keys():
         return f"{', '.join(sorted(programs))} names programs that a node runs"
+    if _OF_GUEST.fullmatch(request) and (paths := sorted(_host_paths(parameters))):
+        return f"{', '.join(paths)} names a disk, a folder or a file of a node"
     for pattern, guests in _BULK.items():
         if re.fullmatch(pattern, request) and not _names_guests(parameters.get(guests)):
             return f"without {guests} it is about every guest"
     return ""
+
+
+def _host_paths(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the options of a guest that have a path of its node, but texts and secrets."""
+    for name, value in parameters.items():
+        if name in _NO_PATHS or SECRET_PARAMETER.fullmatch(name):
+            continue
+        texts = value if isinstance(value, list) else [value]
+        if any(_HOST_PATH.search(str(text)) for text in texts):
+            yield name
 
 
 def _names_guests(value: Any) -> bool:
@@ -161,6 +207,9 @@ def loss(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
     request = f"{endpoint.method} {endpoint.path}"
     for words, pattern in _DESTROYING.items():
         if re.fullmatch(pattern, request):
+            return f"{words}."
+    for words, pattern in _PROTECTING.items():
+        if parameters.keys() - _HARMLESS and re.fullmatch(pattern, request):
             return f"{words}."
     losing = sorted(
         name for name, value in parameters.items() if _loses(endpoint.method, name, str(value))
@@ -190,6 +239,11 @@ def disclosure(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
         if re.fullmatch(pattern, request) and (folders := sorted(names & parameters.keys())):
             return f"Guests may get files of nodes: those in the folders of {', '.join(folders)}."
     return ""
+
+
+def moves_guests(endpoint: Endpoint) -> bool:
+    """Return whether the request moves guests to another node, which restarts containers."""
+    return _MOVING.fullmatch(f"{endpoint.method} {endpoint.path}") is not None
 
 
 def is_of_many_guests(endpoint: Endpoint) -> bool:

@@ -10,6 +10,7 @@ from pvemcp_server.tables.config_options import shown
 
 _OF_OPTION: Final = {"value", "pending"}  # beside "key" or "name", which then names an option
 # In the text of a whole configuration, as that of a backup
+_LINE: Final = re.compile(r"(?m)^([ \t]{0,8}([\w.-]{1,60}+)[ \t]{0,8}=[ \t]{0,8})\S.*$")
 _ENVIRONMENT: Final = re.compile(r"(?m)^((?:env|lxc\.environment[\w.]*)\s{0,3}[:=]).+$")
 
 
@@ -38,4 +39,11 @@ def masked(data: Any, name: str = "") -> Any:
         data = shown(name, data)
         return [masked(item, name) for item in data]
     data = shown(name, data)
-    return _ENVIRONMENT.sub(rf"\1{MASK}", mask_line(data)) if isinstance(data, str) else data
+    if not isinstance(data, str):
+        return data
+    return _LINE.sub(_masked_line, _ENVIRONMENT.sub(rf"\1{MASK}", mask_line(data)))
+
+
+def _masked_line(match: re.Match[str]) -> str:
+    """Return a line of a configuration, as `key = AQB…`, without a value that is a secret."""
+    return f"{match[1]}{MASK}" if is_secret(match[2]) else match[0]

@@ -7,7 +7,8 @@ from typing import Any
 from proxmox_client import ProxmoxError
 from proxmox_client.api.access import Permissions
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.tools.api.request import ApiRequest, filled, shown_name
+from pvemcp_server.shown_names import shown_name
+from pvemcp_server.tools.api.request import ApiRequest, filled
 
 
 class _UnknownCheckError(Exception):

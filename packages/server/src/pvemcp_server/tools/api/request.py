@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -9,12 +10,14 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
+from proxmox_client.json_decoder import split_list
 from proxmox_client.paths import join
 from proxmox_client.schema import ApiSchema, Endpoint, Parameter
 from proxmox_client.schema import load as load_schema
 from pvemcp_server.audit.mask import MASK, SECRET_PARAMETER
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, Precondition
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.toolkit.arguments import Whole
 from pvemcp_server.tools.api import effects
 
@@ -89,17 +92,6 @@ def filled(path: str, value: Callable[[str], str]) -> str:
     return re.sub(r"\{([^{}]+)\}", lambda match: value(match[1]), path)
 
 
-def shown_name(name: str) -> str:
-    """Return a name in a path as a sentence shows it: quoted if it could look like more words."""
-    is_word = name.isprintable() and not set(name) & set(" '\"")
-    return name if is_word else quoted(name)
-
-
-def quoted(text: str) -> str:
-    """Return a text in quotes, in which the question changes nothing: it joins several blanks."""
-    return repr(text).replace("  ", " \\x20")
-
-
 async def schema_of(version: str) -> ApiSchema:
     """Return the schema of a version."""
     return await asyncio.to_thread(load_schema, version)  # the first time takes a moment
@@ -131,6 +123,7 @@ async def checked(cluster: Cluster, method: str, path: str, pairs: Sequence[str]
         raise BadArgument(
             "parameters", f"{facts}.", hint=f"It takes {listed_parameters(endpoint)}."
         )
+    _refuse_duplicates(endpoint, parameters)
     if "node" in values and not endpoint.path.endswith("/rrddata"):  # every node has these
         await cluster.require_not_offline(values["node"])
     segments = endpoint.path.strip("/").split("/")
@@ -152,16 +145,33 @@ def parameters_of(endpoint: Endpoint, pairs: Sequence[str]) -> Values:
         declared = endpoint.parameter(name)
         if declared is not None and declared.type == "boolean":
             value = _SWITCHES.get(value.casefold(), value)
+        is_list = declared is not None and (declared.format or "").endswith("-list")
         before = values.get(name)
         if declared is not None and declared.type == "array":
             values[name] = [*(before or ()), value]
         elif before is None:
             values[name] = value
-        elif declared is not None and (declared.format or "").endswith("-list"):
+        elif is_list:
             values[name] = f"{before},{value}"
         else:
             raise BadArgument("parameters", f"{name[:50]} is there twice.")
+        if is_list and len(split_list(str(values[name]))) > MOST_PAIRS:  # checks cut longer ones
+            raise BadArgument("parameters", f"{name} has more than {MOST_PAIRS:,} entries.")
     return values
+
+
+def _refuse_duplicates(endpoint: Endpoint, parameters: Values) -> None:
+    """Raise BadArgument for a list with a member twice: many hide another from its reader."""
+    for name, value in parameters.items():
+        members = value if isinstance(value, list) else split_list(value)
+        twice = [each for each, count in Counter(members).items() if count > 1]
+        if twice and _is_list(endpoint.parameter(name)):
+            raise BadArgument("parameters", _fact(name, f"it has {twice[0][:50]} twice."))
+
+
+def _is_list(parameter: Parameter | None) -> bool:
+    is_array = parameter is not None and parameter.type == "array"
+    return is_array or (parameter is not None and (parameter.format or "").endswith("-list"))
 
 
 def _fact(name: str, text: str) -> str:

@@ -1,7 +1,7 @@
 """Requests to Proxmox's API that change something, as plans."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -9,29 +9,34 @@ from typing import Any, Final
 from proxmox_client import ResponseError, Task, Upid
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.json_decoder import split_list
+from proxmox_client.volumes import owners
 from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.clusters import Cluster, reason_of
 from pvemcp_server.errors import BadArgument, Precondition
+from pvemcp_server.shown_names import quoted, shown_name
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.own_rights import refuse_protecting_tags
-from pvemcp_server.toolkit.plan import Plan
+from pvemcp_server.toolkit.plan import Plan, is_shown_whole
 from pvemcp_server.toolkit.undo_check import values_at
-from pvemcp_server.toolkit.write_target import require_no_protected_owner
+from pvemcp_server.toolkit.write_target import require_no_protected_owner, volume_owners
 from pvemcp_server.tools.api import backup_jobs, effects, privileges
 from pvemcp_server.tools.api.mask import is_secret, masked
-from pvemcp_server.tools.api.request import ApiRequest, Values, quoted
+from pvemcp_server.tools.api.request import ApiRequest, Values
 from pvemcp_server.tools.api.reversal import Reversal
 
 _OLD: Final = 200  # characters of a present value
-_NEW: Final = 400  # characters of a new one
-_MOST_SHOWN: Final = 12  # guests, and present values of what is deleted
+_MOST_SHOWN: Final = 5_000  # characters of all that a request does and loses
+_MOST_EXCEPTIONS: Final = 12  # guests that stand for all others
 _NAMELESS: Final = frozenset({"digest"})
 # Parameters that name guests: a guest that a tag protects refuses every write
 _OF_GUESTS: Final = frozenset(
     {"vmid", "vms", "guest", "sid", "resources", "volume", "volid", "archive", "target-vmid"}
 )
 _VMID: Final = re.compile(r"(?<!\d)[1-9]\d{2,8}(?!\d)")
-_VOLUME: Final = re.compile(r"(?:vm|base|subvol|basevol)-([1-9]\d{2,8})-")  # with its guest
+_HA_RULE: Final = "/cluster/ha/rules/{rule}"
+# Tasks on guests of their node that their IDs do not name; those of the cluster are named bulk…
+_OF_THEIR_NODE: Final = frozenset({"vzdump", "startall", "stopall", "suspendall", "migrateall"})
+_OF_CLUSTER: Final = "bulk"
 
 
 @dataclass
@@ -64,7 +69,7 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     present = await _present(cluster, request)
     every = (await cluster.inventory.view()).guests
     before, after = backup_jobs.coverage(request, present, every)
-    guests = await _guests(call, cluster, request, before | after)
+    guests = await _guests(call, cluster, request, present, before | after)
     parameters = dict(request.parameters)
     if "digest" in request.endpoint.parameters and isinstance(present.get("digest"), str):
         parameters.setdefault("digest", present["digest"])
@@ -76,8 +81,10 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     asks = f" Proxmox asks for {needed}." if needed else ""
     would = (
         f"Send {request.method} {request.shown_path} to {cluster.name}"
-        f"{_in_words(request, present)}.{_labels(guests)}{asks}"
+        f"{_in_words(request, present)}.{labels(cluster, guests, every)}{asks}"
     )
+    loses = _losses(request, guests, before - after)
+    _require_whole(request, would, loses)
     _require_shown(request, present, would)
     undo = (reversal := Reversal(cluster, request, present)).planned()
     return Plan(
@@ -85,7 +92,7 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
         would=would,
         others=frozenset(guest.vmid for guest in guests),
         guests=_count(request, guests),
-        loses=_losses(request, guests, before - after),
+        loses=loses,
         discloses=effects.disclosure(request.endpoint, request.parameters),
         ids={"method": request.method, "path": request.shown_path},
         act=(write := _Write(cluster, request, parameters)).send,
@@ -106,17 +113,28 @@ async def _require_known_node(cluster: Cluster, request: ApiRequest) -> None:
 
 
 async def _guests(
-    call: Call, cluster: Cluster, request: ApiRequest, of_job: set[int]
+    call: Call, cluster: Cluster, request: ApiRequest, present: Mapping[str, Any], of_job: set[int]
 ) -> list[GuestResource]:
-    """Return the guests that it is about; raise Precondition if a tag protects one of them."""
+    """Return the guests that it is about; raise Precondition if a tag protects one of them.
+
+    Those of its object, as it is, count as those that the request names.
+    """
     guests = (await cluster.inventory.view()).by_vmid
-    texts = [str(value) for name, value in request.values.items() if name in _OF_GUESTS]
+    if request.endpoint.path == _HA_RULE and not present:
+        raise Precondition(
+            f"Which guests {request.shown_path} names is not known: it could not be read.",
+            hint="To read it takes Sys.Audit on /.",
+        )
+    values = [*present.items(), *request.values.items()]
+    texts = [str(value) for name, value in values if name in _OF_GUESTS]
     if "replication" in request.endpoint.path:  # the id of a job is the VMID with a number
         texts.append(str(request.values.get("id", "")))
-    if upid := request.path_values.get("upid"):
-        texts.append(_of_task(upid))
     vmids = {int(number) for text in texts for number in _VMID.findall(text)}
     vmids |= _owners(request) | of_job
+    if upid := request.path_values.get("upid"):
+        vmids |= _of_task(upid, guests)
+    if request.endpoint.path == "/storage/{storage}":
+        vmids |= await volume_owners(cluster, request.path_values["storage"])
     if effects.is_of_node(request.endpoint):
         node = request.path_values["node"]
         vmids |= {vmid for vmid, guest in guests.items() if guest.node == node}
@@ -128,19 +146,29 @@ async def _guests(
 
 def _owners(request: ApiRequest) -> set[int]:
     """Return the guests whose volumes the request names, in any of its values."""
-    values = map(str, request.values.values())
-    return {int(number) for text in values for number in _VOLUME.findall(text)}
+    lists = (value if isinstance(value, list) else [value] for value in request.values.values())
+    return {vmid for values in lists for text in values for vmid in owners(text)}
 
 
 def _losses(request: ApiRequest, guests: Iterable[GuestResource], uncovered: set[int]) -> str:
     """Return what is lost, in sentences: by the request, its volumes, and a narrower backup job."""
-    names = _listed(map(str, sorted(uncovered)))
+    names = ", ".join(map(str, sorted(uncovered)))
     sentences = (
         effects.loss(request.endpoint, request.parameters),
+        _restarted(request, guests),
         _foreign(request, guests),
         f"The job no longer backs up guest {names}." if uncovered else "",
     )
     return " ".join(filter(None, sentences))
+
+
+def _restarted(request: ApiRequest, guests: Iterable[GuestResource]) -> str:
+    """Return a sentence on containers that a move to another node restarts."""
+    if not effects.moves_guests(request.endpoint):
+        return ""
+    running = [guest for guest in guests if guest.type == "lxc" and guest.status != "stopped"]
+    names = ", ".join(str(guest.vmid) for guest in running)
+    return f"A running container is restarted by its move: {names}." if names else ""
 
 
 def _foreign(request: ApiRequest, guests: Iterable[GuestResource]) -> str:
@@ -159,25 +187,39 @@ def _count(request: ApiRequest, guests: Iterable[GuestResource]) -> int:
     return max(1, sum(not of_node or guest.status != "stopped" for guest in guests))
 
 
-def _of_task(upid: str) -> str:
-    """Return what the task is about, often a VMID; raise BadArgument for an invalid id."""
+def _of_task(upid: str, guests: Mapping[int, GuestResource]) -> set[int]:
+    """Return the guests that the task is about; raise BadArgument for an invalid id."""
     try:
-        return Upid.parse(upid).id
+        task = Upid.parse(upid)
     except ValueError as error:
         raise BadArgument("path", str(error)) from None
+    if named := {int(number) for number in _VMID.findall(task.id)}:
+        return named
+    if task.type in _OF_THEIR_NODE:
+        return {vmid for vmid, guest in guests.items() if guest.node == task.node}
+    return set(guests) if task.type.startswith(_OF_CLUSTER) else set()
 
 
-def _labels(guests: Iterable[GuestResource]) -> str:
-    """Return a sentence that names the guests."""
-    labels = [f"{guest.vmid} is {guest.name or 'without a name'}" for guest in guests]
-    return f" Guest {_listed(labels)}." if labels else ""
+def labels(
+    cluster: Cluster, guests: Collection[GuestResource], every: Collection[GuestResource]
+) -> str:
+    """Return a sentence that names the guests: all of them, or all that are not among many."""
+    if not guests:
+        return ""
+    text = f" Guest {_named(guests)}."
+    about = {guest.vmid for guest in guests}
+    others = [guest for guest in every if guest.vmid not in about]
+    if len(text) <= _MOST_SHOWN // 2 or len(others) > _MOST_EXCEPTIONS:
+        return text
+    but = f" but {_named(others)}" if others else ""
+    return f" Every guest of {cluster.name} ({len(guests):,}){but}."
 
 
-def _listed(texts: Iterable[str]) -> str:
-    """Return the first of the texts, and how many more there are."""
-    first = list(texts)
-    more = f" and {len(first) - _MOST_SHOWN} more" if len(first) > _MOST_SHOWN else ""
-    return f"{', '.join(first[:_MOST_SHOWN])}{more}"
+def _named(guests: Iterable[GuestResource]) -> str:
+    return ", ".join(
+        f"{guest.vmid} is {shown_name(guest.name) if guest.name else 'without a name'}"
+        for guest in guests
+    )
 
 
 async def _present(cluster: Cluster, request: ApiRequest) -> Mapping[str, Any]:
@@ -207,8 +249,7 @@ def _in_words(request: ApiRequest, present: Mapping[str, Any]) -> str:
     parts += [f"{name} {_text(old[name])} → unset" for name in split_list(removed) if name in old]
     words = f": {', '.join(parts)}" if parts else ""
     if request.method == "DELETE" and (now := list(_scalars(old))):
-        more = " …" if len(now) > _MOST_SHOWN else ""
-        words += f"; it is now {', '.join(now[:_MOST_SHOWN])}{more}"
+        words += f"; it is now {', '.join(now)}"
     return words
 
 
@@ -234,9 +275,19 @@ def _require_shown(request: ApiRequest, present: Mapping[str, Any], would: str) 
         )
 
 
+def _require_whole(request: ApiRequest, *sentences: str) -> None:
+    """Raise BadArgument if a question could not show, or its reader not see, all that is done."""
+    if sum(map(len, sentences)) > _MOST_SHOWN or not all(map(is_shown_whole, sentences)):
+        raise BadArgument(
+            "parameters" if request.parameters else "path",
+            "it is too long to be shown to the user as a whole, who has to see what is done.",
+            hint="Send fewer at a time, or make this change in Proxmox.",
+        )
+
+
 def _change(name: str, old: Mapping[str, Any], new: Any) -> str:
     before = f"{_text(old[name])} → " if name in old else ""
-    return f"{name} {before}{_text(new, most=_NEW)}"
+    return f"{name} {before}{_text(new, most=None)}"
 
 
 def _scalars(values: Mapping[str, Any]) -> Iterable[str]:
@@ -245,7 +296,8 @@ def _scalars(values: Mapping[str, Any]) -> Iterable[str]:
             yield f"{name} {_text(value)}"
 
 
-def _text(value: Any, most: int = _OLD) -> str:
+def _text(value: Any, most: int | None = _OLD) -> str:
+    """Return a value in quotes; of a present one, the beginning."""
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    more = f"… ({len(text) - most} more characters)" if len(text) > most else ""
+    more = f"… ({len(text) - most} more characters)" if most and len(text) > most else ""
     return f"{quoted(text[:most])}{more}"

@@ -41,6 +41,7 @@ from pvemcp_server.audit.mask import mask, mask_text
 from pvemcp_server.clusters import Cluster, explain, reason_of
 from pvemcp_server.clusters.inventory import covers_guest
 from pvemcp_server.errors import BadArgument, Precondition, Unanswered, counted
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables.rows import Col, Row
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId, Whole
@@ -154,7 +155,8 @@ def _require_vm(cluster: Cluster, guest: GuestResource) -> None:
 
 
 def _label(cluster: Cluster, guest: GuestResource) -> str:
-    return f"{guest.type} {guest.vmid} ({guest.name or 'no name'}) on {cluster.name}"
+    name = shown_name(guest.name) if guest.name else "no name"
+    return f"{guest.type} {guest.vmid} ({name}) on {cluster.name}"
 
 
 def _shown(argument: str, value: Sequence[str] | str) -> str:

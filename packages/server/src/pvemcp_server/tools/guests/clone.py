@@ -11,6 +11,7 @@ from proxmox_client import Task
 from proxmox_client.api.configs import GuestConfig, GuestDisk
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.toolkit import guest_options, needs, write_target
 from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, SnapshotName, StorageName
 from pvemcp_server.toolkit.call import Call
@@ -136,7 +137,8 @@ async def clone_vm(
     )
     await _require_steps(copy, options, start=start)
     vmid = await write_target.free_vmid(cluster, new_vmid)
-    check_vmid = checked_vmid(call, cluster, Marks(vmid, node, pool or "", frozenset(new_tags)))
+    marks = Marks(vmid, node, pool or "", frozenset(new_tags))
+    check_vmid = checked_vmid(call, cluster, marks, copy.config.tag_list)
     check_vmid(vmid)
     clone = NewGuest(
         cluster=cluster,
@@ -291,7 +293,10 @@ async def _room(copy: _Copy, clone: NewGuest) -> str:
 
 def _would(copy: _Copy, clone: NewGuest) -> str:
     """Return what is made from what, and the steps after it."""
-    places = ", ".join(dict.fromkeys(name for name, _ in copy.places)) or "no storage"
+    places = (
+        ", ".join(dict.fromkeys(shown_name(name) for name, _ in copy.places if name))
+        or "no storage"
+    )
     size = sum(disk.size or 0 for disk in copy.disks)
     copies = f"with full copies of its disks ({readable(size)}) on {places}"
     sentences = [
@@ -299,7 +304,7 @@ def _would(copy: _Copy, clone: NewGuest) -> str:
         + (f" as in snapshot {copy.snapshot!r}" if copy.snapshot else "")
         + f" to VMID {clone.vmid}"
         + ("" if clone.is_vmid_fixed else ", the next free one,")
-        + f" as {clone.name} on {clone.node}"
+        + f" as {clone.name} on {shown_name(clone.node)}"
         + (f" in pool {copy.pool}" if copy.pool else "")
         + ", "
         + (copies if copy.is_full else f"linked to its disks on {places}")

@@ -1,9 +1,9 @@
 """Changes of a guest's configuration."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -71,6 +71,13 @@ _NAMES: Final[Mapping[GuestType, Mapping[str, str]]] = {
     "qemu": {"hostname": "name"},
     "lxc": {"name": "hostname"},
 }
+# Parts of a network device: those that filter, tag or limit what goes through it, their defaults,
+# and those that no connection depends on
+_GUARDS: Final = frozenset({"firewall", "trunks", "rate"})
+_DEFAULTS: Final[Mapping[str, str]] = {"firewall": "0", "link_down": "0", "rate": "0"}
+_UNNOTICED: Final = frozenset({"queues"})
+_NOT_SET: Final = "not set"
+_LONGEST_OPTION: Final = 16_384  # of 20 keys; Proxmox takes 8,192 characters of a description
 _BOOLEANS: Final = {"true": "1", "false": "0"}
 _RESTART: Final = (
     "Pending changes take effect when it is stopped and started, or rebooted by ChangeVmState; a "
@@ -78,7 +85,7 @@ _RESTART: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for `changes`
 class _Change:
     """A checked change: what is sent, on the configurations that it was made for."""
 
@@ -98,7 +105,7 @@ class _Change:
         running = {name: self.before.current.raw.get(name) for name in self.revert}
         return running | self.parameters | dict.fromkeys(self.unset)
 
-    @property
+    @cached_property
     def changes(self) -> list[OptionChange]:
         """The changes of what is configured, with what is pending."""
         return options_of.changes(self.before.pending.raw, self.new)
@@ -240,6 +247,8 @@ def _others(kind: GuestType, pairs: Sequence[str]) -> dict[str, str]:
             raise BadArgument(
                 "options", f"write {shown[:50]!r} as name=value.", hint="unset removes an option."
             )
+        if len(value) > _LONGEST_OPTION:
+            raise BadArgument("options", f"{name} has more than {_LONGEST_OPTION:,} characters.")
         if not _is_settable(kind, name) and name not in _OF_DEVICE:
             raise BadArgument("options", _not_settable(kind, given), hint=_settable(kind))
         values[name] = _BOOLEANS.get(value.casefold(), value)
@@ -348,11 +357,14 @@ def _losses(change: _Change) -> str:
     """Return what is lost: connections over a network, a way to sign in, protection."""
     before, new = change.before.pending.raw, change.new
     removed = [n for n in change.unset if n.startswith("net")]
-    moved = [
-        f"{name} ({', '.join(parts)})"
+    parts = [
+        (name, part, f"{old} → {now}")
         for name in new
-        if before.get(name) and new[name] is not None and (parts := _moved(name, before, new))
+        if before.get(name) and name not in removed
+        for part, old, now in _changed_parts(name, before, new)
     ]
+    moved = _of_devices(part for part in parts if part[1] not in _GUARDS)
+    guards = _of_devices(part for part in parts if part[1] in _GUARDS)
     sentences = []
     if "cipassword" in new and "cipassword" in before:
         sentences.append("Its present password cannot be read back or restored.")
@@ -360,25 +372,36 @@ def _losses(change: _Change) -> str:
         sentences.append("Proxmox then no longer protects it from deletion.")
     if removed:
         sentences.append(f"What is connected through {', '.join(removed)} is cut off.")
-    if moved:  # the last one, because values of the caller make it long
-        sentences.append(f"It may no longer be reachable where it is now: {', '.join(moved)}.")
+    if guards:  # these are the last ones, because values of the caller make them long
+        sentences.append(f"Its network is filtered, tagged or limited in another way: {guards}.")
+    if moved:
+        sentences.append(f"It may no longer be reachable where it is now: {moved}.")
     return " ".join(sentences)
 
 
-def _moved(name: str, before: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return what puts the guest into another network or gives it another address.
+def _changed_parts(
+    name: str, before: Mapping[str, Any], new: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield the parts of a network device or address that change: name, old and new value.
 
     The change itself is shown shortened, and other parts of a device may come before these.
     """
     if name.rstrip("0123456789") not in ("net", "ipconfig"):
-        return []
-    old, then = parse(str(before[name]), "model"), parse(str(new[name]), "model")
-    where = ("bridge", "tag", "link_down", "ip", "ip6", "gw", "gw6")
-    return [
-        f"{part} {old.get(part, 'not set')} → {then.get(part, 'not set')}"
-        for part in where
-        if old.get(part) != then.get(part)
-    ]
+        return
+    old, then = parse(str(before[name]), "model"), parse(str(new[name] or ""), "model")
+    for part in dict.fromkeys((*old, *then)):
+        values = [old.get(part, _NOT_SET), then.get(part, _NOT_SET)]
+        meant = {_NOT_SET if value == _DEFAULTS.get(part) else value for value in values}
+        if len(meant) > 1 and part not in _UNNOTICED:
+            yield part, values[0], values[1]
+
+
+def _of_devices(parts: Iterable[tuple[str, str, str]]) -> str:
+    """Return changed parts by their devices: `net0 (tag not set → 7)`."""
+    of_device: dict[str, list[str]] = {}
+    for name, part, change in parts:
+        of_device.setdefault(name, []).append(f"{part} {change}")
+    return ", ".join(f"{name} ({', '.join(changes)})" for name, changes in of_device.items())
 
 
 async def _warnings(change: _Change) -> list[str]:

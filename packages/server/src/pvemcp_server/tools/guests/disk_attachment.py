@@ -14,6 +14,7 @@ from proxmox_client.api.resources import GuestType
 from proxmox_client.api.storage import StorageContentKind
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.errors import BadArgument, Precondition, counted
+from pvemcp_server.shown_names import shown_volume
 from pvemcp_server.tables.config_options import pending_changes
 from pvemcp_server.toolkit import guest_options as options_of
 from pvemcp_server.toolkit import hotplug, needs
@@ -153,8 +154,8 @@ async def detach_disk(
     return Plan(
         cluster=guest.cluster,
         guest=guest,
-        would=f"Detach {disk} ({drive.volume}{size}) from {guest.label}. Its volume stays as "
-        f"unused; nothing is deleted.{_when(guest, at_once=at_once) if in_use else ''}",
+        would=f"Detach {disk} ({shown_volume(drive.volume)}{size}) from {guest.label}. Its volume "
+        f"stays as unused; nothing is deleted.{_when(guest, at_once=at_once) if in_use else ''}",
         loses=" ".join(_losses(guest, disk, boots=boots, unplugged=at_once and in_use)),
         ids={"vmid": vmid, "disk": disk},
         act=partial(write_config, guest, {}, delete=(disk,), digest=configs.current.digest),

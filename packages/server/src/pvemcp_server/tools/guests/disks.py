@@ -11,6 +11,7 @@ from proxmox_client.api.guests import BothConfigs
 from proxmox_client.api.resources import StorageResource
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.errors import BadArgument, Precondition, counted
+from pvemcp_server.shown_names import shown_name, shown_volume
 from pvemcp_server.toolkit import needs, write_target
 from pvemcp_server.toolkit.arguments import ItsCluster, Rule, StorageName, VmId
 from pvemcp_server.toolkit.call import Call
@@ -122,7 +123,8 @@ async def move_vm_disk(
     return Plan(
         cluster=guest.cluster,
         guest=guest,
-        would=f"Move {disk} of {guest.label} from {drive.storage} to {target_storage}. {source}",
+        would=f"Move {disk} of {guest.label} from {shown_name(drive.storage or '')} to "
+        f"{target_storage}. {source}",
         ids={"vmid": vmid, "disk": disk, "target_storage": target_storage},
         past=past_tasks(guest, "qmmove", "move_volume"),
         act=partial(
@@ -222,7 +224,8 @@ def _move_warnings(guest: TargetGuest, drive: GuestDisk, snapshots: list[str]) -
         live = " while the guest runs" if guest.state != "stopped" else ""
         warnings.append(f"{readable(drive.size)} are copied{live}, which may take long.")
     if base := clone_base(drive):
-        warnings.append(f"It is a linked clone of {base}, and becomes a full copy.")
+        warnings.append(f"It is a linked clone of {shown_volume(base)}, and becomes a full copy.")
     if snapshots:
-        warnings.append(f"Its snapshots keep the old volume: {', '.join(snapshots[:5])}.")
+        names = ", ".join(map(shown_name, snapshots[:5]))
+        warnings.append(f"Its snapshots keep the old volume: {names}.")
     return warnings

@@ -15,6 +15,7 @@ from proxmox_client.api.tasks import TaskRow
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition
+from pvemcp_server.shown_names import LONGEST_NAME, quoted, shown_name
 from pvemcp_server.tables.rows import moment
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
@@ -104,7 +105,7 @@ async def unlock_vm(call: Call, *, cluster_name: ItsCluster = None, vmid: VmId) 
     return Plan(
         cluster=guest.cluster,
         guest=guest,
-        would=f"Remove the lock {lock!r} of {guest.label}, {left_by}.",
+        would=f"Remove the lock {quoted(lock[:LONGEST_NAME])} of {guest.label}, {left_by}.",
         loses=f"What no task shows may still work on it, and its disks be damaged. {kind.left}",
         ids={"vmid": vmid, "lock": lock},
         act=partial(guest.api.unlock, digest=str(config.get("digest", "")) or None),
@@ -180,8 +181,8 @@ async def _left_by(guest: TargetGuest, kind: _Lock) -> str:
     row = next((row for row in fitting if not row.ok), next(iter(fitting), None))
     if row is None or not (begun := moment(row.start_time)):
         return f"which no task on record at {guest.node} explains"
-    ended = "ended well" if row.ok else f"failed ({row.status or 'unexpected status'})"
-    return f"perhaps left by {row.type} of {begun:%Y-%m-%d %H:%M} UTC, which {ended}"
+    ended = "ended well" if row.ok else f"failed ({shown_name(row.status or 'unexpected status')})"
+    return f"perhaps left by {shown_name(row.type)} of {begun:%Y-%m-%d %H:%M} UTC, which {ended}"
 
 
 async def _warnings(guest: TargetGuest) -> tuple[str, ...]:

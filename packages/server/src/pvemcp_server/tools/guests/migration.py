@@ -16,6 +16,7 @@ from proxmox_client.api.resources import StorageResource
 from proxmox_client.properties import flag
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.toolkit import needs, write_target
 from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, StorageName, VmId
 from pvemcp_server.toolkit.bulk import BulkLimits
@@ -173,7 +174,7 @@ def _refuse_local_devices(
     bound = [name for name in bound_devices(pending) if pending[name] != current.get(name)]
     if bound:
         raise Precondition(
-            f"{guest.label} will use devices of its node: {', '.join(bound)}, "
+            f"{guest.label} will use devices of its node: {', '.join(map(shown_name, bound))}, "
             "pending until the guest restarts.",
             hint="Revert or detach them first.",
         )
@@ -306,8 +307,10 @@ def _warnings(
     if guest.status.ha.managed:
         warnings.append("HA manages this guest: its manager moves it, and the task ends before.")
     for job in replications:
-        target = guest.node if job.target == node else job.target
-        warnings.append(f"Its replication job {job.id} then copies from {node} to {target}.")
+        target = guest.node if job.target == node else shown_name(job.target)
+        warnings.append(
+            f"Its replication job {shown_name(job.id)} then copies from {node} to {target}."
+        )
     return warnings
 
 

@@ -12,6 +12,7 @@ from proxmox_client.api.lxc import LxcAction
 from proxmox_client.api.qemu import QemuAction
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId, Words
 from pvemcp_server.toolkit.bulk import BulkLimits
@@ -89,7 +90,7 @@ async def change_vm_state(
     return Plan(
         cluster=guest.cluster,
         guest=guest,
-        would=f"{_WORDS.get(action, action)} {guest.label}, which is {guest.state}.",
+        would=f"{_WORDS.get(action, action)} {guest.label}, which is {shown_name(guest.state)}.",
         loses=_RULES[action].loses,
         ids={"vmid": vmid, "action": action},
         act=partial(_send, guest, action),

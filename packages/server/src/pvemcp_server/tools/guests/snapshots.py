@@ -10,6 +10,7 @@ from proxmox_client.api.configs import GuestConfig, GuestDisk
 from proxmox_client.api.guests import Snapshot as ProxmoxSnapshot
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables import LoadRequest, Snapshot, snapshots
 from pvemcp_server.tables.rows import moment
 from pvemcp_server.toolkit import needs
@@ -107,9 +108,8 @@ async def create_vm_snapshot(
         warnings.append("It is not running, so there is no RAM to save.")
     # a snapshot holds the running configuration, without changes that are pending
     if changed := [change.option for change in configs.changes]:
-        warnings.append(
-            f"Changes pending until the guest restarts are not in it: {', '.join(changed)}."
-        )
+        names = ", ".join(map(shown_name, changed))
+        warnings.append(f"Changes pending until the guest restarts are not in it: {names}.")
     ram = " with its RAM" if with_ram else ""
     return Plan(
         cluster=guest.cluster,

@@ -13,6 +13,7 @@ from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.audit.log_secrets import mask_line
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables.rows import moment
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster
@@ -105,13 +106,14 @@ async def stop_task(call: Call, *, cluster_name: ItsCluster = None, upid: UpidTe
     await _require_running(cluster, task)
     work = _WORK.get(parsed.type, _OTHER)
     begun = moment(parsed.start_time)
+    since = f"{begun:%Y-%m-%d %H:%M} UTC" if begun else "before"
     owner = f"{parsed.user}!{parsed.token}" if parsed.token else parsed.user
     return Plan(
         cluster=cluster,
         would=(
-            f"Stop the {work.name} ({parsed.type}){_subject(parsed, guest)} on {parsed.node} of "
-            f"{cluster.name}, begun {f'{begun:%Y-%m-%d %H:%M} UTC' if begun else 'before'} by "
-            f"{owner}{await _progress(task)}."
+            f"Stop the {work.name} ({shown_name(parsed.type)}){_subject(parsed, guest)} on "
+            f"{parsed.node} of {cluster.name}, begun {since} by "
+            f"{shown_name(owner)}{await _progress(task)}."
         ),
         loses=work.leaves,
         ids={"upid": parsed.text},
@@ -146,7 +148,7 @@ def _subject(upid: Upid, guest: GuestResource | None) -> str:
     """Return what the task is about, after its work: ` of qemu 101`; its name may be unknown."""
     if guest is not None:
         return f" of {guest.type} {guest.vmid}"
-    return f" of {upid.id}" if upid.id else ""
+    return f" of {shown_name(upid.id)}" if upid.id else ""
 
 
 async def _progress(task: Task) -> str:

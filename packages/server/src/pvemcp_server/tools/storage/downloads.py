@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -14,10 +13,11 @@ from proxmox_client.api.storage import ChecksumAlgorithm, DownloadKind, Storage
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, Rule, StorageName
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.download_urls import DownloadRules, check_download, is_listed
+from pvemcp_server.toolkit.download_urls import DownloadRules, check_download, host_of, is_listed
 from pvemcp_server.toolkit.needs import RequiredPrivilege
 from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.oci_images import OciImage
@@ -228,13 +228,13 @@ def _of_index(target: _Target, template: str, filename: str | None) -> _Download
                 where=f"in the index of {target.node}",
                 blind="Its index is empty: nodes fetch it once a day, and with `pveam update`.",
             )
-        is_listed(urlsplit(index[template].location or "").hostname or "", target.rules)
+        is_listed(host_of(index[template].location or ""), target.rules)
         return ("",)
 
     return _Download(
         "vztmpl",
         template,
-        f"template {template}, checked with the checksum of its index,",
+        f"template {shown_name(template)}, checked with the checksum of its index,",
         check,
         partial(api.download_appliance, template, target.storage),
         hint="CreateContainer takes it.",

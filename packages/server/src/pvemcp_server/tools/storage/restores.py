@@ -14,6 +14,7 @@ from proxmox_client.transport import Parameter
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, PartlyDone, Precondition, UnknownName
+from pvemcp_server.shown_names import shown_name, shown_volume
 from pvemcp_server.tables import Backup
 from pvemcp_server.toolkit import needs, write_target
 from pvemcp_server.toolkit.arguments import AnyNode, ItsCluster, StorageName
@@ -221,8 +222,9 @@ async def _new_vmid(call: Call, archive: _Archive, vmid: int | None, pool: str |
     """Return the VMID of the new guest, which the key has to cover; raise if it is taken."""
     cluster = archive.cluster
     if guest := (await cluster.inventory_view()).by_vmid.get(vmid or 0):
+        name = shown_name(guest.name) if guest.name else "without name"
         raise Precondition(
-            f"VMID {vmid} is that of {guest.type} {guest.name or 'without name'}.",
+            f"VMID {vmid} is that of {guest.type} {name}.",
             hint="Leave vmid out for the next free one; overwrite=true replaces the guest.",
         )
     if pool is not None:
@@ -255,8 +257,8 @@ def _would(
     if old is None and not new.is_vmid_fixed:
         target += ", the next free one,"
     return (
-        f"Restore {archive.backup.volid}{archive.time} {target} as {archive.kind} "
-        f"{new.name or 'without name'} on {new.node}"
+        f"Restore {shown_volume(archive.backup.volid)}{archive.time} {target} as {archive.kind} "
+        f"{shown_name(new.name) if new.name else 'without name'} on {new.node}"
         + (f" in pool {pool}" if pool else "")
         + (f", disks on {places}" if places else "")
         + f", with {'new MAC addresses' if unique else 'the MAC addresses of the backup'}."

@@ -57,6 +57,11 @@ REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     421: {"model": GateRefusal, "description": "The server is not known under this host's name"},
     409: {"model": Wrong, "description": "Another change was made at the same time"},
     422: {"model": Wrong, "description": "Not possible; the answer says why"},
+    429: {
+        "model": Wrong,
+        "description": "Too many requests of the same administrator or token wait already, or "
+        "wrong service tokens came from the address; see Retry-After",
+    },
     431: {"description": "The head is larger than 64 KiB; no body, and the connection ends"},
     503: {
         "model": Wrong,

@@ -43,6 +43,10 @@ from pvemcp_server.web.templates import page
 
 router = APIRouter()
 CONSENT: Final = "/oauth/consent"
+NO_ROLE: Final = (
+    "Your role as an administrator may not connect programs unless a connection rule for this role "
+    "allows it. An owner adds one."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,8 @@ async def _consent_page(
 ) -> Response:
     services = services_of(request)
     roles, clusters = await _roles(request, person), await _clusters(request, person)
+    if not roles:
+        return page(request, "oauth_error.html", status=403, text=NO_ROLE, then="", to="")
     before, key = await _before(request, authorization, person)
     is_known = before is not None and set(authorization.scopes) <= {*before.scopes}
     held = [] if key is None else key.clusters

@@ -16,10 +16,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from pvemcp_server.access.limits import network_of
 from pvemcp_server.errors import OAuthError, OverBudget, StateUnavailable
 from pvemcp_server.http import errors
 from pvemcp_server.http.hosts import client_address, networks
+from pvemcp_server.networks import network_of
 from pvemcp_server.oauth.addresses import (
     AUTHORIZE,
     REGISTER,

@@ -7,7 +7,6 @@ from fastapi.responses import RedirectResponse
 
 from pvemcp_server.access.sign_in_limits import DEVICE_LIFE
 from pvemcp_server.audit import Event, Outcome
-from pvemcp_server.errors import AccessDenied
 from pvemcp_server.oauth.people import Origin
 from pvemcp_server.oauth.person import Person, PersonSignIn, SignIn
 from pvemcp_server.store.records import AdminRecord
@@ -51,7 +50,7 @@ async def session_of(request: Request) -> PersonSignIn | None:
 async def person_of(request: Request) -> tuple[PersonSignIn, Person]:
     """Return the session and its user; raise SignInNeeded unless the sign-in is complete.
 
-    An administrator's account must not have changed since.
+    An administrator's account must not have changed since, nor their own session have ended.
     """
     session = await session_of(request)
     person = session.sign_in.person if session else None
@@ -65,15 +64,13 @@ async def person_of(request: Request) -> tuple[PersonSignIn, Person]:
 async def admin_of(request: Request, person: Person) -> AdminRecord | None:
     """Return the administrator who has signed in; None for a user of Proxmox.
 
-    Raise SignInNeeded when the account's sessions have ended since, or it may not be used.
+    Raise SignInNeeded when the session that they signed in with has ended since, or the account
+    may not be used.
     """
     if person.admin_id is None:
         return None
-    try:
-        admin = await services_of(request).access.admins.pending(person.admin_id, person.generation)
-    except AccessDenied:
-        raise SignInNeeded from None
-    if not admin.enabled:
+    admin = await services_of(request).access.sessions.administrator(person.admin_session)
+    if admin is None or (admin.id, admin.generation) != (person.admin_id, person.generation):
         raise SignInNeeded
     return admin
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from proxmox_client.api.sign_in import Method
-from pvemcp_server.errors import CallError, TooManyFailures
+from pvemcp_server.errors import BadArgument, CallError, TooManyFailures
 from pvemcp_server.oauth.addresses import Addresses
 from pvemcp_server.oauth.people import RealmChoice
 from pvemcp_server.oauth.person import SignIn
@@ -58,7 +58,8 @@ async def sign_in(request: Request, realm: Text, user: Text = "", password: Text
     except TooManyFailures as refused:
         return await _refused(request, refused, realm, user)
     except CallError as error:
-        if choice is not None:  # the user is not recorded: it may be a password in the wrong field
+        # what is not sent to Proxmox is no sign-in; the user may be a password in the wrong field
+        if choice is not None and not isinstance(error, BadArgument):
             await record_refusal(request, f"refused at {choice.value}")
         return await _sign_in_page(request, str(error), realm, user, 403)
     response = next_step(request, progress)
@@ -107,12 +108,16 @@ async def finish_openid(
     is_own = step is not None and state == step.request.state
     # the first answer spends the state, also in another process
     if not (session and is_own and await people.sessions.end(session.id)):
+        try:
+            people.count_failure(origin_of(request))
+        except TooManyFailures as refused:
+            return await _refused(request, refused)
         return await _sign_in_page(request, BEGUN_ELSEWHERE, status=403)
     without = replace(before, openid=None)
     try:
         progress = await people.finish_openid(before, code, origin_of(request), error)
     except TooManyFailures as refused:  # was not sent: the same answer may be sent again
-        response = await _refused(request, refused, "", progress=before)
+        response = await _refused(request, refused, progress=before)
         await keep(request, response, before)
         return response
     except CallError as refused:
@@ -156,7 +161,8 @@ async def second_factor(
         except CallError as error:
             first = before.challenges[0]
             reason = f"wrong second factor at {first.place.name}"
-            await record_refusal(request, reason, first.factor.userid)
+            if not isinstance(error, BadArgument):
+                await record_refusal(request, reason, first.factor.userid)
             return await _second_page(request, str(error), 403)
     response = next_step(request, progress)
     await _advance(request, response, before, progress)
@@ -183,7 +189,7 @@ async def _progress(request: Request) -> SignIn:
 async def _refused(
     request: Request,
     refused: TooManyFailures,
-    realm: str,
+    realm: str = "",
     user: str = "",
     *,
     progress: SignIn | None = None,

@@ -8,7 +8,12 @@ from pvemcp_server.access.passkeys import RelyingParty
 from pvemcp_server.access.second_factors import RECOVERY_CODES, totp_uri
 from pvemcp_server.admin import account, admins
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.errors import AccessDenied, BadArgument, RecentSignInNeeded
+from pvemcp_server.errors import (
+    AccessDenied,
+    AccountChanged,
+    BadArgument,
+    RecentSignInNeeded,
+)
 from pvemcp_server.web.passkeys import passkey_site_of
 from pvemcp_server.web.session import (
     OwnReading,
@@ -88,6 +93,8 @@ async def finish_passkey(
 ) -> Response:
     try:
         codes = await account.finish_passkey(context, session, _party(request), state, credential)
+    except AccountChanged:
+        raise
     except AccessDenied:
         raise BadArgument("credential", "the browser's answer is not valid; try again.") from None
     return _added(request, session, codes)

@@ -76,7 +76,9 @@ async def verify(request: Request, session: SignedIn, context: Writing) -> Respo
 
 
 async def _entries(context: AdminContext, search: SearchForm) -> dict[str, Any]:
-    fetched = await audit.find_entries(context, search.model_copy(update={"limit": PAGE + 1}))
-    entries = fetched[:PAGE]
-    older = search.model_copy(update={"before": entries[-1].seq}) if len(fetched) > PAGE else None
-    return {"entries": entries, "older": older.query_string if older else ""}
+    entries = await audit.find_entries(context, search.model_copy(update={"limit": PAGE}))
+    if not entries:
+        return {"entries": [], "older": ""}
+    older = search.model_copy(update={"before": entries[-1].seq, "limit": 1})
+    has_older = await audit.find_entries(context, older)
+    return {"entries": entries, "older": older.query_string if has_older else ""}

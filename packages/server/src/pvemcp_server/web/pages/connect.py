@@ -38,7 +38,7 @@ async def connect(request: Request) -> Response:
     if not context.authority.is_recent:
         # an issuer may let the same browser in again without any question, unless it confirms
         return _first(request, "oidc/confirm" if session.admin.subject else "sign-in")
-    person = administrator(session.admin)
+    person = administrator(session)
     sign_in = SignIn(person)
     response = next_step(request, sign_in)
     await keep(request, response, sign_in)

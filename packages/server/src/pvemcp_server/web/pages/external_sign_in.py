@@ -9,10 +9,11 @@ from weakref import WeakKeyDictionary
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from pvemcp_server.access.limits import RateLimiter, network_of
+from pvemcp_server.access.limits import RateLimiter
 from pvemcp_server.admin.authentication import confirm_external, sign_in_external
 from pvemcp_server.config import Config
 from pvemcp_server.errors import AccessDenied, CallError, ConfigError, SecondFactorNeeded
+from pvemcp_server.networks import network_of
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.web.oidc import (
     SIGN_IN_SECONDS,
