@@ -4,7 +4,6 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from weakref import WeakValueDictionary
 
 import anyio
 
@@ -87,33 +86,6 @@ class CallLimits:
                 del self._running[key_id]
 
 
-class FairQueue:
-    """A bounded queue of strangers' requests in which sources, as addresses, have their turns.
-
-    `at_once` sources have their turn at the same time, and each source one request: whatever a
-    source sends, another one waits for one request of it at most (round robin).
-    """
-
-    def __init__(self, at_once: int = 1) -> None:
-        self._turns = anyio.Semaphore(at_once)
-        # weak: sources come from callers, so unused ones must not accumulate
-        self._sources: WeakValueDictionary[str, anyio.Semaphore] = WeakValueDictionary()
-
-    @asynccontextmanager
-    async def turn(self, source: str) -> AsyncIterator[None]:
-        """Wait for the turn of a source; raise OverBudget when too many wait already."""
-        # without a checkpoint between the check and the wait
-        own = self._sources.setdefault(source, anyio.Semaphore(1, fast_acquire=True))
-        if any(each.statistics().tasks_waiting >= MOST_QUEUED for each in (own, self._turns)):
-            raise self.full()
-        async with own, self._turns:
-            yield
-
-    def full(self) -> Exception:
-        """Return the error for a request that may not wait."""
-        return OverBudget("Too many requests wait already.", seconds=QUEUED_SECONDS)
-
-
 class FairTurns:
     """Turns for expensive work: one of each actor, `at_once` in total, first come, first served.
 
@@ -121,7 +93,7 @@ class FairTurns:
     that sends many delays the others by one turn.
     """
 
-    def __init__(self, at_once: int) -> None:
+    def __init__(self, at_once: int = 1) -> None:
         self._all = anyio.Semaphore(at_once)
         self._queues: dict[str, anyio.Lock] = {}
 
@@ -145,10 +117,26 @@ class FairTurns:
     @asynccontextmanager
     async def further_turn(self, actor: str) -> AsyncIterator[None]:
         """Wait for a further turn of work that has begun, and is refused no more."""
-        queue = self._queues.setdefault(actor, anyio.Lock())
+        # without a checkpoint after the check
+        queue = self._queues.setdefault(actor, anyio.Lock(fast_acquire=True))
         try:
             async with queue, self._all:
                 yield
         finally:
             if not queue.locked():  # a queue with another request passes from one to the next
                 self._queues.pop(actor, None)
+
+
+class FairQueue(FairTurns):
+    """Turns of strangers, by address or what else they cannot choose freely; bounded in total."""
+
+    def check(self, actor: str) -> None:
+        """Raise the error of `full` when too many wait already, of this actor or of all."""
+        queue = self._queues.get(actor)
+        own = queue.statistics().tasks_waiting if queue is not None else 0
+        if max(own, self._all.statistics().tasks_waiting) >= MOST_QUEUED:
+            raise self.full()
+
+    def full(self) -> Exception:
+        """Return the error for a request that may not wait."""
+        return OverBudget("Too many requests wait already.", seconds=QUEUED_SECONDS)
