@@ -537,7 +537,7 @@ def test_a_key_issuer_sees_and_makes_keys_only(watched, server, browser):
         issuer.get_by_role("button", name="Change password").click()
         expect(issuer.get_by_role("heading", name="API Access")).to_be_visible()
         pages = issuer.get_by_role("navigation", name="Pages").get_by_role("link")
-        expect(pages).to_have_text(["API Access", "Bridge"])
+        expect(pages).to_have_text(["API Access", "Connections", "Bridge"])
         generate(other, "issued")
         expect(issuer.get_by_role("row", name=re.compile("issued"))).to_be_visible()
         assert other.trouble == []

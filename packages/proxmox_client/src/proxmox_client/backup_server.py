@@ -117,6 +117,7 @@ class BackupServer(BaseClient):
         return await self.transport.get("/admin/gc", list[ServerJob])
 
     def _use(self, auth: Credential | None) -> None:
-        if not isinstance(auth, ApiToken):
+        if not isinstance(auth, ApiToken | None):
             raise TypeError("a backup server is read with an API token")
-        self.transport = Transport(self._pool, BackupServerToken(auth.token_id, auth.secret))
+        token = auth and BackupServerToken(auth.token_id, auth.secret)
+        self.transport = Transport(self._pool, token)

@@ -32,7 +32,8 @@ class Version(Answer, frozen=True):
     def __post_init__(self) -> None:
         """Raise ValueError for a text that is no version."""
         require_version(self.version)
-        require_version(self.release, _RELEASE)
+        if self.release:
+            require_version(self.release, _RELEASE)
 
     @property
     def number(self) -> tuple[int, ...]:

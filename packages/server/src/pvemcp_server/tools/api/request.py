@@ -79,12 +79,17 @@ class ApiRequest:
     @property
     def shown_path(self) -> str:
         """The path with the names in it; those that a sentence would change are quoted."""
-        return filled(self.endpoint.path, lambda name: shown_name(self.path_values[name]))
+        return filled(self.endpoint.path, lambda name: _whole(self.path_values[name]))
 
     @property
     def values(self) -> Mapping[str, str | list[str]]:
         """All values, those in the path too."""
         return {**self.path_values, **self.parameters}
+
+
+def _whole(name: str) -> str:
+    """Return a name as a sentence shows it, however long: nothing that is done may be cut off."""
+    return shown_name(name, len(name))
 
 
 def filled(path: str, value: Callable[[str], str]) -> str:
