@@ -56,7 +56,6 @@ class RequestGenerator:
             for endpoint in cluster.schema.endpoints
             if (endpoint.method, endpoint.path) in emulated_endpoints()
             and endpoint.permissions != "world"
-            and "oci" not in endpoint.path  # Proxmox's patterns of images take exponential time
         ]
 
     def request(self):

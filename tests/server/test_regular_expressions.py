@@ -24,11 +24,11 @@ import pvemcp_bridge
 import pvemcp_formats
 import pvemcp_server
 from proxmox_client.schema import VERSIONS, load
+from proxmox_client.schema.checks import compiled
 from proxmox_client.schema.parameter import Parameter
 
 MANY = 20  # repetitions that an argument has room for; in exponential time they take minutes
 SECONDS = 0.5  # of processor time
-OF_NO_TOOL = re.compile(r".*/(?:query-oci-repo-tags|oci-registry-pull)")  # CallApi refuses the one
 PACKAGES = (proxmox_client, pvemcp_formats, pvemcp_server, pvemcp_bridge)
 WHOLE = "match", "fullmatch"
 USES = (*WHOLE, "search", "sub", "subn", "finditer", "findall", "split")
@@ -138,14 +138,13 @@ def of_schemas() -> Iterator[str]:
     """Yield the patterns of Proxmox's schemas, against which arguments of calls are checked."""
     for version in VERSIONS:
         for endpoint in load(version).endpoints:
-            if not OF_NO_TOOL.fullmatch(endpoint.path):
-                for parameter in endpoint.parameters.values():
-                    yield from _patterns(parameter)
+            for parameter in endpoint.parameters.values():
+                yield from _patterns(parameter)
 
 
 def _patterns(parameter: Parameter) -> Iterator[str]:
     if parameter.pattern is not None:
-        yield parameter.pattern
+        yield compiled(parameter.pattern).pattern
     for inner in (*(parameter.parts or {}).values(), *parameter.one_of):
         yield from _patterns(inner)
     if parameter.items is not None:

@@ -180,7 +180,7 @@ VALID: dict[str, Arguments] = {
     "CreateVm": {"storage": "ceph-vm"},
     "CreateContainer": {"storage": "ceph-vm"},
     "CallApi": {"method": "PUT", "parameters": ["description=new"]},
-    "DownloadIso": {"storage": "nfs-iso", "source": "https://151.101.2.132/image.iso"},
+    "DownloadIso": {"storage": "nfs-iso", "source": "https://93.184.216.34/image.iso"},
     "DeleteIso": {"storage": "nfs-iso", "volid": "nfs-iso:iso/alpine-virt-3.22.1-x86_64.iso"},
 }
 

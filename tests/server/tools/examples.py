@@ -122,7 +122,7 @@ def examples(place: Place) -> dict[str, Arguments]:
         "RestoreBackup": {**cluster, "backup": str(place.vmid)},
         "DownloadIso": {
             **storage,
-            "source": "https://151.101.2.132/new.iso",
+            "source": "https://93.184.216.34/new.iso",
             "filename": "new.iso",
         },
         "DeleteBackup": {**storage, "volid": f"{place.storage}:backup/old.vma.zst"},

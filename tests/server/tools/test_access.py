@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 DOWNLOAD = {
     "node": "pve01",
     "storage": "local",
-    "source": "https://151.101.2.132/a.iso",
+    "source": "https://93.184.216.34/a.iso",
     "filename": "a.iso",
 }
 

@@ -190,11 +190,11 @@ REFUSED = [
         for method, path, option in (
             ("POST", "/nodes/pve01/lxc", "mp0=/,mp=/host"),
             ("POST", "/nodes/pve01/lxc", "rootfs=volume=/srv"),
-            ("POST", "/nodes/pve01/lxc", "ostemplate=/root/a.tar"),
+            ("POST", "/nodes/pve01/lxc", "ostemplate=/mnt/a.tar"),
             ("PUT", "/nodes/pve02/lxc/300/config", "mp1=backup=1,volume=/etc,mp=/host"),
             ("PUT", "/nodes/pve02/lxc/300/config", "dev0=/dev/sda"),
             ("POST", "/nodes/pve01/qemu", "ide2=/dev/mapper/pve-vm--101--disk--0"),
-            ("POST", "/nodes/pve01/qemu", "archive=/root/a.vma"),
+            ("POST", "/nodes/pve01/qemu", "archive=/mnt/a.vma"),
             ("PUT", "/nodes/pve01/qemu/101/config", "scsi1=file=/dev/sdb"),
             ("POST", "/nodes/pve01/qemu/101/config", "scsi1=local-zfs:0,import-from=/dev/sdb"),
             ("PUT", "/nodes/pve01/qemu/101/config", "rng0=source=/dev/sda"),

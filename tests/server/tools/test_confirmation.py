@@ -130,7 +130,7 @@ def test_the_hint_is_set_on_tools_that_may_lose_data():
 
 
 async def test_no_argument_pushes_a_loss_or_a_disclosure_out_of_the_question(client):
-    url = f"https://151.101.2.132/{'a' * 1_900}/new.iso"
+    url = f"https://93.184.216.34/{'a' * 1_900}/new.iso"
     arguments = {**EXAMPLES["DownloadIso"], "source": url, "verify_certificates": False}
     would = (await client("DownloadIso", **arguments, dry_run=True)).data["would"]
     await client("DownloadIso", **arguments)

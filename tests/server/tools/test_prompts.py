@@ -18,7 +18,7 @@ from pvemcp_server.toolkit.registry import tools
 
 pytestmark = pytest.mark.anyio
 
-NETINST = "https://151.101.2.132/debian-12.12.0-amd64-netinst.iso"
+NETINST = "https://93.184.216.34/debian-12.12.0-amd64-netinst.iso"
 
 
 @dataclass

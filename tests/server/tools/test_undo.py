@@ -138,7 +138,7 @@ def vmid_is_taken(state, _guest):
     state.guests[140] = replace(state.guests[100], vmid=140, config={"name": "usurper"})
 
 
-ISO = {"node": "pve01", "storage": "local", "source": "https://151.101.2.132/new.iso"}
+ISO = {"node": "pve01", "storage": "local", "source": "https://93.184.216.34/new.iso"}
 # A write, its guest, and changes after it; each change is named rather than those before it
 CHANGED = {
     "start": (
@@ -258,7 +258,7 @@ async def test_a_write_that_failed_or_was_tried_dry_is_not_undone(demo_client):
     assert "No write of this key" in await demo_client.refused("Undo")
 
 
-GONE = "https://151.101.2.132/gone.iso"
+GONE = "https://93.184.216.34/gone.iso"
 LOCAL = {"node": "pve01", "storage": "local"}
 LASTING = {
     "no way back": ("ResizeVmDisk", {"vmid": 101, "disk": "scsi0", "size": "+1G"}, None),

@@ -8,7 +8,7 @@ from pvemcp_server.mcp.elicitation import Decision
 pytestmark = pytest.mark.anyio
 
 # an address, because the tests have no name server
-URL = "https://151.101.2.132/debian-12.12.0-amd64-netinst.iso"
+URL = "https://93.184.216.34/debian-12.12.0-amd64-netinst.iso"
 PLACE = {"cluster_name": "prod", "node": "pve01", "storage": "local"}
 ISO = {**PLACE, "source": URL, "filename": "debian-12.12.0-amd64-netinst.iso"}
 SHA256 = checksum_of(URL, "sha256")
@@ -60,7 +60,7 @@ async def test_a_file_name_that_could_be_anything_else_is_refused(demo_client):
     for name in ("x.exe", "../x.iso", ".iso", "a b.iso", "x.iso/y", "x.tar"):
         error = await demo_client.refused("DownloadIso", **{**ISO, "filename": name})
         assert error.startswith("filename: "), name
-    for url in (f"{URL}/", "https://151.101.2.132", "https://[::1/a%20b.iso"):
+    for url in (f"{URL}/", "https://93.184.216.34", "https://[::1/a%20b.iso"):
         error = await demo_client.refused("DownloadIso", **PLACE, source=url)
         assert error.startswith("filename: "), url
 
@@ -103,7 +103,7 @@ async def test_the_end_of_the_name_decides_what_is_stored_and_what_undoes_it(dem
         ("tar.xz", "vztmpl", "DeleteStorageContent"),
     ):
         answer = await demo_client(
-            "DownloadIso", **PLACE, source=f"https://151.101.2.132/a.{ending}?x=1", wait=True
+            "DownloadIso", **PLACE, source=f"https://93.184.216.34/a.{ending}?x=1", wait=True
         )
         volid = f"local:{kind}/a.{ending}"
         assert (answer.data["ok"], answer.data["volid"]) == (True, volid)
@@ -154,7 +154,7 @@ async def test_an_image_is_pulled_from_a_listed_registry(demo_client):
 
 
 async def test_tags_are_read_of_listed_registries_only(demo_client):
-    registry = "151.101.2.132:5000"
+    registry = "93.184.216.34:5000"
     demo_client["prod"].emulated.state.oci_images[f"{registry}/web"] = ("1.0", "1.1")
     arguments = {**PLACE, "source": f"{registry}/web:2.0", "dry_run": True}
     preview = (await demo_client("DownloadIso", **arguments)).data["would"]
@@ -162,15 +162,15 @@ async def test_tags_are_read_of_listed_registries_only(demo_client):
     untagged = {**arguments, "source": f"{registry}/web"}
     assert "/web, as latest." in await demo_client.refused("DownloadIso", **untagged)
     assert not any("query-oci-repo-tags" in request for request in demo_client.requests("prod"))
-    demo_client.change(download_hosts=("151.101.2.132",))
+    demo_client.change(download_hosts=("93.184.216.34",))
     assert "/web, as 1.0, 1.1." in await demo_client.refused("DownloadIso", **untagged)
     wrong = {**arguments, "source": f"{registry}/web:2.0"}
     assert "No tag '2.0' of" in await demo_client.refused("DownloadIso", **wrong)
 
 
 async def test_the_user_is_asked_before_a_registry_that_is_not_listed(demo_client):
-    source = "151.101.2.132:5000/web:1.0"
-    demo_client["prod"].emulated.state.oci_images["151.101.2.132:5000/web"] = ("1.0",)
+    source = "93.184.216.34:5000/web:1.0"
+    demo_client["prod"].emulated.state.oci_images["93.184.216.34:5000/web"] = ("1.0",)
     demo_client.conversation.decision = Decision.NO
     assert "The user declined" in await demo_client.refused("DownloadIso", **PLACE, source=source)
     assert not any(one.startswith("POST") for one in demo_client.requests("prod"))
@@ -215,7 +215,7 @@ async def test_a_dry_run_names_the_privilege_of_its_source(demo_client, new_toke
         demo_client["prod"].emulated, ("/", "PVEAuditor"), ("/storage", "PVEDatastoreAdmin")
     )
     client = await with_token(demo_client, "prod", token)
-    client.change(download_hosts=("151.101.2.132",))
+    client.change(download_hosts=("93.184.216.34",))
     lacks = "Sys.AccessNetwork"
     for source, network in ((URL, True), (TEMPLATE, False)):
         arguments = {**PLACE, "source": source}
@@ -227,9 +227,9 @@ async def test_the_user_is_asked_before_a_host_that_is_not_listed_learns_the_url
     demo_client.conversation.decision = Decision.NO
     assert "The user declined" in await demo_client.refused("DownloadIso", **ISO)
     [question] = demo_client.conversation.questions
-    assert "151.101.2.132 is not a listed download host; it learns this address." in question
+    assert "93.184.216.34 is not a listed download host; it learns this address." in question
     assert not any(one.startswith("POST") for one in demo_client.requests("prod"))
-    demo_client.change(download_hosts=("151.101.2.132",))
+    demo_client.change(download_hosts=("93.184.216.34",))
     assert (await demo_client("DownloadIso", **ISO)).data["success"] is True
     assert len(demo_client.conversation.questions) == 1
 

@@ -104,7 +104,7 @@ def _text_error(parameter: Parameter, name: str, text: str) -> str | None:
     if parameter.enum and text not in parameter.enum:
         listed = ", ".join(parameter.enum)
         return f"value '{text}' does not have a value in the enumeration '{listed}'"
-    if parameter.pattern is not None and not _compiled(parameter.pattern).fullmatch(text):
+    if parameter.pattern is not None and not compiled(parameter.pattern).fullmatch(text):
         return "value does not match the regex pattern"
     if parameter.parts is not None:
         return _parts_error(parameter.parts, name, text)
@@ -113,8 +113,11 @@ def _text_error(parameter: Parameter, name: str, text: str) -> str | None:
 
 
 @cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
+def compiled(pattern: str) -> re.Pattern[str]:
+    """Compile a pattern of the schema, without the separator of no characters that those of images
+    allow: it matches nothing more, and takes exponential time.
+    """
+    return re.compile(pattern.replace("(?:[._]|__|[-]*)", "(?:[._]|__|[-]+)"))
 
 
 def _parts_error(parts: Mapping[str, Parameter], name: str, text: str) -> str | None:
