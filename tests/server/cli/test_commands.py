@@ -11,18 +11,19 @@ from typing import Any
 
 import pytest
 from pyotp import TOTP
+from typer.main import get_command
 
 from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.audit.reader import AuditReader
 from pvemcp_server.cli import context
-from pvemcp_server.cli.main import MODULES
+from pvemcp_server.cli.main import MODULES, app
 from pvemcp_server.cli.quickstart import (
     create_first_administrator,
     print_endpoint_off,
     print_welcome,
     this_command,
 )
-from pvemcp_server.cli.state import open_state
+from pvemcp_server.cli.state import open_state, place_of
 from pvemcp_server.config import Config
 from pvemcp_server.settings import Values
 from pvemcp_server.store.state_lock import state_lock
@@ -283,6 +284,38 @@ def test_the_command_line_is_the_way_back_to_local_sign_in(run, run_json, monkey
     assert can_sign_in == {"ada@example.org": True, "grace": False}
     run("settings", "set", "local_sign_in=true")
     run("admin", "disable", "ada@example.org")
+
+
+def test_a_list_from_a_folder_without_a_state_is_an_error(run, tmp_path):
+    for words in (["keys", "list"], ["status"], ["audit", "list"], ["tools", "call", "ListVms"]):
+        wrong = run(*words, "--state-dir", tmp_path / "other", fails=True)
+        assert wrong.stderr.startswith(f"There is no state in {tmp_path / 'other'}. The first ")
+        assert wrong.stdout == ""
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_command_that_writes_names_the_state_that_it_wrote(run, run_json, tmp_path):
+    other = tmp_path / "other"
+    assert run("keys", "create", "one").stderr == f"State: {tmp_path / 'state'}\n"
+    assert run("keys", "create", "two", "--state-dir", other).stderr == f"State: {other}\n"
+    assert run("keys", "list").stderr == ""
+    assert [row["name"] for row in run_json("keys", "list")] == ["one"]
+    assert [row["name"] for row in run_json("keys", "list", "--state-dir", other)] == ["two"]
+
+
+def test_a_database_elsewhere_is_named_without_its_password():
+    config = Config(state_dir="/var/lib/pvemcp", database_url="postgresql://u:p4ss@db/pvemcp")
+    shown = "/var/lib/pvemcp, database postgresql+asyncpg://u:***@db/pvemcp"
+    assert place_of(config) == shown
+
+
+def test_every_command_takes_the_state_folder_as_an_option():
+    def without(command: Any, path: str) -> list[str]:
+        if commands := getattr(command, "commands", None):
+            return [each for name in commands for each in without(commands[name], f"{path} {name}")]
+        return [] if any("--state-dir" in each.opts for each in command.params) else [path]
+
+    assert without(get_command(app), "pvemcp") == []
 
 
 def test_a_service_token_is_created_shown_once_and_revoked(run, run_json):
@@ -551,8 +584,9 @@ def test_the_audit_names_the_user_of_the_system_not_of_the_environment(run, run_
 def test_a_wrong_configuration_is_one_line(run, monkeypatch, tmp_path, variable, value, fact):
     (tmp_path / "broken").write_bytes(b"no database" * 100)
     value = value.replace("{folder}", str(tmp_path)).replace("{secret}", "p4ssw0rd")
+    monkeypatch.setenv("PVEMCP_STATE_DIR", str(tmp_path / "new"))
     monkeypatch.setenv(f"PVEMCP_{variable}", value)
-    wrong = run("keys", "list", fails=True).stderr
+    wrong = run("keys", "create", "laptop", fails=True).stderr
     assert wrong.startswith(fact.format(value, folder=tmp_path))
     assert wrong.count("\n") == 1
     assert "p4ssw0rd" not in wrong

@@ -126,7 +126,7 @@ async def check(
 ) -> None:
     """Test the clusters: show their version and what the token may do."""
     outcomes: dict[str, Check] = {}
-    async with administrator() as context:
+    async with administrator(writes=False) as context:
         names = [name] if name else [each.name for each in await clusters.list_clusters(context)]
         for each in names:
             try:

@@ -16,8 +16,9 @@ from rich.text import Text
 from pvemcp_server.access.fields import bad_argument
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.permission import COMMAND_LINE
-from pvemcp_server.cli.state import command_line_name, open_state
+from pvemcp_server.cli.state import command_line_name, open_state, place_of, require_state
 from pvemcp_server.cli.terminal import is_shown, printable
+from pvemcp_server.config import Config
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import open_services
 from pvemcp_server.toolkit.registry import tools
@@ -31,16 +32,22 @@ _ANY_TYPE: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 @asynccontextmanager
-async def administrator() -> AsyncIterator[AdminContext]:
+async def administrator(*, writes: bool = True) -> AsyncIterator[AdminContext]:
     """Open the state for the system's user as administrator; the audit records their name.
 
-    Values that a model refuses inside the block raise BadArgument.
+    A command that writes prints on standard error where the state is; one that reads raises
+    ConfigError where there is none. Values that a model refuses inside the block raise BadArgument.
     """
-    async with open_state() as state, open_services(state) as services:
+    config = Config.load()
+    if not writes:
+        require_state(config)
+    async with open_state(config) as state, open_services(state) as services:
         try:
             yield AdminContext(services, by=command_line_name(), authority=COMMAND_LINE)
         except ValidationError as invalid:
             raise bad_argument(invalid) from None
+    if writes:
+        typer.secho(f"State: {place_of(config)}", dim=True, err=True)
 
 
 def pipeline_of(context: AdminContext) -> Pipeline:

@@ -23,7 +23,7 @@ async def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Check reach, TLS, versions, clocks, nodes and rights; exits with 1 when a check fails."""
-    async with administrator() as context:
+    async with administrator(writes=False) as context:
         pending = await reports(context, cluster, key)
         done = await as_they_come(pending, None if as_json else _print)
     if as_json:

@@ -89,7 +89,7 @@ def derived(operation: Operation, command: Command) -> Run:
 
     async def run(as_json: bool = False, **options: Any) -> None:
         values = {i.name: i.value(options[i.name]) for i in inputs if options[i.name] is not None}
-        async with administrator() as context:
+        async with administrator(writes=not operation.only_reads) as context:
             arguments = _arguments(operation, command, context, inputs, values)
             result = Result(context, values, await operation.run(**arguments))
             if operation.streams:

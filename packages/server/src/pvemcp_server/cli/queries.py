@@ -25,7 +25,7 @@ async def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a query now, as ExecuteQuery does."""
-    async with administrator() as context:
+    async with administrator(writes=False) as context:
         request = RunRequest(query=await _query(context, query), key=key, cluster=cluster)
         answer = await run_query(context, pipeline_of(context), request)
     texts = {each.format: each.text for each in answer.formats}
