@@ -13,13 +13,12 @@ import pytest
 from pyotp import TOTP
 from typer.main import get_command
 
+from pvemcp_server import __version__
 from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.audit.reader import AuditReader
 from pvemcp_server.cli import context
 from pvemcp_server.cli.main import MODULES, app
 from pvemcp_server.cli.quickstart import (
-    create_first_administrator,
-    print_endpoint_off,
     print_welcome,
     this_command,
 )
@@ -154,7 +153,7 @@ def test_brackets_are_printed_and_not_read_as_markup(run):
 def test_the_welcome_prints_a_whole_ipv6_address(tmp_path, capsys):
     async def start() -> None:
         async with open_state(Config.load(host="fd00::1", state_dir=tmp_path)) as state:
-            await create_first_administrator(state)
+            await print_welcome(state, demo=False)
 
     asyncio.run(start())
     assert "http://[fd00::1]:8811/admin" in capsys.readouterr().out
@@ -163,9 +162,9 @@ def test_the_welcome_prints_a_whole_ipv6_address(tmp_path, capsys):
 def test_a_start_with_the_endpoint_off_says_how_to_turn_it_on(tmp_path, capsys):
     async def start() -> None:
         async with open_state(Config.load(state_dir=tmp_path)) as state:
-            await print_endpoint_off(state)
+            await print_welcome(state, demo=False)
             await state.settings.change({"enabled": True}, by="test")
-            await print_endpoint_off(state)
+            await print_welcome(state, demo=False)
 
     asyncio.run(start())
     assert capsys.readouterr().out.count("settings set enabled=true` turns it on") == 1
@@ -179,13 +178,27 @@ def test_the_welcome_names_the_command_as_a_shell_finds_it(monkeypatch):
     assert this_command() == "pvemcp"
 
 
-def test_the_welcome_quotes_a_token_for_shells(tmp_path, capsys):
+def test_the_welcome_is_one_screen_that_begins_with_the_page_to_open(tmp_path, capsys):
     async def start() -> None:
         async with open_state(Config.load(state_dir=tmp_path)) as state:
             await print_welcome(state, demo=True)
+            await print_welcome(state, demo=True)
 
     asyncio.run(start())
-    assert "--token-id 'root@pam!pvemcp' --token-secret-file FILE" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    second = lines.index(lines[1], 2) - 1
+    first, again = lines[:second], lines[second:]
+    assert len(first) < 20
+    assert first[1] == f"pvemcp {__version__}, the AI server for Proxmox VE"
+    assert first[3].startswith("Admin pages:   http://127.0.0.1:8811/admin, user admin, one-time")
+    key = first[4].removeprefix("MCP endpoint:  http://127.0.0.1:8811/mcp/").split()[0]
+    assert key.startswith("pvemcp_")
+    assert first[5] == f"State:         {tmp_path}"
+    assert first[7].startswith("Claude Code:   claude mcp add --transport http pvemcp http://127.0")
+    assert first[7].endswith(key)
+    assert "one-time password" not in "".join(again)
+    assert "admin reset-password admin" in again[3]
+    assert key not in "".join(again)
 
 
 def test_what_a_start_changes_is_in_the_audit(tmp_path):
@@ -198,9 +211,9 @@ def test_what_a_start_changes_is_in_the_audit(tmp_path):
     entries = asyncio.run(start())
     key = next(arguments["key"] for tool, arguments in entries if tool == "admin.keys.create")
     assert entries == [
-        ("admin.admins.add", {"name": "admin", "role": "owner"}),
         ("admin.settings.change", {"enabled": True}),
         ("admin.keys.create", {"key": key, "name": "first", "role": "Administrator"}),
+        ("admin.admins.add", {"name": "admin", "role": "owner"}),
     ]
 
 
