@@ -13,7 +13,7 @@ import venv
 from itertools import groupby
 from pathlib import Path
 
-NETWORK = re.compile("NewConnectionError|ConnectTimeoutError|NameResolutionError|ProxyError")
+NETWORK = re.compile(r"NewConnectionError|ConnectTimeout|NameResolution|ProxyError|versions: none")
 PACKAGE = re.compile(r"(?:Collecting|Obtaining|Processing) ([^\s=;<>~]+)")
 
 

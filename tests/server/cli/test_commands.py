@@ -7,6 +7,7 @@ import pwd
 import shutil
 import socket
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -44,11 +45,9 @@ def test_the_help_of_a_time_shows_an_example(run):
 
 
 def test_a_key_is_created_changed_regenerated_and_removed(run, run_json):
-    created = run_json(
-        "keys", "create", "laptop", "--cluster", "prod", "--expires", "2031-01-02T00:00:00+0000"
-    )
+    created = run_json("keys", "create", "laptop", "--expires", "2031-01-02T00:00:00+0000")
     assert created["secret"].startswith("pvemcp_")
-    assert (created["role"], created["clusters"]) == ("Read-only", ["prod"])
+    assert (created["role"], created["clusters"]) == ("Read-only", ["*"])
     assert run_json("keys", "regenerate", "laptop")["secret"] != created["secret"]
     assert run_json("keys", "change", "laptop", "--role", "Operator")["role"] == "Operator"
     assert run_json("keys", "disable", created["id"])["enabled"] is False
@@ -68,6 +67,23 @@ def test_a_key_is_created_changed_regenerated_and_removed(run, run_json):
     tools = [row["tool"] for row in run_json("audit", "list")]
     assert tools[-1] == "admin.keys.create"
     assert tools[0] == "admin.keys.remove"
+
+
+def test_an_expiry_is_a_distance_a_date_or_a_time(run, run_json):
+    start = datetime.now(UTC)
+    soon = datetime.fromisoformat(run_json("keys", "create", "a", "--expires", "90d")["expires"])
+    assert timedelta(days=90) <= soon - start < timedelta(days=91)
+    date = run_json("keys", "create", "b", "--expires", "2031-01-02")["expires"]
+    assert date == "2031-01-02T23:59:59Z"
+    for wrong, fact in (("tomorrow", "'tomorrow' is no time: 90d, 12h, "), ("90", "'90' is no")):
+        assert run("keys", "create", "c", "--expires", wrong, fails=True).stderr.startswith(
+            f"expires: {fact}"
+        )
+
+
+def test_a_key_for_an_unknown_cluster_is_refused(run):
+    wrong = run("keys", "create", "laptop", "--cluster", "nosuch", fails=True)
+    assert wrong.stderr == "No cluster 'nosuch'.\n"
 
 
 def test_a_key_has_a_budget_of_its_own_or_that_of_the_setting(run, run_json):
