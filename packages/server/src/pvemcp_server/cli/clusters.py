@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from pvemcp_server.access.clusters import DEFAULT_IDENTITY
 from pvemcp_server.admin import clusters
+from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import (
     AsJson,
     administrator,
@@ -24,7 +25,9 @@ from pvemcp_server.clusters import Check
 from pvemcp_server.errors import BadArgument, CallError
 from pvemcp_server.store.records import ClusterKind, TlsMode
 
-Name = Annotated[str, typer.Argument(help="The cluster's name here.")]
+Name = Annotated[
+    str, typer.Argument(help="The cluster's name here.", autocompletion=complete("cluster"))
+]
 CaFile = Annotated[Path | None, typer.Option(help="CA that signed the nodes' certificates (PEM).")]
 Fingerprints = Annotated[
     list[str] | None, typer.Option(help="SHA-256 of a node's certificate; repeat per node.")
@@ -141,7 +144,10 @@ async def change(
 
 @by_hand("clusters test")
 async def check(
-    name: Annotated[str | None, typer.Argument(help="One cluster; all when absent.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One cluster; all when absent.", autocompletion=complete("cluster")),
+    ] = None,
     identity: Annotated[str | None, typer.Option(help="Identity; the default when absent.")] = None,
     as_json: AsJson = False,
 ) -> None:

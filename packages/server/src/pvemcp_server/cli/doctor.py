@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from pvemcp_server.admin.doctor import Level, Report, reports
+from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import AsJson, administrator, as_they_come, to_json
 from pvemcp_server.cli.operations import by_hand
 from pvemcp_server.cli.terminal import one_line
@@ -18,7 +19,10 @@ MARKS: Final = {
 
 @by_hand("doctor")
 async def doctor(
-    cluster: Annotated[str | None, typer.Option(help="One cluster; all when absent.")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="One cluster; all when absent.", autocompletion=complete("cluster")),
+    ] = None,
     key: Annotated[str, typer.Option(help="Id or name: for its account and its tools.")] = "",
     as_json: AsJson = False,
 ) -> None:

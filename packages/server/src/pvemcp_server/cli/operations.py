@@ -29,6 +29,7 @@ from pvemcp_server.admin.operation import (
     model_of,
     operations_of,
 )
+from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import (
     AsJson,
     administrator,
@@ -138,9 +139,12 @@ class Input:
     def parameter(self) -> Parameter:
         """The parameter that Typer reads; the operation's model checks the value."""
         option = _mark(self.info, Option) or Option()
-        mark: Any = typer.Option(self.spelling, help=self.help, metavar=option.metavar)
+        names = complete(self.name)
+        mark: Any = typer.Option(
+            self.spelling, help=self.help, metavar=option.metavar, autocompletion=names
+        )
         if self.positional:
-            mark = typer.Argument(help=self.help)
+            mark = typer.Argument(help=self.help, autocompletion=names)
         kind: Any = {bool: bool, int: int, SecretStr: Path}.get(self.type, str)
         if option.clear and kind is int:
             kind = str  # or the word that clears it
