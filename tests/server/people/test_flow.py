@@ -25,6 +25,7 @@ from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.app import create_app
 from pvemcp_server.clusters import connections
 from pvemcp_server.config import Config
+from pvemcp_server.oauth import connections as oauth_connections
 from pvemcp_server.oauth.client_names import UNNAMED
 from pvemcp_server.oauth.people import FAILURES_PER_MINUTE
 from pvemcp_server.services import open_services
@@ -33,6 +34,7 @@ from pvemcp_server.store import open_store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRole, PersonKind, TlsMode, identities
 from pvemcp_server.store.watch import bump
+from pvemcp_server.web.oauth import consent
 from pvemcp_server.web.oauth.sign_in import OTHER_ERROR, PROVIDER_ERRORS
 
 from .browser import BASE, Browser
@@ -527,7 +529,7 @@ async def test_choices_that_are_not_offered_are_refused(front, browser):
     assert connection.read_only
 
 
-async def test_a_rule_offers_a_role_and_a_second_consent_renews_the_first(front, browser):
+async def test_a_rule_offers_a_role_and_each_consent_has_its_own_tokens(front, browser):
     roles = front.services.access.roles
     rule = await front.services.store.person_rules.add(
         kind=PersonKind.USER,
@@ -537,20 +539,67 @@ async def test_a_rule_offers_a_role_and_a_second_consent_renews_the_first(front,
         created=utc_now(),
     )
     try:
-        token = await connected(browser, role="Operator", scope="pve:read pve:write")
-        (connection,) = await front.services.store.connections.all()
-        for fields in ({}, {"read_only": "1"}, {}):
+        tokens = [await connected(browser, role="Operator", scope="pve:read pve:write")]
+        for number, fields in enumerate(({}, {"read_only": "1"}, {}), start=1):
             await browser.authorize(scope="pve:read pve:write")
             await browser.sign_in("prod/pve", "bob", PASSWORD)
             assert 'value="Operator" checked' in browser.page.text
+            assert f"Connected already {number} connection" in browser.text
             await browser.consent(role="Operator", **fields)
-            (renewed,) = await front.services.store.connections.all()
-            assert renewed.id == connection.id
-            assert (await call(front, token))[0].status_code == 401, "each is for one consent"
-            token = (await browser.token()).json()["access_token"]
-            assert (await call(front, token))[0].status_code == 200
+            assert len(await front.services.store.connections.all()) == number + 1
+            tokens.append((await browser.token()).json()["access_token"])
+        assert [(await call(front, token))[0].status_code for token in tokens] == [200] * 4
     finally:
         await front.services.store.person_rules.remove(rule.id)
+
+
+async def test_two_computers_stay_connected_and_end_one_by_one(front, open_browser, users):
+    async with open_browser() as first, open_browser() as second:
+        second.client = first.client
+        tokens = [await connected(each) for each in (first, second)]
+        assert [(await call(front, token))[0].status_code for token in tokens] == [200, 200]
+        made = sorted(await front.services.store.connections.all(), key=lambda each: each.created)
+        await front.services.store.keys.record_uses({made[0].id: (utc_now(), "192.0.2.77")})
+        await second.go("/connections")
+        await second.sign_in("prod/pve", "bob", PASSWORD)
+        assert second.text.count("Claude Code (name not verified") == 2
+        assert "from 192.0.2.77" in second.text
+        await second.submit("/connections/end", id=made[0].id)
+        assert [(await call(front, token))[0].status_code for token in tokens] == [401, 200]
+        assert len(users["prod"].users["bob@pve"].tokens) == 1
+
+
+async def test_a_connection_beyond_the_limit_ends_the_longest_unused_one(
+    front, browser, monkeypatch
+):
+    for module in (oauth_connections, consent):
+        monkeypatch.setattr(module, "MOST_OF_CLIENT", 2)
+    tokens = []
+    for _ in range(3):
+        await browser.authorize()
+        await browser.sign_in("prod/pve", "bob", PASSWORD)
+        tokens.append("was not used for the longest time ends" in browser.text)
+        await browser.consent()
+        tokens.append((await browser.token()).json()["access_token"])
+    assert tokens[::2] == [False, False, True]
+    assert [(await call(front, token))[0].status_code for token in tokens[1::2]] == [401, 200, 200]
+    await front.services.audit.flush()
+    entries = await front.services.audit.find(limit=20)
+    ended = next(each for each in entries if each.tool == "oauth.end")
+    assert ended.arguments == {"reason": consent.SURPLUS}
+
+
+async def test_a_client_that_revokes_its_refresh_token_ends_its_connection(front, browser, users):
+    await connected(browser)
+    await browser.authorize()
+    await browser.sign_in("prod/pve", "bob", PASSWORD)
+    await browser.consent()
+    refresh = (await browser.token()).json()["refresh_token"]
+    made = sorted(await front.services.store.connections.all(), key=lambda each: each.created)
+    form = {"token": refresh, "client_id": browser.client["client_id"]}
+    assert (await browser.http.post("/oauth/revoke", data=form)).status_code == 200
+    assert [each.id for each in await front.services.store.connections.all()] == [made[0].id]
+    assert len(await front.services.store.identities.all(connection_id=made[1].id)) == 0
 
 
 async def test_a_rule_that_is_removed_during_the_consent_does_not_count(

@@ -85,7 +85,7 @@ def _ended_text(result: Result) -> str:
         "connections list",
         columns=(
             *("id", "user", "client", "role", Column("clusters", ", ".join)),
-            *("calls", "created", "last_used", "expires"),
+            *("calls", "created", "last_used", "last_address", "expires"),
         ),
     ),
     may=EVERYONE,

@@ -147,7 +147,11 @@ class OAuthEndpoints:
         """End a token (RFC 7009); an unknown one is ended already."""
         form = await form_of(request)
         client = await self._client(form)
-        await self.services.oauth.tokens.revoke(_required(form, "token"), client_id=client.id)
+        ended = await self.services.oauth.tokens.revoke(
+            _required(form, "token"), client_id=client.id
+        )
+        if ended is not None:
+            await self.services.connections.end(ended)
         return Response()
 
     async def _client(self, form: Mapping[str, str]) -> OAuthClientRecord:
