@@ -749,6 +749,30 @@ async def test_the_second_factor_of_an_administrator_leads_back_too(front, brows
     assert browser.page.url.path == "/oauth/sign-in", "the account may not be used any more"
 
 
+async def test_a_new_administrator_reads_on_each_page_what_connects(front, browser):
+    await front.services.access.admins.create("hedy", ADMIN_PASSWORD, must_change=True)
+    await front.settings.change({"require_second_factor": True}, by="test")
+    try:
+        await browser.authorize()
+        await browser.go(f"/admin/connect{browser.query}")
+        shown = {browser.page.url.path: browser.text}
+        await browser.submit("/admin/sign-in", name="hedy", password=ADMIN_PASSWORD)
+        shown[browser.page.url.path] = browser.text
+        new = {"new": "another battery staple", "again": "another battery staple"}
+        await browser.submit("/admin/password", current="wrong one", **new)
+        assert browser.page.status_code == 422
+        shown["again"] = browser.text
+        await browser.submit("/admin/password", current=ADMIN_PASSWORD, **new)
+        shown[browser.page.url.path] = browser.text
+    finally:
+        await front.settings.change({"require_second_factor": False}, by="test")
+    await browser.go("/admin/account")
+    assert 'href="/admin/connect?response_type=code' in browser.page.text
+    assert list(shown) == ["/admin/sign-in", "/admin/password", "again", "/admin/account"]
+    for path, text in shown.items():
+        assert "You sign in to connect Claude Code (name not verified" in text, path
+
+
 async def test_what_users_do_is_in_the_audit_without_secrets(front, browser):
     await browser.authorize()
     await browser.sign_in("prod/pve", PASSWORD, "typed into the wrong field")
