@@ -358,8 +358,18 @@ async def test_factors_that_work_elsewhere_only_are_named(browser, users):
         patched.setattr(SecondFactors, "challenge", lambda _: {"webauthn": challenge})
         await browser.authorize()
         await browser.sign_in("prod/pve", "bob", PASSWORD)
-    assert "WebAuthn of Proxmox work on Proxmox's own address only" in browser.text
-    assert "Set up an authenticator app" in browser.text
+    assert "Your second factor is WebAuthn." in browser.text
+    for way in ("an authenticator app or recovery keys", "an OpenID realm", "an API key"):
+        assert way in browser.text
+    assert f'href="/admin/connect{browser.query}"' in unescape(browser.page.text)
+    assert 'name="code"' not in browser.page.text
+    with pytest.MonkeyPatch.context() as patched:
+        both = {"webauthn": challenge, "recovery": [0]}
+        patched.setattr(SecondFactors, "challenge", lambda _: both)
+        await browser.go(f"/oauth/sign-in{browser.query}")
+        await browser.sign_in("prod/pve", "bob", PASSWORD)
+    assert "Keys of WebAuthn are bound to Proxmox's own address" in browser.text
+    assert browser.page.text.count('name="code"') == 1
 
 
 async def test_a_realm_of_a_provider_signs_in_through_proxmox(browser, emulator):
