@@ -250,9 +250,9 @@ class Connections:
     async def remove_expired(self) -> None:
         """End connections that cannot be used any more, and delete expired sessions of users."""
         now = self._clock()
+        await self._store.person_sessions.remove_expired(now)  # first: a silent cluster takes time
         for connection_id in await self._store.connections.finished(now, made_before=now - UNUSED):
             await self._remove_connection(connection_id)
-        await self._store.person_sessions.remove_expired(now)
 
     async def _make_token(self, account: Account, client: ClientName, choice: Choice) -> NewToken:
         name = account.place.name
