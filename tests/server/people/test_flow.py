@@ -673,6 +673,18 @@ async def test_users_see_and_end_their_own_connections_only(front, open_browser,
         assert (await bob.http.get("/connections")).status_code == 303
 
 
+async def test_a_sign_in_removes_tokens_that_an_administrator_s_end_has_left(front, browser, users):
+    await connected(browser)
+    (connection,) = await front.services.store.connections.all()
+    (left,) = await front.services.connections.end(connection.id)
+    (token,) = users["prod"].users["bob@pve"].tokens.values()
+    assert token.name in left.line
+    token.comment = re.sub(r"\d{4}-", "2020-", token.comment)
+    await browser.go("/connections")
+    await browser.sign_in("prod/pve", "bob", PASSWORD)
+    assert users["prod"].users["bob@pve"].tokens == {}
+
+
 async def test_an_administrator_connects_with_the_account_of_this_server(front, browser):
     await browser.authorize()
     await browser.go(f"/admin/connect{browser.query}")

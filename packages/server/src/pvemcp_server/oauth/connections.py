@@ -152,9 +152,6 @@ class Connections:
             with anyio.CancelScope(shield=True):
                 await asyncio.gather(*(self._remove(each.account, [each.name]) for each in made))
             raise
-        strays = await asyncio.gather(*map(self._remove_strays, person.accounts.values()))
-        if removed := sum(strays):
-            log.info("Removed %s of %s", counted(removed, "stray token"), person.name)
         return record
 
     async def end(self, connection_id: str, person: Person | None = None) -> list[LeftToken]:
@@ -362,8 +359,8 @@ class Connections:
             free = f"{name[: LONGEST_NAME - 1 - len(str(count))]} {count}"
         return free
 
-    async def _remove_strays(self, account: Account) -> int:
-        """Remove tokens of this server that no connection has any more; return how many."""
+    async def remove_strays(self, account: Account) -> None:
+        """Remove the tokens that ended connections have left, with the ticket of a new sign-in."""
         try:
             with deadline(TOKEN_SECONDS):
                 api = await self._api(account)
@@ -375,10 +372,11 @@ class Connections:
                     if f"{account.userid}!{token.token_id}" not in used
                     and self._is_stray(account, token.token_id, token.comment or "")
                 ]
-                return await self._remove(account, strays)
+                if removed := await self._remove(account, strays):
+                    text = counted(removed, "stray token")
+                    log.info("Removed %s of %s", text, account.userid)
         except (ProxmoxError, ServerError) as error:
             log.info("The tokens of %s cannot be read: %s", account.userid, error)
-            return 0
 
     def _is_stray(self, account: Account, name: str, comment: str) -> bool:
         """Return whether this server made the token, and not just now."""

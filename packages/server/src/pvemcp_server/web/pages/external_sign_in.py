@@ -82,8 +82,9 @@ async def _begin(request: Request, pending: PendingSignIn, client: str = "") -> 
     except ConfigError as error:
         log.warning("OpenID Connect is not usable: %s", error)
         return error_page(request, str(error), 502)
-    values = {"client": client, "issuer": config.oidc_issuer, "then": url}
-    response = page(request, "issuer.html", **values) if client else RedirectResponse(url, 303)
+    response: Response = RedirectResponse(url, 303)
+    if client:
+        response = page(request, "issuer.html", client=client, issuer=config.oidc_issuer, then=url)
     _cookie(config).set(response, pending.sealed(_key(request)), max_age=SIGN_IN_SECONDS)
     return response
 
