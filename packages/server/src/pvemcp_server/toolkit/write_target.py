@@ -15,6 +15,7 @@ from pvemcp_server.errors import Precondition, UnknownName
 from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables.registry import LoadRequest
 from pvemcp_server.tables.rows import moment
+from pvemcp_server.tables.tasks import CONSOLES
 from pvemcp_server.tables.volumes import listed_volumes, unsupported_content
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import cluster_with
@@ -114,9 +115,10 @@ async def _lock_holder(guest: TargetGuest) -> str:
         rows = await guest.cluster.pve.cluster.tasks()
     except ProxmoxError:
         return ""
-    row = next((row for row in rows if row.running and row.id == str(guest.vmid)), None)
+    own = (row for row in rows if row.running and row.id == str(guest.vmid))
+    row = next((row for row in own if row.type not in CONSOLES), None)
     begun = moment(row.start_time) if row else None
-    return f" since {begun:%Y-%m-%d %H:%MZ} by {row.type}" if row and begun else ""
+    return f" since {begun:%Y-%m-%d %H:%MZ} by {shown_name(row.type)}" if row and begun else ""
 
 
 def refuse_template(guest: TargetGuest, action: str) -> None:

@@ -17,6 +17,7 @@ from pvemcp_server.shown_names import quoted, shown_name
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.own_rights import refuse_protecting_tags
 from pvemcp_server.toolkit.plan import Plan, is_shown_whole
+from pvemcp_server.toolkit.task_guests import guests_of_task
 from pvemcp_server.toolkit.undo_check import values_at
 from pvemcp_server.toolkit.write_target import require_no_protected_owner, volume_owners
 from pvemcp_server.tools.api import backup_jobs, effects, privileges
@@ -34,9 +35,6 @@ _OF_GUESTS: Final = frozenset(
 )
 _VMID: Final = re.compile(r"(?<!\d)[1-9]\d{2,8}(?!\d)")
 _HA_RULE: Final = "/cluster/ha/rules/{rule}"
-# Tasks on guests of their node that their IDs do not name; those of the cluster are named bulk…
-_OF_THEIR_NODE: Final = frozenset({"vzdump", "startall", "stopall", "suspendall", "migrateall"})
-_OF_CLUSTER: Final = "bulk"
 
 
 @dataclass
@@ -132,7 +130,7 @@ async def _guests(
     vmids = {int(number) for text in texts for number in _VMID.findall(text)}
     vmids |= _owners(request) | of_job
     if upid := request.path_values.get("upid"):
-        vmids |= _of_task(upid, guests)
+        vmids |= guests_of_task(_task(upid), guests)
     if request.endpoint.path == "/storage/{storage}":
         vmids |= await volume_owners(cluster, request.path_values["storage"])
     if effects.is_of_node(request.endpoint):
@@ -187,17 +185,12 @@ def _count(request: ApiRequest, guests: Iterable[GuestResource]) -> int:
     return max(1, sum(not of_node or guest.status != "stopped" for guest in guests))
 
 
-def _of_task(upid: str, guests: Mapping[int, GuestResource]) -> set[int]:
-    """Return the guests that the task is about; raise BadArgument for an invalid id."""
+def _task(upid: str) -> Upid:
+    """Parse the id of a task in the path; raise BadArgument if it is none."""
     try:
-        task = Upid.parse(upid)
+        return Upid.parse(upid)
     except ValueError as error:
         raise BadArgument("path", str(error)) from None
-    if named := {int(number) for number in _VMID.findall(task.id)}:
-        return named
-    if task.type in _OF_THEIR_NODE:
-        return {vmid for vmid, guest in guests.items() if guest.node == task.node}
-    return set(guests) if task.type.startswith(_OF_CLUSTER) else set()
 
 
 def labels(

@@ -17,10 +17,10 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition
 from pvemcp_server.shown_names import LONGEST_NAME, quoted, shown_name
 from pvemcp_server.tables.rows import moment
+from pvemcp_server.tables.tasks import CONSOLES
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.collisions import CONSOLES
 from pvemcp_server.toolkit.missing_privileges import rights_of
 from pvemcp_server.toolkit.needs import Extent
 from pvemcp_server.toolkit.plan import Plan

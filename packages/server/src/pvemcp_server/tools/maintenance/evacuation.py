@@ -1,7 +1,7 @@
 """EvacuateNode: moves the guests of a node to others, each to one that has room for it.
 
 Guests are moved one by one through their own migration, never by Proxmox's bulk actions (decision
-17 says why).
+19 says why).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
