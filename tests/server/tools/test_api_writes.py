@@ -735,6 +735,11 @@ async def test_what_is_protected_is_not_written_to(demo_client):
         ("PUT", "/cluster/ha/rules/together", "type=resource-affinity", "comment=x"),
         ("DELETE", "/storage/ceph-vm"),
         ("PUT", "/storage/ceph-vm", "disable=1"),
+        ("PUT", "/nodes/pve01/disks/wipedisk", "disk=/dev/sdb"),
+        ("POST", "/nodes/pve01/disks/initgpt", "disk=/dev/sdb"),
+        ("DELETE", "/nodes/pve01/disks/zfs/rpool"),
+        ("DELETE", "/nodes/pve02/ceph/pool/vm", "force=1"),
+        ("DELETE", "/nodes/pve02/ceph/osd/3"),
         *(
             ("DELETE", f"/nodes/pve01/tasks/{UPID.replace('qmstart:101', f'{kind}:')}")
             for kind in ("vzdump", "stopall", "migrateall", "bulkshutdown")

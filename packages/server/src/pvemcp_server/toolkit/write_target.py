@@ -230,10 +230,14 @@ async def _owners_of_volumes(cluster: Cluster, vmids: frozenset[int]) -> set[int
     return {v.vmid for v in volumes if v.vmid is not None and (not vmids or v.vmid in vmids)}
 
 
-async def volume_owners(cluster: Cluster, storage: str) -> set[int]:
-    """Return the VMIDs that volumes of a storage have, as far as its nodes list them."""
+async def volume_owners(cluster: Cluster, storages: Iterable[StorageResource]) -> set[int]:
+    """Return the VMIDs that volumes of storages have, as far as their nodes list them."""
     kinds = frozenset[StorageContentKind]({"backup", "images", "rootdir"})
-    request = LoadRequest(storages=frozenset({storage}))
+    holding = [row for row in storages if any(map(row.may_hold, kinds))]
+    if not holding:
+        return set()
+    names = frozenset(row.storage for row in holding)
+    request = LoadRequest(storages=names, nodes=frozenset(row.node for row in holding))
     places = await listed_volumes(cluster, request, kinds)
     return {v.vmid for some in places.values() for v in some if v.vmid is not None}
 

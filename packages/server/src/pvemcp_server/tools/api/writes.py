@@ -117,7 +117,8 @@ async def _guests(
 
     Those of its object, as it is, count as those that the request names.
     """
-    guests = (await cluster.inventory.view()).by_vmid
+    view = await cluster.inventory.view()
+    guests = view.by_vmid
     if request.endpoint.path == _HA_RULE and not present:
         raise Precondition(
             f"Which guests {request.shown_path} names is not known: it could not be read.",
@@ -131,8 +132,9 @@ async def _guests(
     vmids |= _owners(request) | of_job
     if upid := request.path_values.get("upid"):
         vmids |= guests_of_task(_task(upid), guests)
-    if request.endpoint.path == "/storage/{storage}":
-        vmids |= await volume_owners(cluster, request.path_values["storage"])
+    vmids |= await volume_owners(
+        cluster, effects.storages_of(request.endpoint, request.values, view.storages)
+    )
     if effects.is_of_node(request.endpoint):
         node = request.path_values["node"]
         vmids |= {vmid for vmid, guest in guests.items() if guest.node == node}
