@@ -243,7 +243,8 @@ def _in_words(request: ApiRequest, present: Mapping[str, Any]) -> str:
     removed = str(request.parameters.get("delete", ""))
     parts += [f"{name} {_text(old[name])} → unset" for name in split_list(removed) if name in old]
     words = f": {', '.join(parts)}" if parts else ""
-    if request.method == "DELETE" and (now := list(_scalars(old))):
+    now = [f"{name} {_text(value)}" for name, value in old.items() if name not in _NAMELESS]
+    if request.method == "DELETE" and now:
         words += f"; it is now {', '.join(now)}"
     return words
 
@@ -285,14 +286,12 @@ def _change(name: str, old: Mapping[str, Any], new: Any) -> str:
     return f"{name} {before}{_text(new, most=None)}"
 
 
-def _scalars(values: Mapping[str, Any]) -> Iterable[str]:
-    for name, value in values.items():
-        if name not in _NAMELESS and isinstance(value, str | int | float):
-            yield f"{name} {_text(value)}"
-
-
 def _text(value: Any, most: int | None = _OLD) -> str:
-    """Return a value in quotes; of a present one, the beginning."""
+    """Return a value in quotes; of a present one, the beginning, and of objects their number."""
+    if isinstance(value, Mapping):
+        value = [f"{name}={part}" for name, part in value.items()]
+    if isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value):
+        return f"({len(value):,} of them)"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     more = f"… ({len(text) - most} more characters)" if most and len(text) > most else ""
     return f"{quoted(text[:most])}{more}"
