@@ -1,7 +1,9 @@
 """Undo: the call that reverses a write is in its answer, and Undo makes it for the same key."""
 
 from dataclasses import replace
+from functools import partial
 
+import anyio
 import pytest
 
 from proxmox_client.emulator import Clock, FaultKind, demo
@@ -312,6 +314,33 @@ async def test_a_write_that_failed_half_way_is_undone_by_the_call_that_its_error
     assert "undo it: DeleteVmSnapshot" in error
     assert (await demo_client("Undo", wait=True)).data["ok"] is True
     assert not any(each.startswith("before") for each in prod.state.guests[105].snapshots)
+
+
+HALF_WAY = {
+    "CloneVm": {"source": "105", "name": "half"},
+    "CreateVm": {"node": "pve01", "storage": "local-zfs", "name": "half"},
+    "RestoreBackup": {"backup": "105"},
+}
+
+
+@pytest.mark.parametrize("tool", HALF_WAY)
+async def test_the_guest_of_a_client_that_left_can_be_removed(demo_client, tool):
+    prod = demo_client["prod"].emulated
+    before = {*prod.state.guests}
+    followed = prod.fault(FaultKind.HANG, path=r".*/tasks/.*/(status|log)")
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(demo_client, tool, **PROD, **HALF_WAY[tool], start=True))
+        with anyio.fail_after(10):
+            while not followed.hits:  # noqa: ASYNC110 - there is no event for it
+                await anyio.sleep(0.005)
+        group.cancel_scope.cancel()
+    prod.faults.remove(followed)
+    [made] = {*prod.state.guests} - before
+    with anyio.fail_after(10):
+        while prod.state.guests[made].config.get("lock"):  # noqa: ASYNC110 - the task goes on
+            await anyio.sleep(0.005)
+    assert (await demo_client("Undo", wait=True)).data["vmid"] == made
+    assert {*prod.state.guests} == before
 
 
 async def test_undo_has_the_rights_of_the_call_that_it_makes(demo_client):
