@@ -5,6 +5,7 @@ run, or when it asks the user to confirm) and only then calls `carry_out`. A wri
 is a BulkPlan (`toolkit/bulk.py`).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from textwrap import wrap
@@ -15,6 +16,7 @@ from proxmox_client import (
     NodeUnreachable,
     ProxmoxError,
     Task,
+    TaskFailed,
     TlsError,
     UnexpectedAnswer,
     Unreachable,
@@ -167,6 +169,12 @@ class Plan:
             call.upids.append(task.upid.text)
             try:
                 answer |= {"upid": task.upid.text} | await self.finish(call, task)
+            except TaskFailed:
+                raise
+            except (ProxmoxError, asyncio.CancelledError):  # the task goes on
+                if self.undo:
+                    call.undos.append(self.undo)
+                raise
             finally:
                 self.cluster.changed()
         is_done = task is None or bool(answer.get("ok"))
