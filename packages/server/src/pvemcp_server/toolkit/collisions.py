@@ -215,7 +215,7 @@ async def _since(plans: Sequence[Plan]) -> str:
             return ""
         last = next((row for row in rows if row.type in types and row.ok), None)
         user = f" by {shown_name(last.user)}" if last and last.user else ""
-        by = last and f"{last.type}{user}"
+        by = last and f"{shown_name(last.type)}{user}"
         return f"Last {shown_name(guest.state)} {_time(last.start_time)} ({by})." if last else ""
     if not begun:
         return ""

@@ -100,8 +100,8 @@ async def target_guest(
     if guest.status.lock and locks is not None and guest.status.lock not in locks:
         command = "qm" if resource.type == "qemu" else "pct"
         raise Precondition(
-            f"{guest.label} is locked ({guest.status.lock}){await _lock_holder(guest)}: another "
-            "operation is in progress.",
+            f"{guest.label} is locked ({shown_name(guest.status.lock)})"
+            f"{await _lock_holder(guest)}: another operation is in progress.",
             hint="ListTasks with this vmid shows which; try again when it has ended. If none is "
             f"running, one that was aborted left the lock: UnlockVm, or an administrator on "
             f"{guest.node} with `{command} unlock {vmid}`, removes it.",

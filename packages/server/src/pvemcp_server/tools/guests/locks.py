@@ -139,7 +139,8 @@ async def _require_unheld(guest: TargetGuest, lock: str) -> None:
             begun = moment(row.start_time)
             since = f" since {begun:%Y-%m-%d %H:%M} UTC" if begun else ""
             raise Precondition(
-                f"{guest.label} is locked ({lock}), and {row.type} works on it{since}: {row.upid}",
+                f"{guest.label} is locked ({shown_name(lock)}), and {shown_name(row.type)} "
+                f"works on it{since}: {row.upid}",
                 hint="GetTask with this upid waits for its end; StopTask ends it.",
             )
 

@@ -128,8 +128,8 @@ async def _guest(call: Call, cluster: Cluster, upid: Upid) -> GuestResource | No
     """Return the guest in the id of the task; raise Precondition if a tag protects one of it."""
     # also those that the caller does not see: a task of a visible node may be about any guest
     about = guests_of_task(upid, (await cluster.inventory.view()).by_vmid)
-    for vmid in sorted(about):
-        await require_no_protected_owner(call, cluster, vmid, "which the task is about")
+    for each in sorted(about):
+        await require_no_protected_owner(call, cluster, each, "which the task is about")
     vmid = whole_number(upid.id)
     return None if vmid is None else (await cluster.inventory_view()).by_vmid.get(vmid)
 
