@@ -80,6 +80,7 @@ class Plan:
     """Reads further fields of the answer after a write without a task."""
     needs: tuple[RequiredPrivilege, ...] | None = None  # of these arguments; None: the tool's
     room: str = ""  # what the target has free at the moment: for the dry run only
+    runs_on: str = ""  # the node on which the guest runs then, and did not before
     guest: TargetGuest | None = None  # the one that it is about
     others: frozenset[int] = frozenset()  # further guests that it is about
     guests: int = 1  # that one request is about: each counts as a write where data is lost
