@@ -42,7 +42,7 @@ Maintainer: The pvemcp authors <pvemcp@example.invalid>
 Section: admin
 Priority: optional
 Installed-Size: $(du -sk --exclude=DEBIAN "$root" | cut -f1)
-Depends: adduser, ca-certificates, init-system-helpers, libc6, libgcc-s1, libstdc++6, python3 (>= 3.$minor), python3 (<< 3.$((minor + 1)))
+Depends: adduser, ca-certificates, libc6, libgcc-s1, libstdc++6, python3 (>= 3.$minor), python3 (<< 3.$((minor + 1)))
 Suggests: postgresql
 Description: AI server for Proxmox VE
  One MCP endpoint over all Proxmox VE clusters: tools, roles down to a single
@@ -50,7 +50,7 @@ Description: AI server for Proxmox VE
  its state in /var/lib/pvemcp; removal keeps the state.
 CONTROL
 
-package=dist/pvemcp_${version}_$architecture.deb
+package=dist/pvemcp-deb$VERSION_ID-$architecture.deb # the name of its download, the same in each release
 dpkg-deb --root-owner-group -Zxz --build "$root" "$package" >/dev/null
 (cd dist && sha256sum "${package#dist/}" >"${package#dist/}.sha256")
 echo "$package $(du -h "$package" | cut -f1)"
