@@ -71,6 +71,7 @@ def test_the_packages_have_one_version_that_the_server_accepts():
     [version] = versions
     for file in ROOT.glob("packages/*/pyproject.toml"):
         assert _script("set_version").with_version(file.read_text(), version) == file.read_text()
+    assert f"## [{version}] - 20" in (ROOT / "CHANGELOG.md").read_text()
     tags = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["images"]
     assert [tag["newTag"] for tag in tags] == [version]
 
