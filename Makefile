@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run serve install dev lock format lint types imports test check docs contracts \
-	coverage bench fuzz soak conformance bridge mcpb clean
+	coverage bench fuzz soak conformance bridge mcpb wheels deb clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -100,6 +100,13 @@ bridge: dev ## The bridge as a binary for this machine, tested, in dist/
 
 mcpb: bridge ## The bridge as a Claude Desktop extension
 	@$(BIN)/python scripts/build_mcpb.py
+
+wheels: $(STAMP) ## The four packages as wheels, in dist/
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		-w dist $(PACKAGES:%=./packages/%)
+
+deb: ## The Debian package for this machine's Debian, in dist/
+	@scripts/build_deb.sh
 
 clean: ## Remove what was built; keeps ./var
 	@rm -rf $(VENV) build dist .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -112,7 +112,7 @@ class Config(BaseSettings):
 
     host: str = Field(
         default="127.0.0.1",
-        description="Address to listen on; 0.0.0.0 is all of IPv4, :: all of IPv6 only",
+        description="Address to listen on; 0.0.0.0 is all of IPv4, :: all of IPv6 and IPv4",
     )
     port: int = Field(default=8811, ge=0, le=65535, description="Port to listen on; 0 picks one")
     state_dir: Path = Field(
