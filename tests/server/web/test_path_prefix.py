@@ -156,6 +156,7 @@ INTERNAL = re.compile(r"#|\{\{ (?:root \}\}|path\b|here \}\})")
 ABSOLUTE = {
     ("oauth_continue.html", "{{ then }}"),
     ("oauth_error.html", "{{ then }}"),
+    ("issuer.html", "{{ then }}"),
     ("connections.html", "{{ own }}"),
 }
 
