@@ -157,6 +157,7 @@ ABSOLUTE = {
     ("issuer.html", "{{ then }}"),
     ("oauth_continue.html", "{{ then }}"),
     ("oauth_error.html", "{{ then }}"),
+    ("issuer.html", "{{ then }}"),
     ("connections.html", "{{ own }}"),
 }
 
