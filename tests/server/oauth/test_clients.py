@@ -1,8 +1,9 @@
 """Clients: registrations and documents, their limits, and when they are removed."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
+from tests.server.clock import Clock
 
 from pvemcp_server.access import Access
 from pvemcp_server.errors import OAuthError, OverBudget
@@ -24,14 +25,6 @@ DOCUMENT = {
 }
 BUSY = OverBudget("Too many requests wait already.")
 NEW = {"client_name": "Claude Code", "redirect_uris": ["http://localhost/callback"]}
-
-
-class Clock:
-    def __init__(self):
-        self.time = datetime(2026, 6, 1, tzinfo=UTC)
-
-    def now(self):
-        return self.time
 
 
 class Host:
