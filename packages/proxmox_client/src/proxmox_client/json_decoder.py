@@ -29,7 +29,10 @@ _BITS: Final = 64  # of Proxmox's counters
 _MOST_DIGITS: Final = 20
 _NUMBERS: Final = bytes.maketrans(b"123456789:[,-\t\n\r", b"000000000       ")
 _HUGE: Final = b" " + b"0" * 20
-"""The first digits of a number beyond _BITS, or about, once _NUMBERS has made all of them alike."""
+"""The first digits of a number beyond _BITS, or about, once _NUMBERS has made all of them alike.
+
+A search for this takes a fifteenth of the time of a regular expression.
+"""
 _IDENTIFYING: Final = (
     *("id", "upid", "volid", "sid", "vmid", "name", "hostname"),
     *("devpath", "rule", "storage", "node", "backup-id", "store", "ns"),
@@ -115,15 +118,10 @@ def decode(
 
 def _fitting(body: bytes | msgspec.Raw, answer: type[T]) -> T:
     """Decode what fits at once; raise msgspec.MsgspecError for anything else."""
-    if _has_huge_number(bytes(body)):
+    if _HUGE in bytes(body).translate(_NUMBERS):
         raise msgspec.ValidationError("a number of more than 64 bits")
     fitting: T = _decoder(answer).decode(body)  # type: ignore[arg-type]  # a class is hashable
     return fitting
-
-
-def _has_huge_number(body: bytes) -> bool:
-    """Return whether a number has 20 digits or more; expressions take 15 times as long."""
-    return _HUGE in body.translate(_NUMBERS)
 
 
 def _read_rows(body: bytes, row: Any) -> Envelope[Any]:
@@ -135,7 +133,8 @@ def _read_rows(body: bytes, row: Any) -> Envelope[Any]:
         rows: Envelope[Any] = _decoder(Envelope[list[msgspec.Raw]]).decode(body)
     except msgspec.MsgspecError:  # no list, or with values that are no JSON, such as NaN
         return convert(_content(body, list[Any]), Envelope[list[Any]])
-    read = partial(_fitting, answer=row) if _has_huge_number(body) else _decoder(row).decode
+    has_huge = _HUGE in body.translate(_NUMBERS)
+    read = partial(_fitting, answer=row) if has_huge else _decoder(row).decode
     return rows.replaced(_each_row(rows.data, read))
 
 
