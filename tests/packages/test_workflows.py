@@ -23,7 +23,7 @@ PERMISSIONS = {
 # A permission with which a job could sign or publish what a pull request brings
 POWERS = {"id-token", "attestations", "contents", "packages", "actions"}
 # The jobs that make what is released
-MAKERS = ("build", "server")
+MAKERS = ("build", "server", "wheels", "deb", "image")
 # All that a job with such a permission runs
 HARMLESS = {"sha256sum", "gh"}
 ON_TAGS = "github.event_name == 'push' && startsWith(github.ref, 'refs/tags/v')"
@@ -110,6 +110,7 @@ def test_what_a_release_is_made_of_is_installed_as_wheels_without_node_packages(
         for step in jobs[name]["steps"]
         for line in _commands(step.get("run", ""))
     ]
+    lines += _commands((ROOT / "scripts/make_environment.sh").read_text())  # packages and images
     hashed = [line for line in lines if "--require-hashes" in line]
     assert len(hashed) >= len(MAKERS)
     assert all("--only-binary :all:" in line for line in hashed)
@@ -158,9 +159,10 @@ def test_a_job_that_signs_or_publishes_names_what_it_takes(name, sources):
         platforms = jobs[source].get("strategy", {}).get("matrix", {}).get("include", [{}])
         uploads = [step["with"] for step in jobs[source]["steps"] if "upload-artifact" in str(step)]
         made |= {
-            upload["name"].replace("${{ matrix.binary }}", platform.get("binary", ""))
+            re.sub(r"\$\{\{ matrix\.\w+ \}\}", str(name), upload["name"])
             for upload in uploads
             for platform in platforms
+            for name in [platform.get(upload["name"].partition("matrix.")[2].rstrip(" }"))]
         }
     for step in jobs[name]["steps"]:
         if "download-artifact" in step.get("uses", ""):
@@ -179,7 +181,7 @@ def expanded(pattern: str) -> set[str]:
     return set().union(*map(expanded, parts))
 
 
-@pytest.mark.parametrize("name", ["Dockerfile", "Makefile"])
+@pytest.mark.parametrize("name", ["Makefile", "scripts/make_environment.sh"])
 def test_images_and_make_install_python_packages_with_hashes(name):
     script = re.sub(r"\$\(PACKAGES:%=(-e )?(packages)/%\)", r"\1\2/all", (ROOT / name).read_text())
     script = re.sub(r"(\./packages/\w+ )+\./packages", "./packages", script)
