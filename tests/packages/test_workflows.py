@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.cases import walk
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = {path.name: path.read_text() for path in (ROOT / ".github/workflows").glob("*.yml")}
@@ -250,7 +251,7 @@ def test_the_tool_that_packs_the_extension_is_locked_by_hash():
     assert "ignore-scripts=true" in (folder / ".npmrc").read_text().splitlines()
 
 
-@pytest.mark.parametrize(
+@walk(
     "action",
     [
         "actions/checkout@v4",
@@ -265,7 +266,7 @@ def test_an_action_without_commit_or_release_is_found(action):
     assert unpinned_actions(f"steps:\n  - uses: {action}\n") == [action]
 
 
-@pytest.mark.parametrize(
+@walk(
     "line",
     [
         "pip install cyclonedx-bom",
