@@ -56,7 +56,7 @@ def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> A
         # no content of calls leaves the process, whatever the environment configures
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    fastapi.include_router(health_routes(services.store, endpoint.active_requests))
+    fastapi.include_router(health_routes(services.store, services.audit, endpoint.active_requests))
     fastapi.mount("/admin", AdminSite(services, endpoint.pipeline))
     fastapi.router.routes.extend(OAuthEndpoints(services).routes())
     fastapi.router.routes.extend(PeopleSite(services).routes())
