@@ -122,7 +122,7 @@ class FakeAudit:
 
     events: list[tuple[str, Event]] = field(default_factory=list)
 
-    async def intent(self, event: Event) -> str:
+    async def intent(self, event: Event, _call_id: str) -> str:
         self.events.append(("intent", event))
         return str(len(self.events))
 

@@ -239,14 +239,16 @@ class Call:
             cluster.notes = Notes()
 
         async def attempt(cluster: Cluster) -> T:
-            seconds = self.seconds_left * _SHARE_OF_CLUSTERS
+            began, seconds = monotonic(), self.seconds_left * _SHARE_OF_CLUSTERS
             try:
                 with deadline(seconds * _SHARE_OF_CLUSTERS):
                     async with asyncio.timeout(seconds):
                         return await read(cluster)
             except TimeoutError:
+                delay = cluster.client.delay(began)
+                fact = f"was not read in time: {delay}" if delay else "did not answer in time"
                 raise CallError(
-                    f"{cluster.name} did not answer in time.", hint="Read it alone: cluster_name."
+                    f"{cluster.name} {fact}.", hint="Read it alone: cluster_name."
                 ) from None
 
         results = await asyncio.gather(
