@@ -76,6 +76,10 @@ class BaseClient:
         """Return why no answer since then proves nothing about the hosts; "" if it does."""
         return self._pool.delay(since)
 
+    def note_silence(self, seconds: float) -> None:
+        """Let other reads wait briefly only: no host has answered a shared one in that time."""
+        self._pool.circuit_breaker.note_silence(seconds)
+
     def retire(self) -> None:
         """Keep no connection open after its request from now on, for all accounts; none breaks.
 

@@ -220,6 +220,8 @@ class Inventory:
             delayed = proxmox_client.Delayed(message)
             # a cluster that is slow makes no later call wait; our own queue is worth the wait
             return self._failed(delayed) if self.client.answers(began) else delayed
+        if self.failure is None:
+            self.client.note_silence(timeout)
         first = proxmox_client.DeadlineExceeded(f"{name} did not answer within {timeout:g} s")
         return self._failed(self.failure or first)
 

@@ -265,7 +265,8 @@ class Pipeline:
             ):
                 while True:
                     try:
-                        written, started = await self._run(tool, accepted, call, recorder)
+                        async with call.places:
+                            written, started = await self._run(tool, accepted, call, recorder)
                         break
                     except Agreed:
                         if not await self.has_same_rights(caller):
@@ -338,6 +339,7 @@ class Pipeline:
             undo_log=self.undo_log,
             kinds=tool.kinds,
             closing=self.closing,
+            limits=self.limits,
             deadline=monotonic() + settings.call_deadline_seconds,
         )
         if accepted is not None:
