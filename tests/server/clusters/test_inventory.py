@@ -246,7 +246,7 @@ async def test_a_cluster_whose_slots_are_in_use_is_not_called_silent(lab):
     async with Client(lab.hosts, ApiToken(*lab.token), tls=tls, limits=limits) as client:
         inventory = Inventory(client, lambda: 0.0, timeout=0.02)
         async with client.transport.pool.limiter.slot(""):
-            with pytest.raises(Delayed, match="earlier requests of this server come first"):
+            with pytest.raises(Delayed, match="earlier requests to it have no answer"):
                 await inventory.view()
             assert inventory.failure is None
             with deadline(0.02), pytest.raises(Delayed, match="GET /version was not sent in time"):

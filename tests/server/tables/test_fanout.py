@@ -191,7 +191,7 @@ async def test_what_many_clusters_left_out_is_one_note(open_cluster):
     assert note == (
         "Incomplete: 3000 of 5000 snapshots of guests on 50 clusters not read (c00 60 of 100, "
         "c01 60 of 100, c02 60 of 100 and 47 more): the call's budget was used up. Narrow the call "
-        "to some vmids, nodes or storages."
+        "to some vmids, nodes or storages. Or read one cluster alone: cluster_name."
     )
 
 

@@ -160,7 +160,7 @@ class HostPool:
             return "all sockets of this server are in use"
         if self.answered > since:
             return "it answers other requests of this server"
-        return "earlier requests of this server come first" if self.limiter.is_full else ""
+        return "earlier requests to it have no answer yet" if self.limiter.is_full else ""
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[None]:

@@ -117,7 +117,7 @@ class Notes(dict[str, NoteKind]):
             named = f"{', '.join(every[:_NAMED])} and {len(every) - _NAMED} more"
             self.add(
                 f"Incomplete: {number} of {total} on {len(every)} clusters {predicate} ({named}): "
-                f"{why}"
+                f"{why} Or read one cluster alone: cluster_name."
             )
 
 

@@ -33,7 +33,7 @@ def explain(error: BaseException, account: str = "", grants: Grants | None = Non
         case pve.Unreachable():
             return f"Proxmox does not answer ({error})."
         case pve.Delayed():
-            return f"{error}. This server is busy: narrow the call, or try again."
+            return f"{error}. Narrow the call, or try again."
         case pve.DeadlineExceeded():
             return f"Proxmox did not answer in time ({error})."
         case pve.ProxmoxError() | ServerError():

@@ -214,16 +214,18 @@ class Inventory:
 
     def _timed_out(self, timeout: float, began: float) -> proxmox_client.ProxmoxError:
         """Return the error of a refresh that takes too long: a delay here proves no silence."""
-        name = self.client.name
-        if reason := self.client.delay(began):
+        name, answers = self.client.name, self.client.answers(began)
+        reason = self.client.delay(began)
+        known = None if isinstance(self.failure, proxmox_client.Delayed) else self.failure
+        if reason and (answers or known is None):
             message = f"The inventory of {name} did not come within {timeout:g} s: {reason}"
             delayed = proxmox_client.Delayed(message)
             # a cluster that is slow makes no later call wait; our own queue is worth the wait
-            return self._failed(delayed) if self.client.answers(began) else delayed
-        if self.failure is None:
+            return self._failed(delayed) if answers else delayed
+        if known is None:
             self.client.note_silence(timeout)
         first = proxmox_client.DeadlineExceeded(f"{name} did not answer within {timeout:g} s")
-        return self._failed(self.failure or first)
+        return self._failed(known or first)
 
     def _failed(self, error: proxmox_client.ProxmoxError) -> proxmox_client.ProxmoxError:
         self.failure, self._retry_at = error, monotonic() + self.retry_after
