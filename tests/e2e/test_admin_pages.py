@@ -28,7 +28,7 @@ PAGES = (
     *("/", "/keys", "/bridge", "/roles", "/roles/new", "/clusters", "/clusters/new"),
     *("/clusters/prod/edit", "/tools", "/tools/ExecuteQuery", "/tools/DeleteIso", "/query"),
     *("/audit", "/settings", "/administrators", "/service-tokens", "/account", "/password"),
-    "/approvals",
+    *("/approvals", "/overview/clusters/prod"),
 )
 COLORS = {"runOnly": {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}}
 AXE = """async (options) => {  // after the transitions from one look to the next

@@ -37,6 +37,7 @@ async def test_every_page_renders_with_clusters_keys_and_calls(equipped):
         "/connection-rules",
         "/account",
         "/overview/clusters",
+        "/overview/clusters/prod",
         "/tools/ListVms",
         "/tools/DeleteBackup",
     ]

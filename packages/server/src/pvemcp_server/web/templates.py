@@ -1,6 +1,6 @@
 """Jinja templates: their filters and globals, and the responses made from them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -69,6 +69,26 @@ def _size(count: int) -> str:
     return f"{value:.1f} GiB"
 
 
+def _bytes(count: float) -> str:
+    """Format bytes for people, in the largest binary unit: 38.0 GiB."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} PiB"
+
+
+def _axis(most: int) -> int:
+    """Return the end of an axis that reaches `most`: a round number with a whole half."""
+    power = 1
+    while True:
+        for digit in (2, 4, 6, 10):
+            if digit * power >= most:
+                return digit * power
+        power *= 10
+
+
 def _isolated(text: str) -> str:
     """Return a text for a place without tags, in which its direction stays its own."""
     return text if text.isascii() else f"\u2068{text}\u2069"
@@ -89,6 +109,9 @@ _environment.filters |= {
     "size": _size,
     "number": _number,
     "isolated": _isolated,
+    "bytes": _bytes,
+    "axis": _axis,
+    "seconds": lambda count: timedelta(seconds=count),
 }
 _environment.globals |= {
     "static": static_url,
@@ -122,6 +145,11 @@ def page(
         "root": request.state.site.services.config.path_prefix,
     }
     return _templates.TemplateResponse(request, template, context, status_code=status)
+
+
+def endpoint_of(request: Request) -> str:
+    """Return the endpoint's URL as the visitor reaches it: by the public URL, or else by Host."""
+    return f"{request.state.base_url}/mcp"
 
 
 def visible(session: Session | None, operation: str) -> bool:

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.tables.registry import EVERY_KIND
+from pvemcp_server.settings import Values
+from pvemcp_server.tables.registry import EVERY_KIND, LoadRequest, load
 from pvemcp_server.tables.rows import Col, Row, Unit
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ClusterName
@@ -100,6 +101,31 @@ async def get_attention(
     if areas is None:
         call.notes.add(f"Only looked at when named in areas: {', '.join(ON_REQUEST)}.")
     return Rows([finding for _, finding in findings], Finding.minimal)
+
+
+async def inventory_findings(cluster: Cluster, limits: Values) -> list[tuple[Severity, str]]:
+    """Return what needs attention as far as the inventory shows it, the most urgent first.
+
+    It sends no request of its own: only checks of tables that are read from the inventory run. The
+    findings are kept with the view that they are about.
+    """
+    view = await cluster.inventory_view()
+    key = ("findings", limits)
+    if key not in view.derived:
+        every = (each for each in checks(Topic) if each.is_about(cluster.kind))
+        chosen = [each for each in every if all(read.table.from_inventory for read in each.reads)]
+        rows = {
+            read: await load(read.table, cluster, LoadRequest(columns=frozenset(read.columns)))
+            for read in dict.fromkeys(read for each in chosen for read in each.reads)
+        }
+        evidence = Evidence(cluster.name, limits, datetime.now(UTC), rows)
+        view.derived[key] = sorted(
+            (severity, f"{each.words(sum(item.number for item in items))}{_named(items)}")
+            for each in chosen
+            for severity, items in _by_severity(each, [evidence], several=False)
+        )
+    findings: list[tuple[Severity, str]] = view.derived[key]
+    return findings
 
 
 def _by_severity(
