@@ -44,8 +44,11 @@ Outcomes = Literal[
 
 
 def _in_utc(moment: datetime) -> datetime:
-    """Return the time as UTC if it has no zone: date fields of browsers have none."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    """Return the time in UTC, also if it has no zone: date fields of browsers have none."""
+    try:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:  # the first or last day of the calendar
+        return moment.replace(tzinfo=UTC)
 
 
 def _parse_time(value: object) -> object:
@@ -77,6 +80,9 @@ class Search(Fields):
     key: str | None = Field(default=None, description="Id of the key or connection")
     tool: str | None = Field(default=None, description="Name of the tool, admin.… for changes")
     cluster: str | None = Field(default=None, description="Cluster that was called")
+    guest: int | None = Field(
+        default=None, ge=1, le=2**31, description="VMID of a guest that the arguments name"
+    )
     kind: Kinds | None = Field(
         default=None,
         description="call, intent (a write), decision (a confirmation), refused, admin (a change), "
@@ -310,9 +316,9 @@ async def chart(context: AdminContext, search: Search) -> Chart:
     until = max(EARLIEST, min(search.until or now, now))
     since = search.since or until - timedelta(hours=HOURS)
     whole = (until - since).total_seconds()
-    seconds = next((span for span in SPANS if whole <= span * MOST_BARS), SPANS[-1])
+    seconds = next((span for span in SPANS if whole <= span * MOST_BARS + 60), SPANS[-1])
     last = int(until.timestamp()) // seconds * seconds
-    number = max(1, min(MOST_BARS + 1, last // seconds - int(since.timestamp()) // seconds + 1))
+    number = max(1, min(MOST_BARS + 2, last // seconds - int(since.timestamp()) // seconds + 1))
     first = datetime.fromtimestamp(last - (number - 1) * seconds, UTC)
     async with _turn(context):
         counts = await context.services.audit.counts(search.filter(), first, seconds)

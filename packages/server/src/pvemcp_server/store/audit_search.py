@@ -50,6 +50,7 @@ class AuditFilter:
     address: str | None = None
     text: str | None = None  # in key name, acting administrator, tool, arguments or reason
     before: int | None = None  # entries older than this one: the next page
+    guest: int | None = None  # VMID that the arguments name
     calls: bool | None = None  # True: calls of tools, neither sign-ins nor changes
 
     def conditions(self) -> list[ColumnElement[bool]]:
@@ -143,6 +144,15 @@ def _ended(outcome: str) -> ColumnElement[bool]:
     return COLUMNS["outcome"] == outcome
 
 
+def _names_guest(vmid: int) -> ColumnElement[bool]:
+    """Match arguments with this VMID, alone or in the list of a call for many guests."""
+    ends = [f'"{name}":{vmid}{end}' for name in ("vmid", "new_vmid", "source") for end in ",}"]
+    ends += [f'"vmids":[{vmid}{end}' for end in ",]"]
+    alone = or_(*(START.c.arguments.contains(text, autoescape=True) for text in ends))
+    listed = or_(*(START.c.arguments.contains(f",{vmid}{end}", autoescape=True) for end in ",]"))
+    return alone | (START.c.arguments.contains('"vmids":[', autoescape=True) & listed)
+
+
 def _is_call(_calls: bool) -> ColumnElement[bool]:
     signs_in = or_(*(START.c.tool.like(tool) for tool in SIGN_INS))
     return START.c.kind.in_(CALLS) & (START.c.tool.is_(None) | ~signs_in)
@@ -170,5 +180,6 @@ CONDITIONS: Mapping[str, Condition] = {
     "address": _is("address"),
     "text": _mentions,
     "before": lambda seq: START.c.seq < seq,
+    "guest": _names_guest,
     "calls": _is_call,
 }

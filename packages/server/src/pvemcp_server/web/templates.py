@@ -79,13 +79,22 @@ def _bytes(count: float) -> str:
     return f"{value:.1f} PiB"
 
 
+def _span(seconds: int) -> str:
+    """Format a span of time in its largest whole unit: 5 minutes."""
+    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds % size == 0:
+            return counted(seconds // size, unit)
+    return counted(seconds, "second")
+
+
 def _axis(most: int) -> int:
     """Return the end of an axis that reaches `most`: a round number with a whole half."""
     power = 1
     while True:
-        for digit in (2, 4, 6, 10):
-            if digit * power >= most:
-                return digit * power
+        for tenths in (10, 15, 20, 30, 40, 50, 60, 80):
+            end, rest = divmod(tenths * power, 10)
+            if end >= most and not rest and end % 2 == 0:
+                return end
         power *= 10
 
 
@@ -111,6 +120,7 @@ _environment.filters |= {
     "isolated": _isolated,
     "bytes": _bytes,
     "axis": _axis,
+    "span": _span,
     "seconds": lambda count: timedelta(seconds=count),
 }
 _environment.globals |= {

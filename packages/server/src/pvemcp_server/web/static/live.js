@@ -24,6 +24,18 @@ const showLocalTimes = (part) => {
 document.addEventListener("htmx:afterSwap", (event) => showLocalTimes(event.target));
 showLocalTimes(document);
 
+// Fields for a time take it in the browser's zone, and send it with its zone.
+for (const field of document.querySelectorAll("input[data-zoned]")) {
+  field.labels[0].querySelector("[data-zone]").textContent = "";
+  if (field.value) {
+    const at = new Date(`${field.value}Z`);
+    field.value = `${at.getFullYear()}-${FORMS.day(at)}T${FORMS.hour(at)}`;
+  }
+  field.form.addEventListener("formdata", ({ formData }) => {
+    if (field.value) formData.set(field.name, new Date(field.value).toISOString());
+  });
+}
+
 // A part is replaced without losing the focus or what is unfolded in it.
 const replacePart = (part, html) => {
   const focus = part.contains(document.activeElement) ? document.activeElement.id : "";
