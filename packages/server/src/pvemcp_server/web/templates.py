@@ -15,6 +15,7 @@ from pvemcp_server.access.sessions import Session
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.admin.permission import RoleAuthority
 from pvemcp_server.errors import counted
+from pvemcp_server.web.figures import bytes_text
 from pvemcp_server.web.static_files import static_url
 
 HERE: Final = Path(__file__).parent
@@ -69,16 +70,6 @@ def _size(count: int) -> str:
     return f"{value:.1f} GiB"
 
 
-def _bytes(count: float) -> str:
-    """Format bytes for people, in the largest binary unit: 38.0 GiB."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(value) < 1024:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} PiB"
-
-
 def _span(seconds: int) -> str:
     """Format a span of time in its largest whole unit: 5 minutes."""
     for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
@@ -118,7 +109,7 @@ _environment.filters |= {
     "size": _size,
     "number": _number,
     "isolated": _isolated,
-    "bytes": _bytes,
+    "bytes": bytes_text,
     "axis": _axis,
     "span": _span,
     "seconds": lambda count: timedelta(seconds=count),

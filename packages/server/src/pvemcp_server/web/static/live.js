@@ -1,6 +1,7 @@
 // Times in the browser's zone, and parts of a page that the server sends again when they change.
 "use strict";
 
+{ // names of its own, whatever other scripts of the page declare
 const two = (number) => String(number).padStart(2, "0");
 const FORMS = {
   hour: (at) => `${two(at.getHours())}:${two(at.getMinutes())}`,
@@ -90,3 +91,4 @@ const follow = (root) => {
   if (!document.hidden) open();
 };
 for (const root of document.querySelectorAll("[data-events]")) follow(root);
+}
