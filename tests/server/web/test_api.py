@@ -20,6 +20,7 @@ from pvemcp_server.errors import BadArgument
 from pvemcp_server.store.columns import HIGHEST_ID
 from pvemcp_server.store.database import DatabaseFailed
 from pvemcp_server.web.api.answers import REFUSALS
+from pvemcp_server.web.pages import routers
 from pvemcp_server.web.pages.forms import read_json
 
 from .conftest import ADMIN, PASSWORD
@@ -553,19 +554,16 @@ async def test_an_unwritable_audit_can_still_be_read(front, monkeypatch):
     assert (await front.api("POST", "/audit/verify")).json()["whole"]
 
 
-async def test_every_read_of_the_audit_waits_for_the_turn_of_its_actor(front):
+async def test_every_read_of_the_audit_waits_for_the_turn_of_its_actor(front, monkeypatch):
     # six searches of 10,000 long entries stopped the server for half a minute
     access = front.services.access
     reads = {
         *("/admin/api/audit", "/admin/api/audit/export.json", "/admin/api/audit/export.csv"),
         *("/admin/api/overview/calls", "/admin/audit", "/admin/audit/entries"),
-        *("/admin/audit/entries/1", "/admin/"),
+        *("/admin/audit/entries/1", "/admin/", "/admin/connections", "/admin/api/connections"),
     }
-    light = {"/admin/api/audit/forwarding"}  # counts rows, and reads none
-    subjects = ("/audit", "/overview/calls")
-    known = {path for path in description()["paths"] if path.startswith(subjects)}
-    named = {path.removeprefix("/admin/api") for path in reads | light if "/api/" in path}
-    assert {path.replace("{kind}", "json") for path in known} <= named | {"/audit/verify"}
+    searching = await _searching(front, monkeypatch)
+    assert {"/admin/api/audit", "/admin/connections"} <= searching <= reads
     waits = [("GET", path, access.audit_reads) for path in sorted(reads)]
     for method, path, turns in [*waits, ("POST", "/admin/api/audit/verify", access.verifications)]:
         async with asyncio.TaskGroup() as group, turns.turn(ADMIN):
@@ -581,6 +579,31 @@ async def test_every_read_of_the_audit_waits_for_the_turn_of_its_actor(front):
 async def _take(turns):
     async with turns.turn(ADMIN):
         pass
+
+
+async def _searching(front, monkeypatch):
+    """Return the paths of pages and of the API whose GET searches the audit."""
+    search, searches, found = front.services.store.audit_search, [], set()
+
+    def noted(method):
+        def note(*arguments):
+            searches.append(method)
+            return method(*arguments)
+
+        return note
+
+    for name in ("find", "counts", "calls_of_keys"):
+        monkeypatch.setattr(search, name, noted(getattr(search, name)))
+    pages = (route.path for router in routers(has_issuer=False) for route in router.routes)
+    paths = [*(f"/admin{path}" for path in pages)]
+    paths += [f"/admin/api{path}" for path in description()["paths"]]
+    for path in (each.replace("{kind}", "json").replace("{seq}", "1") for each in paths):
+        searches.clear()
+        await front.http.get(path)
+        if searches:
+            found.add(path)
+    monkeypatch.undo()
+    return found
 
 
 async def test_the_error_for_a_wrong_body_does_not_repeat_it(front):
