@@ -67,6 +67,34 @@ async def test_a_session_answers_only_to_its_own_connection(served, alice):
     assert (await served.http.post("/mcp", json=listed, headers=stolen)).status_code == 404
 
 
+async def test_the_calls_of_a_user_are_limited_together_whatever_connection_sends_them(
+    served, alice, fake_tools
+):
+    connection, one = await alice()
+    _, other = await alice(subject=connection.subject, client_id="another")
+    _, bob = await alice()
+
+    async def answered(given, name="GetThing"):
+        headers = {"Authorization": f"Bearer {given.access_token}"}
+        sent = {"name": name, "arguments": {}}
+        headers |= served.modern.headers("tools/call", sent)
+        return await served.http.post(
+            "/mcp", json=served.modern.message("tools/call", sent), headers=headers
+        )
+
+    await served.state.settings.change({"concurrent_calls_per_key": 1}, by="ada")
+    try:
+        with anyio.fail_after(SECONDS):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(answered, one, "Wait")
+                await fake_tools.started.wait()
+                statuses = [(await answered(each)).status_code for each in (other, bob)]
+                fake_tools.release.set()
+    finally:
+        await served.state.settings.change({"concurrent_calls_per_key": 8}, by="ada")
+    assert statuses == [429, 200]
+
+
 async def test_an_ended_connection_ends_its_running_call(served, alice, tokens, fake_tools):
     connection, given = await alice()
     headers = await opened(served, given.access_token, "2025-11-25")

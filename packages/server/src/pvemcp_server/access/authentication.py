@@ -396,6 +396,7 @@ def _caller(
         digest=key.digest,
         person=key.person or "",
         version=_version(key, role, identities, clusters),
+        holder=connection.subject if connection else key.id,
     )
 
 
