@@ -5,6 +5,7 @@ import json
 import re
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from threading import get_ident
 
 import pytest
 from pydantic import TypeAdapter
@@ -13,6 +14,7 @@ from proxmox_client import Client
 from proxmox_client.emulator.certificates import CertificateAuthority
 from proxmox_client.hosts import Host
 from pvemcp_server.access.limits import MOST_WAITING
+from pvemcp_server.admin import queries
 from pvemcp_server.admin.clusters import MOST_HOSTS
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.audit import Event, Forwarder
@@ -524,6 +526,21 @@ async def test_a_query_is_answered_in_all_formats(equipped):
     assert answer["tool_call"]["name"] == "ExecuteQuery"
     wrong = await equipped.api("POST", "/queries/run", json={"query": {"from": "gests"}})
     assert "guests" in wrong.json()["error"]
+
+
+async def test_the_formats_of_a_query_are_written_outside_of_the_event_loop(equipped, monkeypatch):
+    # 1,000 rows of 40 columns take half a second
+    threads = set()
+
+    def noted(_text):
+        threads.add(get_ident())
+        return 1
+
+    monkeypatch.setattr(queries, "estimate", noted)
+    asked = {"query": {"from": "nodes", "select": ["node"]}, "cluster": "prod"}
+    assert (await equipped.api("POST", "/queries/run", json=asked)).status_code == 200
+    assert threads
+    assert get_ident() not in threads
 
 
 async def test_settings_are_changed_audited_and_notices_dismissed(front):
