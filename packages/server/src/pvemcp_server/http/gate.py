@@ -170,7 +170,7 @@ class KeyGate:
                 slot, most = f"streams {holder}", STREAMS_PER_KEY
             exchange = HttpExchange(receive, send, caller, is_stream=is_stream)
             with limits.running(slot, most):
-                scope["user"] = _user(caller.key_id)  # the SDK binds sessions to it
+                scope["user"] = user_of(caller.key_id)  # the SDK binds sessions to it
                 # a batch counts its further messages itself
                 scope["state"].update(caller=caller, count_call=count_call, is_known=True)
                 transport = self.transports[scope["path"]]
@@ -261,7 +261,8 @@ class KeyGate:
 
 
 @lru_cache(1024)
-def _user(key_id: str) -> AuthenticatedUser:
+def user_of(key_id: str) -> AuthenticatedUser:
+    """Return the user that the SDK binds sessions to."""
     return AuthenticatedUser(AccessToken(token=key_id, client_id=key_id, scopes=[]))
 
 

@@ -1,4 +1,4 @@
-"""Sessions of the handshake eras: limited per key, and opened again after a restart."""
+"""Sessions of the handshake eras: limited per key or user, and opened again after a restart."""
 
 import json
 from collections import OrderedDict, defaultdict
@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from pvemcp_server.http.errors import Refused
+from pvemcp_server.http.gate import user_of
 from pvemcp_server.mcp.json_rpc import Replay
 from pvemcp_server.mcp.session_ids import Params, SessionIds
 
@@ -37,6 +38,7 @@ _ID_IN_USE: Final = Refused(
 @dataclass(slots=True)
 class _Session:
     inner: str  # the SDK's id
+    key_id: str  # that opened it
     requests: int = 0  # in progress
     ids: set[str] = field(default_factory=set)  # of these, as the SDK compares them
 
@@ -60,7 +62,7 @@ class Sessions:
             server, max_request_body_size=max_request_body_size
         )
         self._ids = ids
-        # By key and the client's id, the least recently used first
+        # By the holder of keys and the client's id, the least recently used first
         self._sessions: defaultdict[str, OrderedDict[str, _Session]] = defaultdict(OrderedDict)
         self._ended: OrderedDict[bytes, None] = OrderedDict()  # digests of ids
         self._opening = anyio.Lock()  # one request of a lost session opens it for the others
@@ -77,7 +79,8 @@ class Sessions:
         """
         headers = [header for header in scope["headers"] if header[0] != b"last-event-id"]
         scope = {**scope, "headers": headers}
-        sessions = self._sessions[scope["state"]["caller"].key_id]
+        caller = scope["state"]["caller"]
+        sessions = self._sessions[caller.holder]
         name = Headers(scope=scope).get(_SESSION)
         body = b""
         if scope["method"] == "POST":  # whole, and checked by json_rpc.Messages
@@ -91,8 +94,11 @@ class Sessions:
             await self._begin(sessions, scope, request(), send, body)
             return
         ids = _ids(body)
-        if name not in sessions or not await self._continue(
-            sessions, name, ids, scope, request(), send
+        known = sessions.get(name)
+        if (
+            known is None
+            or known.key_id != caller.key_id
+            or not await self._continue(sessions, name, ids, scope, request(), send)
         ):
             await self._open_again(sessions, name, scope)
             if not await self._continue(sessions, name, ids, scope, request(), send):
@@ -122,7 +128,7 @@ class Sessions:
             inner = _opened(message)
             if inner is not None:
                 name = self._ids.seal(params, scope["state"]["caller"].key_id) or inner
-                sessions[name] = _Session(inner)
+                sessions[name] = _Session(inner, scope["state"]["caller"].key_id)
             await send(_named(message, name))
 
         await self.manager.handle_request(scope, receive, register)
@@ -150,7 +156,7 @@ class Sessions:
                 raise _not_found()
             ready = _posted(scope, "notifications/initialized", {}, inner)
             await self.manager.handle_request(*ready, _ignore)
-            sessions[name] = _Session(inner)
+            sessions[name] = _Session(inner, scope["state"]["caller"].key_id)
         await self._end_longest_idle(sessions, scope)
 
     async def _continue(
@@ -198,13 +204,18 @@ class Sessions:
             self._ended.popitem(last=False)
 
     async def _end_longest_idle(self, sessions: OrderedDict[str, _Session], scope: Scope) -> None:
-        """End one session of a key beyond its limit: the one that was idle for longest."""
+        """End one session of a holder beyond the limit: the one that was idle for longest."""
         if len(sessions) <= SESSIONS_PER_KEY:
             return
         idle = next((name for name, session in sessions.items() if not session.requests), None)
         if idle is None:
             return
-        delete = {**_within(scope, sessions.pop(idle).inner), "method": "DELETE"}
+        ended = sessions.pop(idle)  # perhaps of another connection of the same user
+        delete = {
+            **_within(scope, ended.inner),
+            "method": "DELETE",
+            "user": user_of(ended.key_id),
+        }
         await self.manager.handle_request(delete, Replay(b"", _no_more), _ignore)
 
 
