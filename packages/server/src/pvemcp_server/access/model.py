@@ -294,6 +294,7 @@ class Caller:
     address: str = ""
     digest: bytes = field(default=b"", repr=False)  # of the key's secret
     person: str = ""  # whose connection it is
+    client: str = ""  # the user and the client of a connection, whichever of theirs it is
     scopes: frozenset[str] | None = None  # of the access token that was presented; None for a key
     token: str = ""  # the id of that access token
     acting: str = ""  # the administrator who calls with these rights; no client can set it
@@ -308,6 +309,14 @@ class Caller:
         """Count for the limits of the key where there is no user."""
         if not self.holder:
             object.__setattr__(self, "holder", self.key_id)
+
+    @property
+    def session_owner(self) -> str:
+        """Who may continue a session: the key, or every connection of the user and the client.
+
+        A user who grants a client more makes a new connection in the middle of its session.
+        """
+        return self.client or self.key_id
 
     @property
     def is_external(self) -> bool:
