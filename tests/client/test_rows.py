@@ -15,6 +15,7 @@ import pytest
 import proxmox_client.api
 from proxmox_client import json_decoder
 from proxmox_client.api.agent import FileContent
+from proxmox_client.api.backups import BackupJob
 from proxmox_client.api.configs import QemuConfig
 from proxmox_client.api.resources import PoolResource, Resources
 from proxmox_client.api.tasks import TaskRow
@@ -97,12 +98,42 @@ def test_an_answer_of_malformed_values_is_given_up_soon(value):
 @pytest.fixture
 def low_limits(monkeypatch):
     """Lower the limits to a fortieth, so that the bodies are small as well."""
-    for name in ("_MOST_VALUES", "_MOST_OBJECTS", "_MOST_TOLERATED", "_MOST_MEMBERS"):
+    for name in (
+        *("_MOST_VALUES", "_MOST_OBJECTS", "_MOST_ROWS", "_MOST_TOLERATED", "_MOST_MEMBERS"),
+    ):
         monkeypatch.setattr(json_decoder, name, getattr(json_decoder, name) // 40)
 
 
 def answer_of(rows: str) -> bytes:
     return f'{{"data":[{rows}]}}'.encode()
+
+
+@pytest.mark.usefixtures("low_limits")
+@pytest.mark.parametrize("row", ROWS)
+def test_of_most_rows_an_answer_has_tens_of_thousands_at_most(row):
+    body = answer_of(",".join(['{"name":"a name"}'] * 2_000))
+    refused = ""
+    with tolerate_malformed():
+        try:
+            decode(body, list[row])
+        except ValueError as error:
+            refused = str(error)
+    assert (refused == "it has too many values") is not row.are_many
+
+
+@pytest.mark.usefixtures("low_limits")
+def test_of_privileges_an_account_has_tens_of_thousands_at_most():
+    paths = ",".join(f'"/vms/{vmid}":{{"VM.Audit":1}}' for vmid in range(2_000))
+    with pytest.raises(ValueError, match="too many values"):
+        decode(f'{{"data":{{{paths}}}}}'.encode(), dict[str, dict[str, bool]])
+
+
+def test_jobs_name_no_more_guests_than_a_cluster_has():
+    vmids = ",".join(map(str, range(100_000, 110_000)))
+    jobs = [{"id": f"j{number}", "vmid": vmids} for number in range(20)]
+    assert len(BackupJob.list_of(jobs)) == 20
+    with pytest.raises(ValueError, match="too many guests"):
+        BackupJob.list_of(jobs * 2)
 
 
 def wide(members: int, value: str) -> str:
