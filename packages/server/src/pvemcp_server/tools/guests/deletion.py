@@ -10,6 +10,7 @@ from proxmox_client.api.firewall import FirewallRule
 from proxmox_client.api.replication import ReplicationJob
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.errors import BadArgument, Precondition, counted
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables import BackupJob, LoadRequest, backup_jobs
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
@@ -63,7 +64,7 @@ async def delete_vm(
     return Plan(
         cluster=guest.cluster,
         guest=guest,
-        would=f"Delete {guest.label} from {guest.node}.",
+        would=f"Delete {guest.label} from {shown_name(guest.node)}.",
         loses=f"{losses.lost} {losses.backed_up}",
         warnings=(
             *losses.staying,
@@ -120,16 +121,19 @@ def _references(
     if guest.status.ha.managed:
         yield "It is removed from HA."
     for job in replications:
-        yield f"Replication job {job.id} is removed; its copies on {job.target} stay."
+        job_id, target = shown_name(job.id), shown_name(job.target)
+        yield f"Replication job {job_id} is removed; its copies on {target} stay."
     if guest.resource.pool:
-        yield f"It leaves pool {guest.resource.pool}."
+        yield f"It leaves pool {shown_name(guest.resource.pool)}."
     if rules:
         yield f"Its {counted(len(rules), 'firewall rule')} and permissions on it go too."
 
 
 def _in_jobs(jobs: Sequence[BackupJob], vmid: int, *, purge: bool) -> Iterator[str]:
     """Yield a sentence on the backup jobs that name the guest."""
-    named = [job.id for job in jobs if vmid in job.vmids and not (job.all_guests or job.pool)]
+    named = [
+        shown_name(job.id) for job in jobs if vmid in job.vmids and not (job.all_guests or job.pool)
+    ]
     if not named:
         return
     ids = ", ".join(named)
