@@ -18,6 +18,7 @@ from proxmox_client.api.agent import FileContent
 from proxmox_client.api.backups import BackupJob
 from proxmox_client.api.configs import QemuConfig
 from proxmox_client.api.resources import PoolResource, Resources
+from proxmox_client.api.storage import Volume
 from proxmox_client.api.tasks import TaskRow
 from proxmox_client.client import Client
 from proxmox_client.json_decoder import Answer, decode, tolerate_malformed
@@ -191,19 +192,19 @@ def test_a_hostile_answer_is_never_parsed_or_loosened_whole(is_tolerant, monkeyp
 
 
 def test_a_malformed_row_costs_itself_in_an_answer_of_any_honest_size(low_limits):
-    rows = [{"upid": f"u{number}", "node": "pve1", "id": "101"} for number in range(10_000)]
-    body = msgspec.json.encode({"data": [*rows, {"upid": "last", "id": {}}, {}], "total": "9"})
+    rows = [{"volid": f"u{number}", "content": "iso", "size": 1} for number in range(10_000)]
+    body = msgspec.json.encode({"data": [*rows, {"volid": "last", "size": {}}, {}], "total": "9"})
     for changed in (body, body.replace(b"u7", b"\xe9"), body.replace(b"u7", rb"\ud800")):
         with tolerate_malformed() as left_out:
-            page = decode(changed, list[TaskRow])
+            page = decode(changed, list[Volume])
         assert (len(page.data), page.total) == (10_001, 9)
-        assert left_out == ["id of last", "a row without a name"]
+        assert left_out == ["size of last", "a row without a name"]
 
 
 def test_the_rows_of_the_largest_clusters_are_read():
-    row = {"upid": "u", "node": "pve1", "id": "101", "user": "a@pam", "status": "OK", "pid": 1}
+    row = {"volid": "pbs:backup/vm/100/x", "content": "backup", "size": 1, "vmid": 100, "ctime": 1}
     body = msgspec.json.encode({"data": [row] * 240_000})
-    assert len(decode(body, list[TaskRow]).data) == 240_000
+    assert len(decode(body, list[Volume]).data) == 240_000
 
 
 def test_resources_of_a_later_version_are_read_at_any_honest_size(low_limits):

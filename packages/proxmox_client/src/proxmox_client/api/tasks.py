@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 from msgspec import field
@@ -40,8 +40,6 @@ _TRANSFERRED = re.compile(rf"transferred {_AMOUNT} of {_AMOUNT}", re.ASCII)
 
 class TaskRow(Answer, frozen=True):
     """A task in a list; `status` is "RUNNING" or the exit status, None while unknown."""
-
-    are_many: ClassVar[bool] = True
 
     upid: str
     node: str = ""
@@ -86,8 +84,6 @@ class TaskStatus(Answer, frozen=True):
 
 class LogLine(Answer, frozen=True):
     """A line of a task's log; `number` counts from 1."""
-
-    are_many: ClassVar[bool] = True
 
     number: int = field(name="n")
     text: str = field(name="t", default="")
