@@ -380,8 +380,8 @@ def _space_findings(
     """Yield what is full or not available; `is_blind` is whether the node lacks statistics."""
     for row in filesystem_rows:
         if (row["usage_percentage"] or 0) >= _FULL:
-            place = shown_name(row["mount_point"] or "", _LONGEST_PATH)  # as the guest names it
-            yield f"The file system {place} is {row['usage_percentage']:g} % full."
+            path = shown_name(row["mount_point"] or "", _LONGEST_PATH)  # as the guest names it
+            yield f"The file system {path} is {row['usage_percentage']:g} % full."
     for name in dict.fromkeys(row["storage"] for row in disk_rows):
         place = next(row for row in disk_rows if row["storage"] == name)
         storage, state = shown_name(name), place["storage_status"]
