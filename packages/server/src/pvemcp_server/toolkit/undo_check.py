@@ -32,10 +32,11 @@ def left_options(after: BothConfigs[Any], names: Iterable[str]) -> LeftState:
 async def values_at(cluster: Cluster, path: str, **parameters: Any) -> Mapping[str, Any]:
     """Return the values at a path of Proxmox's API; empty if it answers with no single object.
 
-    One that is larger than any configuration is none, with a note.
+    A list with one row is the object only if parameters have chosen it: otherwise it may be an
+    index of what is below the path. One that is larger than any configuration is noted, and none.
     """
     data = await cluster.pve.raw("GET", path, **parameters)
-    if isinstance(data, list) and len(data) == 1:
+    if isinstance(data, list) and len(data) == 1 and parameters:
         data = data[0]
     if not isinstance(data, Mapping):
         return {}

@@ -105,7 +105,7 @@ def _require_purge(
             hint="purge=true removes it from HA, and from its backup and replication jobs.",
         )
     if replications:
-        ids = ", ".join(job.id for job in replications)
+        ids = ", ".join(shown_name(job.id) for job in replications)
         raise Precondition(
             f"{guest.label} is replicated (job {ids}), so Proxmox deletes it only with purge.",
             hint="Removing the job in Proxmox removes its copies too; purge=true leaves them.",
@@ -121,8 +121,8 @@ def _references(
     if guest.status.ha.managed:
         yield "It is removed from HA."
     for job in replications:
-        job_id, target = shown_name(job.id), shown_name(job.target)
-        yield f"Replication job {job_id} is removed; its copies on {target} stay."
+        copies = f"its copies on {shown_name(job.target)} stay"
+        yield f"Replication job {shown_name(job.id)} is removed; {copies}."
     if guest.resource.pool:
         yield f"It leaves pool {shown_name(guest.resource.pool)}."
     if rules:
@@ -131,12 +131,10 @@ def _references(
 
 def _in_jobs(jobs: Sequence[BackupJob], vmid: int, *, purge: bool) -> Iterator[str]:
     """Yield a sentence on the backup jobs that name the guest."""
-    named = [
-        shown_name(job.id) for job in jobs if vmid in job.vmids and not (job.all_guests or job.pool)
-    ]
+    named = [job.id for job in jobs if vmid in job.vmids and not (job.all_guests or job.pool)]
     if not named:
         return
-    ids = ", ".join(named)
+    ids = ", ".join(map(shown_name, named))
     if purge:
         yield f"It is removed from backup job {ids}."
     else:
