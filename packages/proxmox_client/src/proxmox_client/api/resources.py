@@ -20,6 +20,7 @@ class GuestResource(Answer, tag_field="type", frozen=True):
     `status="unknown"`.
     """
 
+    are_many: ClassVar[bool] = True
     type: ClassVar[GuestType]
 
     vmid: int
