@@ -157,6 +157,7 @@ ABSOLUTE = {
     ("oauth_continue.html", "{{ then }}"),
     ("oauth_error.html", "{{ then }}"),
     ("connections.html", "{{ own }}"),
+    ("client_tabs.html", "{{ client.link(connection) }}"),  # of a program on the visitor's machine
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from pvemcp_bridge import __version__
 from pvemcp_bridge.errors import BridgeError
 
-__all__ = ["DISTRIBUTIONS", "EXTENSION", "ZIPAPP", "extension", "manifest", "zipapp"]
+__all__ = ["DISTRIBUTIONS", "EXTENSION", "ZIPAPP", "NotBundled", "extension", "manifest", "zipapp"]
 
 EXTENSION = "pvemcp-bridge.mcpb"
 ZIPAPP = "pvemcp-bridge.pyz"
@@ -128,7 +128,7 @@ def _setting(title: str, description: str, default: str = "", **more: Any) -> Ma
 
 def _packages() -> Mapping[str, bytes]:
     """Return the files of all packages, with metadata and licenses; raise NotBundled."""
-    files = {}
+    files: dict[str, bytes] = {}
     for name in DISTRIBUTIONS:
         files |= dict(_sources(name))
         installed = distribution(name)

@@ -45,7 +45,10 @@ def _parser() -> argparse.ArgumentParser:
             kind = {"action": "append" if option.many else "store", "metavar": option.metavar}
         text = f"{option.help} ({option.variable})".replace("%", "%%")
         own.add_argument(*option.flags, dest=option.name, help=text, **kind)
-    form = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    form: dict[str, Any] = {
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }
     parser = argparse.ArgumentParser("pvemcp-bridge", description=_ABOUT, parents=[own], **form)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (command, about) in _COMMANDS.items():

@@ -105,7 +105,7 @@ def _failed_steps(target: Target, error: BridgeError) -> list[Finding]:
         return [Finding("reach", f"{target.origin}: {text}", ok=False)]
     if isinstance(error, Refused) and error.status in (401, 403):
         return [*passed, Finding("key", text, ok=False)]
-    if isinstance(error, Refused) and error.status >= 500:
+    if isinstance(error, Refused) and (error.status or 0) >= 500:
         return [*passed, Finding("server", text, ok=False)]
     return [*passed, Finding("protocol", text, ok=False)]
 

@@ -4,14 +4,19 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 
+from pvemcp_bridge.config_file import bridge_command
 from pvemcp_server.access.names import check_name
 from pvemcp_server.access.passwords import check_password
 from pvemcp_server.access.roles import ADMINISTRATOR
-from pvemcp_server.admin.client_setup import CLIENTS, Connection, endpoint_url
+from pvemcp_server.admin.client_setup import (
+    CLIENTS,
+    KEY_PLACEHOLDER,
+    Connection,
+    endpoint_url,
+)
 from pvemcp_server.cli.state import State, record_change
 from pvemcp_server.errors import BadArgument, ConfigError
 from pvemcp_server.store.records import AdminRole, ClusterKind
@@ -71,9 +76,9 @@ async def print_welcome(state: State, *, demo: bool) -> None:
     key = await _first_key(state) if demo else None
     if demo:
         await _print_demo(state)
-    connection = Connection(endpoint_url(state.config), bridge=bridge_command())
+    url = endpoint_url(state.config)
+    connection = Connection(url, key or KEY_PLACEHOLDER, command=bridge_command())
     if key:
-        connection = Connection(connection.url, key, connection.bridge)
         show(f"\nEndpoint with your new key (shown once): {connection.url_with_key}")
     else:
         show(f"\nEndpoint: {connection.url}/<your key>")
@@ -81,7 +86,7 @@ async def print_welcome(state: State, *, demo: bool) -> None:
     for client in ("claude-desktop", "claude-code"):
         kind = CLIENTS[client]
         show(f"\n{kind.title}: {kind.place}")
-        show(kind.text(connection))
+        show(kind.text(connection, bridged=False))
     show()
     if await create_first_administrator(state) is None:
         show(f"Admin pages: {state.config.base_url}/admin, user {state.config.admin_user}.")
@@ -115,12 +120,6 @@ async def _first_key(state: State) -> str | None:
     key, secret = await state.access.keys.create(FIRST_KEY, role=ADMINISTRATOR)
     await record_change(state, "keys.create", key=key.id, name=FIRST_KEY, role=ADMINISTRATOR)
     return secret
-
-
-def bridge_command() -> str:
-    """Return the bridge of this Python environment, or else the one on the path."""
-    own = Path(sys.executable).with_name("pvemcp-bridge")
-    return str(own) if own.exists() else shutil.which("pvemcp-bridge") or "pvemcp-bridge"
 
 
 def this_command() -> str:
