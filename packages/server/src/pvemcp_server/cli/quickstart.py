@@ -86,7 +86,7 @@ async def print_welcome(state: State, *, demo: bool) -> None:
     for client in ("claude-desktop", "claude-code"):
         kind = CLIENTS[client]
         show(f"\n{kind.title}: {kind.place}")
-        show(kind.text(connection, bridged=False))
+        show(kind.text(connection, bridged=False).rstrip())
     show()
     if await create_first_administrator(state) is None:
         show(f"Admin pages: {state.config.base_url}/admin, user {state.config.admin_user}.")

@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from pvemcp_bridge.bundle import EXTENSION, ZIPAPP
+from pvemcp_bridge.target import target
 from pvemcp_server.admin import bridge
 from pvemcp_server.admin.client_setup import CLIENTS, KEY_PLACEHOLDER, Connection
 from pvemcp_server.web import bridge_files
@@ -22,6 +23,8 @@ DESKTOP = CLIENTS["claude-desktop"]
 @router.get("", dependencies=[may("bridge.list")])
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
     url = endpoint_of(request)
+    settings = await context.services.settings.current()
+    is_readable = target(url).is_readable_on_the_way
     return page(
         request,
         "bridge.html",
@@ -37,7 +40,8 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         url=url,
         key=KEY_PLACEHOLDER,
         connect=Connection,
-        signs_in=(await context.services.settings.current()).connections_enabled,
+        is_readable=is_readable,
+        signs_in=settings.connections_enabled and not is_readable,  # the bridge refuses it there
     )
 
 
