@@ -69,9 +69,10 @@ class Client:
     """One client: its configuration file and the forms of an entry in it.
 
     `section` holds the servers by name. `local` starts the bridge; `remote` connects without it and
-    is None for clients that only start programs. `command` adds the server from a terminal, `link`
-    opens the client and adds it there. A platform that is missing in `paths` has the path of Linux;
-    without any path the client has no file of its own and its settings take the text.
+    is None for clients that only start programs. `command` adds the server from a terminal, and is
+    empty for a connection that it cannot add; `link` opens the client and adds it there. A platform
+    that is missing in `paths` has the path of Linux; without any path the client has no file of its
+    own, and its settings take the text.
     """
 
     name: str
@@ -282,8 +283,8 @@ _CLIENTS = (
         section="mcp_servers",
         format=toml_config,
         remote=_codex_address,
-        # the command takes no header
-        command=lambda to: ("codex", "mcp", "add", to.name, "--url", to.url_with_key),
+        # the command takes no header, and signs in at once
+        command=lambda to: () if to.key else ("codex", "mcp", "add", to.name, "--url", to.url),
     ),
     Client(
         "opencode",
