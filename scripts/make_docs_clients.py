@@ -33,6 +33,7 @@ CHECKED: Mapping[str, str] = {
     "qwen-code": "Qwen Code 0.15.10 connected both ways, and by the command",
     "cline": "Cline 3.0.65 read both entries",
     "continue": "the schema in @continuedev/config-yaml 1.42.0 accepts both entries",
+    "open-webui": "mcpo 0.0.20 accepts both entries",
     "amp": "Amp 0.0.1790142911 read both entries, and took the command",
 }
 

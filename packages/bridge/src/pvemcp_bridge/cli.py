@@ -154,7 +154,8 @@ def install(arguments: Mapping[str, Any]) -> None:
     mask = logs.Masker(settings.target.secrets)
     path = clients.config_path(client)
     if path is None:
-        _show(f"{client.title} has no file for this. Add it in: {client.place}\n")
+        hint = ", with the key in place of ***" if server.key else ""
+        _show(f"{client.title} has no file for this. Add it in {client.place}{hint}:\n")
         _show(_shown(client.text(server), mask))
         return
     before, after = _changed(client, server, path, mask)

@@ -3,7 +3,7 @@
 The binaries are those in `downloads/` of the state folder.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -58,11 +58,10 @@ class System:
     binaries: str  # the beginning of their names
     unlock: tuple[str, ...] = ()  # commands before a downloaded binary can run
 
-    def file(self, offered: Iterable[Binary]) -> str:
+    def file(self, config: Config) -> str:
         """Return the file for this system: its binary where it is offered, else the zipapp."""
-        names = (each.name for each in offered if each.size is not None)
-        own = (name for name in names if name.startswith(self.binaries))
-        return next(own, bundle.ZIPAPP)
+        own = (name for name in PLATFORMS if name.startswith(self.binaries))
+        return next((name for name in own if _find(config, name)), bundle.ZIPAPP)
 
     def command(self, file: str) -> tuple[str, ...]:
         """Return the command that starts a file in the folder of downloads."""

@@ -7,13 +7,12 @@ from fastapi.responses import FileResponse
 
 from pvemcp_server.admin import bridge
 from pvemcp_server.config import Config
-from pvemcp_server.web.templates import endpoint_of
 
 
-async def file_and_command(request: Request, config: Config) -> tuple[str, tuple[str, ...]]:
+def file_and_command(request: Request, config: Config) -> tuple[str, tuple[str, ...]]:
     """Return the name of the file for the visitor's system, and the command that starts it."""
     system = bridge.systems_for(request.headers.get("user-agent", ""))[0]
-    file = system.file(await bridge.list_files(config, endpoint_of(request)))
+    file = system.file(config)
     return file, system.command(file)
 
 

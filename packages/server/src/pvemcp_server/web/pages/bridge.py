@@ -22,7 +22,8 @@ DESKTOP = CLIENTS["claude-desktop"]
 
 @router.get("", dependencies=[may("bridge.list")])
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
-    url = endpoint_of(request)
+    url, config = endpoint_of(request), context.services.config
+    systems = bridge.systems_for(request.headers.get("user-agent", ""))
     settings = await context.services.settings.current()
     is_readable = target(url).is_readable_on_the_way
     return page(
@@ -30,8 +31,8 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         "bridge.html",
         session,
         here="bridge",
-        files=await bridge.list_files(context.services.config, url),
-        systems=bridge.systems_for(request.headers.get("user-agent", "")),
+        files=await bridge.list_files(config, url),
+        systems=[(system, system.file(config)) for system in systems],
         extension=EXTENSION,
         zipapp=ZIPAPP,
         build=bridge.BUILD,
@@ -46,9 +47,9 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
 
 
 @router.get("/claude_desktop_config.json", dependencies=[may("bridge.list")])
-async def config(request: Request, context: Reading) -> Response:
+async def desktop_config(request: Request, context: Reading) -> Response:
     """Return claude_desktop_config.json for the visitor's system, with placeholders."""
-    _, command = await bridge_files.file_and_command(request, context.services.config)
+    _, command = bridge_files.file_and_command(request, context.services.config)
     connection = Connection(endpoint_of(request), KEY_PLACEHOLDER, command=command)
     name = 'attachment; filename="claude_desktop_config.json"'
     headers = {"Content-Disposition": name}

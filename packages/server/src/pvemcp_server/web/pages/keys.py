@@ -49,7 +49,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
 async def generate(request: Request, session: SignedIn, context: Writing) -> Response:
     """Create a key; a field that is left empty has its default."""
     fields = KeyFields(**fields_of(await request.form(), KeyFields))
-    return await _show_secret(request, session, context, await keys.create_key(context, fields))
+    return _show_secret(request, session, context, await keys.create_key(context, fields))
 
 
 @router.post("/{key}/change", dependencies=[may("keys.change")])
@@ -81,7 +81,7 @@ async def edit(request: Request, session: SignedIn, context: Reading, key: str) 
 
 @router.post("/{key}/regenerate", dependencies=[may("keys.regenerate")])
 async def regenerate(request: Request, session: SignedIn, context: Writing, key: str) -> Response:
-    return await _show_secret(request, session, context, await keys.regenerate_key(context, key))
+    return _show_secret(request, session, context, await keys.regenerate_key(context, key))
 
 
 @router.post("/{key}/enabled", dependencies=[may("keys.change")])
@@ -108,10 +108,10 @@ async def rights(request: Request, session: SignedIn, context: Reading, key: str
     )
 
 
-async def _show_secret(
+def _show_secret(
     request: Request, session: SignedIn, context: AdminContext, key: keys.ShownKey
 ) -> Response:
-    file, command = await bridge_files.file_and_command(request, context.services.config)
+    file, command = bridge_files.file_and_command(request, context.services.config)
     return page(
         request,
         "key_shown.html",
