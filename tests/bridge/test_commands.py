@@ -106,7 +106,7 @@ async def test_doctor_fails_with_the_text_of_a_server_that_answers_no_call(
     assert code == 1, output
     last = output.splitlines()[-1]
     assert last.startswith("FAIL  server")
-    assert text in last
+    assert f': "{text.removesuffix(".")}". ' in last
 
 
 async def test_doctor_shows_odd_answers_and_obeys_none(bridges, server, faults):
