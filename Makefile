@@ -1,13 +1,14 @@
 # What a contributor runs; `make` lists it.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # The first Python on the path that is new enough and really starts
-PYTHON ?= $(firstword $(foreach one,python3 python3.13 python3.12 python3.11 python,$(shell \
-	$(one) -c 'import sys; sys.version_info >= (3, 11) and print("$(one)")' 2>/dev/null)))
+PYTHON ?= $(firstword $(foreach one,python3 $(addprefix python3.,15 14 13 12 11) python,$(shell \
+	$(one) -c '$(NEW_ENOUGH)' 2>/dev/null && echo $(one))))
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := proxmox_client formats server bridge
 STAMP := $(VENV)/.installed
 LOCKED := constraints.txt constraints-dev.txt
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+INSTALL = $(PYTHON) scripts/install.py $(VENV)
 # On all cores, which pip can't, and without what no test and no command imports, half of all;
 # some packages ship files that no Python compiles
 UNUSED := /(tests|numpy|pandas|pip|setuptools|mypyc?|PyInstaller|_pyinstaller_hooks_contrib)/
@@ -17,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run serve install dev lock format lint types imports test check docs contracts \
-	coverage bench fuzz soak conformance bridge mcpb clean
+	coverage bench fuzz soak conformance bridge mcpb wheels deb clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,19 +32,19 @@ serve: $(STAMP) ## The server alone, without demo clusters
 install: $(STAMP) ## .venv with the four packages
 
 $(STAMP): constraints.txt $(PACKAGES:%=packages/%/pyproject.toml)
-	@test -n "$(PYTHON)" || { echo "pvemcp needs Python 3.11 or newer."; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV) (once; about a minute) …"
-	@$(PIP) --require-hashes -r constraints.txt
-	@$(PIP) --no-deps --no-build-isolation $(PACKAGES:%=-e packages/%)
+	@$(or $(PYTHON),false) -c '$(NEW_ENOUGH)' 2>/dev/null || { \
+		echo "pvemcp needs Python 3.11 or newer; $(or $(PYTHON),python3) is" \
+		"$$($(or $(PYTHON),python3) -V 2>&1 || echo missing). Install one," \
+		"or name it: make PYTHON=/path/to/python3"; exit 1; }
+	@$(INSTALL) -- --require-hashes -r constraints.txt \
+		-- --no-deps --no-build-isolation $(PACKAGES:%=-e packages/%)
 	@$(COMPILE)
 	@touch $@
 
 dev: $(VENV)/.dev $(VENV)/.npm ## The same with everything for development
 
 $(VENV)/.dev: $(STAMP) constraints-dev.txt
-	@echo "Installing development tools …"
-	@$(PIP) --require-hashes -r constraints-dev.txt
+	@$(INSTALL) -- --require-hashes -r constraints-dev.txt
 	@$(COMPILE)
 	@touch $@
 
@@ -99,6 +100,13 @@ bridge: dev ## The bridge as a binary for this machine, tested, in dist/
 
 mcpb: bridge ## The bridge as a Claude Desktop extension
 	@$(BIN)/python scripts/build_mcpb.py
+
+wheels: $(STAMP) ## The four packages as wheels, in dist/
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		-w dist $(PACKAGES:%=./packages/%)
+
+deb: ## The Debian package for this machine's Debian, in dist/
+	@scripts/build_deb.sh
 
 clean: ## Remove what was built; keeps ./var
 	@rm -rf $(VENV) build dist .coverage* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 compile() {
     .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-        --no-header --no-annotate --no-strip-extras \
+        --no-header --no-annotate --no-strip-extras --no-sources \
         --no-emit-package pvemcp-client --no-emit-package pvemcp-formats \
         --no-emit-package pvemcp-server --no-emit-package pvemcp-bridge "$@"
 }

@@ -15,6 +15,9 @@ import httpcore2
 import pytest
 from hypothesis import HealthCheck, settings
 
+if os.name != "nt":
+    import fcntl
+
 REPOSITORY = Path(__file__).parents[1]
 
 # the machine may be busy: how long an example takes says nothing about the code
@@ -52,6 +55,20 @@ def pytest_collection() -> Iterator[object]:
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
         gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[object]:
+    """Let one worker compile a module, and the others read its bytecode.
+
+    All begin at the same time with the same module, and rewriting its asserts takes as long as all
+    else that collecting does.
+    """
+    if not isinstance(collector, pytest.Module) or os.name == "nt":
+        return (yield)
+    with collector.path.open("rb") as module:
+        fcntl.flock(module, fcntl.LOCK_EX)
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cases import walk
 
 from proxmox_client import (
     AgentRefused,
@@ -40,7 +41,7 @@ def error_of(status: int, message: str, path: str = "/x", **more) -> ResponseErr
     return response_error(path, status, message, body)
 
 
-@pytest.mark.parametrize(
+@walk(
     ("message", "kind"),
     [
         ("Configuration file 'nodes/pve1/qemu-server/999.conf' does not exist", NotFound),

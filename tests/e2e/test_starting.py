@@ -19,18 +19,17 @@ PVEMCP = Path(sys.executable).with_name("pvemcp")
 
 
 def test_it_says_that_these_are_demo_clusters_and_how_to_add_a_real_one(product):
-    assert "demo clusters" in product.output
-    assert "home-lab and prod" in product.output
+    assert "home-lab and prod are emulated clusters" in product.output
     assert "pvemcp clusters add" in product.output
     assert "turned on" in product.output
 
 
-def test_it_prints_url_configs_and_the_one_time_password(product):
-    assert f"{product.url}/mcp/{product.key}" in product.output
-    assert "claude_desktop_config.json" in product.output
-    assert '"mcpServers"' in product.output
-    assert f"{product.url}/admin" in product.output
-    assert "one-time password" in product.output
+def test_it_prints_the_page_the_url_and_one_line_for_a_client(product):
+    assert f"Admin pages:   {product.url}/admin, user admin, one-time password" in product.output
+    assert (
+        f"claude mcp add --transport http pvemcp {product.url}/mcp/{product.key}" in product.output
+    )
+    assert f"State:         {product.state}" in product.output
 
 
 def test_a_stopped_and_a_killed_server_start_again_with_state_and_key(start, tmp_path):

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import ssl
+from contextlib import suppress
 
 import pytest
 
@@ -225,9 +226,11 @@ async def test_disconnects_at_any_time_leak_nothing(ending):
         cluster = pve["lab"]
         host, port = cluster.hosts[0].split(":")
         context = ssl.create_default_context(cadata=cluster.ca_pem)
+        writers = []
         for number in range(30):
             tls = context if number % 3 else None
             reader, writer = await asyncio.open_connection(host, int(port), ssl=tls)
+            writers.append(writer)
             if number % 3 == 1:
                 writer.write(request(cluster, "/cluster/resources").encode()[: number * 7])
             if number % 3 == 2:
@@ -245,4 +248,8 @@ async def test_disconnects_at_any_time_leak_nothing(ending):
             await connection.send(request(cluster))
             assert (await connection.response())[0] == "HTTP/1.1 200 OK"
             connection.writer.close()
+        for writer in writers:  # a TLS connection waits up to 30 s for the other side to end it
+            writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
     gc.collect()

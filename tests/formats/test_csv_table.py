@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 
 import pytest
+from tests.cases import walk
 
 from pvemcp_formats import Format, decode, encode, guard_formulas
 
@@ -41,7 +42,7 @@ TEXTS = [
 ROWS = [{"n": number, "text": text, "end": 0} for number, text in enumerate(TEXTS)]
 
 
-@pytest.mark.parametrize(
+@walk(
     ("value", "cell"),
     [
         (None, ""),

@@ -16,7 +16,7 @@ service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES.key
 
 @service
 def test_the_public_url_is_the_published_address(service):
-    [published] = service["ports"]
+    published = service["ports"][0].replace("${PUBLISH_ADDRESS:-127.0.0.1}", "127.0.0.1")
     address, container_port = published.rsplit(":", 1)
     assert container_port == "8811"
     assert f"http://{address}" in service["environment"]["PVEMCP_PUBLIC_URL"]
@@ -32,7 +32,8 @@ def test_a_container_writes_to_its_volume_only(service):
 
 def test_the_image_has_the_demo_extra():
     assert "--demo-if-empty" in SERVICES["demo"]["command"]
-    assert "./packages/server[demo," in DOCKERFILE.read_text()
+    assert "./packages/server[demo," in (ROOT / "scripts/make_environment.sh").read_text()
+    assert "scripts/make_environment.sh" in DOCKERFILE.read_text()
 
 
 def test_an_image_starts_from_a_digest_or_from_an_earlier_stage():
@@ -41,3 +42,13 @@ def test_an_image_starts_from_a_digest_or_from_an_earlier_stage():
     foreign = [image for image, _ in stages if image not in names]
     assert foreign
     assert all(re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image) for image in foreign)
+
+
+def test_an_image_is_healthy_when_calls_can_be_served():
+    assert "/readyz" in re.search(r"HEALTHCHECK.*\n.*", DOCKERFILE.read_text())[0]
+
+
+def test_what_the_dockerfile_copies_is_not_ignored():
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    copied = re.findall(r"^COPY (?!--from)(\S+)", DOCKERFILE.read_text(), re.MULTILINE)
+    assert {f"!{name}" for name in copied} == {line for line in ignored if line.startswith("!")}

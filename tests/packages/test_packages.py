@@ -83,7 +83,7 @@ def test_a_package_has_the_licence_and_a_readme(package):
 def test_the_server_has_the_emulator_as_an_extra_only():
     project = _project(ROOT / "packages" / "server")
     assert not any("emulator" in requirement for requirement in project["dependencies"])
-    assert project["optional-dependencies"]["demo"] == ["pvemcp-client[emulator]==0.1.0"]
+    assert project["optional-dependencies"]["demo"] == ["pvemcp-client[emulator]>=0.2,<0.3"]
 
 
 def test_make_run_installs_every_extra_with_pinned_packages():

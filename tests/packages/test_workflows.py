@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.cases import walk
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = {path.name: path.read_text() for path in (ROOT / ".github/workflows").glob("*.yml")}
@@ -22,7 +23,7 @@ PERMISSIONS = {
 # A permission with which a job could sign or publish what a pull request brings
 POWERS = {"id-token", "attestations", "contents", "packages", "actions"}
 # The jobs that make what is released
-MAKERS = ("build", "server")
+MAKERS = ("build", "server", "wheels", "deb", "image")
 # All that a job with such a permission runs
 HARMLESS = {"sha256sum", "gh"}
 ON_TAGS = "github.event_name == 'push' && startsWith(github.ref, 'refs/tags/v')"
@@ -109,6 +110,7 @@ def test_what_a_release_is_made_of_is_installed_as_wheels_without_node_packages(
         for step in jobs[name]["steps"]
         for line in _commands(step.get("run", ""))
     ]
+    lines += _commands((ROOT / "scripts/make_environment.sh").read_text())  # packages and images
     hashed = [line for line in lines if "--require-hashes" in line]
     assert len(hashed) >= len(MAKERS)
     assert all("--only-binary :all:" in line for line in hashed)
@@ -157,9 +159,10 @@ def test_a_job_that_signs_or_publishes_names_what_it_takes(name, sources):
         platforms = jobs[source].get("strategy", {}).get("matrix", {}).get("include", [{}])
         uploads = [step["with"] for step in jobs[source]["steps"] if "upload-artifact" in str(step)]
         made |= {
-            upload["name"].replace("${{ matrix.binary }}", platform.get("binary", ""))
+            re.sub(r"\$\{\{ matrix\.\w+ \}\}", str(name), upload["name"])
             for upload in uploads
             for platform in platforms
+            for name in [platform.get(upload["name"].partition("matrix.")[2].rstrip(" }"))]
         }
     for step in jobs[name]["steps"]:
         if "download-artifact" in step.get("uses", ""):
@@ -178,7 +181,7 @@ def expanded(pattern: str) -> set[str]:
     return set().union(*map(expanded, parts))
 
 
-@pytest.mark.parametrize("name", ["Dockerfile", "Makefile"])
+@pytest.mark.parametrize("name", ["Makefile", "scripts/make_environment.sh"])
 def test_images_and_make_install_python_packages_with_hashes(name):
     script = re.sub(r"\$\(PACKAGES:%=(-e )?(packages)/%\)", r"\1\2/all", (ROOT / name).read_text())
     script = re.sub(r"(\./packages/\w+ )+\./packages", "./packages", script)
@@ -248,7 +251,7 @@ def test_the_tool_that_packs_the_extension_is_locked_by_hash():
     assert "ignore-scripts=true" in (folder / ".npmrc").read_text().splitlines()
 
 
-@pytest.mark.parametrize(
+@walk(
     "action",
     [
         "actions/checkout@v4",
@@ -263,7 +266,7 @@ def test_an_action_without_commit_or_release_is_found(action):
     assert unpinned_actions(f"steps:\n  - uses: {action}\n") == [action]
 
 
-@pytest.mark.parametrize(
+@walk(
     "line",
     [
         "pip install cyclonedx-bom",

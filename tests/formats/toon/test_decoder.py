@@ -1,11 +1,12 @@
 """Rules of the TOON specification 4.4 for decoding, beyond the output of the encoder."""
 
 import pytest
+from tests.cases import walk
 
 from pvemcp_formats import Unreadable, toon
 
 
-@pytest.mark.parametrize(
+@walk(
     ("text", "value"),
     [
         ("", {}),
@@ -63,7 +64,7 @@ def test_only_json_numbers_are_numbers(token, value):
     assert toon.decode(f"[2]: {token},x") == [value, "x"]
 
 
-@pytest.mark.parametrize(
+@walk(
     ("token", "value"),
     [
         ('"a:b,c"', "a:b,c"),
@@ -95,7 +96,7 @@ def test_the_value_is_everything_after_the_colon(token, value):
     assert toon.decode(f"key: {token}") == {"key": value}
 
 
-@pytest.mark.parametrize(
+@walk(
     ("key", "name"),
     [
         ("user.name", "user.name"),
@@ -130,7 +131,7 @@ def test_keys_that_differ_only_in_normalization_are_different():
     assert toon.decode("\u00e9: 1\ne\u0301: 2") == {"\u00e9": 1, "e\u0301": 2}
 
 
-@pytest.mark.parametrize(
+@walk(
     ("text", "value"),
     [
         ("[3]: a , b ,c", ["a", "b", "c"]),
@@ -163,7 +164,7 @@ def test_lists(text, value):
     assert toon.decode(text) == value
 
 
-@pytest.mark.parametrize(
+@walk(
     ("text", "value"),
     [
         ("[1]{id,n}:\n  1 , Ada ", [{"id": 1, "n": "Ada"}]),
@@ -191,7 +192,7 @@ def test_tables(text, value):
     assert toon.decode(text) == value
 
 
-@pytest.mark.parametrize(
+@walk(
     ("text", "value"),
     [
         ("# heading\n[2]: a,b", ["a", "b"]),
@@ -209,7 +210,7 @@ def test_a_line_that_begins_with_a_hash_is_a_comment(text, value):
     assert toon.decode(text) == value
 
 
-@pytest.mark.parametrize(
+@walk(
     ("text", "value"),
     [
         ("a: 1\n\nb: 2\n\n", {"a": 1, "b": 2}),
@@ -233,7 +234,7 @@ def test_blank_lines_and_line_ends(text, value):
     assert toon.decode(text) == value
 
 
-@pytest.mark.parametrize(
+@walk(
     ("text", "value"),
     [
         ("n: A\nn: B", {"n": "B"}),
@@ -267,7 +268,7 @@ def test_strict_reading_rejects_what_lenient_reading_accepts(text, value):
         toon.decode(text)
 
 
-@pytest.mark.parametrize(
+@walk(
     "text",
     [
         # texts
@@ -362,7 +363,7 @@ def test_malformed_text_is_rejected_in_both_modes(text):
             toon.decode(text, strict=strict)
 
 
-@pytest.mark.parametrize(
+@walk(
     "text",
     [
         # lengths

@@ -4,11 +4,12 @@ import math
 from datetime import UTC, datetime
 
 import pytest
+from tests.cases import walk
 
 from pvemcp_formats import Unwritable, toon
 
 
-@pytest.mark.parametrize(
+@walk(
     ("value", "text"),
     [
         ("hello", "hello"),
@@ -62,7 +63,7 @@ def test_text_is_quoted_where_it_would_be_ambiguous(value, text):
     assert toon.decode(text) == value
 
 
-@pytest.mark.parametrize(
+@walk(
     ("value", "text"),
     [
         (42, "42"),
@@ -101,7 +102,7 @@ def test_nan_and_infinities_are_null(number):
     assert toon.encode([number, 1]) == "[2]: null,1"
 
 
-@pytest.mark.parametrize(
+@walk(
     ("value", "text"),
     [
         ({}, ""),
@@ -130,7 +131,7 @@ def test_an_object_has_one_line_per_member(value, text):
     assert toon.decode(text) == value
 
 
-@pytest.mark.parametrize(
+@walk(
     ("value", "text"),
     [
         ([], "[]"),
@@ -166,7 +167,7 @@ def test_a_list_is_on_one_line_or_has_items(value, text):
     assert toon.decode(text) == value
 
 
-@pytest.mark.parametrize(
+@walk(
     ("value", "text"),
     [
         ([{"id": 1}, {"id": 2}], "[2]{id}:\n  1\n  2"),
@@ -204,7 +205,7 @@ def test_uniform_objects_are_a_table(value, text):
     assert toon.decode(text) == value
 
 
-@pytest.mark.parametrize(
+@walk(
     ("value", "text"),
     [
         ([{"id": 1}, {"id": 2, "n": "A"}], "[2]:\n  - id: 1\n  - id: 2\n    n: A"),
@@ -247,7 +248,7 @@ def test_objects_with_different_shapes_are_items(value, text):
     assert toon.decode(text) == value
 
 
-@pytest.mark.parametrize(
+@walk(
     ("value", "text"),
     [
         (
@@ -284,7 +285,7 @@ def test_an_object_of_uniform_objects_is_a_table_with_keys(value, text):
     assert toon.decode(text) == value
 
 
-@pytest.mark.parametrize(
+@walk(
     ("value", "delimiter", "text"),
     [
         (["a", "b"], "\t", "[2\t]: a\tb"),

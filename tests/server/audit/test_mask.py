@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, SecretStr
+from tests.cases import walk
 
 from pvemcp_server.audit import Event, Kind, mask, secret_fields_of
 from pvemcp_server.audit.log_secrets import mask_line
@@ -123,7 +124,7 @@ IN_TEXTS = [
 UUID = "11111111-2222-3333-4444-555555555555"
 
 
-@pytest.mark.parametrize("text", IN_TEXTS)
+@walk("text", IN_TEXTS)
 def test_a_secret_in_free_text_is_masked_by_its_form(text: str):
     for secret in ("planted", "planted!$%/+=", UUID):
         found = f"before {text.format(secret)}\nafter"

@@ -1,6 +1,7 @@
 """The command line in this process, on its own state."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,9 +17,15 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def state_dir(tmp_path: Path, new_state: Path, anyio_backend: str) -> Path:
+    """Make a new state of its own: migrated, and with the built-in roles."""
+    return Path(shutil.copytree(new_state, tmp_path / "state"))
+
+
+@pytest.fixture
+def run(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run `pvemcp` with these words; `fails` expects an error, `stdin` is its standard input."""
-    monkeypatch.setenv("PVEMCP_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("PVEMCP_STATE_DIR", str(state_dir))
     runner = CliRunner()
 
     def invoke(*words: Any, fails: bool = False, stdin: str | None = None) -> Result:

@@ -8,22 +8,23 @@ import shutil
 import socket
 import sys
 import tomllib
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from pyotp import TOTP
+from typer.main import get_command
 
+from pvemcp_server import __version__
 from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.audit.reader import AuditReader
 from pvemcp_server.cli import context
-from pvemcp_server.cli.main import MODULES
+from pvemcp_server.cli.main import MODULES, app
 from pvemcp_server.cli.quickstart import (
-    create_first_administrator,
-    print_endpoint_off,
     print_welcome,
     this_command,
 )
-from pvemcp_server.cli.state import open_state
+from pvemcp_server.cli.state import open_state, place_of
 from pvemcp_server.config import Config
 from pvemcp_server.settings import Values
 from pvemcp_server.store.state_lock import state_lock
@@ -45,11 +46,9 @@ def test_the_help_of_a_time_shows_an_example(run):
 
 
 def test_a_key_is_created_changed_regenerated_and_removed(run, run_json):
-    created = run_json(
-        "keys", "create", "laptop", "--cluster", "prod", "--expires", "2031-01-02T00:00:00+0000"
-    )
+    created = run_json("keys", "create", "laptop", "--expires", "2031-01-02T00:00:00+0000")
     assert created["secret"].startswith("pvemcp_")
-    assert (created["role"], created["clusters"]) == ("Read-only", ["prod"])
+    assert (created["role"], created["clusters"]) == ("Read-only", ["*"])
     assert run_json("keys", "regenerate", "laptop")["secret"] != created["secret"]
     assert run_json("keys", "change", "laptop", "--role", "Operator")["role"] == "Operator"
     assert run_json("keys", "disable", created["id"])["enabled"] is False
@@ -69,6 +68,23 @@ def test_a_key_is_created_changed_regenerated_and_removed(run, run_json):
     tools = [row["tool"] for row in run_json("audit", "list")]
     assert tools[-1] == "admin.keys.create"
     assert tools[0] == "admin.keys.remove"
+
+
+def test_an_expiry_is_a_distance_a_date_or_a_time(run, run_json):
+    start = datetime.now(UTC)
+    soon = datetime.fromisoformat(run_json("keys", "create", "a", "--expires", "90d")["expires"])
+    assert timedelta(days=90) <= soon - start < timedelta(days=91)
+    date = run_json("keys", "create", "b", "--expires", "2031-01-02")["expires"]
+    assert date == "2031-01-02T23:59:59Z"
+    for wrong, fact in (("tomorrow", "'tomorrow' is no time: 90d, 12h, "), ("90", "'90' is no")):
+        assert run("keys", "create", "c", "--expires", wrong, fails=True).stderr.startswith(
+            f"expires: {fact}"
+        )
+
+
+def test_a_key_for_an_unknown_cluster_is_refused(run):
+    wrong = run("keys", "create", "laptop", "--cluster", "nosuch", fails=True)
+    assert wrong.stderr == "No cluster 'nosuch'.\n"
 
 
 def test_a_key_has_a_budget_of_its_own_or_that_of_the_setting(run, run_json):
@@ -154,7 +170,7 @@ def test_brackets_are_printed_and_not_read_as_markup(run):
 def test_the_welcome_prints_a_whole_ipv6_address(tmp_path, capsys):
     async def start() -> None:
         async with open_state(Config.load(host="fd00::1", state_dir=tmp_path)) as state:
-            await create_first_administrator(state)
+            await print_welcome(state, demo=False)
 
     asyncio.run(start())
     assert "http://[fd00::1]:8811/admin" in capsys.readouterr().out
@@ -163,9 +179,9 @@ def test_the_welcome_prints_a_whole_ipv6_address(tmp_path, capsys):
 def test_a_start_with_the_endpoint_off_says_how_to_turn_it_on(tmp_path, capsys):
     async def start() -> None:
         async with open_state(Config.load(state_dir=tmp_path)) as state:
-            await print_endpoint_off(state)
+            await print_welcome(state, demo=False)
             await state.settings.change({"enabled": True}, by="test")
-            await print_endpoint_off(state)
+            await print_welcome(state, demo=False)
 
     asyncio.run(start())
     assert capsys.readouterr().out.count("settings set enabled=true` turns it on") == 1
@@ -179,13 +195,27 @@ def test_the_welcome_names_the_command_as_a_shell_finds_it(monkeypatch):
     assert this_command() == "pvemcp"
 
 
-def test_the_welcome_quotes_a_token_for_shells(tmp_path, capsys):
+def test_the_welcome_is_one_screen_that_begins_with_the_page_to_open(tmp_path, capsys):
     async def start() -> None:
         async with open_state(Config.load(state_dir=tmp_path)) as state:
             await print_welcome(state, demo=True)
+            await print_welcome(state, demo=True)
 
     asyncio.run(start())
-    assert "--token-id 'root@pam!pvemcp' --token-secret-file FILE" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    second = lines.index(lines[1], 2) - 1
+    first, again = lines[:second], lines[second:]
+    assert len(first) < 20
+    assert first[1] == f"pvemcp {__version__}, the AI server for Proxmox VE"
+    assert first[3].startswith("Admin pages:   http://127.0.0.1:8811/admin, user admin, one-time")
+    key = first[4].removeprefix("MCP endpoint:  http://127.0.0.1:8811/mcp/").split()[0]
+    assert key.startswith("pvemcp_")
+    assert first[5] == f"State:         {tmp_path}"
+    assert first[7].startswith("Claude Code:   claude mcp add --transport http pvemcp http://127.0")
+    assert first[7].endswith(key)
+    assert "one-time password" not in "".join(again)
+    assert "admin reset-password admin" in again[3]
+    assert key not in "".join(again)
 
 
 def test_what_a_start_changes_is_in_the_audit(tmp_path):
@@ -198,9 +228,9 @@ def test_what_a_start_changes_is_in_the_audit(tmp_path):
     entries = asyncio.run(start())
     key = next(arguments["key"] for tool, arguments in entries if tool == "admin.keys.create")
     assert entries == [
-        ("admin.admins.add", {"name": "admin", "role": "owner"}),
         ("admin.settings.change", {"enabled": True}),
         ("admin.keys.create", {"key": key, "name": "first", "role": "Administrator"}),
+        ("admin.admins.add", {"name": "admin", "role": "owner"}),
     ]
 
 
@@ -284,6 +314,38 @@ def test_the_command_line_is_the_way_back_to_local_sign_in(run, run_json, monkey
     assert can_sign_in == {"ada@example.org": True, "grace": False}
     run("settings", "set", "local_sign_in=true")
     run("admin", "disable", "ada@example.org")
+
+
+def test_a_list_from_a_folder_without_a_state_is_an_error(run, tmp_path):
+    for words in (["keys", "list"], ["status"], ["audit", "list"], ["tools", "call", "ListVms"]):
+        wrong = run(*words, "--state-dir", tmp_path / "other", fails=True)
+        assert wrong.stderr.startswith(f"There is no state in {tmp_path / 'other'}. The first ")
+        assert wrong.stdout == ""
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_command_that_writes_names_the_state_that_it_wrote(run, run_json, tmp_path):
+    other = tmp_path / "other"
+    assert run("keys", "create", "one").stderr == f"State: {tmp_path / 'state'}\n"
+    assert run("keys", "create", "two", "--state-dir", other).stderr == f"State: {other}\n"
+    assert run("keys", "list").stderr == ""
+    assert [row["name"] for row in run_json("keys", "list")] == ["one"]
+    assert [row["name"] for row in run_json("keys", "list", "--state-dir", other)] == ["two"]
+
+
+def test_a_database_elsewhere_is_named_without_its_password():
+    config = Config(state_dir="/var/lib/pvemcp", database_url="postgresql://u:p4ss@db/pvemcp")
+    shown = "/var/lib/pvemcp, database postgresql+asyncpg://u:***@db/pvemcp"
+    assert place_of(config) == shown
+
+
+def test_every_command_takes_the_state_folder_as_an_option():
+    def without(command: Any, path: str) -> list[str]:
+        if commands := getattr(command, "commands", None):
+            return [each for name in commands for each in without(commands[name], f"{path} {name}")]
+        return [] if any("--state-dir" in each.opts for each in command.params) else [path]
+
+    assert without(get_command(app), "pvemcp") == []
 
 
 def test_a_service_token_is_created_shown_once_and_revoked(run, run_json):
@@ -556,8 +618,9 @@ def test_the_audit_names_the_user_of_the_system_not_of_the_environment(run, run_
 def test_a_wrong_configuration_is_one_line(run, monkeypatch, tmp_path, variable, value, fact):
     (tmp_path / "broken").write_bytes(b"no database" * 100)
     value = value.replace("{folder}", str(tmp_path)).replace("{secret}", "p4ssw0rd")
+    monkeypatch.setenv("PVEMCP_STATE_DIR", str(tmp_path / "new"))
     monkeypatch.setenv(f"PVEMCP_{variable}", value)
-    wrong = run("keys", "list", fails=True).stderr
+    wrong = run("keys", "create", "laptop", fails=True).stderr
     assert wrong.startswith(fact.format(value, folder=tmp_path))
     assert wrong.count("\n") == 1
     assert "p4ssw0rd" not in wrong

@@ -33,13 +33,13 @@ finally:
     ],
     ids=["version", "help", "keys", "audit"],
 )
-def test_administration_starts_without_loading_the_server(tmp_path, words, needless):
+def test_administration_starts_without_loading_the_server(state_dir, words, needless):
     done = subprocess.run(
         [sys.executable, "-c", LOADED, *words],
         capture_output=True,
         text=True,
         check=True,
-        env={"PVEMCP_STATE_DIR": str(tmp_path / "state")},
+        env={"PVEMCP_STATE_DIR": str(state_dir)},
     )
     loaded = set(done.stderr.splitlines()[-1].split())
     assert "typer" in loaded

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 from pydantic import create_model
+from tests.cases import walk
 from tests.server.web.description import description
 
 from pvemcp_server.admin.operation import Command, Operation, Result, model_of, operations
 from pvemcp_server.cli.main import Commands
 from pvemcp_server.cli.operations import _text
 
-OPERATIONS = pytest.mark.parametrize("operation", operations().values(), ids=lambda op: op.name)
+OPERATIONS = walk("operation", operations().values())
 
 
 def command(path: str):

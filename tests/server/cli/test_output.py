@@ -3,12 +3,14 @@
 import json
 import logging
 import sys
+import time
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 import typer
 
-from pvemcp_server.cli.context import print_answer, print_table, to_json
+from pvemcp_server.cli.context import cell_text, print_answer, print_table, to_json
 from pvemcp_server.cli.logs import formatter_of
 from pvemcp_server.cli.state import command
 from pvemcp_server.config import Config
@@ -98,3 +100,21 @@ def test_what_signs_in_or_names_a_session_is_not_logged(log_format):
         text = formatter.format(record)
         assert "0a1b2c3d" in text
         assert session[:20] not in text
+
+
+def test_a_table_has_words_as_headers_local_times_and_no_empty_column(capsys, monkeypatch):
+    monkeypatch.setenv("TZ", "Europe/Zurich")
+    time.tzset()
+    try:
+        row = SimpleNamespace(
+            key_name="laptop", last_used=datetime(2026, 1, 2, 8, tzinfo=UTC), by=""
+        )
+        print_table([row], [(name, cell_text) for name in ("key_name", "last_used", "by")])
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    header, _, line = filter(str.strip, capsys.readouterr().out.splitlines())
+    assert header.split("  ")[0].strip() == "key name"
+    assert "last used" in header
+    assert header.split()[-1] == "used"
+    assert line.split() == ["laptop", "2026-01-02", "09:00:00", "CET"]

@@ -7,8 +7,9 @@ import anyio
 import pytest
 
 from pvemcp_server.http.bounded_request import serve_bounded
-from pvemcp_server.http.connection import UNREAD_BODY_PARTS
+from pvemcp_server.http.connection import READ_BYTES, UNREAD_BODY_PARTS, HttpConnection
 from pvemcp_server.http.exchange import BODY_BYTES
+from pvemcp_server.http.gate import KeyGate
 from pvemcp_server.web import site
 from pvemcp_server.web.site import SIGN_IN_BYTES, SIGN_INS
 
@@ -168,3 +169,28 @@ async def test_an_answer_that_began_is_completed_after_its_body():
 
     await serve_bounded(app, {"type": "http", "headers": []}, receive, send)
     assert sent == ["http.response.start", "http.response.body"]
+
+
+async def test_a_body_that_waits_to_be_taken_does_not_stop_what_follows_it(served, monkeypatch):
+    """Answer a request when more of its body has arrived than is read ahead, as under load."""
+    arrived, take, answer = anyio.Event(), HttpConnection.on_body, KeyGate.__call__
+
+    def on_body(connection, body):
+        take(connection, body)
+        if len(connection.cycle.body) > READ_BYTES:
+            arrived.set()
+
+    async def answer_then(*exchange):
+        await arrived.wait()
+        await answer(*exchange)
+
+    monkeypatch.setattr(HttpConnection, "on_body", on_body)
+    body = b"x" * 5 * READ_BYTES
+    async with await connect(served) as stream:
+        monkeypatch.setattr(KeyGate, "__call__", answer_then)
+        length = f"Content-Length: {len(body)}"
+        await stream.send(head(served, "/mcp", "application/json", length) + body)
+        with anyio.fail_after(20):
+            assert (await stream.receive()).startswith(b"HTTP/1.1 401 ")
+            await stream.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await stream.receive()).startswith(b"HTTP/1.1 200 ")

@@ -62,7 +62,7 @@ def test_a_key_is_removed_however_often_it_is_encoded():
     assert (seen["path"], seen["query_string"]) == ("/x/a%5fb", ordinary.encode())
 
 
-@pytest.mark.parametrize(
+@walk(
     ("path", "secret", "rest"),
     [
         ("/mcp", "", "/mcp"),
@@ -87,7 +87,7 @@ def test_the_key_in_a_path_follows_the_endpoint(path, secret, rest):
     assert (seen["path"], seen["raw_path"]) == (rest, quote(rest).encode())
 
 
-@pytest.mark.parametrize(
+@walk(
     ("peer", "forwarded", "address"),
     [
         ("203.0.113.9", "198.51.100.1", "203.0.113.9"),
@@ -166,7 +166,7 @@ def test_the_origin_of_a_page_is_the_one_that_its_browser_names(host, peer, orig
     assert Hosts.of(config).origin_of(seen) == origin
 
 
-@pytest.mark.parametrize(
+@walk(
     ("host", "known"),
     [
         ("pve.example", True),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.cases import walk
 
 REPOSITORY = Path(__file__).parents[3]
 TESTS = REPOSITORY / "tests" / "server"
@@ -29,7 +30,7 @@ def test_the_page_names_tests():
     assert len(list(named_tests())) > 60
 
 
-@pytest.mark.parametrize(("file", "test"), sorted({*named_tests()}, key=str))
+@walk(("file", "test"), sorted({*named_tests()}, key=str))
 def test_each_test_that_the_page_names_exists(file, test):
     source = (TESTS / file).read_text()
     assert test is None or f"def {test}(" in source

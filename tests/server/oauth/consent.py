@@ -50,13 +50,12 @@ class Consent:
         return RedirectResponse(f"{query['redirect_uri']}?{urlencode(answer)}", 303)
 
     async def connection(self, client_id: str, scopes: list[str]) -> ConnectionRecord:
-        """Return the connection of the client: with pve:read at first, then with these scopes."""
+        """Connect the client: with pve:read at first, then with these scopes."""
         store, scopes = self.served.state.store, [str(scope) for scope in scopes]
-        known = await store.connections.find(client_id=client_id)
-        if known is not None:
-            return await store.connections.change(known.id, scopes=scopes)
-        name = f"alice via {client_id[:40]}"
-        return await connect(store, client_id=client_id, scopes=("pve:read",), name=name)
+        known = len(await store.connections.all(client_id=client_id))
+        scopes = scopes if known else ["pve:read"]
+        name = f"alice via {client_id[:40]} {known}"
+        return await connect(store, client_id=client_id, scopes=tuple(scopes), name=name)
 
 
 @contextmanager

@@ -57,14 +57,34 @@ async def test_a_revocation_in_another_process_ends_streams(served, alice, kind)
             await stream.aread()  # until the server ends it
 
 
-async def test_a_session_answers_only_to_its_own_connection(served, alice):
-    _, mine = await alice()
-    _, foreign = await alice()
+async def test_a_session_answers_only_to_its_own_user_and_client(served, alice):
+    connection, mine = await alice()
+    _, further = await alice(subject=connection.subject)
+    _, of_another_user = await alice()
+    _, of_another_client = await alice(subject=connection.subject, client_id="another")
     headers = await opened(served, mine.access_token, "2025-11-25")
     listed = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
-    assert (await served.http.post("/mcp", json=listed, headers=headers)).status_code == 200
-    stolen = headers | {"Authorization": f"Bearer {foreign.access_token}"}
-    assert (await served.http.post("/mcp", json=listed, headers=stolen)).status_code == 404
+    expected = {mine: 200, further: 200, of_another_user: 404, of_another_client: 404}
+    for presented, status in expected.items():
+        headers["Authorization"] = f"Bearer {presented.access_token}"
+        answer = await served.http.post("/mcp", json=listed, headers=headers)
+        assert answer.status_code == status
+
+
+async def test_the_end_of_a_connection_leaves_its_session_to_the_newer_one(served, alice):
+    connection, mine = await alice()
+    _, further = await alice(subject=connection.subject)
+    headers = await opened(served, mine.access_token, "2025-11-25")
+    listed = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    with anyio.fail_after(SECONDS):
+        async with served.http.stream("GET", "/mcp", headers=headers) as stream:
+            assert stream.status_code == 200
+            headers["Authorization"] = f"Bearer {further.access_token}"
+            await served.http.post("/mcp", json=listed, headers=headers)
+            await served.state.store.keys.remove(connection.id)
+            await stream.aread()  # until the server ends it
+            answer = await served.http.post("/mcp", json=listed, headers=headers)
+            assert answer.status_code == 200
 
 
 async def test_an_ended_connection_ends_its_running_call(served, alice, tokens, fake_tools):

@@ -1,8 +1,15 @@
-"""Behind a real reverse proxy with a path prefix: a client from 401 to a call, an administrator."""
+"""Behind a reverse proxy with a path prefix: a client from 401 to a call, an administrator.
 
+nginx and Caddy end TLS, with what the docs have for them.
+"""
+
+import os
+import shutil
 import socket
+import ssl
 from contextlib import asynccontextmanager
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
@@ -16,6 +23,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata
 from tests.server.reverse_proxy import ReverseProxy
 
+from proxmox_client.emulator.certificates import CertificateAuthority
 from pvemcp_server.store.records import TlsMode
 
 from .test_python_client import Storage
@@ -82,11 +90,86 @@ async def proxy_in_front(listening: socket.socket, app: ReverseProxy):
         server.should_exit = True
 
 
-@pytest.fixture(params=[True, False], ids=["removed", "passed on"])
-async def site(request, serving):
+PROXIES = {
+    "nginx": """
+daemon off;
+master_process off;
+pid {folder}/pid;
+error_log stderr crit;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen {address} ssl;
+        ssl_certificate {folder}/certificate.pem;
+        ssl_certificate_key {folder}/key.pem;
+        location ~ ^/(pve(/|$)|\\.well-known/(oauth|openid)-[^/]+/pve/) {{
+            proxy_pass {target};
+            proxy_http_version 1.1;
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_buffering off;
+            proxy_read_timeout 1h;
+        }}
+    }}
+}}
+""",
+    "caddy": """
+{{
+    admin off
+    auto_https off
+    storage file_system {folder}
+}}
+https://{address} {{
+    tls {folder}/certificate.pem {folder}/key.pem
+    @pvemcp path /pve /pve/* /.well-known/*/pve/*
+    reverse_proxy @pvemcp {target}
+}}
+""",
+}
+COMMANDS = {
+    "nginx": ("-e", "stderr", "-c"),
+    "caddy": ("run", "--adapter", "caddyfile", "--config"),
+}
+
+
+@asynccontextmanager
+async def program_in_front(name: str, folder: Path, base: str, target: str):
+    """Run a reverse proxy that ends TLS and passes on what is below the prefix."""
+    program = shutil.which(name)
+    if program is None:
+        pytest.skip(f"no {name} here: apt-get install {name}")
+    authority, address = CertificateAuthority("test"), urlsplit(base).netloc
+    certificate = authority.issue("proxy", "127.0.0.1")
+    (folder / "certificate.pem").write_text(certificate.pem)
+    (folder / "key.pem").write_text(certificate.private_key)
+    configuration = PROXIES[name].format(folder=folder, address=address, target=target)
+    (folder / "configuration").write_text(configuration)
+    command = [program, *COMMANDS[name], str(folder / "configuration")]
+    environment = {"HOME": str(folder), "PATH": os.environ["PATH"]}
+    async with await anyio.open_process(command, env=environment, stderr=None) as process:
+        try:
+            yield ssl.create_default_context(cadata=authority.pem)
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+@pytest.fixture(params=["prefix removed", "prefix passed on", *PROXIES])
+async def site(request, serving, tmp_path):
     """Serve below /pve of a proxy on loopback, with a cluster and an administrator."""
+    is_program = request.param in PROXIES
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        base = f"http://127.0.0.1:{listening.getsockname()[1]}/pve"
+        host = f"127.0.0.1:{listening.getsockname()[1]}"
+        if is_program:
+            listening.close()
+        base = f"http{'s' * is_program}://{host}/pve"
         async with serving(public_url=base) as served:
             access = served.state.access
             await access.admins.create(NAME, PASSWORD, must_change=False)
@@ -98,16 +181,33 @@ async def site(request, serving):
                 tls_mode=TlsMode.INSECURE,
             )
             await served.state.store.watch.poll()
-            proxy = ReverseProxy(served.http, "/pve", strips=request.param)
-            async with (
-                proxy_in_front(listening, proxy),
-                httpx.AsyncClient(base_url=base.removesuffix("/pve"), timeout=30) as http,
-            ):
-                yield base, served, Browser(http, base)
+            if is_program:
+                front = program_in_front(request.param, tmp_path, base, served.url)
+            else:
+                strips = request.param == "prefix removed"
+                front = proxy_in_front(listening, ReverseProxy(served.http, "/pve", strips=strips))
+            async with front as trust:
+                options = {"timeout": 30, "verify": trust or True}
+                origin = base.removesuffix("/pve")
+                async with httpx.AsyncClient(base_url=origin, **options) as http:
+                    await answering(http)
+                    yield base, served, Browser(http, base), options
+
+
+async def answering(http: httpx.AsyncClient) -> None:
+    """Wait until the proxy accepts connections."""
+    with anyio.fail_after(20):
+        while True:
+            try:
+                assert (await http.get("/pve/healthz")).status_code == 200
+            except httpx.ConnectError:
+                await anyio.sleep(0.02)
+            else:
+                return
 
 
 async def test_a_client_signs_in_as_an_administrator_and_calls_a_tool(site):
-    base, served, browser = site
+    base, served, browser, options = site
     answers = []
 
     async def open_browser(url):
@@ -125,7 +225,7 @@ async def test_a_client_signs_in_as_an_administrator_and_calls_a_tool(site):
     metadata = OAuthClientMetadata(redirect_uris=[REDIRECT], client_name="Python SDK")
     provider = OAuthClientProvider(f"{base}/mcp", metadata, Storage(), open_browser, called_back)
     with anyio.fail_after(60):
-        async with httpx.AsyncClient(auth=provider, timeout=30) as http:
+        async with httpx.AsyncClient(auth=provider, **options) as http:
             transport = streamable_http_client(f"{base}/mcp", http_client=http)
             async with Client(transport) as client:
                 result = await client.call_tool("GetThing", {"vmid": 101})
@@ -134,16 +234,24 @@ async def test_a_client_signs_in_as_an_administrator_and_calls_a_tool(site):
     assert "Python SDK" in (await served.state.store.connections.all())[0].client_name
     page = await browser.open("/pve/admin/")
     assert "/pve/admin/account" in page.links
-    assert {cookie.path for cookie in browser.http.cookies.jar} <= {"/pve/", "/pve/admin"}
+    cookies = [(each.name[:7], each.path) for each in browser.http.cookies.jar]
+    if base.startswith("https:"):
+        assert {*cookies} == {("__Host-", "/")}
+    else:
+        assert {path for _, path in cookies} <= {"/pve/", "/pve/admin"}
     page = await browser.submit("/admin/sign-out", page)
     assert browser.answer.url.path == "/pve/admin/sign-in"
 
 
 async def test_the_stream_of_sse_names_an_endpoint_below_the_prefix(site):
-    base, served, _ = site
+    base, served, _, options = site
+
+    def open_client(headers=None, timeout=None, auth=None):
+        return httpx.AsyncClient(headers=headers, auth=auth, **options)
+
     with anyio.fail_after(60):
         for path in ("/sse", f"/sse/{served.key}"):
             headers = {"X-API-Key": served.key} if path == "/sse" else {}
-            transport = sse_client(f"{base}{path}", headers=headers)
+            transport = sse_client(f"{base}{path}", headers, httpx_client_factory=open_client)
             async with Client(transport, mode="legacy") as client:
                 assert len((await client.list_tools()).tools) == len(served.fake_tools.tools)

@@ -24,7 +24,7 @@ from pvemcp_server.store.key_format import TOKEN_PREFIXES, new_secret
 from pvemcp_server.store.records import TokenKind
 from pvemcp_server.store.watch import POLL_SECONDS
 
-from .connected import CLIENT, REDIRECT, code_for, connect, granted
+from .connected import CLIENT, NOW, REDIRECT, code_for, connect, granted
 
 pytestmark = pytest.mark.anyio
 HERE = "192.0.2.7"
@@ -315,6 +315,27 @@ async def test_tokens_end_with_the_connection_that_they_are_for(store, tokens, c
     assert given.expires_in == 600
     clock.pass_by(timedelta(minutes=11))
     assert await error(tokens.refresh(given.refresh_token, client_id=CLIENT)) == "invalid_grant"
+
+
+async def test_connections_are_finished_that_have_expired_or_lost_their_tokens(store, tokens):
+    made = {
+        name: await connect(store, name=name, subject=subject, **key)
+        for name, subject, key in (
+            ("with a code", "admin:1", {}),
+            ("unused", "admin:1", {}),
+            ("expired", "admin:1", {"expires": NOW}),
+            ("of an issuer", "issuer:https://login.example:alice", {}),
+            ("refused", "issuer:https://login.example:bob", {"enabled": False, "expires": NOW}),
+        )
+    }
+    await code_for(tokens, made["with a code"], MCP)
+    finished = store.connections.finished
+    assert await finished(NOW, made_before=NOW) == [made["expired"].id]
+    both = sorted([made["expired"].id, made["unused"].id])
+    assert await finished(NOW, made_before=NOW + timedelta(seconds=1)) == both
+    await store.keys.remove(made["unused"].id)
+    refused = code_for(tokens, made["unused"], MCP)
+    assert await error(refused) == "access_denied", "its code would be for no connection"
 
 
 async def test_a_connection_never_falls_back_to_the_servers_own_token(

@@ -25,6 +25,7 @@ from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.app import create_app
 from pvemcp_server.clusters import connections
 from pvemcp_server.config import Config
+from pvemcp_server.oauth import connections as oauth_connections
 from pvemcp_server.oauth.client_names import UNNAMED
 from pvemcp_server.oauth.people import FAILURES_PER_MINUTE
 from pvemcp_server.services import open_services
@@ -33,6 +34,7 @@ from pvemcp_server.store import open_store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import AdminRole, PersonKind, TlsMode, identities
 from pvemcp_server.store.watch import bump
+from pvemcp_server.web.oauth import consent
 from pvemcp_server.web.oauth.sign_in import OTHER_ERROR, PROVIDER_ERRORS
 
 from .browser import BASE, Browser
@@ -356,8 +358,18 @@ async def test_factors_that_work_elsewhere_only_are_named(browser, users):
         patched.setattr(SecondFactors, "challenge", lambda _: {"webauthn": challenge})
         await browser.authorize()
         await browser.sign_in("prod/pve", "bob", PASSWORD)
-    assert "WebAuthn of Proxmox work on Proxmox's own address only" in browser.text
-    assert "Set up an authenticator app" in browser.text
+    assert "Your second factor is WebAuthn." in browser.text
+    for way in ("an authenticator app or recovery keys", "an OpenID realm", "an API key"):
+        assert way in browser.text
+    assert f'href="/admin/connect{browser.query}"' in unescape(browser.page.text)
+    assert 'name="code"' not in browser.page.text
+    with pytest.MonkeyPatch.context() as patched:
+        both = {"webauthn": challenge, "recovery": [0]}
+        patched.setattr(SecondFactors, "challenge", lambda _: both)
+        await browser.go(f"/oauth/sign-in{browser.query}")
+        await browser.sign_in("prod/pve", "bob", PASSWORD)
+    assert "Keys of WebAuthn are bound to Proxmox's own address" in browser.text
+    assert browser.page.text.count('name="code"') == 1
 
 
 async def test_a_realm_of_a_provider_signs_in_through_proxmox(browser, emulator):
@@ -527,7 +539,7 @@ async def test_choices_that_are_not_offered_are_refused(front, browser):
     assert connection.read_only
 
 
-async def test_a_rule_offers_a_role_and_a_second_consent_renews_the_first(front, browser):
+async def test_a_rule_offers_a_role_and_each_consent_has_its_own_tokens(front, browser):
     roles = front.services.access.roles
     rule = await front.services.store.person_rules.add(
         kind=PersonKind.USER,
@@ -537,20 +549,67 @@ async def test_a_rule_offers_a_role_and_a_second_consent_renews_the_first(front,
         created=utc_now(),
     )
     try:
-        token = await connected(browser, role="Operator", scope="pve:read pve:write")
-        (connection,) = await front.services.store.connections.all()
-        for fields in ({}, {"read_only": "1"}, {}):
+        tokens = [await connected(browser, role="Operator", scope="pve:read pve:write")]
+        for number, fields in enumerate(({}, {"read_only": "1"}, {}), start=1):
             await browser.authorize(scope="pve:read pve:write")
             await browser.sign_in("prod/pve", "bob", PASSWORD)
             assert 'value="Operator" checked' in browser.page.text
+            assert f"Connected already {number} connection" in browser.text
             await browser.consent(role="Operator", **fields)
-            (renewed,) = await front.services.store.connections.all()
-            assert renewed.id == connection.id
-            assert (await call(front, token))[0].status_code == 401, "each is for one consent"
-            token = (await browser.token()).json()["access_token"]
-            assert (await call(front, token))[0].status_code == 200
+            assert len(await front.services.store.connections.all()) == number + 1
+            tokens.append((await browser.token()).json()["access_token"])
+        assert [(await call(front, token))[0].status_code for token in tokens] == [200] * 4
     finally:
         await front.services.store.person_rules.remove(rule.id)
+
+
+async def test_two_computers_stay_connected_and_end_one_by_one(front, open_browser, users):
+    async with open_browser() as first, open_browser() as second:
+        second.client = first.client
+        tokens = [await connected(each) for each in (first, second)]
+        assert [(await call(front, token))[0].status_code for token in tokens] == [200, 200]
+        made = sorted(await front.services.store.connections.all(), key=lambda each: each.created)
+        await front.services.store.keys.record_uses({made[0].id: (utc_now(), "192.0.2.77")})
+        await second.go("/connections")
+        await second.sign_in("prod/pve", "bob", PASSWORD)
+        assert second.text.count("Claude Code (name not verified") == 2
+        assert "from 192.0.2.77" in second.text
+        await second.submit("/connections/end", id=made[0].id)
+        assert [(await call(front, token))[0].status_code for token in tokens] == [401, 200]
+        assert len(users["prod"].users["bob@pve"].tokens) == 1
+
+
+async def test_a_connection_beyond_the_limit_ends_the_longest_unused_one(
+    front, browser, monkeypatch
+):
+    for module in (oauth_connections, consent):
+        monkeypatch.setattr(module, "MOST_OF_CLIENT", 2)
+    tokens = []
+    for _ in range(3):
+        await browser.authorize()
+        await browser.sign_in("prod/pve", "bob", PASSWORD)
+        tokens.append("was not used for the longest time ends" in browser.text)
+        await browser.consent()
+        tokens.append((await browser.token()).json()["access_token"])
+    assert tokens[::2] == [False, False, True]
+    assert [(await call(front, token))[0].status_code for token in tokens[1::2]] == [401, 200, 200]
+    await front.services.audit.flush()
+    entries = await front.services.audit.find(limit=20)
+    ended = next(each for each in entries if each.tool == "oauth.end")
+    assert ended.arguments == {"reason": consent.SURPLUS}
+
+
+async def test_a_client_that_revokes_its_refresh_token_ends_its_connection(front, browser, users):
+    await connected(browser)
+    await browser.authorize()
+    await browser.sign_in("prod/pve", "bob", PASSWORD)
+    await browser.consent()
+    refresh = (await browser.token()).json()["refresh_token"]
+    made = sorted(await front.services.store.connections.all(), key=lambda each: each.created)
+    form = {"token": refresh, "client_id": browser.client["client_id"]}
+    assert (await browser.http.post("/oauth/revoke", data=form)).status_code == 200
+    assert [each.id for each in await front.services.store.connections.all()] == [made[0].id]
+    assert len(await front.services.store.identities.all(connection_id=made[1].id)) == 0
 
 
 async def test_a_rule_that_is_removed_during_the_consent_does_not_count(
@@ -612,6 +671,18 @@ async def test_users_see_and_end_their_own_connections_only(front, open_browser,
         assert (await call(front, token))[0].status_code == 401
         await bob.submit("/connections/sign-out")
         assert (await bob.http.get("/connections")).status_code == 303
+
+
+async def test_a_sign_in_removes_tokens_that_an_administrator_s_end_has_left(front, browser, users):
+    await connected(browser)
+    (connection,) = await front.services.store.connections.all()
+    (left,) = await front.services.connections.end(connection.id)
+    (token,) = users["prod"].users["bob@pve"].tokens.values()
+    assert token.name in left.line
+    token.comment = re.sub(r"\d{4}-", "2020-", token.comment)
+    await browser.go("/connections")
+    await browser.sign_in("prod/pve", "bob", PASSWORD)
+    assert users["prod"].users["bob@pve"].tokens == {}
 
 
 async def test_an_administrator_connects_with_the_account_of_this_server(front, browser):
@@ -698,6 +769,30 @@ async def test_the_second_factor_of_an_administrator_leads_back_too(front, brows
     await admins.set_enabled(name, enabled=False)
     await browser.consent()
     assert browser.page.url.path == "/oauth/sign-in", "the account may not be used any more"
+
+
+async def test_a_new_administrator_reads_on_each_page_what_connects(front, browser):
+    await front.services.access.admins.create("hedy", ADMIN_PASSWORD, must_change=True)
+    await front.settings.change({"require_second_factor": True}, by="test")
+    try:
+        await browser.authorize()
+        await browser.go(f"/admin/connect{browser.query}")
+        shown = {browser.page.url.path: browser.text}
+        await browser.submit("/admin/sign-in", name="hedy", password=ADMIN_PASSWORD)
+        shown[browser.page.url.path] = browser.text
+        new = {"new": "another battery staple", "again": "another battery staple"}
+        await browser.submit("/admin/password", current="wrong one", **new)
+        assert browser.page.status_code == 422
+        shown["again"] = browser.text
+        await browser.submit("/admin/password", current=ADMIN_PASSWORD, **new)
+        shown[browser.page.url.path] = browser.text
+    finally:
+        await front.settings.change({"require_second_factor": False}, by="test")
+    await browser.go("/admin/account")
+    assert 'href="/admin/connect?response_type=code' in browser.page.text
+    assert list(shown) == ["/admin/sign-in", "/admin/password", "again", "/admin/account"]
+    for path, text in shown.items():
+        assert "You sign in to connect Claude Code (name not verified" in text, path
 
 
 async def test_what_users_do_is_in_the_audit_without_secrets(front, browser):

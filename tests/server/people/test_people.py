@@ -22,7 +22,7 @@ from pvemcp_server.errors import (
     OAuthError,
     TooManyFailures,
 )
-from pvemcp_server.oauth.connections import Choice, ClientName, Connections
+from pvemcp_server.oauth.connections import MOST_OF_CLIENT, Choice, ClientName, Connections
 from pvemcp_server.oauth.people import (
     AT_ONCE,
     FAILURES_PER_MINUTE,
@@ -353,35 +353,60 @@ async def test_a_connection_gets_a_token_of_the_user_that_expires_with_it(server
     assert (key.clusters, key.expires) == (["prod"], chosen.expires)
 
 
-async def test_a_renewed_connection_replaces_its_token_and_frees_what_is_left_out(server, users):
+async def test_each_consent_makes_a_connection_with_tokens_of_its_own(server, users):
     person = (await sign_in(server, "bob", to=await sign_in(server, "bob", cluster="lab"))).person
-    first = await server.connections.connect(
-        person, CLIENT, await choice(server, clusters=("lab", "prod"))
-    )
+    on_both = await choice(server, clusters=("lab", "prod"))
+    on_prod = await choice(server, clusters=("prod",))
+    first = await server.connections.connect(person, CLIENT, on_both)
     before = tokens_of(users, "prod", "bob@pve")
-    again = await server.connections.connect(
-        person, CLIENT, await choice(server, clusters=("prod",))
+    second, third = await asyncio.gather(
+        *(server.connections.connect(person, CLIENT, on_prod) for _ in range(2))
     )
-    assert again.id == first.id
+    held = await server.connections.of(person.subject, CLIENT.id)
+    assert {record.id for record, _ in held} == {first.id, second.id, third.id}
+    assert held[-1][0].id == first.id
+    assert {key.name for _, key in held} == {
+        f"bob@pve via Claude{number}" for number in ("", " 2", " 3")
+    }
+    await server.connections.end(second.id, person)
     after = tokens_of(users, "prod", "bob@pve")
-    assert (len(after), after != before, tokens_of(users, "lab", "bob@pve")) == (1, True, [])
-    assert len(await server.store.identities.all(connection_id=first.id)) == 1
-    other = ClientName("other", "Claude", "Claude (other.example)")
-    second = await server.connections.connect(
-        person, other, await choice(server, clusters=("lab",))
-    )
-    assert (await server.store.keys.find(id=second.id)).name == "bob@pve via Claude 2"
+    assert (len(after), set(before) < set(after)) == (2, True)
+    assert len(tokens_of(users, "lab", "bob@pve")) == 1
+    assert len(await server.store.identities.all(connection_id=first.id)) == 2
 
 
-async def test_consents_at_the_same_time_leave_one_connection_and_one_token(server, users):
+async def test_the_connections_unused_for_longest_are_beyond_the_limit(server, store):
     person = (await sign_in(server, "bob")).person
     chosen = await choice(server, clusters=("prod",))
-    both = await asyncio.gather(
-        *(server.connections.connect(person, CLIENT, chosen) for _ in range(2))
+    made = []
+    for number in range(MOST_OF_CLIENT):
+        made.append(await server.connections.connect(person, CLIENT, chosen))
+        assert await server.connections.surplus(made[number]) == []
+    other = await server.connections.connect(person, replace(CLIENT, id="other"), chosen)
+    await store.keys.record_uses({made[0].id: (utc_now() + timedelta(hours=1), "192.0.2.1")})
+    newest = await server.connections.connect(person, CLIENT, chosen)
+    assert await server.connections.surplus(newest) == [made[1]]
+    assert await server.connections.surplus(other) == []
+
+
+async def test_connections_without_a_token_end_within_minutes(server, users, store):
+    person, issuer = (await sign_in(server, "bob")).person, Tokens(store, Audit(store))
+    chosen = await choice(server, clusters=("prod",))
+    used, unused = [await server.connections.connect(person, CLIENT, chosen) for _ in range(2)]
+    await issuer.issue_code(
+        used,
+        redirect_uri="https://claude.example/",
+        challenge=challenge_of("v" * 43),
+        scopes=[Scope.READ],
+        resource="https://mcp.example/mcp",
     )
-    assert both[0].id == both[1].id
-    assert len(await server.store.identities.all(connection_id=both[0].id)) == 1
-    assert len(tokens_of(users, "prod", "bob@pve")) == 1
+    await server.connections.remove_expired()
+    assert await store.keys.find(id=unused.id), "its code may be issued now"
+    later = Connections(store, server.clusters, "", clock=lambda: utc_now() + timedelta(minutes=2))
+    await later.remove_expired()
+    assert await store.keys.find(id=unused.id) is None
+    assert await store.identities.all(connection_id=unused.id) == []
+    assert await store.keys.find(id=used.id)
 
 
 async def test_nothing_is_left_when_one_token_cannot_be_made(server, users):
@@ -420,10 +445,13 @@ async def test_the_end_of_a_connection_destroys_the_secret_and_removes_the_token
     # the next sign-in removes what this server left behind, once it is no consent in progress
     users["prod"].users["bob@pve"].tokens["own"] = Token("own", "x", comment="of bob")
     stray = users["prod"].users["bob@pve"].tokens[name]
-    stray.comment = re.sub(r"\d{4}-", "2020-", stray.comment)
     record = await server.connections.connect(person, CLIENT, chosen)
-    kept = tokens_of(users, "prod", "bob@pve")
-    assert (name in kept, "own" in kept, len(kept)) == (False, True, 2)
+    for comment, count in ((stray.comment, 3), (re.sub(r"\d{4}-", "2020-", stray.comment), 2)):
+        stray.comment = comment
+        await server.connections.remove_strays(person.accounts["prod"])
+        kept = tokens_of(users, "prod", "bob@pve")
+        assert (len(kept), "own" in kept) == (count, True)
+    assert name not in kept
 
     assert await server.connections.end(record.id, person) == []
     assert tokens_of(users, "prod", "bob@pve") == ["own"]
@@ -469,24 +497,18 @@ async def _cluster_removed(server, access, person, record):
     await access.clusters.remove("prod")
 
 
-async def _consent_again(server, access, person, record):
-    await server.connections.connect(person, CLIENT, await choice(server, clusters=("prod",)))
-
-
 async def _ended(server, access, person, record):
     await server.connections.end(record.id, person)
 
 
-@pytest.mark.parametrize(
-    "change", [_other_hosts, _identity_removed, _cluster_removed, _consent_again, _ended]
-)
+@pytest.mark.parametrize("change", [_other_hosts, _identity_removed, _cluster_removed, _ended])
 async def test_what_replaces_or_ends_an_account_of_a_connection_ends_its_tokens(
     server, access, store, change
 ):
     person, issuer = (await sign_in(server, "bob")).person, Tokens(store, Audit(store))
     chosen = await choice(server, clusters=("prod",))
     record = await server.connections.connect(person, CLIENT, chosen)
-    other = await server.connections.connect(person, replace(CLIENT, id="other"), chosen)
+    other = await server.connections.connect(person, CLIENT, chosen)
     verifier, resource = "v" * 43, "https://mcp.example/mcp"
     code = {
         "redirect_uri": "https://claude.example/",
@@ -500,9 +522,9 @@ async def test_what_replaces_or_ends_an_account_of_a_connection_ends_its_tokens(
         await issuer.issue_code(each, **code)
     await change(server, access, person, record)
     assert await store.tokens.all(connection_id=record.id) == []
-    kept = {_consent_again: 4, _identity_removed: 4, _ended: 4}.get(change, 0)
+    kept = {_identity_removed: 4, _ended: 4}.get(change, 0)
     assert len(await store.tokens.all(connection_id=other.id)) == kept
-    if change in (_consent_again, _ended):
+    if change is _ended:
         with pytest.raises(OAuthError, match="connect again"):
             await issuer.issue_code(record, **code)
 

@@ -1,6 +1,7 @@
 """The error for a wrong query names the place, the fault and the next step."""
 
 import pytest
+from tests.cases import walk
 
 import pvemcp_server.tables  # noqa: F401 - declares the tables
 from pvemcp_server.errors import BadArgument
@@ -33,7 +34,7 @@ def without(rows, *conditions):
     return {"field": rows, "operator": "NOT EXISTS", "conditions": list(conditions)}
 
 
-@pytest.mark.parametrize(
+@walk(
     ("query", "text"),
     [
         ({}, 'from: say which table. For example {"from": "guests"}.'),

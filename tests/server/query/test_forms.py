@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tests.cases import walk
 
 from pvemcp_server.query.json_text import decoded
 from pvemcp_server.query.parser import parse
@@ -29,7 +30,7 @@ def test_a_part_without_a_value_is_an_absent_part(part, empty):
     assert parse({**absent, part: empty}) == parse(absent)
 
 
-@pytest.mark.parametrize("part", QUERY)
+@walk("part", QUERY)
 def test_each_part_may_be_json_text(part):
     if part not in ("from", "limit", "offset", "distinct"):
         assert parse({**QUERY, part: json.dumps(QUERY[part])}) == parse(QUERY)
@@ -42,7 +43,7 @@ def test_each_part_may_be_the_text_that_python_makes_of_it():
     assert parse(str({**QUERY, "having": QUERY["having"]})) == parse(QUERY)
 
 
-@pytest.mark.parametrize(
+@walk(
     "value",
     [
         ["101", "102"], [True, False, None], ["it's"], ['say "x"'], ["it's \"x\""],
@@ -54,7 +55,7 @@ def test_python_text_of_a_list_is_read_like_its_json(value):
     assert decoded(str(value)) == decoded(json.dumps(value)) == value
 
 
-@pytest.mark.parametrize("text", ["['a'", "['a", "[a]", "['a' 'b']", "[" * 5000, "['" * 40_000])
+@walk("text", ["['a'", "['a", "[a]", "['a' 'b']", "[" * 5000, "['" * 40_000])
 def test_text_that_is_no_list_stays_a_text(text):
     assert decoded(text) == text
 
@@ -127,7 +128,7 @@ def test_a_tree_without_conditions_filters_nothing(where):
     assert parse({"from": "guests", "where": where}).where is None
 
 
-@pytest.mark.parametrize(
+@walk(
     ("operator", "value", "values"),
     [
         ("IN", "[100, 105]", (100, 105)),

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from tests.cases import walk
 
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.query.values import convert
@@ -16,7 +17,7 @@ def converted(value, kind, unit=None):
     return convert(value, Field("it", kind, "", unit), "value", NOW)
 
 
-@pytest.mark.parametrize(
+@walk(
     ("value", "bytes_"),
     [
         (8 * GIB, 8 * GIB),
@@ -52,7 +53,7 @@ def test_durations_are_seconds_or_have_a_unit(value, seconds):
     assert converted(value, Kind.INTEGER, Unit.SECONDS) == seconds
 
 
-@pytest.mark.parametrize(
+@walk(
     ("value", "moment"),
     [
         ("now", datetime(2026, 11, 22, 12, tzinfo=UTC)),
@@ -90,9 +91,7 @@ def test_times_are_absolute_or_relative_to_now(value, moment):
     assert converted(value, Kind.TIME, Unit.TIME) == int(moment.timestamp())
 
 
-@pytest.mark.parametrize(
-    ("value", "boolean"), [(True, 1), ("true", 1), ("No", 0), (0, 0), ("1", 1), ("off", 0)]
-)
+@walk(("value", "boolean"), [(True, 1), ("true", 1), ("No", 0), (0, 0), ("1", 1), ("off", 0)])
 def test_booleans_have_a_few_spellings(value, boolean):
     assert converted(value, Kind.BOOLEAN) == boolean
 
@@ -105,7 +104,7 @@ def test_a_number_is_converted_to_its_digits_for_text():
     assert converted(100, Kind.TEXT) == "100"
 
 
-@pytest.mark.parametrize(
+@walk(
     ("value", "kind", "unit", "hint"),
     [
         ("much", Kind.INTEGER, Unit.BYTES, '"8GiB"'),

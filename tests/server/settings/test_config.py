@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pvemcp_server import config as config_module
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 
@@ -14,10 +15,26 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+CHECKOUT = Path(__file__).parents[3]
+
+
 def test_the_defaults_are_loopback_and_sqlite_in_var():
     config = Config.load()
-    assert (config.host, config.port, config.state_dir) == ("127.0.0.1", 8811, Path("var"))
-    assert config.database.startswith("sqlite+aiosqlite:////")
+    assert (config.host, config.port, config.state_dir) == ("127.0.0.1", 8811, CHECKOUT / "var")
+    assert config.database == f"sqlite+aiosqlite:///{CHECKOUT}/var/pvemcp.sqlite3"
+
+
+def test_an_installed_package_keeps_its_state_in_the_users_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(config_module, "__file__", str(tmp_path / "a/b/c/d/e/config.py"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    assert Config.load().state_dir == tmp_path / ".local/state/pvemcp"
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")  # the specification ignores such a path
+    assert Config.load().state_dir == tmp_path / ".local/state/pvemcp"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "states"))
+    assert Config.load().state_dir == tmp_path / "states/pvemcp"
 
 
 def test_options_override_the_environment(monkeypatch: pytest.MonkeyPatch):

@@ -111,3 +111,13 @@ def test_a_declaration_contains_choices_and_limits():
     assert by_name["output_format"].schema["enum"] == ["JsonCompact", "JsonNormal", "Toon", "Csv"]
     assert by_name["row_cap"].schema == {"type": "integer", "minimum": 10, "maximum": 100_000}
     assert by_name["enabled"].default is False
+
+
+async def test_a_list_that_is_none_is_refused_with_its_form(settings: Settings):
+    for setting in declared_settings():
+        if setting.schema.get("type") == "array":
+            with pytest.raises(BadArgument) as refused:
+                await settings.change({setting.name: "a,b"}, by="ada")
+            assert (
+                str(refused.value) == f'{setting.name}: it is a list, written in JSON: ["a","b"].'
+            )

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tests.cases import walk
 
 from proxmox_client.api.backups import BackupJob
 from proxmox_client.api.tasks import TaskRow
@@ -50,7 +51,7 @@ def test_a_command_cut_within_a_quotation_is_parsed_to_its_end():
     assert (parsed.vmids, parsed.options["storage"]) == ({100}, "nfs")
 
 
-@pytest.mark.parametrize("word", ["a", "'a' ", "--a b ", "\\", '"', "a'"])
+@walk("word", ["a", "'a' ", "--a b ", "\\", '"', "a'"])
 def test_of_a_command_of_megabytes_only_the_beginning_is_parsed(word):
     parsed = command(f"100 --storage nfs --notes-template {word * 1_000_000}")
     assert (parsed.vmids, parsed.options["storage"]) == ({100}, "nfs")
@@ -70,7 +71,7 @@ def test_every_option_of_a_job_is_found_in_its_command():
     assert command(MANY_LOGGED).fits(BackupJob.of(MANY))
 
 
-@pytest.mark.parametrize("option", sorted(MANY.keys() - {"id"}))
+@walk("option", sorted(MANY.keys() - {"id"}))
 def test_a_job_that_differs_in_any_logged_option_does_not_fit(option):
     other = "140,141" if option == "vmid" else "other"
     if isinstance(MANY[option], int):

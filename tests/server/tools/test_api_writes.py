@@ -290,6 +290,20 @@ async def test_what_is_deleted_is_shown_first(tool_client):
     assert "What is deleted cannot be restored." in answer.data["would"]
 
 
+@pytest.mark.parametrize(
+    ("path", "parameters", "shown"),
+    [
+        ("/cluster/backup/backup-archive", [], "prune-backups 'keep-last=4'"),
+        ("/pools", ["poolid=production"], r"members \(\d+ of them\)"),
+        # its GET is an index of what is below the path, and no value of the pool
+        ("/nodes/pve01/ceph/pool/vm", [], r"/ceph/pool/vm to prod\. "),
+    ],
+)
+async def test_no_value_of_what_is_deleted_is_left_out(tool_client, path, parameters, shown):
+    answer = await planned(tool_client, "DELETE", path, *parameters, dry_run=True)
+    assert re.search(shown, answer.data["would"]), answer.data["would"]
+
+
 @pytest.mark.parametrize("name", ["old to prod: it is unused", "old  to", "'old'"])
 async def test_names_and_texts_stand_in_the_question_as_they_are(tool_client, name):
     tool_client.conversation.decision = Decision.NO
@@ -735,6 +749,11 @@ async def test_what_is_protected_is_not_written_to(demo_client):
         ("PUT", "/cluster/ha/rules/together", "type=resource-affinity", "comment=x"),
         ("DELETE", "/storage/ceph-vm"),
         ("PUT", "/storage/ceph-vm", "disable=1"),
+        ("PUT", "/nodes/pve01/disks/wipedisk", "disk=/dev/sdb"),
+        ("POST", "/nodes/pve01/disks/initgpt", "disk=/dev/sdb"),
+        ("DELETE", "/nodes/pve01/disks/zfs/rpool"),
+        ("DELETE", "/nodes/pve02/ceph/pool/vm", "force=1"),
+        ("DELETE", "/nodes/pve02/ceph/osd/3"),
         *(
             ("DELETE", f"/nodes/pve01/tasks/{UPID.replace('qmstart:101', f'{kind}:')}")
             for kind in ("vzdump", "stopall", "migrateall", "bulkshutdown")

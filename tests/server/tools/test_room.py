@@ -79,6 +79,20 @@ async def test_a_target_that_is_too_small_is_named(tool_client, values, words):
         assert words in await room(tool_client, "MigrateVm", **MOVE)
 
 
+async def test_guests_that_fit_alone_may_not_fit_together(tool_client):
+    many = {"vmids": [101, 110, 115], "target_node": "pve02", "online": True}  # 128, 8 and 8 GiB
+    roomy = changed("node", "pve02", mem=1 * GIB, maxmem=512 * GIB)
+    with altered(tool_client["prod"], RESOURCES, roomy):
+        text = await room(tool_client, "MigrateVm", **many)
+    assert "pve02 gets guests that may use 144.0 GiB of memory, and has 511.0 GiB" in text
+    tight = changed("node", "pve02", mem=1 * GIB, maxmem=140 * GIB)
+    with altered(tool_client["prod"], RESOURCES, tight):
+        text = await room(tool_client, "MigrateVm", **many)
+        alone = await room(tool_client, "MigrateVm", **many | {"vmids": [101]})
+    assert "Together that is more memory than pve02 has free." in text
+    assert "more memory than pve02" not in alone
+
+
 async def test_local_disks_are_compared_with_the_storage_of_the_target(demo_client):
     state = demo_client["prod"].emulated.state
     guest = next(

@@ -1,7 +1,9 @@
 """Undo: the call that reverses a write is in its answer, and Undo makes it for the same key."""
 
 from dataclasses import replace
+from functools import partial
 
+import anyio
 import pytest
 
 from proxmox_client.emulator import Clock, FaultKind, demo
@@ -24,6 +26,7 @@ WRITES = {
     "clone": ("CloneVm", {"source": "105", "name": "copy"}),
     "deletion": ("DeleteVm", {"vmid": 140, "name": "search-02"}),
     "deletion elsewhere": ("DeleteVm", {"vmid": 107, "name": "web-08"}),
+    "restore": ("RestoreBackup", {"backup": "105", "name": "copy"}),
     "started clone": ("CloneVm", {"source": "105", "name": "copy", "start": True}),
     "started VM without a system": (
         "CreateVm",
@@ -312,6 +315,29 @@ async def test_a_write_that_failed_half_way_is_undone_by_the_call_that_its_error
     assert "undo it: DeleteVmSnapshot" in error
     assert (await demo_client("Undo", wait=True)).data["ok"] is True
     assert not any(each.startswith("before") for each in prod.state.guests[105].snapshots)
+
+
+# the others have no task, or lose a snapshot
+WITH_TASK = [name for name in WRITES if name not in ("configuration", "deletion")]
+
+
+@pytest.mark.parametrize("write", WITH_TASK)
+async def test_a_write_whose_client_left_is_undone_when_its_task_has_ended(demo_client, write):
+    prod, before = demo_client["prod"].emulated, state_of(demo_client)
+    followed = prod.fault(FaultKind.HANG, path=r".*/tasks/.*/(status|log)")
+    tool, arguments = WRITES[write]
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(demo_client, tool, **PROD, **arguments, wait=True))
+        with anyio.fail_after(10):
+            while not followed.hits:  # noqa: ASYNC110 - there is no event for it
+                await anyio.sleep(0.005)
+        group.cancel_scope.cancel()
+    prod.faults.remove(followed)
+    with anyio.fail_after(10):
+        while any(task.running for task in prod.state.tasks.values()):  # noqa: ASYNC110
+            await anyio.sleep(0.005)
+    assert (await demo_client("Undo", wait=True)).data["success"] is True
+    assert state_of(demo_client) == before
 
 
 async def test_undo_has_the_rights_of_the_call_that_it_makes(demo_client):

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
+from html import unescape
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -147,7 +148,9 @@ async def test_a_consent_goes_on_after_a_fresh_sign_in_at_the_issuer(oidc_front,
     first = await oidc_front.get(path)
     assert first.headers["location"] == "/admin/sign-in"
     issuer.claims["auth_time"] = int(time.time()) - 3600
-    assert consent in (await oidc_front.get(await begin(oidc_front, issuer))).text
+    arrived = await oidc_front.get(await begin(oidc_front, issuer))
+    assert consent in arrived.text
+    assert "You sign in to connect" in arrived.text
     again = await oidc_front.get(path)
     assert again.headers["location"] == "/admin/oidc/confirm", "the issuer asked its user nothing"
     issuer.claims["auth_time"] = int(time.time())
@@ -176,7 +179,11 @@ async def test_below_a_path_prefix_the_issuer_leads_back_below_it(open_front, is
 async def confirm(oidc_front, issuer) -> str:
     """Begin a confirmation and return the callback address with the issuer's answer."""
     sent = await oidc_front.get("/admin/oidc/confirm")
-    issuer.request = parse_qs(urlsplit(sent.headers["location"]).query)
+    link = re.search(r'href="(http[^"]+)" rel="noreferrer"', sent.text)
+    if link:
+        assert "You sign in to connect" in sent.text
+    address = unescape(link[1]) if link else sent.headers["location"]
+    issuer.request = parse_qs(urlsplit(address).query)
     return f"/admin/oidc/callback?code=the%20code&state={issuer.request['state'][0]}"
 
 

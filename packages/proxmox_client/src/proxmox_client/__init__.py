@@ -38,7 +38,7 @@ from proxmox_client.errors import (
 from proxmox_client.json_decoder import tolerate_malformed
 from proxmox_client.limits import Limits, deadline, requester
 from proxmox_client.sockets import SocketBudget
-from proxmox_client.tls import Tls, fetch_fingerprint
+from proxmox_client.tls import Tls, fetch_fingerprint, is_trusted
 from proxmox_client.upid import Upid
 
 __all__ = [
@@ -84,6 +84,7 @@ __all__ = [
     "Upid",
     "deadline",
     "fetch_fingerprint",
+    "is_trusted",
     "requester",
     "tolerate_malformed",
 ]

@@ -5,7 +5,8 @@ import hashlib
 import os
 import re
 import ssl
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -78,11 +79,30 @@ async def fetch_fingerprint(host: str) -> str:
 
     Raise TlsError when the handshake fails, Unreachable when there is no connection.
     """
+    async with _handshake(host, _unverified_context()) as leaf:
+        return fingerprint_of(leaf)
+
+
+async def is_trusted(host: str) -> bool:
+    """Return whether an authority of this system signed the host's certificate, for its name.
+
+    Raise Unreachable when there is no connection.
+    """
+    try:
+        async with _handshake(host, _default_context()):
+            return True
+    except TlsError:
+        return False
+
+
+@asynccontextmanager
+async def _handshake(host: str, context: ssl.SSLContext) -> AsyncIterator[bytes]:
+    """Connect, and yield the host's certificate in DER."""
     address = Host.parse(host)
     try:
         async with asyncio.timeout(HANDSHAKE_TIMEOUT):
             _, writer = await asyncio.open_connection(
-                address.name, address.port, ssl=_unverified_context(), server_hostname=address.name
+                address.name, address.port, ssl=context, server_hostname=address.name
             )
     except ssl.SSLError as error:
         raise TlsError(host, f"the TLS handshake failed ({error.reason or error})") from error
@@ -91,7 +111,7 @@ async def fetch_fingerprint(host: str) -> str:
     except OSError as error:
         raise Unreachable(host, _os_error_text(error)) from error
     try:
-        return fingerprint_of(_leaf(writer.get_extra_info("ssl_object")))
+        yield _leaf(writer.get_extra_info("ssl_object"))
     finally:
         writer.transport.abort()
 

@@ -88,6 +88,18 @@ Origins = Annotated[
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 
 
+def default_state_dir() -> Path:
+    """Return `var` in the checkout that runs, or else `pvemcp` in the user's folder of states.
+
+    The working directory does not matter: every command of an installation uses the same state.
+    """
+    checkout = Path(__file__).parents[4]
+    if (checkout / "packages" / "server" / "pyproject.toml").is_file():
+        return checkout / "var"
+    states = Path(os.environ.get("XDG_STATE_HOME") or "")
+    return (states if states.is_absolute() else Path.home() / ".local" / "state") / "pvemcp"
+
+
 class Config(BaseSettings):
     """The configuration; each field is the environment variable PVEMCP_<NAME>.
 
@@ -100,11 +112,14 @@ class Config(BaseSettings):
 
     host: str = Field(
         default="127.0.0.1",
-        description="Address to listen on; 0.0.0.0 is all of IPv4, :: all of IPv6 only",
+        description="Address to listen on; 0.0.0.0 is all of IPv4, :: all of IPv6 and IPv4",
     )
     port: int = Field(default=8811, ge=0, le=65535, description="Port to listen on; 0 picks one")
     state_dir: Path = Field(
-        default=Path("var"), description="Folder of the database, the master key and the backups"
+        default_factory=lambda: default_state_dir(),
+        description="Folder of the database, the master key and the backups; by default `var` in "
+        "the checkout that runs, and for an installed package `pvemcp` in XDG_STATE_HOME "
+        "(`~/.local/state`)",
     )
     database_url: SecretStr | None = Field(
         default=None, description="sqlite:/// or postgresql:// URL; by default SQLite in state_dir"
@@ -162,12 +177,17 @@ class Config(BaseSettings):
     def database(self) -> str:
         """The database URL with our driver; it may contain a password, so never log it."""
         if self.database_url is None:
-            return f"sqlite+aiosqlite:///{self.state_dir.absolute() / 'pvemcp.sqlite3'}"
+            return f"sqlite+aiosqlite:///{self.database_file}"
         scheme, separator, rest = self.database_url.get_secret_value().partition("://")
         name = scheme.partition("+")[0]
         if not separator or name not in DRIVERS:
             raise ConfigError("PVEMCP_DATABASE_URL must begin with sqlite:/// or postgresql://.")
         return f"{DRIVERS[name]}://{rest}"
+
+    @property
+    def database_file(self) -> Path:
+        """The file of the SQLite database that is used when no database URL is given."""
+        return self.state_dir.absolute() / "pvemcp.sqlite3"
 
     @property
     def base_url(self) -> str:

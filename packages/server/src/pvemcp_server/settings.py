@@ -556,7 +556,9 @@ def _checked(values: Mapping[str, Any]) -> Values:
         return Values.model_validate(values)
     except ValidationError as invalid:
         error = invalid.errors(include_url=False)[0]
-        raise BadArgument(".".join(str(part) for part in error["loc"]), error["msg"]) from None
+        is_list = error["type"] == "tuple_type"
+        fact = 'it is a list, written in JSON: ["a","b"].' if is_list else error["msg"]
+        raise BadArgument(".".join(str(part) for part in error["loc"]), fact) from None
 
 
 def _tolerant(stored: Mapping[str, Any]) -> Values:

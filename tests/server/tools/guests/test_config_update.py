@@ -140,6 +140,12 @@ async def test_a_pending_change_is_dropped_by_name(client, vm):
             "Its network is filtered, tagged or limited in another way: net0 (firewall 1 → 0).",
         ),
         ({"options": ["rate=50"]}, "net0 (rate not set → 50)."),
+        (
+            {"network": "net1", "bridge": "vmbr1"},
+            "No firewall filters the new net1.",
+        ),
+        ({"options": ["net1=virtio,bridge=vmbr1,firewall=0"]}, "No firewall filters the new net1"),
+        ({"network": "net1", "bridge": "vmbr1", "options": ["firewall=1"]}, None),
         ({"cores": 8, "tags": ["+blue"], "options": ["onboot=0"]}, None),
     ],
 )

@@ -74,6 +74,7 @@ async def undone(client, answer):
 @EACH_VERSION
 async def test_a_new_disk_is_attached_and_detached_again(client):
     guest = guest_of(client)
+    guest.config["cipassword"] = "**********"  # a secret that stays is no change
     call = {**VM, "volume": "shared:8,discard=on"}
     plan = (await client("AttachDisk", **call, dry_run=True)).data
     assert plan["would"] == (

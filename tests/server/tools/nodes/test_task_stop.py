@@ -116,16 +116,31 @@ async def test_an_invented_task_is_like_one_that_is_hidden(tool_client):
     assert await tool_client.refused("StopTask", **PROD, upid=upid) == f"No task {upid!r} on prod."
 
 
-async def test_what_protects_its_guest_protects_the_task(tool_client, begin, state):
-    guest, upid = state.guests[105], begin("vzdump", "105")
+@pytest.mark.parametrize(
+    ("type_", "id_", "protected"),
+    [
+        ("vzdump", "105", True),
+        ("vzdump", "", True),  # of a job: it may be at work on any guest of its node
+        ("startall", "", True),
+        ("bulk-shutdown", "", True),
+        ("imgdel", "105@ceph-vm", True),
+        ("vzdump", "101", False),
+        ("aptupdate", "", False),
+    ],
+)
+async def test_what_protects_a_guest_protects_each_task_about_it(
+    tool_client, begin, state, type_, id_, protected
+):
+    guest, upid = state.guests[105], begin(type_, id_)
     before = guest.config["tags"]
     guest.config["tags"] = "protected"
     guest.touch()
     tool_client.refresh()
-    error = await tool_client.refused("StopTask", **PROD, upid=upid)
+    answer = await tool_client("StopTask", **PROD, upid=upid, dry_run=True)
     guest.config["tags"] = before
     guest.touch()
-    assert error.startswith("Guest 105, which the task is about, is protected by its tag")
+    fact = "Guest 105, which the task is about, is protected by its tag"
+    assert answer.text.startswith(fact) is protected
 
 
 async def test_own_tasks_need_no_privilege_and_those_of_others_do(

@@ -72,7 +72,9 @@ async def test_an_unknown_backup_is_an_error(tool_client, backup, says):
 async def test_a_backup_is_readable_with_its_guest_or_its_storage(tool_client, resources):
     scoped = tool_client.scoped(resources)
     assert (await scoped("GetBackupContents", **PROD, backup=101)).data["name"] == "db-primary"
-    assert (await scoped("GetBackupContents", **PROD, backup=101, folder="/")).data["files"]
+    answer = await scoped("GetBackupContents", **PROD, backup=101, folder="/")
+    assert answer.data["files"]
+    assert "File Restore" in answer.notes
 
 
 async def test_a_hidden_backup_is_answered_like_a_missing_one(tool_client):

@@ -198,6 +198,7 @@ async def test_a_source_that_is_not_there_or_not_allowed_is_refused(demo_client)
         ),
         (PLACE, {"download_hosts": ("*.debian.org",)}, {"source": IMAGE}, "from docker.io are not"),
         (lab, {}, {"source": IMAGE}, "OCI images need Proxmox VE 9.1; home-lab has 8.4"),
+        (PLACE, {}, {"source": "nginx"}, "and an OCI image has a tag: nginx:latest."),
     ):
         demo_client.change(**{"download_hosts": (), **settings})
         assert says in await demo_client.refused("DownloadIso", **place, **arguments), arguments

@@ -1,5 +1,6 @@
 """Accounts and permissions."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import field
@@ -148,6 +149,29 @@ class Access:
         Source: PVE/API2/User.pm.
         """
         return await self._transport.get(join("access", "users", userid, "token"), list[Token])
+
+    async def create_user(self, userid: str, *, comment: str | None = None) -> None:
+        """POST /access/users. Needs User.Modify and Realm.AllocateUser on the realm.
+
+        The user has no password: no one signs in with it. ResponseError for a name in use.
+
+        Source: PVE/API2/User.pm.
+        """
+        await self._transport.post("/access/users", userid=userid, comment=comment)
+
+    async def create_role(self, name: str, privileges: Iterable[str]) -> None:
+        """POST /access/roles. Needs Sys.Modify on /access. ResponseError for a name in use.
+
+        Source: PVE/API2/Role.pm.
+        """
+        await self._transport.post("/access/roles", roleid=name, privs=",".join(sorted(privileges)))
+
+    async def grant(self, path: str, *, user: str, role: str) -> None:
+        """PUT /access/acl. Needs Permissions.Modify on the path, below which it propagates.
+
+        Source: PVE/API2/ACL.pm.
+        """
+        await self._transport.put("/access/acl", path=path, users=user, roles=role, propagate=True)
 
     async def create_token(
         self,

@@ -395,6 +395,7 @@ def _caller(
         unattended=key.unattended,
         digest=key.digest,
         person=key.person or "",
+        client=f"{connection.subject}\n{connection.client_id}" if connection else "",
         version=_version(key, role, identities, clusters),
     )
 

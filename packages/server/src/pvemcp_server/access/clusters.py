@@ -251,7 +251,7 @@ def _fingerprints(values: Iterable[str]) -> list[str]:
     try:
         return sorted({normalize_fingerprint(value) for value in values if value.strip()})
     except ValueError:
-        message = "SHA-256 as 32 pairs of hex digits joined by colons."
+        message = "each is 32 pairs of hex digits, the SHA-256 that `pvenode cert info` shows."
         raise BadArgument("fingerprints", message) from None
 
 

@@ -1,11 +1,12 @@
 """API keys: create, change and remove them. `access/authentication.py` checks presented keys."""
 
+import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from pvemcp_formats import Format
 from pvemcp_server.access.authentication import digest_of
@@ -18,6 +19,15 @@ from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.key_format import new_id, new_secret
 from pvemcp_server.store.records import MOST_PER_DAY, KeyRecord, Unconfirmed
+
+EXPIRY_FORMS: Final = "90d, 12h, 2027-01-31, or 2027-01-31T08:00:00+01:00"
+_UNITS: Final = {
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+    "y": timedelta(days=365),
+}
+_DISTANCE: Final = re.compile(r"(\d{1,4})\s?([hdwy])")
 
 
 def _names(argument: str) -> AfterValidator:
@@ -46,14 +56,33 @@ def _networks(values: Iterable[str]) -> list[str]:
         raise BadArgument("allow_from", f"{error}.") from None
 
 
-def expiry(moment: datetime | None) -> datetime | None:
-    """Return the time in UTC."""
-    if moment is not None and moment.tzinfo is None:
-        raise BadArgument("expires", "needs a time zone.")
+def _read_expiry(value: object) -> object:
+    """Read a distance from now (90d), or a date, which is its last second in UTC."""
+    if not isinstance(value, str):
+        return value
+    if distance := _DISTANCE.fullmatch(value.strip().lower()):
+        return utc_now() + int(distance[1]) * _UNITS[distance[2]]
     try:
-        return moment and moment.astimezone(UTC)
+        moment = datetime.fromisoformat(value.strip())
+    except ValueError:
+        raise BadArgument("expires", f"{value!r} is no time: {EXPIRY_FORMS}.") from None
+    if len(value.strip()) > len("2027-01-31"):
+        return moment
+    return moment.replace(hour=23, minute=59, second=59, tzinfo=UTC)
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """Return the time in UTC."""
+    if moment.tzinfo is None:
+        raise BadArgument("expires", "needs a time zone, as 2027-01-31T08:00:00+01:00.")
+    try:
+        return moment.astimezone(UTC)
     except OverflowError:
         raise BadArgument("expires", "is beyond the supported range of dates.") from None
+
+
+Expiry = Annotated[datetime, BeforeValidator(_read_expiry), AfterValidator(_in_utc)]
+"""When a secret expires, in UTC."""
 
 
 class KeyFields(Fields):
@@ -79,10 +108,10 @@ class KeyFields(Fields):
     toolsets: Annotated[
         list[Toolset], AfterValidator(_sorted), Option("--toolset", clear="none")
     ] = Field(default=[], description=f"Sets of rare tools to list as well: {_TOOLSETS}")
-    expires: Annotated[datetime | None, AfterValidator(expiry), Option(clear="never")] = Field(
+    expires: Annotated[Expiry | None, Option(clear="never", metavar="TIME")] = Field(
         default=None,
-        description="When it expires, as 2027-01-31T00:00:00+00:00; needed, and limited, by the "
-        "setting longest_key_life_days",
+        description=f"When it expires: {EXPIRY_FORMS}; needed, and limited, by the setting "
+        "longest_key_life_days",
     )
     allow_from: Annotated[list[str], AfterValidator(_networks), Option(clear="any")] = Field(
         default=[], description="Networks that may use it, as 10.0.0.0/8; all when empty"

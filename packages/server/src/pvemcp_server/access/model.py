@@ -292,6 +292,7 @@ class Caller:
     address: str = ""
     digest: bytes = field(default=b"", repr=False)  # of the key's secret
     person: str = ""  # whose connection it is
+    client: str = ""  # the user and the client of a connection, whichever of theirs it is
     scopes: frozenset[str] | None = None  # of the access token that was presented; None for a key
     token: str = ""  # the id of that access token
     acting: str = ""  # the administrator who calls with these rights; no client can set it
@@ -300,6 +301,14 @@ class Caller:
         default_factory=dict, init=False, repr=False, compare=False
     )
     """A cache: nothing above changes, and a copy by `replace` begins with an empty one."""
+
+    @property
+    def session_owner(self) -> str:
+        """Who may continue a session: the key, or every connection of the user and the client.
+
+        A user who grants a client more makes a new connection in the middle of its session.
+        """
+        return self.client or self.key_id
 
     @property
     def is_external(self) -> bool:

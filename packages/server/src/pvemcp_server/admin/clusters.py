@@ -6,15 +6,18 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from proxmox_client import ProxmoxError, Tls, fetch_fingerprint
+from proxmox_client import Client, Password, ProxmoxError, Tls, fetch_fingerprint, is_trusted
 from pvemcp_server.access.clusters import checked, hosts_with_ports
-from pvemcp_server.access.fields import Argument, Changes, Fields
+from pvemcp_server.access.fields import Argument, Changes, Fields, Option
 from pvemcp_server.access.freezes import Freeze
+from pvemcp_server.access.model import Caller
+from pvemcp_server.access.roles import READ_ONLY
+from pvemcp_server.admin import proxmox_accounts
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.keys import check_unattended_keys
 from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS, EVERYONE, ISSUERS, OWNERS
-from pvemcp_server.clusters import Check, check
+from pvemcp_server.clusters import Check, check, explain
 from pvemcp_server.clusters.connections import tls_of
 from pvemcp_server.errors import BadArgument, CallError
 from pvemcp_server.link_local import check_hosts
@@ -25,6 +28,7 @@ from pvemcp_server.store.records import (
     IdentityRecord,
     TlsMode,
 )
+from pvemcp_server.toolkit.registry import tools
 
 MOST_HOSTS: Final = 64  # each is a connection, and a cluster has fewer nodes
 subject = Subject(
@@ -105,7 +109,32 @@ class HostCertificate(BaseModel):
 
     host: str
     fingerprint: str = ""
+    trusted: bool = Field(default=False, description="An authority of this system signed it")
     trouble: str = ""
+
+
+class AccountFields(Fields):
+    """A Proxmox administrator who makes an account for this server, and what it is for."""
+
+    hosts: Annotated[list[str], Option("--host")] = Field(
+        max_length=MOST_HOSTS, description="host or host:port of the nodes"
+    )
+    fingerprints: Annotated[list[str], Option("--fingerprint")] = Field(
+        default=[], description="SHA-256 of the nodes' certificates; the system's store when empty"
+    )
+    user: str = Field(default="root@pam", description="Proxmox user who may make users and roles")
+    password: SecretStr = Field(description="The user's password; it is not stored")
+    code: SecretStr | None = Field(default=None, description="The code of a second factor (TOTP)")
+    role: str = Field(default=READ_ONLY, description="Role whose tools the account has to serve")
+
+
+class Account(BaseModel):
+    """A Proxmox account that was made for this server, with its token."""
+
+    token_id: str
+    token_secret: str
+    proxmox_role: str
+    privileges: list[str]
 
 
 class Identity(BaseModel):
@@ -190,7 +219,7 @@ async def try_cluster(context: AdminContext, fields: ClusterFields) -> Check:
 @subject.operation(
     "clusters.fingerprints",
     Route("POST", "/clusters/fingerprints"),
-    Command("clusters fingerprint", columns=("host", "fingerprint", "trouble")),
+    Command("clusters fingerprint", columns=("host", "fingerprint", "trusted", "trouble")),
     may=OWNERS,
 )
 async def fingerprints(
@@ -212,9 +241,53 @@ async def fingerprints(
 async def _certificate(host: str) -> HostCertificate:
     try:
         await check_hosts([host])
-        return HostCertificate(host=host, fingerprint=await fetch_fingerprint(host))
+        fingerprint = await fetch_fingerprint(host)
+        return HostCertificate(host=host, fingerprint=fingerprint, trusted=await is_trusted(host))
     except (BadArgument, ProxmoxError, ValueError) as error:
         return HostCertificate(host=host, trouble=str(error))
+
+
+@subject.operation(
+    "clusters.make_account",
+    Route("POST", "/clusters/make-account", created=True),
+    Command("clusters make-account", text="Token {token_id}: {token_secret}"),
+    may=OWNERS,
+    needs_recent_sign_in=True,
+)
+async def make_account(context: AdminContext, fields: AccountFields) -> Account:
+    """Make a Proxmox user with a role and a token for this server; its secret is shown once.
+
+    The role has what the tools of the given role need, and no more. The password goes to Proxmox.
+    """
+    hosts = hosts_with_ports(fields.hosts, ClusterKind.PVE)
+    await check_hosts(hosts)
+    role = await context.services.access.roles.get(fields.role)
+    caller = Caller("", "", role)
+    needs = [each for tool in tools().values() if caller.is_granted(tool) for each in tool.needs]
+    code = fields.code.get_secret_value() if fields.code else ""
+    try:
+        auth = Password(
+            fields.user, fields.password.get_secret_value(), (lambda: code) if code else None
+        )
+        async with Client(hosts, auth, tls=Tls(fingerprints=fields.fingerprints)) as client:
+            made = await proxmox_accounts.make_account(client, role.name, needs)
+    except ValueError as error:
+        raise CallError(str(error)) from error
+    except ProxmoxError as error:
+        raise CallError(explain(error, fields.user)) from error
+    await context.changed(
+        "clusters.make_account",
+        hosts=hosts,
+        user=fields.user,
+        token_id=made.token_id,
+        proxmox_role=made.role,
+    )
+    return Account(
+        token_id=made.token_id,
+        token_secret=made.secret,
+        proxmox_role=made.role,
+        privileges=list(made.privileges),
+    )
 
 
 @subject.operation(

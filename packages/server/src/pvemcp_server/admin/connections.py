@@ -85,7 +85,7 @@ def _ended_text(result: Result) -> str:
         "connections list",
         columns=(
             *("id", "user", "client", "role", Column("clusters", ", ".join)),
-            *("calls", "created", "last_used", "expires"),
+            *("calls", "created", "last_used", "last_address", "expires"),
         ),
     ),
     may=EVERYONE,
@@ -142,11 +142,7 @@ async def end_connection(context: AdminContext, connection: ConnectionName) -> E
     client, until they are allowed again.
     """
     known = await list_connections(context)
-    ends = _with_others(known, _named(known, connection))
-    ended = await _end(context, ends)
-    for each in ends:
-        await context.changed("connections.end", **_facts(each))
-    return ended
+    return await _end(context, "connections.end", known, _named(known, connection))
 
 
 @subject.operation(
@@ -159,7 +155,7 @@ async def end_connections(context: AdminContext, which: Ended) -> EndedConnectio
     """End all connections of a user, of a client, or of a user with a client."""
     if not which.user and not which.client:
         raise BadArgument("user", "name a user, a client or both.")
-    known = everyone = await list_connections(context)
+    known = named = await list_connections(context)
     if which.user:
         theirs = [each for each in known if which.user in (each.user, each.subject)]
         subjects = sorted({each.subject for each in theirs})
@@ -167,17 +163,13 @@ async def end_connections(context: AdminContext, which: Ended) -> EndedConnectio
             raise UnknownName("user", which.user, sorted({each.user for each in known}))
         if len(subjects) > 1:
             raise BadArgument("user", f"is one of several: {', '.join(subjects)}.")
-        known = theirs
+        named = theirs
     if which.client:
-        named = [each for each in known if which.client in (each.client, each.client_id)]
-        if not named:
-            raise UnknownName("client", which.client, sorted({each.client for each in known}))
-        known = named
-    ends = _with_others(everyone, known)
-    ended = await _end(context, ends)
-    for each in ends:
-        await context.changed("connections.end_all", **_facts(each))
-    return ended
+        theirs = [each for each in named if which.client in (each.client, each.client_id)]
+        if not theirs:
+            raise UnknownName("client", which.client, sorted({each.client for each in named}))
+        named = theirs
+    return await _end(context, "connections.end_all", known, named)
 
 
 @subject.operation(
@@ -203,19 +195,20 @@ def _named(known: Sequence[Connection], name: str) -> list[Connection]:
     return named
 
 
-def _with_others(known: Sequence[Connection], named: Sequence[Connection]) -> list[Connection]:
-    """Return connections and those that end with them: all of an external issuer's user."""
+async def _end(
+    context: AdminContext, operation: str, known: Sequence[Connection], named: Sequence[Connection]
+) -> EndedConnections:
+    """End connections and those that end with them: all of an external issuer's user."""
     subjects = {each.subject for each in named if each.subject.startswith("issuer:")}
-    return [each for each in known if each in named or each.subject in subjects]
-
-
-async def _end(context: AdminContext, connections: Sequence[Connection]) -> EndedConnections:
-    ends = (context.services.connections.end(each.id) for each in connections)
-    left = [token for tokens in await asyncio.gather(*ends) for token in tokens]
+    ends = [each for each in known if each in named or each.subject in subjects]
+    tokens = await asyncio.gather(*(context.services.connections.end(each.id) for each in ends))
+    for each in ends:
+        await context.changed(operation, **_facts(each))
     return EndedConnections(
-        ended=[each.name for each in connections],
+        ended=[each.name for each in ends],
         left=[
             LeftProxmoxToken(cluster=each.cluster, token_id=each.token_id, command=each.line)
+            for left in tokens
             for each in left
         ],
     )

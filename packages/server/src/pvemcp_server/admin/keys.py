@@ -1,6 +1,6 @@
 """API keys: list, create, change, regenerate and remove them; their effective rights."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pvemcp_server.access.grants import resources_to_json
 from pvemcp_server.access.keys import KeyChanges, KeyFields
-from pvemcp_server.access.model import Caller
+from pvemcp_server.access.model import ANY, Caller
 from pvemcp_server.admin.client_setup import Connection, endpoint_url
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject, scope_of
 from pvemcp_server.admin.permission import EVERYONE, ISSUERS, OWNERS, Permission
 from pvemcp_server.admin.tools import check_names, may_ask
-from pvemcp_server.errors import BadArgument, RecentSignInNeeded
+from pvemcp_server.errors import BadArgument, RecentSignInNeeded, UnknownName
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import KeyRecord
 from pvemcp_server.toolkit.registry import Tool, tools
@@ -130,6 +130,14 @@ async def check_unattended_keys(context: AdminContext, **equals: Any) -> None:
         await check_unattended(context, key.unattended)
 
 
+async def _check_clusters(context: AdminContext, names: Iterable[str]) -> None:
+    """Raise UnknownName for a cluster that is not configured: such a key would reach nothing."""
+    known = [cluster.name for cluster in await context.services.access.clusters.all()]
+    for name in names:
+        if name not in (ANY, *known):
+            raise UnknownName("cluster", name, known)
+
+
 async def _check_budget(context: AdminContext, budget: int | None) -> None:
     """Refuse a secret, or other rights, of a key with a budget above the setting, but to owners."""
     values = await context.services.settings.current()
@@ -215,6 +223,7 @@ async def key_choices(context: AdminContext) -> KeyChoices:
 async def create_key(context: AdminContext, new: KeyFields) -> ShownKey:
     """Create a key; its secret is in this answer and nowhere else."""
     check_names("tools", new.tools)
+    await _check_clusters(context, new.clusters)
     await check_unattended(context, new.unattended)
     await _check_budget(context, new.destructive_per_day)
     _check_life(new.expires, await latest_expiry(context))
@@ -282,6 +291,7 @@ async def change_key(context: AdminContext, key: KeyName, changes: KeyChanges) -
     values = changes.values()
     check_names("tools", changes.tools or ())
     before = await context.services.access.keys.get(key)
+    await _check_clusters(context, set(changes.clusters or ()) - set(before.clusters))
     if await _may_widen(context, before, changes):
         await check_unattended(context, values.get("unattended", before.unattended))
         await _check_budget(context, values.get("destructive_per_day", before.destructive_per_day))

@@ -140,6 +140,11 @@ class Operation:
         paragraph, _, _ = inspect.cleandoc(self.run.__doc__ or "").partition("\n\n")
         return " ".join(paragraph.split())
 
+    @property
+    def only_reads(self) -> bool:
+        """Whether it changes no record, by its route's method."""
+        return self.route is not None and self.route.method == "GET"
+
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """The parameters of the function, annotations evaluated."""

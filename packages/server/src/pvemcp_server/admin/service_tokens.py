@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field
 
 from pvemcp_server.access.fields import Argument, Fields, Option
-from pvemcp_server.access.keys import expiry
+from pvemcp_server.access.keys import Expiry
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.keys import latest_expiry
 from pvemcp_server.admin.operation import Command, Route, Subject, operations, scopes
@@ -39,7 +39,7 @@ class ServiceTokenFields(Fields):
     scopes: Annotated[list[str], AfterValidator(_known), Option("--scope")] = Field(
         description="What it may do, as keys:read or keys:write; to write includes to read"
     )
-    expires: Annotated[datetime | None, AfterValidator(expiry)] = Field(
+    expires: Expiry | None = Field(
         default=None,
         description="When it expires, as 2027-01-31T00:00:00+00:00: after 90 days when absent, "
         "and after 366 at most, or what the setting longest_key_life_days allows",

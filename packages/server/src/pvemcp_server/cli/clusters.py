@@ -1,13 +1,14 @@
 """`pvemcp clusters add`, `change` and `test`: certificates from files, all clusters at once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
 
 from pvemcp_server.access.clusters import DEFAULT_IDENTITY
 from pvemcp_server.admin import clusters
+from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import (
     AsJson,
     administrator,
@@ -17,12 +18,16 @@ from pvemcp_server.cli.context import (
 )
 from pvemcp_server.cli.input import read_secret, read_text
 from pvemcp_server.cli.operations import by_hand
+from pvemcp_server.cli.questions import ask, ask_certificates, ask_token
+from pvemcp_server.cli.quickstart import this_command
 from pvemcp_server.cli.terminal import one_line
 from pvemcp_server.clusters import Check
 from pvemcp_server.errors import BadArgument, CallError
 from pvemcp_server.store.records import ClusterKind, TlsMode
 
-Name = Annotated[str, typer.Argument(help="The cluster's name here.")]
+Name = Annotated[
+    str, typer.Argument(help="The cluster's name here.", autocompletion=complete("cluster"))
+]
 CaFile = Annotated[Path | None, typer.Option(help="CA that signed the nodes' certificates (PEM).")]
 Fingerprints = Annotated[
     list[str] | None, typer.Option(help="SHA-256 of a node's certificate; repeat per node.")
@@ -32,14 +37,14 @@ Insecure = Annotated[bool, typer.Option("--insecure", help="Do not check certifi
 
 @by_hand("clusters add")
 async def add(
-    name: Name,
+    name: Annotated[str | None, typer.Argument(help="The cluster's name here.")] = None,
     host: Annotated[
-        list[str], typer.Option(help="host or host:port of a node; repeat it for failover.")
-    ],
-    token_id: Annotated[str, typer.Option(help="API token, as user@realm!name.")],
+        list[str] | None, typer.Option(help="host or host:port of a node; repeat it for failover.")
+    ] = None,
+    token_id: Annotated[str | None, typer.Option(help="API token, as user@realm!name.")] = None,
     token_secret_file: Annotated[
-        Path, typer.Option(help="File with the token's secret; - reads standard input.")
-    ],
+        Path | None, typer.Option(help="File with the token's secret; - reads standard input.")
+    ] = None,
     ca_file: CaFile = None,
     fingerprint: Fingerprints = None,
     insecure: Insecure = False,
@@ -53,26 +58,45 @@ async def add(
     test_only: Annotated[bool, typer.Option("--test-only", help="Do not save it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Try a cluster and, if it answers, save it."""
-    secret = SecretStr(read_secret(token_secret_file, "--token-secret-file"))
+    """Try a cluster and, if it answers, save it. At a terminal, ask for what is missing."""
+    secret = read_secret(token_secret_file, "--token-secret-file") if token_secret_file else ""
+    fields: dict[str, Any] = {
+        "name": name or ask("name", "Name of the cluster here, as home-lab"),
+        "kind": kind,
+        "hosts": host or ask("--host", "Its nodes, as pve1.example pve2.example").split(),
+        "description": description,
+        "protected": protected,
+        "tls_mode": _mode(ca_file, fingerprint, insecure=insecure),
+        "ca_pem": _pem(ca_file),
+        "fingerprints": fingerprint or [],
+    }
     async with administrator() as context:
-        fields = clusters.ClusterFields(
-            name=name,
-            kind=kind,
-            hosts=host,
-            token_id=token_id,
-            token_secret=secret,
-            description=description,
-            tls_mode=_mode(ca_file, fingerprint, insecure=insecure) or TlsMode.SYSTEM,
-            ca_pem=_pem(ca_file),
-            fingerprints=fingerprint or [],
-            protected=protected,
-        )
-        if test_only:
-            outcome = await clusters.try_cluster(context, fields)
+        if fields["tls_mode"] is None:
+            mode, pins = await ask_certificates(context, fields["hosts"], kind)
+            fields |= {"tls_mode": mode, "fingerprints": pins}
+        if token_id is None:
+            pins = fields["fingerprints"]
+            token_id, token = await ask_token(context, fields["hosts"], pins, kind)
         else:
-            _, outcome = await clusters.check_and_add(context, fields)
-    _print(f"{name} answers" if test_only else f"Saved {name}", outcome, as_json=as_json)
+            token = SecretStr(secret or ask("--token-secret-file", "Its secret", hide_input=True))
+        new = clusters.ClusterFields(**fields, token_id=token_id, token_secret=token)
+        if test_only:
+            outcome = await clusters.try_cluster(context, new)
+        else:
+            _, outcome = await clusters.check_and_add(context, new)
+        enabled = (await context.services.settings.current()).enabled
+        has_keys = bool(await context.services.access.keys.all())
+    _print(f"{name} answers" if test_only else f"Saved {new.name}", outcome, as_json=as_json)
+    if not (as_json or test_only):
+        for step in _next_steps(enabled=enabled, has_keys=has_keys):
+            typer.echo(step)
+
+
+def _next_steps(*, enabled: bool, has_keys: bool) -> list[str]:
+    """Return what is left until a client can connect."""
+    steps = [] if has_keys else ["keys create NAME` makes a key for a client"]
+    steps += [] if enabled else ["settings set enabled=true` turns the endpoint on"]
+    return [f"Next: `{this_command()} {step}." for step in steps]
 
 
 @by_hand("clusters change")
@@ -120,13 +144,16 @@ async def change(
 
 @by_hand("clusters test")
 async def check(
-    name: Annotated[str | None, typer.Argument(help="One cluster; all when absent.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One cluster; all when absent.", autocompletion=complete("cluster")),
+    ] = None,
     identity: Annotated[str | None, typer.Option(help="Identity; the default when absent.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Test the clusters: show their version and what the token may do."""
     outcomes: dict[str, Check] = {}
-    async with administrator() as context:
+    async with administrator(writes=False) as context:
         names = [name] if name else [each.name for each in await clusters.list_clusters(context)]
         for each in names:
             try:
@@ -162,6 +189,8 @@ def _print(title: str, outcome: Check, *, as_json: bool) -> None:
         )
     for line in outcome.advice:
         typer.echo(one_line(f"  {line}"))
+    for line in outcome.silent:
+        typer.secho(one_line(f"No answer of {line}"), fg="yellow")
     if outcome.question:
         typer.echo(one_line(f"  {outcome.question}"))
 

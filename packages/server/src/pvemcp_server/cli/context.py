@@ -5,10 +5,12 @@ import json
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,8 +18,9 @@ from rich.text import Text
 from pvemcp_server.access.fields import bad_argument
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.permission import COMMAND_LINE
-from pvemcp_server.cli.state import command_line_name, open_state
+from pvemcp_server.cli.state import command_line_name, open_state, place_of, require_state
 from pvemcp_server.cli.terminal import is_shown, printable
+from pvemcp_server.config import Config
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import open_services
 from pvemcp_server.toolkit.registry import tools
@@ -31,16 +34,22 @@ _ANY_TYPE: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 @asynccontextmanager
-async def administrator() -> AsyncIterator[AdminContext]:
+async def administrator(*, writes: bool = True) -> AsyncIterator[AdminContext]:
     """Open the state for the system's user as administrator; the audit records their name.
 
-    Values that a model refuses inside the block raise BadArgument.
+    A command that writes prints on standard error where the state is; one that reads raises
+    ConfigError where there is none. Values that a model refuses inside the block raise BadArgument.
     """
-    async with open_state() as state, open_services(state) as services:
+    config = Config.load()
+    if not writes:
+        require_state(config)
+    async with open_state(config) as state, open_services(state) as services:
         try:
             yield AdminContext(services, by=command_line_name(), authority=COMMAND_LINE)
         except ValidationError as invalid:
             raise bad_argument(invalid) from None
+    if writes:
+        typer.secho(f"State: {place_of(config)}", dim=True, err=True)
 
 
 def pipeline_of(context: AdminContext) -> Pipeline:
@@ -72,24 +81,24 @@ async def as_they_come(
 
 
 def print_table(rows: Sequence[Any], columns: Sequence[tuple[str, Callable[[Any], str]]]) -> None:
-    """Print some columns of rows, each by its name and the text of its value."""
-    table = Table()
-    for number, (name, _) in enumerate(columns):
+    """Print some columns of rows, each by its name in words and the text of its value.
+
+    Columns without any value are left out: on a narrow terminal they would break the others.
+    """
+    cells = {name: [text(getattr(row, name)) for row in rows] for name, text in columns}
+    shown = [name for number, name in enumerate(cells) if number == 0 or any(cells[name])]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(shown if rows else cells):
         # the first column holds what other commands need: it is never wrapped, and no cell is cut
-        table.add_column(name, no_wrap=number == 0, overflow="fold")
-    for row in rows:
-        table.add_row(
-            *(
-                Text(printable(text(getattr(row, name)).replace("\n", "�")))
-                for name, text in columns
-            )
-        )
+        table.add_column(name.replace("_", " "), no_wrap=number == 0, overflow="fold")
+    for texts in zip(*(cells[name] for name in shown), strict=True):
+        table.add_row(*(Text(printable(text).replace("\n", "�")) for text in texts))
     # a pipe has no width: give it whole cells
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 def cell_text(value: Any) -> str:
-    """Return a value as the text of a table cell."""
+    """Return a value as the text of a table cell; a time is local, with its zone."""
     match value:
         case None:
             return ""
@@ -97,8 +106,8 @@ def cell_text(value: Any) -> str:
             return "yes" if value else "no"
         case list() | tuple():
             return ", ".join(str(item) for item in value)
-        case _ if hasattr(value, "isoformat"):
-            return str(value.isoformat(timespec="seconds"))
+        case datetime():
+            return f"{value.astimezone():%Y-%m-%d %H:%M:%S %Z}"
         case _:
             return str(value)
 

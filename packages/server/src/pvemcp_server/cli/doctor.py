@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from pvemcp_server.admin.doctor import Level, Report, reports
+from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import AsJson, administrator, as_they_come, to_json
 from pvemcp_server.cli.operations import by_hand
 from pvemcp_server.cli.terminal import one_line
@@ -18,12 +19,15 @@ MARKS: Final = {
 
 @by_hand("doctor")
 async def doctor(
-    cluster: Annotated[str | None, typer.Option(help="One cluster; all when absent.")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="One cluster; all when absent.", autocompletion=complete("cluster")),
+    ] = None,
     key: Annotated[str, typer.Option(help="Id or name: for its account and its tools.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Check reach, TLS, versions, clocks, nodes and rights; exits with 1 when a check fails."""
-    async with administrator() as context:
+    async with administrator(writes=False) as context:
         pending = await reports(context, cluster, key)
         done = await as_they_come(pending, None if as_json else _print)
     if as_json:

@@ -67,6 +67,9 @@ def _listening(config: Config, stack: ExitStack) -> list[socket.socket]:
 
 
 def _addresses(config: Config) -> list[tuple[socket.AddressFamily, str]]:
+    if config.host == "::":
+        # a socket of its own for IPv4: in one for both, clients would have mapped addresses
+        return [(socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")]  # noqa: S104 - as configured
     addresses = socket.getaddrinfo(
         config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )

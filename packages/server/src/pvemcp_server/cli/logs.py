@@ -22,7 +22,16 @@ _PARAMETER: Final = re.compile(
 )
 _SESSION_ID: Final = re.compile(r"(?<![\w-])([\w-]{8})[\w-]{24,}")  # the SDK logs those of clients
 # These log every request or frame; calls are in the audit
-VERBOSE = ("alembic", "httpcore2", "httpx2", "mcp", "sse_starlette", "aiosqlite", "asyncio")
+VERBOSE = (
+    "uvicorn.error",
+    "alembic",
+    "httpcore2",
+    "httpx2",
+    "mcp",
+    "sse_starlette",
+    "aiosqlite",
+    "asyncio",
+)
 
 
 def configure(config: Config) -> None:

@@ -12,6 +12,7 @@ from typer.main import get_group
 from pvemcp_server import __version__
 from pvemcp_server.admin import SUBJECTS
 from pvemcp_server.cli.deferred_gc import deferred_gc
+from pvemcp_server.cli.examples import show_examples
 
 _PLACES: Final = {
     "serve": "cli.serve",
@@ -46,7 +47,9 @@ class Commands(Mapping[str, Any]):
     """All commands by name. A command is imported on access: most of them need the whole server."""
 
     def __getitem__(self, name: str) -> Any:
-        return _group(MODULES[name]).commands[name]
+        command = _group(MODULES[name]).commands[name]
+        show_examples(command, name)
+        return command
 
     def __iter__(self) -> Iterator[str]:
         return iter(MODULES)

@@ -31,7 +31,7 @@ async def backup(
     as_json: AsJson = False,
 ) -> None:
     """Write the whole state to a file, also while the server runs; the master key is not in it."""
-    async with administrator() as context:
+    async with administrator(writes=False) as context:
         await context.recorded("backup", path=str(path))
         rows = await write_backup(context.services.store, path)
     print_answer(

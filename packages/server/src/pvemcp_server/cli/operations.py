@@ -29,6 +29,7 @@ from pvemcp_server.admin.operation import (
     model_of,
     operations_of,
 )
+from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import (
     AsJson,
     administrator,
@@ -89,7 +90,7 @@ def derived(operation: Operation, command: Command) -> Run:
 
     async def run(as_json: bool = False, **options: Any) -> None:
         values = {i.name: i.value(options[i.name]) for i in inputs if options[i.name] is not None}
-        async with administrator() as context:
+        async with administrator(writes=not operation.only_reads) as context:
             arguments = _arguments(operation, command, context, inputs, values)
             result = Result(context, values, await operation.run(**arguments))
             if operation.streams:
@@ -138,9 +139,12 @@ class Input:
     def parameter(self) -> Parameter:
         """The parameter that Typer reads; the operation's model checks the value."""
         option = _mark(self.info, Option) or Option()
-        mark: Any = typer.Option(self.spelling, help=self.help, metavar=option.metavar)
+        names = complete(self.name)
+        mark: Any = typer.Option(
+            self.spelling, help=self.help, metavar=option.metavar, autocompletion=names
+        )
         if self.positional:
-            mark = typer.Argument(help=self.help)
+            mark = typer.Argument(help=self.help, autocompletion=names)
         kind: Any = {bool: bool, int: int, SecretStr: Path}.get(self.type, str)
         if option.clear and kind is int:
             kind = str  # or the word that clears it

@@ -13,7 +13,7 @@ from pvemcp_server.store.records import ClusterKind
 @by_hand("status")
 async def status(as_json: AsJson = False) -> None:
     """Show the state of every cluster; exits with 1 when one does not answer."""
-    async with administrator() as context:
+    async with administrator(writes=False) as context:
         clusters = await as_they_come(await states(context), None if as_json else _print)
     if as_json:
         typer.echo(to_json(clusters))

@@ -6,13 +6,19 @@ import typer
 
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.queries import RunRequest, get_query, run_query
+from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import AsJson, administrator, pipeline_of, to_json
 from pvemcp_server.cli.input import read_object
 from pvemcp_server.cli.operations import by_hand
 from pvemcp_server.errors import BadArgument
 
 Query = Annotated[str, typer.Argument(help="JSON, @FILE, or the name of a saved query.")]
-AsKey = Annotated[str, typer.Option("--key", help="Run as this key; as Administrator if absent.")]
+AsKey = Annotated[
+    str,
+    typer.Option(
+        "--key", help="Run as this key; as Administrator if absent.", autocompletion=complete("key")
+    ),
+]
 Format = Annotated[str, typer.Option("--format", help="JsonCompact, JsonNormal, Toon or Csv.")]
 
 
@@ -25,7 +31,7 @@ async def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a query now, as ExecuteQuery does."""
-    async with administrator() as context:
+    async with administrator(writes=False) as context:
         request = RunRequest(query=await _query(context, query), key=key, cluster=cluster)
         answer = await run_query(context, pipeline_of(context), request)
     texts = {each.format: each.text for each in answer.formats}

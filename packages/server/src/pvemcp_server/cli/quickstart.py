@@ -7,17 +7,16 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from pvemcp_bridge.config_file import bridge_command
+from pvemcp_server import __version__
 from pvemcp_server.access.names import check_name
 from pvemcp_server.access.passwords import check_password
 from pvemcp_server.access.roles import ADMINISTRATOR
 from pvemcp_server.admin.client_setup import (
-    CLIENTS,
     KEY_PLACEHOLDER,
     Connection,
     endpoint_url,
 )
-from pvemcp_server.cli.state import State, record_change
+from pvemcp_server.cli.state import State, place_of, record_change
 from pvemcp_server.errors import BadArgument, ConfigError
 from pvemcp_server.store.records import AdminRole, ClusterKind
 
@@ -37,18 +36,13 @@ async def check_administrator(state: State) -> None:
 
 
 async def create_first_administrator(state: State) -> str | None:
-    """Create an administrator if there is none; print and return a generated password."""
+    """Create an administrator if there is none; return a generated password."""
     config = state.config
     configured = config.admin_password.get_secret_value() if config.admin_password else None
     with _named_by_variable():
         is_new, password = await state.access.admins.first(config.admin_user, configured)
     if is_new:
         await record_change(state, "admins.add", name=config.admin_user, role=AdminRole.OWNER)
-    if password:
-        _console().print(
-            f"Admin pages: {config.base_url}/admin, "
-            f"user {config.admin_user}, one-time password {password} (shown once)."
-        )
     return password
 
 
@@ -61,56 +55,61 @@ def _named_by_variable() -> Iterator[None]:
         raise ConfigError(f"{variable}{error.message.removeprefix(error.argument)}") from None
 
 
-async def print_endpoint_off(state: State) -> None:
-    """Print how to turn on the endpoint while it is off and refuses all clients."""
+async def print_welcome(state: State, *, demo: bool) -> None:
+    """Print the page to open, the endpoint and the next step, on one screen without scrolling.
+
+    A key and a generated password are shown here and nowhere else.
+    """
+    show = _console().print
+    password = await create_first_administrator(state)
+    key = await _first_key(state) if demo else None
+    connection = Connection(endpoint_url(state.config), key or KEY_PLACEHOLDER)
+    show(f"\npvemcp {__version__}, the AI server for Proxmox VE\n")
+    name = min(admin.name for admin in await state.access.admins.all())
+    show(f"Admin pages:   {state.config.base_url}/admin, user {name}", end="")
+    if password:
+        show(f", one-time password {password} (shown once)")
+    else:
+        show(f" (lost password: {this_command()} admin reset-password {name})")
+    show(f"MCP endpoint:  {connection.url_with_key}", end="")
+    show(" (new key, shown once)" if key else f" (another key: {this_command()} keys create NAME)")
+    show(f"State:         {place_of(state.config)}\n")
+    show(
+        "Claude Code:   claude mcp add --transport http "
+        f"{connection.name} {connection.url_with_key}\n"
+        "Other clients: API Access on the admin pages shows the configuration of each.\n"
+    )
+    for fact in await (_demo_facts(state) if demo else _facts(state)):
+        show(fact)
+    show("\nStop with Ctrl-C; state and keys are kept for the next start.")
+
+
+async def _facts(state: State) -> list[str]:
+    """Return what is left to do: a cluster to add, an endpoint to turn on."""
+    names = ", ".join(each.name for each in await state.access.clusters.all())
+    facts = [f"Clusters: {names}" if names else f"No cluster yet: {this_command()} clusters add"]
     if not (await state.settings.current()).enabled:
-        _console().print(
+        facts.append(
             f"The endpoint is off: `{this_command()} settings set enabled=true` turns it on, "
             "also while this server runs."
         )
+    return facts
 
 
-async def print_welcome(state: State, *, demo: bool) -> None:
-    """Print everything that a user needs for the first call, on one screen."""
-    show = _console().print
-    key = await _first_key(state) if demo else None
-    if demo:
-        await _print_demo(state)
-    url = endpoint_url(state.config)
-    connection = Connection(url, key or KEY_PLACEHOLDER, command=bridge_command())
-    if key:
-        show(f"\nEndpoint with your new key (shown once): {connection.url_with_key}")
-    else:
-        show(f"\nEndpoint: {connection.url}/<your key>")
-        show(f"Keys are shown once; `{this_command()} keys create NAME` makes another.")
-    for client in ("claude-desktop", "claude-code"):
-        kind = CLIENTS[client]
-        show(f"\n{kind.title}: {kind.place}")
-        show(kind.text(connection, bridged=False).rstrip())
-    show()
-    if await create_first_administrator(state) is None:
-        show(f"Admin pages: {state.config.base_url}/admin, user {state.config.admin_user}.")
-    show("Stop with Ctrl-C; state and key are kept for the next run.")
-
-
-async def _print_demo(state: State) -> None:
-    show = _console().print
-    values = await state.settings.current()
-    if not values.enabled:
-        await state.settings.change({"enabled": True}, by="make run")
-        await record_change(state, "settings.change", enabled=True)
-        show("The endpoint was turned on for the demo (setting Enabled).")
-    identity = "'root@pam!pvemcp'"  # quoted: shells expand ! from their history
+async def _demo_facts(state: State) -> list[str]:
     every = await state.access.clusters.all()
     names = " and ".join(each.name for each in every if each.kind is ClusterKind.PVE)
     servers = " and ".join(each.name for each in every if each.kind is ClusterKind.PBS)
-    show(
-        f"\n{names} are demo clusters: a Proxmox emulator on this machine, nothing real.\n"
-        f"It also emulates a Proxmox Backup Server: {servers}.\n"
-        "Add a real one, and the demo goes away at the next start:\n"
-        f"  {this_command()} clusters add NAME --host pve1.example --token-id {identity}"
-        " --token-secret-file FILE --fingerprint SHA256"
-    )
+    facts = [f"Demo: {names} are emulated clusters, {servers} an emulated backup server."]
+    if not (await state.settings.current()).enabled:
+        await state.settings.change({"enabled": True}, by="make run")
+        await record_change(state, "settings.change", enabled=True)
+        facts.append("The endpoint was turned on for the demo (setting Enabled).")
+    return [
+        *facts,
+        f"Your own cluster: {this_command()} clusters add",
+        "It asks for what it needs; the demo goes away at the next start.",
+    ]
 
 
 async def _first_key(state: State) -> str | None:

@@ -27,7 +27,7 @@ async def serve(host: Host = None, port: Port = None) -> None:
     with claimed(config, alone=False) as listener:
         async with open_state(listener.config) as state:
             await Demo(state).remove_clusters()
-            await _serve(state, listener, partial(quickstart.create_first_administrator, state))
+            await _serve(state, listener, partial(quickstart.print_welcome, state, demo=False))
 
 
 @app.command()
@@ -56,17 +56,12 @@ async def run(
 async def _serve(state: State, listener: Listener, welcome: Callable[[], Awaitable[Any]]) -> None:
     """Serve. Print the welcome, which shows secrets, only when the server accepts clients: a start
     that fails then shows none."""
-
-    async def announce() -> None:
-        await welcome()
-        await quickstart.print_endpoint_off(state)
-
     await quickstart.check_administrator(state)
     with deferred_gc():
         # imported here: `pvemcp --help` must not wait for every library of the server
         from pvemcp_server.app import serve_until_stopped
 
-    await serve_until_stopped(state, listener.sockets, announce)
+    await serve_until_stopped(state, listener.sockets, welcome)
 
 
 def _configure(**options: Any) -> Config:

@@ -6,11 +6,17 @@ from typing import Annotated, Any
 import typer
 
 from pvemcp_server.admin.settings import change_settings
+from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import AsJson, administrator, print_answer
 from pvemcp_server.cli.operations import by_hand
 from pvemcp_server.errors import BadArgument
 
-Pairs = Annotated[list[str], typer.Argument(help="NAME=VALUE, as enabled=true; lists as JSON.")]
+Pairs = Annotated[
+    list[str],
+    typer.Argument(
+        help="NAME=VALUE, as enabled=true; lists as JSON.", autocompletion=complete("pairs")
+    ),
+]
 
 
 @by_hand("settings set")

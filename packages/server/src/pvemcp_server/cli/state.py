@@ -3,26 +3,38 @@
 import asyncio
 import errno
 import functools
+import inspect
 import os
 import pwd
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, ParamSpec
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import typer
+from sqlalchemy import make_url
 
 from pvemcp_server.access import Access, ExternalAdmins, open_access
 from pvemcp_server.audit import Audit, Event, Outcome
 from pvemcp_server.cli.terminal import printable
 from pvemcp_server.config import Config
-from pvemcp_server.errors import ServerError
+from pvemcp_server.errors import ConfigError, ServerError
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import Store, open_store
 from pvemcp_server.store.database import DatabaseFailed, reason_of
 
-P = ParamSpec("P")
+VARIABLE: Final = "PVEMCP_STATE_DIR"
+_STATE_DIR: Final = inspect.Parameter(
+    "state_dir",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        Path | None, typer.Option(help=f"State folder, in place of {VARIABLE}.", show_default=False)
+    ],
+)
+"""The option of every command."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,26 @@ async def open_state(config: Config | None = None) -> AsyncIterator[State]:
     external = ExternalAdmins.configured(config)
     async with open_store(config) as store, open_access(store, external) as access:
         yield State(config, store, access, Settings(store))
+
+
+def place_of(config: Config) -> str:
+    """Return the state folder and, where the database is elsewhere, its URL without a password."""
+    folder = str(config.state_dir.absolute())
+    if config.database_url is None:
+        return folder
+    return f"{folder}, database {make_url(config.database).render_as_string()}"
+
+
+def require_state(config: Config) -> None:
+    """Raise ConfigError where there is no state yet: what a command would show is not the answer.
+
+    A database that is named by its URL is taken as it is.
+    """
+    if config.database_url is None and not config.database_file.exists():
+        raise ConfigError(
+            f"There is no state in {place_of(config)}. The first start of the server makes it; "
+            f"name another folder with --state-dir or {VARIABLE}."
+        )
 
 
 async def record_change(
@@ -73,28 +105,55 @@ def command_line_name() -> str:
         return f"cli:{os.getuid()}"
 
 
-def command(run: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """Return an async function as a command: an error is one line and exit code 1."""
+def command(run: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Return an async function as a command: an error is one line and exit code 1.
+
+    The command has the option --state-dir.
+    """
 
     @functools.wraps(run)
-    def entry(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
+    def entry(*args: Any, state_dir: Path | None = None, **kwargs: Any) -> None:
+        with _errors_in_one_line(), _named(state_dir):
             asyncio.run(_awaited(run(*args, **kwargs)))
-        except ServerError as error:
-            _print_error(str(error))
-            raise typer.Exit(1) from None
-        except DatabaseFailed as error:
-            _print_error(f"The state's database failed: {reason_of(error)}.")
-            raise typer.Exit(1) from None
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader of a pipe has gone: Typer ends quietly
-                raise
-            _print_error(f"{error.strerror or error}: {error.filename or 'the output'}.")
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            sys.exit(130)
 
+    signature = inspect.signature(run, eval_str=True)
+    parameters = [*signature.parameters.values(), _STATE_DIR]
+    entry.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # functions have it
+    entry.__annotations__ = {each.name: each.annotation for each in parameters}
     return entry
+
+
+@contextmanager
+def _named(state_dir: Path | None) -> Iterator[None]:
+    """Use this state folder in the body, also in processes that it starts."""
+    before = os.environ.get(VARIABLE)
+    try:
+        if state_dir is not None:
+            os.environ[VARIABLE] = str(state_dir.absolute())
+        yield
+    finally:
+        if state_dir is not None:
+            del os.environ[VARIABLE]
+            os.environ.update({} if before is None else {VARIABLE: before})
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except ServerError as error:
+        _print_error(str(error))
+        raise typer.Exit(1) from None
+    except DatabaseFailed as error:
+        _print_error(f"The state's database failed: {reason_of(error)}.")
+        raise typer.Exit(1) from None
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader of a pipe has gone: Typer ends quietly
+            raise
+        _print_error(f"{error.strerror or error}: {error.filename or 'the output'}.")
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _print_error(text: str) -> None:

@@ -25,7 +25,7 @@ async def call(
     """Make a real call, like a client's; exits with 1 when it fails."""
     fields = read_object("arguments", arguments, '{"cluster_name": "prod"}')
     attempt = Attempt(key=key, arguments=fields, confirmed=confirmed)
-    async with administrator() as context:
+    async with administrator(writes=False) as context:
         outcome = await try_tool(context, pipeline_of(context), name, attempt)
     print_answer(outcome, outcome.data, as_json=as_json)
     if outcome.notes and not as_json:

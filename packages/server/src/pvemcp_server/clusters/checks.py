@@ -1,7 +1,8 @@
 """Check of a cluster before it is saved: connection, certificate, token and privileges."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import proxmox_client as pve
@@ -40,6 +41,7 @@ class Check:
     missing: tuple[str, ...]  # privileges without which lists are short
     advice: tuple[str, ...]  # the commands that grant them
     question: str = ""  # for an administrator, where no command is safe
+    silent: tuple[str, ...] = ()  # hosts that did not answer, each with the reason
 
     @property
     def facts(self) -> str:
@@ -57,21 +59,48 @@ async def check(
     name: str = "",
     kind: ClusterKind = ClusterKind.PVE,
 ) -> Check:
-    """Sign in and read version, parts and privileges; raise CallError with the next step."""
+    """Sign in at each host, and read version, parts and privileges of one that answers.
+
+    Raise CallError with the next step; a certificate that is not trusted makes a host useless, so
+    one such host is enough. Hosts without an answer are named, as long as another one answers.
+    """
     await check_hosts(hosts)
     try:
         auth = pve.ApiToken(token_id, secret)
+        silent = await _silent_hosts(hosts, auth, tls, kind) if len(hosts) > 1 else ()
         async with CLIENTS[kind](hosts, auth, tls=tls, name=name) as client:
             with pve.deadline(CHECK_SECONDS):
                 if isinstance(client, pve.BackupServer):
-                    return await _read_backup_server(client, token_id)
-                return await _read(client, token_id)
+                    outcome = await _read_backup_server(client, token_id)
+                else:
+                    outcome = await _read(client, token_id)
+        return replace(outcome, silent=silent)
     except ValueError as error:
         raise CallError(str(error)) from error
     except pve.TlsError as error:
         raise CallError(explain(error), hint=await _tls_hint(hosts, kind)) from error
     except pve.ProxmoxError as error:
         raise CallError(explain(error, token_id), hint=_hint(error, kind)) from error
+
+
+async def _silent_hosts(
+    hosts: Sequence[str], auth: pve.ApiToken, tls: pve.Tls, kind: ClusterKind
+) -> tuple[str, ...]:
+    """Return the hosts that do not answer; raise TlsError for one that shows no trusted
+    certificate."""
+
+    async def problem(host: str) -> str:
+        try:
+            async with CLIENTS[kind]([host], auth, tls=tls) as client:
+                with pve.deadline(CHECK_SECONDS):
+                    await client.version()
+        except pve.TlsError:
+            raise
+        except (pve.Unreachable, pve.DeadlineExceeded) as error:
+            return f"{host}: {explain(error)}"
+        return ""
+
+    return tuple(filter(None, await asyncio.gather(*map(problem, hosts))))
 
 
 async def _read(client: pve.Client, token_id: str) -> Check:

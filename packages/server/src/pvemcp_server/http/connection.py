@@ -167,8 +167,8 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def _may_read(self) -> bool:
         """Return whether little enough waits to be parsed, answered or taken by the application."""
-        cycle: Any = self.cycle  # None before the first request
-        body = 0 if cycle is None else len(cycle.body)
+        # of a request that was answered early, nothing of the body is taken any more
+        body = len(self.cycle.body) if self._is_answering() else 0
         most = HIGH_WATER_LIMIT if self._known else READ_BYTES
         return len(self._unparsed) < READ_BYTES and not self.pipeline and body <= most
 

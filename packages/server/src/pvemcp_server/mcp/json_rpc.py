@@ -33,8 +33,8 @@ class Messages:
     """ASGI middleware in front of the SDK's transports.
 
     Requests of later revisions go to `modern`; the SDK checks all but the length of their ids. A
-    transport
-    without `modern` refuses them. `batching` are the revisions of the protocol that have batches.
+    transport without `modern` refuses them. `batching` are the revisions of the protocol that have
+    batches.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Session ids from which any process can open the session again: sealed, and bound to the key."""
+"""Session ids from which any process can open the session again: sealed, and bound to its owner."""
 
 import json
 import secrets
@@ -24,7 +24,7 @@ class SessionIds:
     def __init__(self, key: Callable[[], bytes]) -> None:
         self._key = key  # called at each use, because a rotation renews it
 
-    def seal(self, params: Params, key_id: str) -> str | None:
+    def seal(self, params: Params, owner: str) -> str | None:
         """Return an id that holds how the session began; None if that is too long."""
         program = params.get("clientInfo")
         kept = {
@@ -36,12 +36,12 @@ class SessionIds:
         }
         nonce = secrets.token_bytes(_NONCE)
         plain = zlib.compress(json.dumps(kept, separators=(",", ":")).encode())
-        sealed = nonce + AESGCM(self._key()).encrypt(nonce, plain, key_id.encode())
+        sealed = nonce + AESGCM(self._key()).encrypt(nonce, plain, owner.encode())
         text = _encoded(sealed)
         return text if len(text) <= LONGEST else None
 
-    def open(self, session_id: str, key_id: str) -> Params | None:
-        """Return how the session began; None for an id that is not sealed for this API key.
+    def open(self, session_id: str, owner: str) -> Params | None:
+        """Return how the session began; None for an id that is not sealed for this owner.
 
         An id has one spelling, although Python's base64 accepts several: an ended session would
         open again under another one.
@@ -50,7 +50,7 @@ class SessionIds:
             return None
         try:
             sealed = urlsafe_b64decode(session_id + "=" * (-len(session_id) % 4))
-            plain = AESGCM(self._key()).decrypt(sealed[:_NONCE], sealed[_NONCE:], key_id.encode())
+            plain = AESGCM(self._key()).decrypt(sealed[:_NONCE], sealed[_NONCE:], owner.encode())
         except (ValueError, InvalidTag):
             return None
         if _encoded(sealed) != session_id:

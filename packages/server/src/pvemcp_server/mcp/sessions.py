@@ -48,8 +48,10 @@ class Sessions:
     brings an id that this process does not know, the handshake that it holds is repeated with the
     SDK, and the request goes on in the new session. So a client notices neither a restart nor that
     its session was ended because it was idle: by the SDK after half an hour, or here when the key
-    was at its limit. What a session was subscribed to (`resources/subscribe`) is lost with it. An
-    id that its client has ended stays ended in this process.
+    was at its limit. Nor does it notice that its user has granted it more: the new connection
+    continues the session (`Caller.session_owner`). What a session was subscribed to
+    (`resources/subscribe`) is lost with it. An id that its client has ended stays ended in this
+    process.
 
     Only the protocol is used for this: ids come from the Mcp-Session-Id header of responses, a
     session is opened by the messages and ended by the DELETE that a client would send.
@@ -121,7 +123,7 @@ class Sessions:
             nonlocal name
             inner = _opened(message)
             if inner is not None:
-                name = self._ids.seal(params, scope["state"]["caller"].key_id) or inner
+                name = self._ids.seal(params, scope["state"]["caller"].session_owner) or inner
                 sessions[name] = _Session(inner)
             await send(_named(message, name))
 
@@ -132,7 +134,7 @@ class Sessions:
         self, sessions: OrderedDict[str, _Session], name: str, scope: Scope
     ) -> None:
         """Repeat the handshake that the id holds; raise Refused if it holds none or has ended."""
-        params = self._ids.open(name, scope["state"]["caller"].key_id)
+        params = self._ids.open(name, scope["state"]["caller"].session_owner)
         if params is None or _digest(name) in self._ended:
             raise _not_found()
         async with self._opening:

@@ -9,7 +9,7 @@ import asyncio
 import hmac
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -36,6 +36,8 @@ from pvemcp_server.store.watch import Topic, bump
 
 TOKEN_SECONDS: Final = 15
 NEW: Final = timedelta(minutes=10)  # a token this young may belong to a consent in progress
+MOST_OF_CLIENT: Final = 10  # connections of a user with a client: a program's computers
+UNUSED: Final = timedelta(minutes=1)  # after a consent, its code is issued
 LONGEST_NAME: Final = 64
 CLEANED_SECONDS: Final = 60
 _MARK: Final = re.compile(r"\[([0-9a-f]{12}) (\d{4}-\d\d-\d\dT\d\d:\d\d)Z\]\Z")
@@ -90,7 +92,7 @@ class _MadeToken:
 
 
 class Connections:
-    """Makes, renews and ends connections."""
+    """Makes, lists and ends connections."""
 
     def __init__(
         self,
@@ -105,24 +107,36 @@ class Connections:
         self._base_url = base_url
         self._clock = clock
 
-    async def find(self, subject: str, client_id: str) -> ConnectionRecord | None:
-        """Return what the user has consented to for this client before; None if it has ended."""
-        return await self._store.connections.find(subject=subject, client_id=client_id)
-
-    async def of(self, subject: str) -> list[tuple[ConnectionRecord, KeyRecord]]:
-        """List the connections of a user, each with its row of keys."""
+    async def of(
+        self, subject: str, client_id: str | None = None
+    ) -> list[tuple[ConnectionRecord, KeyRecord]]:
+        """List the connections of a user, or with one client, the newest first, with their keys."""
+        equals = {"subject": subject} | ({"client_id": client_id} if client_id else {})
         found = []
-        for record in await self._store.connections.all(subject=subject):
+        for record in await self._store.connections.all(**equals):
             key = await self._store.keys.find(id=record.id)
             if key is not None:
                 found.append((record, key))
-        return found
+        return sorted(found, key=lambda each: each[0].created, reverse=True)
+
+    async def surplus(self, connection: ConnectionRecord) -> list[ConnectionRecord]:
+        """Return the connections of its user and client beyond MOST_OF_CLIENT.
+
+        They are those that were not used for the longest time, and never `connection` itself.
+        """
+        others = [
+            (key.last_used or record.created, record)
+            for record, key in await self.of(connection.subject, connection.client_id)
+            if record.id != connection.id
+        ]
+        others.sort(key=lambda each: each[0], reverse=True)
+        return [record for _, record in others[MOST_OF_CLIENT - 1 :]]
 
     async def connect(self, person: Person, client: ClientName, choice: Choice) -> ConnectionRecord:
-        """Make the connection of a user and a client, or renew it, and return it.
+        """Make a connection of a user and a client, and return it.
 
-        All earlier tokens of the connection end, also those of other machines that the client runs
-        on: each token is only for what its user has consented to, with the account of then.
+        It never changes, and its tokens are for this consent and these accounts only. Earlier
+        connections stay, such as those of the same program on other computers: see `surplus`.
 
         With Proxmox accounts each chosen cluster gets a new token of the user first. If one cannot
         be made, raise CallError: then nothing is changed, and no token is left.
@@ -133,12 +147,11 @@ class Connections:
             for account in accounts:
                 token = await self._make_token(account, client, choice)
                 made.append(_MadeToken(account, token))
-            record, replaced = await self._store_connection(person, client, choice, made)
+            record = await self._store_connection(person, client, choice, made)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await asyncio.gather(*(self._remove(each.account, [each.name]) for each in made))
             raise
-        await self._remove_old(person, replaced)
         return record
 
     async def end(self, connection_id: str, person: Person | None = None) -> list[LeftToken]:
@@ -232,11 +245,11 @@ class Connections:
                 log.warning("Expired connections could not be removed", exc_info=True)
 
     async def remove_expired(self) -> None:
-        """End the connections that have expired, and delete expired sessions of users."""
+        """End connections that cannot be used any more, and delete expired sessions of users."""
         now = self._clock()
-        for connection_id in await self._store.keys.expired_connections(now):
+        await self._store.person_sessions.remove_expired(now)  # first: a silent cluster takes time
+        for connection_id in await self._store.connections.finished(now, made_before=now - UNUSED):
             await self._remove_connection(connection_id)
-        await self._store.person_sessions.remove_expired(now)
 
     async def _make_token(self, account: Account, client: ClientName, choice: Choice) -> NewToken:
         name = account.place.name
@@ -265,53 +278,32 @@ class Connections:
 
     async def _store_connection(
         self, person: Person, client: ClientName, choice: Choice, made: Iterable[_MadeToken]
-    ) -> tuple[ConnectionRecord, list[IdentityRecord]]:
-        """Write key, connection, identities and bindings, and end earlier tokens, at once.
-
-        Return the connection, and the identities that were replaced.
-        """
-        store, replaced = self._store, list[IdentityRecord]()
+    ) -> ConnectionRecord:
+        """Write key, connection, identities and bindings at once."""
+        store = self._store
         key_values = {
             "role_id": choice.role.id,
             "clusters": sorted(choice.clusters),
             "tools": [READS] if choice.read_only else [ANY],
             "expires": choice.expires,
         }
-        values: dict[str, object] = {
-            "client_name": client.shown,
-            "scopes": list(choice.scopes),
-            "read_only": choice.read_only,
-            "created": self._clock(),
-        }
         async with store.database.writing() as connection:
             await bump(connection, Topic.CLUSTERS, Topic.ACCESS)  # concurrent consents wait here
-            record = await store.connections.find_in(
-                connection, subject=person.subject, client_id=client.id
+            record = await store.connections.add_in(
+                connection,
+                id=await self._add_key(connection, person, client, key_values),
+                subject=person.subject,
+                admin_id=person.admin_id,
+                client_id=client.id,
+                client_name=client.shown,
+                scopes=list(choice.scopes),
+                read_only=choice.read_only,
+                created=self._clock(),
             )
-            if record is None:
-                key_id = await self._add_key(connection, person, client, key_values)
-                record = await store.connections.add_in(
-                    connection,
-                    id=key_id,
-                    subject=person.subject,
-                    admin_id=person.admin_id,
-                    client_id=client.id,
-                    **values,
-                )
-            else:
-                await store.tokens.end_in(connection, record.id)
-                replaced = await store.identities.all_in(connection, connection_id=record.id)
-                for identity in replaced:
-                    await store.identities.remove_in(connection, identity.id)
-                await store.keys.change_in(connection, record.id, **key_values)
-                await store.connections.change_in(connection, record.id, **values)
             for each in made:
                 await self._add_identity(connection, record.id, each)
         await store.watch.poll()
-        found = await store.connections.find(id=record.id)
-        if found is None:
-            raise CallError("The connection was ended at the same time.", hint="Connect again.")
-        return found, replaced
+        return record
 
     async def _add_identity(
         self, connection: AsyncConnection, connection_id: str, made: _MadeToken
@@ -367,17 +359,8 @@ class Connections:
             free = f"{name[: LONGEST_NAME - 1 - len(str(count))]} {count}"
         return free
 
-    async def _remove_old(self, person: Person, before: Sequence[IdentityRecord]) -> None:
-        """Remove the tokens that were replaced, and strays of earlier connections of the user."""
-        left = await self._remove_tokens(before, person)
-        strays = await asyncio.gather(*map(self._remove_strays, person.accounts.values()))
-        if removed := sum(strays):
-            log.info("Removed %s of %s", counted(removed, "stray token"), person.name)
-        for token in left:
-            log.info("Left on %s until it expires: %s", token.cluster, token.token_id)
-
-    async def _remove_strays(self, account: Account) -> int:
-        """Remove tokens of this server that no connection has any more; return how many."""
+    async def remove_strays(self, account: Account) -> None:
+        """Remove the tokens that ended connections have left, with the ticket of a new sign-in."""
         try:
             with deadline(TOKEN_SECONDS):
                 api = await self._api(account)
@@ -389,10 +372,11 @@ class Connections:
                     if f"{account.userid}!{token.token_id}" not in used
                     and self._is_stray(account, token.token_id, token.comment or "")
                 ]
-                return await self._remove(account, strays)
+                if removed := await self._remove(account, strays):
+                    text = counted(removed, "stray token")
+                    log.info("Removed %s of %s", text, account.userid)
         except (ProxmoxError, ServerError) as error:
             log.info("The tokens of %s cannot be read: %s", account.userid, error)
-            return 0
 
     def _is_stray(self, account: Account, name: str, comment: str) -> bool:
         """Return whether this server made the token, and not just now."""

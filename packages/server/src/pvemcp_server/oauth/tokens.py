@@ -73,7 +73,7 @@ class Tokens:
         """Return an authorization code; it is bound to the client of the connection too.
 
         `challenge` is that of PKCE by S256, the only method. Raise OAuthError for any other, and
-        when the user has consented again since `connection` was read: this code is not for that.
+        when the connection has ended.
         """
         if not is_challenge(challenge):
             raise OAuthError("invalid_request", "code_challenge must be that of S256 (RFC 7636).")
@@ -81,8 +81,8 @@ class Tokens:
         code, row = self._made(
             TokenKind.CODE, connection.id, scopes, resource, CODE_LIFE, request=request
         )
-        if not await self._store.tokens.add_code(connection, **row):
-            raise OAuthError("access_denied", "The connection was changed or ended: connect again.")
+        if not await self._store.tokens.add_code(**row):
+            raise OAuthError("access_denied", "The connection has ended: connect again.")
         return code
 
     async def exchange(
@@ -130,10 +130,11 @@ class Tokens:
             raise OAuthError("invalid_scope", "The refresh token is not for this scope.")
         return await self._replaced(record, scopes, address)
 
-    async def revoke(self, token: str, *, client_id: str) -> None:
+    async def revoke(self, token: str, *, client_id: str) -> str | None:
         """End a token; with a refresh token or a code, all tokens of its connection (RFC 7009).
 
-        An unknown one is no error. Raise OAuthError for that of another client.
+        Return the id of the connection then: it is of no use any more. An unknown token is no
+        error. Raise OAuthError for that of another client.
         """
         for kind in TokenKind:
             record = await self._found(kind, token)
@@ -144,8 +145,10 @@ class Tokens:
                 raise OAuthError("unauthorized_client", "The token is that of another client.")
             if kind is TokenKind.ACCESS:
                 await self._store.tokens.revoke(record.id)
-            else:
-                await self.end(record.connection_id)
+                return None
+            await self.end(record.connection_id)
+            return record.connection_id
+        return None
 
     async def end(self, connection_id: str) -> None:
         """End all tokens of a connection, with their streams, within a second everywhere."""

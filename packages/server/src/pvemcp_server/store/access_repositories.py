@@ -40,15 +40,6 @@ class KeyRepository(Repository[KeyRecord]):
                 return None
             return await self.change_in(connection, key.id, **values)
 
-    async def expired_connections(self, now: datetime) -> list[str]:
-        """Return the ids of connections of users that have expired, without refused ones."""
-        table = self.table
-        query = select(table.c.id).where(
-            table.c.person.is_not(None) & table.c.enabled & (table.c.expires <= now)
-        )
-        async with self.database.reading() as connection:
-            return list((await connection.execute(query.order_by(table.c.id))).scalars())
-
     async def record_uses(self, uses: Mapping[str, tuple[datetime, str]]) -> None:
         """Store when and from which address keys were last used.
 

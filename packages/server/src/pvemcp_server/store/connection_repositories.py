@@ -56,6 +56,32 @@ class OAuthClientRepository(Repository[OAuthClientRecord]):
             return self._read((await connection.execute(query)).mappings().one())
 
 
+class ConnectionRepository(Repository[ConnectionRecord]):
+    """Connections; role, clusters and expiry of each are in its row of keys."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, records.connections, ConnectionRecord, (Topic.ACCESS,))
+
+    async def finished(self, now: datetime, *, made_before: datetime) -> list[str]:
+        """Return the ids of connections that have expired or have no token any more.
+
+        One without a token can get none again, once its code was issued, so only those that were
+        `made_before` then count. Users of an external issuer have tokens of their own; refused ones
+        are not listed, because their rows refuse them.
+        """
+        keys, table = records.keys, self.table
+        has_tokens = select(records.tokens.c.id).where(records.tokens.c.connection_id == table.c.id)
+        is_external = table.c.subject.startswith("issuer:", autoescape=True)
+        is_unused = ~is_external & (table.c.created < made_before) & ~has_tokens.exists()
+        query = (
+            select(table.c.id)
+            .join(keys, keys.c.id == table.c.id)
+            .where(keys.c.enabled & ((keys.c.expires <= now) | is_unused))
+        )
+        async with self.database.reading() as connection:
+            return list(await connection.scalars(query.order_by(table.c.id)))
+
+
 class TokenRepository(Repository[TokenRecord]):
     """Tokens of connections. Only what ends a token increases the version of the topic."""
 
@@ -96,23 +122,14 @@ class TokenRepository(Repository[TokenRecord]):
     async def end(self, connection_id: str, *kinds: TokenKind) -> None:
         """Delete the tokens of a connection, all kinds if none is named, in every process."""
         async with self.database.writing() as connection:
-            await self.end_in(connection, connection_id, *kinds)
+            await end_tokens(connection, {connection_id}, *kinds)
 
-    async def end_in(
-        self, connection: AsyncConnection, connection_id: str, *kinds: TokenKind
-    ) -> None:
-        """Do the same as `end`, in the transaction of the caller."""
-        await end_tokens(connection, {connection_id}, *kinds)
-
-    async def add_code(self, connection: ConnectionRecord, **values: Any) -> bool:
-        """Add a code; return False if its user has consented again or it has ended since."""
-        async with self.database.writing() as transaction:
-            await _lock(transaction, {connection.id})
-            held = records.connections
-            same = (held.c.id == connection.id) & (held.c.created == connection.created)
-            if await transaction.scalar(select(held.c.id).where(same)) is None:
+    async def add_code(self, connection_id: str, **values: Any) -> bool:
+        """Add a code; return False if the connection has ended."""
+        async with self.database.writing() as connection:
+            if not await _lock(connection, {connection_id}):
                 return False
-            await self.add_in(transaction, **values)
+            await self.add_in(connection, connection_id=connection_id, **values)
         return True
 
     async def remove_expired(self, now: datetime) -> None:
@@ -134,11 +151,14 @@ async def end_tokens(
     await connection.execute(table.delete().where(theirs))
 
 
-async def _lock(connection: AsyncConnection, connection_ids: Collection[str]) -> None:
-    """Wait for other changes of the tokens of connections; SQLite has one writer anyway."""
+async def _lock(connection: AsyncConnection, connection_ids: Collection[str]) -> list[str]:
+    """Wait for other changes of the tokens of connections, and return the ids that exist.
+
+    SQLite has one writer anyway.
+    """
     table = records.connections
     rows = select(table.c.id).where(table.c.id.in_(connection_ids)).order_by(table.c.id)
-    await connection.execute(rows.with_for_update())
+    return list(await connection.scalars(rows.with_for_update()))
 
 
 class PersonSessionRepository(Repository[PersonSession]):

@@ -228,8 +228,9 @@ class ConnectionRecord:
     """What a person has consented to; role, clusters and expiry are those of the key `id`.
 
     `subject` is who signed in: `cluster:<id>:<userid>`, `directory:<realm>:<userid>` for a realm
-    that several clusters share, `admin:<id>`, or `issuer:<issuer>:<subject>`. There is one
-    connection for each subject and client.
+    that several clusters share, `admin:<id>`, or `issuer:<issuer>:<subject>`. Each
+    consent makes a connection of its own, so a program may be connected on several computers; a
+    user of an external issuer has one for each client.
     """
 
     id: Annotated[
@@ -244,7 +245,7 @@ class ConnectionRecord:
     client_name: str  # with its host, as the consent page showed it
     scopes: list[str]
     read_only: bool  # ticked by the user: write tools are not listed
-    created: datetime  # by the latest consent
+    created: datetime
 
     @property
     def has_own_accounts(self) -> bool:
@@ -607,9 +608,7 @@ person_sessions = record_table(
     Column("sealed", LargeBinary, nullable=False),
 )
 admins = record_table("admins", metadata, AdminRecord)
-connections = record_table(
-    "connections", metadata, ConnectionRecord, UniqueConstraint("subject", "client_id")
-)
+connections = record_table("connections", metadata, ConnectionRecord)
 sessions = record_table("sessions", metadata, SessionRecord)
 service_tokens = record_table("service_tokens", metadata, ServiceTokenRecord)
 spent_tokens = record_table("spent_tokens", metadata, SpentToken)

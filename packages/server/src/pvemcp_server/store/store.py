@@ -34,6 +34,7 @@ from pvemcp_server.store.cluster_repositories import (
     IdentityRepository,
 )
 from pvemcp_server.store.connection_repositories import (
+    ConnectionRepository,
     OAuthClientRepository,
     PersonSessionRepository,
     TokenRepository,
@@ -46,7 +47,6 @@ from pvemcp_server.store.migrate import migrate
 from pvemcp_server.store.notice_repository import NoticeRepository
 from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.store.records import (
-    ConnectionRecord,
     McpTask,
     PersonRule,
     SavedQuery,
@@ -76,9 +76,7 @@ class Store:
         self.identities = IdentityRepository(database, vault)
         self.bindings = BindingRepository(database)
         self.oauth_clients = OAuthClientRepository(database)
-        self.connections = Repository(
-            database, records.connections, ConnectionRecord, (Topic.ACCESS,)
-        )
+        self.connections = ConnectionRepository(database)
         self.tokens = TokenRepository(database)
         self.person_sessions = PersonSessionRepository(database, vault)
         self.person_rules = Repository(database, records.person_rules, PersonRule, (Topic.ACCESS,))

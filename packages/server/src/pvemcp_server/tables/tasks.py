@@ -51,6 +51,8 @@ TYPES: Final[Mapping[str, str]] = {
     "srvstop": "stop service", "srvrestart": "restart service",
     "srvreload": "reload service network",
 }  # fmt: skip
+CONSOLES: Final = frozenset({"vncproxy", "vncshell", "termproxy", "spiceproxy", "spiceshell"})
+"""Types of tasks that last as long as a user looks, and change nothing."""
 _NAMED = 5  # nodes that a note names
 _RUNNING = 25  # running tasks of each node, whose outcome is unknown too
 _OF_SEVERAL = (

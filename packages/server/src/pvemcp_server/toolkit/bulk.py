@@ -23,6 +23,7 @@ from pvemcp_server.errors import CallError, Precondition
 from pvemcp_server.toolkit.call import Call, Conversation, Decision
 from pvemcp_server.toolkit.needs import RequiredPrivilege
 from pvemcp_server.toolkit.plan import Plan, lines
+from pvemcp_server.toolkit.room import room_for_several
 from pvemcp_server.toolkit.write_target import writable_cluster
 
 _PLANNED_AT_ONCE: Final = 8
@@ -58,6 +59,7 @@ class BulkPlan:
     notes: Mapping[int, Notes]  # of each guest; a report after the write adds to them
     stop_at_failure: bool = False  # send nothing more once a write has failed
     advice: Sequence[str] = ()  # what to know about all of it before
+    room: str = ""  # what nodes have free for several of the guests
 
     @property
     def parts(self) -> tuple[Plan, ...]:
@@ -110,7 +112,8 @@ class BulkPlan:
 
     def preview(self) -> dict[str, Any]:
         """Return the answer of a dry run; nothing was changed."""
-        room = _shared({vmid: [plan.room] for vmid, plan in self.plans.items()})
+        room = [self.room] if self.room else []
+        room += _shared({vmid: [plan.room] for vmid, plan in self.plans.items()})
         refused = [{"vmid": vmid, "error": reason} for vmid, reason in self.refused.items()]
         return {
             "dry_run": True,
@@ -251,7 +254,18 @@ async def _plan_all(
     plans, refused, notes = await plan_each(call, plan, vmids)
     if not plans:
         raise Precondition(f"Refused for every guest. {by_reason(refused)}")
-    return BulkPlan(cluster, plans, refused, limits, notes)
+    room = await _room(cluster, plans.values())
+    return BulkPlan(cluster, plans, refused, limits, notes, room=room)
+
+
+async def _room(cluster: Cluster, plans: Iterable[Plan]) -> str:
+    """Return the room on nodes that get several guests, each of which may fit alone."""
+    by_node: dict[str, list[int]] = {}
+    for plan in plans:
+        if plan.runs_on and plan.guest:
+            by_node.setdefault(plan.runs_on, []).append(plan.guest.status.memory_max or 0)
+    several = {node: sum(sizes) for node, sizes in by_node.items() if len(sizes) > 1}
+    return room_for_several(await cluster.inventory_view(), several)
 
 
 async def plan_each(

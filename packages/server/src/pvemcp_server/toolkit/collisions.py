@@ -20,13 +20,12 @@ from proxmox_client.properties import whole_number
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables.rows import moment
+from pvemcp_server.tables.tasks import CONSOLES
 from pvemcp_server.toolkit.past_tasks import time_taken
 from pvemcp_server.toolkit.plan import Plan
 
 T = TypeVar("T")
 
-CONSOLES: Final = frozenset({"vncproxy", "vncshell", "termproxy", "spiceproxy", "spiceshell"})
-"""Types of tasks that last as long as a user looks, and change nothing."""
 _SHORTEST: Final = timedelta(minutes=10)  # that a write may take, where no past task says more
 _MOST: Final = 5  # facts of a kind that are shown
 _NODES: Final = 8  # whose replications are read
@@ -216,7 +215,7 @@ async def _since(plans: Sequence[Plan]) -> str:
             return ""
         last = next((row for row in rows if row.type in types and row.ok), None)
         user = f" by {shown_name(last.user)}" if last and last.user else ""
-        by = last and f"{last.type}{user}"
+        by = last and f"{shown_name(last.type)}{user}"
         return f"Last {shown_name(guest.state)} {_time(last.start_time)} ({by})." if last else ""
     if not begun:
         return ""

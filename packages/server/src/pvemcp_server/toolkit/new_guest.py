@@ -116,6 +116,11 @@ class NewGuest:
         except PartlyDone:
             call.undos.append(Undo(self.removal(), await self._left()))
             raise
+        except TaskFailed:  # Proxmox has removed what the task made
+            raise
+        except (ProxmoxError, asyncio.CancelledError):  # the task goes on
+            call.undos.append(Undo(self.removal()))
+            raise
         is_made = fields.get("task_status") not in ("running", "unknown")
         if fields.get("guest_status") in ("starting", "running"):
             call.undos.append(Undo(self._end()))

@@ -5,6 +5,7 @@ run, or when it asks the user to confirm) and only then calls `carry_out`. A wri
 is a BulkPlan (`toolkit/bulk.py`).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from textwrap import wrap
@@ -15,6 +16,7 @@ from proxmox_client import (
     NodeUnreachable,
     ProxmoxError,
     Task,
+    TaskFailed,
     TlsError,
     UnexpectedAnswer,
     Unreachable,
@@ -78,6 +80,7 @@ class Plan:
     """Reads further fields of the answer after a write without a task."""
     needs: tuple[RequiredPrivilege, ...] | None = None  # of these arguments; None: the tool's
     room: str = ""  # what the target has free at the moment: for the dry run only
+    runs_on: str = ""  # the node on which the guest runs then, and did not before
     guest: TargetGuest | None = None  # the one that it is about
     others: frozenset[int] = frozenset()  # further guests that it is about
     guests: int = 1  # that one request is about: each counts as a write where data is lost
@@ -167,6 +170,12 @@ class Plan:
             call.upids.append(task.upid.text)
             try:
                 answer |= {"upid": task.upid.text} | await self.finish(call, task)
+            except TaskFailed:
+                raise
+            except (ProxmoxError, asyncio.CancelledError):  # the task goes on
+                if self.undo:
+                    call.undos.append(self.undo)
+                raise
             finally:
                 self.cluster.changed()
         is_done = task is None or bool(answer.get("ok"))

@@ -4,7 +4,7 @@ A plan shows them in its dry run only: the figures change from second to second,
 an approval is for one text. They come from the inventory, as far as the caller may see it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from pvemcp_server.clusters import Cluster, InventoryView
@@ -93,6 +93,26 @@ async def room_for(
             )
     if cores and node.cpu_count and cores > node.cpu_count:
         sentences.append(f"{name} has fewer processors than the guest.")
+    return " ".join(sentences)
+
+
+def room_for_several(view: InventoryView, memory: Mapping[str, int]) -> str:
+    """Return what nodes have free for the guests that each gets, with their memory in bytes.
+
+    A node that the role hides is left out.
+    """
+    sentences = []
+    for name, needed in sorted(memory.items()):
+        node = view.by_node.get(name)
+        if node is None or node.memory is None or not node.memory_max:
+            continue
+        free = node.memory_max - node.memory
+        sentences.append(
+            f"{name} gets guests that may use {readable(needed)} of memory, and has "
+            f"{readable(free)} of {readable(node.memory_max)} free."
+        )
+        if needed > free:
+            sentences.append(f"Together that is more memory than {name} has free.")
     return " ".join(sentences)
 
 

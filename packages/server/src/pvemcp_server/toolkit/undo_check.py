@@ -27,9 +27,13 @@ def left_options(after: BothConfigs[Any], names: Iterable[str]) -> LeftState:
 
 
 async def values_at(cluster: Cluster, path: str, **parameters: Any) -> Mapping[str, Any]:
-    """Return the values at a path of Proxmox's API; empty if it answers with no single object."""
+    """Return the values at a path of Proxmox's API; empty if it answers with no single object.
+
+    A list with one row is the object only if parameters have chosen it: otherwise it may be an
+    index of what is below the path.
+    """
     data = await cluster.pve.raw("GET", path, **parameters)
-    if isinstance(data, list) and len(data) == 1:
+    if isinstance(data, list) and len(data) == 1 and parameters:
         data = data[0]
     return data if isinstance(data, Mapping) else {}
 

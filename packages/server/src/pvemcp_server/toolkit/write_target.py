@@ -15,6 +15,7 @@ from pvemcp_server.errors import Precondition, UnknownName
 from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables.registry import LoadRequest
 from pvemcp_server.tables.rows import moment
+from pvemcp_server.tables.tasks import CONSOLES
 from pvemcp_server.tables.volumes import listed_volumes, unsupported_content
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.cluster_lookup import cluster_with
@@ -99,8 +100,8 @@ async def target_guest(
     if guest.status.lock and locks is not None and guest.status.lock not in locks:
         command = "qm" if resource.type == "qemu" else "pct"
         raise Precondition(
-            f"{guest.label} is locked ({guest.status.lock}){await _lock_holder(guest)}: another "
-            "operation is in progress.",
+            f"{guest.label} is locked ({shown_name(guest.status.lock)})"
+            f"{await _lock_holder(guest)}: another operation is in progress.",
             hint="ListTasks with this vmid shows which; try again when it has ended. If none is "
             f"running, one that was aborted left the lock: UnlockVm, or an administrator on "
             f"{guest.node} with `{command} unlock {vmid}`, removes it.",
@@ -114,9 +115,10 @@ async def _lock_holder(guest: TargetGuest) -> str:
         rows = await guest.cluster.pve.cluster.tasks()
     except ProxmoxError:
         return ""
-    row = next((row for row in rows if row.running and row.id == str(guest.vmid)), None)
+    own = (row for row in rows if row.running and row.id == str(guest.vmid))
+    row = next((row for row in own if row.type not in CONSOLES), None)
     begun = moment(row.start_time) if row else None
-    return f" since {begun:%Y-%m-%d %H:%MZ} by {row.type}" if row and begun else ""
+    return f" since {begun:%Y-%m-%d %H:%MZ} by {shown_name(row.type)}" if row and begun else ""
 
 
 def refuse_template(guest: TargetGuest, action: str) -> None:
@@ -228,10 +230,14 @@ async def _owners_of_volumes(cluster: Cluster, vmids: frozenset[int]) -> set[int
     return {v.vmid for v in volumes if v.vmid is not None and (not vmids or v.vmid in vmids)}
 
 
-async def volume_owners(cluster: Cluster, storage: str) -> set[int]:
-    """Return the VMIDs that volumes of a storage have, as far as its nodes list them."""
+async def volume_owners(cluster: Cluster, storages: Iterable[StorageResource]) -> set[int]:
+    """Return the VMIDs that volumes of storages have, as far as their nodes list them."""
     kinds = frozenset[StorageContentKind]({"backup", "images", "rootdir"})
-    request = LoadRequest(storages=frozenset({storage}))
+    holding = [row for row in storages if any(map(row.may_hold, kinds))]
+    if not holding:
+        return set()
+    names = frozenset(row.storage for row in holding)
+    request = LoadRequest(storages=names, nodes=frozenset(row.node for row in holding))
     places = await listed_volumes(cluster, request, kinds)
     return {v.vmid for some in places.values() for v in some if v.vmid is not None}
 

@@ -23,7 +23,7 @@ from pvemcp_server.services import Services
 from pvemcp_server.store.columns import HIGHEST_ID
 from pvemcp_server.store.key_format import PREFIX
 from pvemcp_server.store.records import AdminRecord, ServiceTokenRecord
-from pvemcp_server.web.templates import page, wants_page
+from pvemcp_server.web.templates import wants_page
 
 SESSION: Final = "pvemcp_session"
 DEVICE: Final = "pvemcp_device"  # strangers cannot lock a browser out that has it
@@ -94,14 +94,6 @@ def after_sign_in(request: Request) -> str:
     if not query:
         return "/admin/"
     return "/admin/connect" if query == "-" else f"/admin/connect?{query}"
-
-
-def confirmed_page(request: Request) -> Response:
-    """Show that an administrator has confirmed who they are, or lead back to a consent."""
-    then = after_sign_in(request)
-    if then == "/admin/":
-        return page(request, "confirmed.html")
-    return page(request, "signed_in.html", then=then)
 
 
 class SignedOut(Exception):

@@ -14,6 +14,7 @@ from pvemcp_server import __version__
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.admin.permission import RoleAuthority
+from pvemcp_server.errors import counted
 from pvemcp_server.web.static_files import static_url
 
 HERE: Final = Path(__file__).parent
@@ -82,6 +83,7 @@ _environment = Environment(
 )
 _environment.filters |= {
     "age": _age,
+    "counted": counted,
     "time": _time,
     "moment": _moment,
     "size": _size,

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from proxmox_client.emulator.scenario.builder import DAY, Builder
-from proxmox_client.emulator.state.guest import Kind
+from proxmox_client.emulator.state.guest import Guest, Kind
 from proxmox_client.emulator.state.jobs import LogEntry
 from proxmox_client.emulator.state.task import Task
 
@@ -57,7 +57,7 @@ def add_failed_tasks(builder: Builder, users: tuple[str, ...], count: int) -> No
     vmids = _reachable(builder)
     for number in range(count):
         type_, outcome = FAILURES[number % len(FAILURES)]
-        guest = builder.state.guests[_guest_of(builder, type_, builder.random.choice(vmids))]
+        guest = _choose_guest(builder, type_, vmids)
         vmid = str(guest.vmid)
         id_ = "debian-13.iso" if type_ == "download" else vmid
         add_task(
@@ -80,8 +80,8 @@ def add_routine_tasks(builder: Builder, users: tuple[str, ...], days: int) -> No
         type_, seconds = builder.random.choice(ROUTINE)
         id_, node = "", builder.random.choice(nodes)
         if type_ != "aptupdate":
-            vmid = _guest_of(builder, type_, builder.random.choice(vmids))
-            id_, node = str(vmid), builder.state.guests[vmid].node
+            guest = _choose_guest(builder, type_, vmids)
+            id_, node = str(guest.vmid), guest.node
         user = "root@pam" if type_ == "aptupdate" else builder.random.choice(users)
         hours_ago = number * 6 + builder.random.random() * 5 + 0.2
         lasts = seconds * builder.random.random() + 1
@@ -112,13 +112,14 @@ def _reachable(builder: Builder) -> list[int]:
     return sorted(guest.vmid for guest in builder.state.guests.values() if guest.node in nodes)
 
 
-def _guest_of(builder: Builder, type_: str, vmid: int) -> int:
-    """Return the guest, or the one next to it if tasks of this type are of the other kind."""
+def _choose_guest(builder: Builder, type_: str, vmids: list[int]) -> Guest:
+    """Choose a guest, or the one next to it if tasks of this type are of the other kind."""
     kind = {"qm": "qemu", "vz": "lxc"}.get(type_[:2]) if type_ != "vzdump" else None
-    guests = builder.state.guests
-    known = {vmid: guests[vmid] for vmid in _reachable(builder)}
-    fitting = [other for other, guest in known.items() if kind in (None, guest.kind)]
-    return min(fitting or known, key=lambda other: (abs(other - vmid), other))
+    guests, vmid = builder.state.guests, builder.random.choice(vmids)
+    if kind not in (None, guests[vmid].kind):
+        fitting = (other for other in vmids if guests[other].kind == kind)
+        vmid = min(fitting, key=lambda other: (abs(other - vmid), other), default=vmid)
+    return guests[vmid]
 
 
 def add_backup_runs(

@@ -5,9 +5,10 @@ has the decision for every request of every stored version, so that a new one is
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from proxmox_client.api.resources import StorageResource
 from proxmox_client.json_decoder import split_list
 from proxmox_client.schema import Endpoint
 from pvemcp_server.access.model import Effect
@@ -51,6 +52,16 @@ _BULK: Final[Mapping[str, str]] = {
 }
 # The request on the guests of its node that run
 _OF_NODE: Final = r"POST /nodes/\{node\}/status"
+# Requests on the storages of a node that are on its disks; or on Ceph's, which all nodes share
+_ON_DISKS: Final = re.compile(
+    r"PUT /nodes/\{node\}/disks/wipedisk|POST /nodes/\{node\}/disks/initgpt"
+    r"|DELETE /nodes/\{node\}/disks/.*"
+)
+_ON_CEPH: Final = re.compile(
+    r"(?:PUT|DELETE) /nodes/\{node\}/ceph/(?:pool|fs|osd)/\{\w+\}"
+    r"|POST /nodes/\{node\}/ceph/osd/\{osdid\}/out"
+)
+_CEPH: Final = frozenset({"rbd", "cephfs"})  # types of storages
 
 _READS: Final = re.compile(rf"POST {_GUEST}/agent/(?:ping|fsfreeze-status)")
 
@@ -244,6 +255,23 @@ def disclosure(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
 def moves_guests(endpoint: Endpoint) -> bool:
     """Return whether the request moves guests to another node, which restarts containers."""
     return _MOVING.fullmatch(f"{endpoint.method} {endpoint.path}") is not None
+
+
+def storages_of(
+    endpoint: Endpoint, values: Mapping[str, Any], storages: Iterable[StorageResource]
+) -> list[StorageResource]:
+    """Return the storages whose volumes a request may erase or make unreachable.
+
+    Which storage is on a disk is not known: any may be that is not shared with other nodes.
+    """
+    request = f"{endpoint.method} {endpoint.path}"
+    if request.endswith(" /storage/{storage}"):
+        return [row for row in storages if row.storage == values["storage"]]
+    if _ON_DISKS.fullmatch(request):
+        return [row for row in storages if row.node == values["node"] and not row.shared]
+    if _ON_CEPH.fullmatch(request):
+        return [row for row in storages if row.plugin_type in _CEPH]
+    return []
 
 
 def is_of_many_guests(endpoint: Endpoint) -> bool:

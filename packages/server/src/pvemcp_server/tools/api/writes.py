@@ -17,6 +17,7 @@ from pvemcp_server.shown_names import quoted, shown_name
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.own_rights import refuse_protecting_tags
 from pvemcp_server.toolkit.plan import Plan, is_shown_whole
+from pvemcp_server.toolkit.task_guests import guests_of_task
 from pvemcp_server.toolkit.undo_check import values_at
 from pvemcp_server.toolkit.write_target import require_no_protected_owner, volume_owners
 from pvemcp_server.tools.api import backup_jobs, effects, privileges
@@ -34,9 +35,6 @@ _OF_GUESTS: Final = frozenset(
 )
 _VMID: Final = re.compile(r"(?<!\d)[1-9]\d{2,8}(?!\d)")
 _HA_RULE: Final = "/cluster/ha/rules/{rule}"
-# Tasks on guests of their node that their IDs do not name; those of the cluster are named bulk…
-_OF_THEIR_NODE: Final = frozenset({"vzdump", "startall", "stopall", "suspendall", "migrateall"})
-_OF_CLUSTER: Final = "bulk"
 
 
 @dataclass
@@ -119,7 +117,8 @@ async def _guests(
 
     Those of its object, as it is, count as those that the request names.
     """
-    guests = (await cluster.inventory.view()).by_vmid
+    view = await cluster.inventory.view()
+    guests = view.by_vmid
     if request.endpoint.path == _HA_RULE and not present:
         raise Precondition(
             f"Which guests {request.shown_path} names is not known: it could not be read.",
@@ -132,9 +131,10 @@ async def _guests(
     vmids = {int(number) for text in texts for number in _VMID.findall(text)}
     vmids |= _owners(request) | of_job
     if upid := request.path_values.get("upid"):
-        vmids |= _of_task(upid, guests)
-    if request.endpoint.path == "/storage/{storage}":
-        vmids |= await volume_owners(cluster, request.path_values["storage"])
+        vmids |= guests_of_task(_task(upid), guests)
+    vmids |= await volume_owners(
+        cluster, effects.storages_of(request.endpoint, request.values, view.storages)
+    )
     if effects.is_of_node(request.endpoint):
         node = request.path_values["node"]
         vmids |= {vmid for vmid, guest in guests.items() if guest.node == node}
@@ -187,17 +187,12 @@ def _count(request: ApiRequest, guests: Iterable[GuestResource]) -> int:
     return max(1, sum(not of_node or guest.status != "stopped" for guest in guests))
 
 
-def _of_task(upid: str, guests: Mapping[int, GuestResource]) -> set[int]:
-    """Return the guests that the task is about; raise BadArgument for an invalid id."""
+def _task(upid: str) -> Upid:
+    """Parse the id of a task in the path; raise BadArgument if it is none."""
     try:
-        task = Upid.parse(upid)
+        return Upid.parse(upid)
     except ValueError as error:
         raise BadArgument("path", str(error)) from None
-    if named := {int(number) for number in _VMID.findall(task.id)}:
-        return named
-    if task.type in _OF_THEIR_NODE:
-        return {vmid for vmid, guest in guests.items() if guest.node == task.node}
-    return set(guests) if task.type.startswith(_OF_CLUSTER) else set()
 
 
 def labels(
@@ -248,7 +243,8 @@ def _in_words(request: ApiRequest, present: Mapping[str, Any]) -> str:
     removed = str(request.parameters.get("delete", ""))
     parts += [f"{name} {_text(old[name])} → unset" for name in split_list(removed) if name in old]
     words = f": {', '.join(parts)}" if parts else ""
-    if request.method == "DELETE" and (now := list(_scalars(old))):
+    now = [f"{name} {_text(value)}" for name, value in old.items() if name not in _NAMELESS]
+    if request.method == "DELETE" and now:
         words += f"; it is now {', '.join(now)}"
     return words
 
@@ -290,14 +286,12 @@ def _change(name: str, old: Mapping[str, Any], new: Any) -> str:
     return f"{name} {before}{_text(new, most=None)}"
 
 
-def _scalars(values: Mapping[str, Any]) -> Iterable[str]:
-    for name, value in values.items():
-        if name not in _NAMELESS and isinstance(value, str | int | float):
-            yield f"{name} {_text(value)}"
-
-
 def _text(value: Any, most: int | None = _OLD) -> str:
-    """Return a value in quotes; of a present one, the beginning."""
+    """Return a value in quotes; of a present one, the beginning, and of objects their number."""
+    if isinstance(value, Mapping):
+        value = [f"{name}={part}" for name, part in value.items()]
+    if isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value):
+        return f"({len(value):,} of them)"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     more = f"… ({len(text) - most} more characters)" if most and len(text) > most else ""
     return f"{quoted(text[:most])}{more}"

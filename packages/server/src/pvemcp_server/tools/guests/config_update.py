@@ -370,6 +370,8 @@ def _losses(change: _Change) -> str:
         sentences.append("Its present password cannot be read back or restored.")
     if change.before.pending.protection and not flag(str(new.get("protection", 1))):
         sentences.append("Proxmox then no longer protects it from deletion.")
+    if unfiltered := [name for name in new if _is_new_and_unfiltered(name, before, new)]:
+        sentences.append(f"No firewall filters the new {', '.join(unfiltered)}.")
     if removed:
         sentences.append(f"What is connected through {', '.join(removed)} is cut off.")
     if guards:  # these are the last ones, because values of the caller make them long
@@ -377,6 +379,13 @@ def _losses(change: _Change) -> str:
     if moved:
         sentences.append(f"It may no longer be reachable where it is now: {moved}.")
     return " ".join(sentences)
+
+
+def _is_new_and_unfiltered(name: str, before: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Return whether the option is a network device that the guest lacks, without a firewall."""
+    if name.rstrip("0123456789") != "net" or before.get(name) or not new[name]:
+        return False
+    return not flag(parse(str(new[name]), "model").get("firewall"))
 
 
 def _changed_parts(

@@ -10,6 +10,7 @@ from proxmox_client.api.firewall import FirewallRule
 from proxmox_client.api.replication import ReplicationJob
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.errors import BadArgument, Precondition, counted
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables import BackupJob, LoadRequest, backup_jobs
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
@@ -104,7 +105,7 @@ def _require_purge(
             hint="purge=true removes it from HA, and from its backup and replication jobs.",
         )
     if replications:
-        ids = ", ".join(job.id for job in replications)
+        ids = ", ".join(shown_name(job.id) for job in replications)
         raise Precondition(
             f"{guest.label} is replicated (job {ids}), so Proxmox deletes it only with purge.",
             hint="Removing the job in Proxmox removes its copies too; purge=true leaves them.",
@@ -120,9 +121,10 @@ def _references(
     if guest.status.ha.managed:
         yield "It is removed from HA."
     for job in replications:
-        yield f"Replication job {job.id} is removed; its copies on {job.target} stay."
+        copies = f"its copies on {shown_name(job.target)} stay"
+        yield f"Replication job {shown_name(job.id)} is removed; {copies}."
     if guest.resource.pool:
-        yield f"It leaves pool {guest.resource.pool}."
+        yield f"It leaves pool {shown_name(guest.resource.pool)}."
     if rules:
         yield f"Its {counted(len(rules), 'firewall rule')} and permissions on it go too."
 
@@ -132,7 +134,7 @@ def _in_jobs(jobs: Sequence[BackupJob], vmid: int, *, purge: bool) -> Iterator[s
     named = [job.id for job in jobs if vmid in job.vmids and not (job.all_guests or job.pool)]
     if not named:
         return
-    ids = ", ".join(named)
+    ids = ", ".join(map(shown_name, named))
     if purge:
         yield f"It is removed from backup job {ids}."
     else:

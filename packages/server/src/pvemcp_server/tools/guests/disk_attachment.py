@@ -389,7 +389,8 @@ def _state(call: Call, before: BothConfigs[Any], after: BothConfigs[Any]) -> dic
     pending = pending_changes(after)
     if pending:
         call.notes.add(_RESTART)
-    names = sorted((before.current.raw.keys() | after.current.raw.keys()) - {"digest"})
-    new = {name: after.current.raw.get(name) for name in names}
-    in_force = options_of.changes(before.current.raw, new)
+    old, now = before.current.raw, after.current.raw
+    changed = sorted(n for n in old.keys() | now.keys() if old.get(n) != now.get(n))
+    new = {name: now.get(name) for name in changed if name != "digest"}
+    in_force = options_of.changes(old, new)
     return {"in_force": [each.words for each in in_force], "pending": pending}

@@ -17,10 +17,10 @@ from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition
 from pvemcp_server.shown_names import LONGEST_NAME, quoted, shown_name
 from pvemcp_server.tables.rows import moment
+from pvemcp_server.tables.tasks import CONSOLES
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, VmId
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.toolkit.collisions import CONSOLES
 from pvemcp_server.toolkit.missing_privileges import rights_of
 from pvemcp_server.toolkit.needs import Extent
 from pvemcp_server.toolkit.plan import Plan
@@ -139,7 +139,8 @@ async def _require_unheld(guest: TargetGuest, lock: str) -> None:
             begun = moment(row.start_time)
             since = f" since {begun:%Y-%m-%d %H:%M} UTC" if begun else ""
             raise Precondition(
-                f"{guest.label} is locked ({lock}), and {row.type} works on it{since}: {row.upid}",
+                f"{guest.label} is locked ({shown_name(lock)}), and {shown_name(row.type)} "
+                f"works on it{since}: {row.upid}",
                 hint="GetTask with this upid waits for its end; StopTask ends it.",
             )
 

@@ -114,6 +114,7 @@ async def migration(
         act=partial(_move, guest, target_node, live, target_storage, bool(local)),
         warnings=tuple(_warnings(guest, local, target_storage, target_node, replicated)),
         room=await _room(guest, target_node, target_storage, local),
+        runs_on="" if guest.state == "stopped" else target_node,
         undo=_undo(guest, target_node, target_storage, local),
     )
 

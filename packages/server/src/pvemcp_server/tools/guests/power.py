@@ -99,6 +99,7 @@ async def change_vm_state(
         if by_manager
         else past_tasks(guest, f"qm{action.lower()}", f"vz{action.lower()}"),
         room=await room_on_node(guest, guest.node) if action == "Start" else "",
+        runs_on=guest.node if action == "Start" else "",
         undo=(undo := _undo(guest, action)),
         read_undo=partial(_read_undo, guest, undo) if undo and action == "Start" else None,
     )

@@ -1,5 +1,6 @@
 """Rollback of guests to a snapshot, after a snapshot of the present state where that can be."""
 
+import asyncio
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -212,6 +213,10 @@ class _Rollback:
         except TaskFailed as error:
             await self._raise_failure(error, "RollbackVmSnapshot")
             raise
+        except (ProxmoxError, asyncio.CancelledError):  # the task goes on
+            if self.kept:
+                self._keep_undo("RollbackVmSnapshot")
+            raise
         if self.kept:
             undo = self._call("RollbackVmSnapshot")
             left = await left_config(self.guest.api) if fields.get("ok") else LeftState()
@@ -222,11 +227,15 @@ class _Rollback:
     async def _keep_present(self) -> None:
         """Take the snapshot; raise Precondition if that fails: then nothing is rolled back."""
         guest, name = self.guest, _free_name(self.taken)
+        self.kept = name
         about = f"Before the rollback to {self.name}."
         try:
             task = await guest.api.create_snapshot(name, description=about)
             self.call.upids.append(task.upid.text)
             await watch(self.call, task, self.call.settings.task_wait_max_seconds)
+        except asyncio.CancelledError:
+            self._keep_undo("DeleteVmSnapshot")
+            raise
         except ProxmoxError as error:
             reason = (await guest.cluster.explain(error)).rstrip(".")
             raise Precondition(
@@ -234,19 +243,22 @@ class _Rollback:
                 f"could be taken first ({reason}).",
                 hint="ListSnapshots shows what is left of it; keep_present=false does without.",
             ) from error
-        self.kept = name
 
     async def _raise_failure(self, error: ProxmoxError | Frozen, remedy: str) -> None:
         """Raise PartlyDone if the snapshot before it was taken; `remedy` is the tool for that."""
         if self.kept:
             reason = await self.guest.cluster.explain(error)
-            undo = self._call(remedy)
-            self.call.undos.append(undo)
+            undo = self._keep_undo(remedy)
             raise PartlyDone(
                 f"The rollback of {self.guest.label} failed: {reason} Its state before is snapshot "
                 f"{self.kept!r}.",
                 undo.call.text,
             ) from error
+
+    def _keep_undo(self, tool: str) -> Undo:
+        undo = self._call(tool)
+        self.call.undos.append(undo)
+        return undo
 
     def _call(self, tool: str) -> Undo:
         where = {"cluster_name": self.guest.cluster.name, "vmid": self.guest.vmid}

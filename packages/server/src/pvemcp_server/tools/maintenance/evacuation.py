@@ -1,7 +1,7 @@
 """EvacuateNode: moves the guests of a node to others, each to one that has room for it.
 
 Guests are moved one by one through their own migration, never by Proxmox's bulk actions (decision
-17 says why).
+19 says why).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from pvemcp_server.toolkit.bulk import BulkLimits, BulkPlan, by_reason, plan_eac
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
-from pvemcp_server.toolkit.room import readable
+from pvemcp_server.toolkit.room import room_for_several
 from pvemcp_server.toolkit.write_target import target_guest, writable_cluster
 from pvemcp_server.tools.guests.migration import migration
 from pvemcp_server.tools.maintenance.facts import HA_MAINTENANCE, MoveFacts, read_move_facts
@@ -41,7 +41,6 @@ class Evacuation(BulkPlan):
 
     node: str
     table: Sequence[Mapping[str, Any]]
-    room: str
 
     def preview(self) -> dict[str, Any]:
         """Return the answer of a dry run: the guests, where they go and how, or why not."""
@@ -119,7 +118,7 @@ async def evacuate_node(
         node=node,
         table=[_row(row, plans, reasons) for row in (*guests, *later)],
         advice=tuple(_advice(cluster, facts, placed.values(), by_ha)),
-        room=await _room(cluster, chosen),
+        room=room_for_several(await cluster.inventory_view(), chosen.memory),
     )
 
 
@@ -247,14 +246,3 @@ def _advice(
             "HA may place guests there again, unless an administrator runs "
             f"`{HA_MAINTENANCE.format(facts.node)}` on a node first."
         )
-
-
-async def _room(cluster: Cluster, chosen: Targets) -> str:
-    """Return what each node gets and has free; a node that the role hides is left out."""
-    visible = (await cluster.inventory_view()).by_node
-    return " ".join(
-        f"{name} gets guests that may use {readable(memory)} of memory, and has "
-        f"{readable(node.memory_max - node.memory)} of {readable(node.memory_max)} free."
-        for name, memory in sorted(chosen.memory.items())
-        if (node := visible.get(name)) and node.memory is not None and node.memory_max
-    )

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from pvemcp_server.errors import counted
 from pvemcp_server.tables import CephHealth
-from pvemcp_server.toolkit.collisions import CONSOLES
+from pvemcp_server.tables.tasks import CONSOLES
 from pvemcp_server.toolkit.room import capacity_without, readable
 from pvemcp_server.tools.maintenance.facts import HA_MAINTENANCE, Facts, HighAvailability
 from pvemcp_server.tools.maintenance.placement import Placement

@@ -20,6 +20,7 @@ from pvemcp_server.toolkit.arguments import ItsCluster
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
+from pvemcp_server.toolkit.task_guests import guests_of_task
 from pvemcp_server.toolkit.write_target import refuse_protected, require_no_protected_owner
 from pvemcp_server.tools.nodes.tasks import UpidText, unknown_task, visible_task
 
@@ -124,12 +125,13 @@ async def stop_task(call: Call, *, cluster_name: ItsCluster = None, upid: UpidTe
 
 
 async def _guest(call: Call, cluster: Cluster, upid: Upid) -> GuestResource | None:
-    """Return the guest that the task is about; raise Precondition if a tag protects it."""
-    if (vmid := whole_number(upid.id)) is None:
-        return None
-    # also one that the caller does not see: a task of a visible node may be about any guest
-    await require_no_protected_owner(call, cluster, vmid, "which the task is about")
-    return (await cluster.inventory_view()).by_vmid.get(vmid)
+    """Return the guest in the id of the task; raise Precondition if a tag protects one of it."""
+    # also those that the caller does not see: a task of a visible node may be about any guest
+    about = guests_of_task(upid, (await cluster.inventory.view()).by_vmid)
+    for each in sorted(about):
+        await require_no_protected_owner(call, cluster, each, "which the task is about")
+    vmid = whole_number(upid.id)
+    return None if vmid is None else (await cluster.inventory_view()).by_vmid.get(vmid)
 
 
 async def _require_running(cluster: Cluster, task: Task) -> None:

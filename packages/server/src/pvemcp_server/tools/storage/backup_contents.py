@@ -47,6 +47,10 @@ Folder = Annotated[
     str | None, Field(max_length=4_096, description="As / or /root.pxar.didx/etc (PBS)")
 ]
 MOST_FILES: Final = 200  # entries of a folder in an answer
+_TO_GET_ONE: Final = (
+    "Files are listed, not read: Proxmox's own page downloads one (File Restore of the backup), "
+    "and RestoreBackup to a new guest gives all of them."
+)
 _KINDS: Final = {"d": "folder", "f": "file", "l": "link", "h": "link", "v": "archive"}
 _IN_FIELDS = {"name", "hostname", "description", "tags", "cores", "memory", "ostype"}
 
@@ -114,6 +118,7 @@ async def _files(call: Call, cluster: Cluster, backup: Backup, folder: str) -> D
             hint="RestoreBackup to a new guest gives its files.",
         ) from error
     files.sort(key=lambda each: (each.leaf, each.name))
+    call.notes.add(_TO_GET_ONE)
     if len(files) > MOST_FILES:
         call.notes.add(f"The first {MOST_FILES} of {len(files):,} entries of the folder.")
     return {

@@ -221,11 +221,14 @@ def _of_index(target: _Target, template: str, filename: str | None) -> _Download
     async def check() -> tuple[str, ...]:
         index = {each.template: each for each in await api.appliances()}
         if template not in index:
+            similar = [name for name in index if template in name]
+            is_image = not similar and ".tar" not in template  # of Docker Hub, perhaps
+            tag = f", and an OCI image has a tag: {template}:latest" if is_image else ""
             raise UnknownName(
                 "template",
                 template,
-                [name for name in index if template in name] or index,
-                where=f"in the index of {target.node}",
+                similar or index,
+                where=f"in the index of {target.node}{tag}",
                 blind="Its index is empty: nodes fetch it once a day, and with `pveam update`.",
             )
         is_listed(host_of(index[template].location or ""), target.rules)

@@ -11,7 +11,7 @@ from starlette.datastructures import FormData
 
 from pvemcp_server.access.model import ANY, Role
 from pvemcp_server.errors import BadArgument, CallError
-from pvemcp_server.oauth.connections import Choice
+from pvemcp_server.oauth.connections import MOST_OF_CLIENT, Choice
 from pvemcp_server.oauth.person import Person, PersonSignIn
 from pvemcp_server.oauth.rules import RoleChoice, has_group_rules, role_choices
 from pvemcp_server.oauth.scopes import NEEDED, Scope
@@ -47,6 +47,7 @@ NO_ROLE: Final = (
     "Your role as an administrator may not connect programs unless a connection rule for this role "
     "allows it. An owner adds one."
 )
+SURPLUS: Final = f"{MOST_OF_CLIENT} other connections of the program were used or made since"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,38 +96,49 @@ async def consent(request: Request) -> Response:
         return response
     if not await services_of(request).people.sessions.end(session.id):
         raise SignInNeeded  # the form was sent twice
-    connections = services_of(request).connections
     try:
-        choice = await _choice(request, authorization, person, form)
-        connection = await connections.connect(person, authorization.name, choice)
-        try:  # a rule may have been removed while the tokens were made
-            await _choice(request, authorization, person, form)
-        except CallError:
-            await connections.end(connection.id, person)
-            raise
+        connection = await _connect(request, authorization, person, form)
     except CallError as error:
         return await _ask_again(request, authorization, session, str(error))
-    await record(
-        request,
-        "connect",
-        person,
-        key_id=connection.id,
-        client=authorization.name.shown,
-        role=choice.role.name,
-        clusters=list(choice.clusters),
-        scopes=list(choice.scopes),
-        expires=choice.expires.isoformat(timespec="seconds"),
-    )
     code = await services_of(request).oauth.tokens.issue_code(
         connection,
         redirect_uri=answer.redirect_uri,
         challenge=authorization.challenge,
-        scopes=choice.scopes,
+        scopes=connection.scopes,
         resource=authorization.resource,
     )
     response = _continue(request, answer, "Connected", answer.url(code=code))
     await end(request, response, session)
     return response
+
+
+async def _connect(
+    request: Request, authorization: AuthorizationRequest, person: Person, form: FormData
+) -> ConnectionRecord:
+    """Make the connection that the user has chosen, and end the one that it leaves no room for."""
+    connections = services_of(request).connections
+    choice = await _choice(request, authorization, person, form)
+    connection = await connections.connect(person, authorization.name, choice)
+    try:
+        await _choice(request, authorization, person, form)  # a rule may have been removed since
+        await record(
+            request,
+            "connect",
+            person,
+            key_id=connection.id,
+            client=authorization.name.shown,
+            role=choice.role.name,
+            clusters=list(choice.clusters),
+            scopes=list(choice.scopes),
+            expires=choice.expires.isoformat(timespec="seconds"),
+        )
+    except CallError:
+        await connections.end(connection.id, person)
+        raise
+    for old in await connections.surplus(connection):
+        await connections.end(old.id, person)
+        await record(request, "end", person, key_id=old.id, client=old.client_name, reason=SURPLUS)
+    return connection
 
 
 def _continue(request: Request, answer: Return, title: str, url: str) -> Response:
@@ -179,9 +191,10 @@ async def _consent_page(
     roles, clusters = await _roles(request, person), await _clusters(request, person)
     if not roles:
         return page(request, "oauth_error.html", status=403, text=NO_ROLE, then="", to="")
-    before, key = await _before(request, authorization, person)
+    held = await services.connections.of(person.subject, authorization.client.id)
+    before, key = held[0] if held else (None, None)
     is_known = before is not None and set(authorization.scopes) <= {*before.scopes}
-    held = [] if key is None else key.clusters
+    before_on = [] if key is None else key.clusters
     return page(
         request,
         "oauth_consent.html",
@@ -192,12 +205,14 @@ async def _consent_page(
         authorization=authorization,
         person=person,
         clusters=clusters,
-        chosen=clusters if not held or ANY in held else held,
+        chosen=clusters if not before_on or ANY in before_on else before_on,
         roles=roles,
         role=_role_of(key, roles),
         abilities={each.role.name: _abilities(each.role, authorization.scopes) for each in roles},
         read_only=before.read_only if before else False,
         is_known=is_known and authorization.is_remembered and not wrong,
+        held=held,
+        is_full=len(held) >= MOST_OF_CLIENT,
         days=_days(await services.settings.current()),
         query=request.url.query,
         add=at(request, SIGN_IN) if person.admin_id is None else "",
@@ -226,18 +241,8 @@ async def _clusters(request: Request, person: Person) -> list[str]:
     return list(await services_of(request).clusters.kinds())
 
 
-async def _before(
-    request: Request, authorization: AuthorizationRequest, person: Person
-) -> tuple[ConnectionRecord | None, KeyRecord | None]:
-    """Return the present connection with this client and its key, as far as there is one."""
-    services = services_of(request)
-    before = await services.connections.find(person.subject, authorization.client.id)
-    key = await services.store.keys.find(id=before.id) if before else None
-    return before, key
-
-
 def _role_of(key: KeyRecord | None, roles: Sequence[RoleChoice]) -> str:
-    """Return the role to offer: the present one if it is still allowed, else the first."""
+    """Return the role to offer: the latest one if it is still allowed, else the first."""
     for each in roles:
         if key is not None and each.role.id == key.role_id:
             return each.role.name

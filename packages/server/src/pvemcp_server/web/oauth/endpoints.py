@@ -7,7 +7,6 @@ the body alone.
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 from pydantic_core import from_json
 from starlette.middleware.cors import CORSMiddleware
@@ -36,6 +35,7 @@ from pvemcp_server.oauth.tokens import Granted
 from pvemcp_server.services import Services
 from pvemcp_server.store.database import DatabaseFailed
 from pvemcp_server.store.records import OAuthClientRecord
+from pvemcp_server.web.oauth.parameters import parameters_in, required
 
 NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 FORM: Final = "application/x-www-form-urlencoded"
@@ -107,7 +107,7 @@ class OAuthEndpoints:
         form = await form_of(request)
         client = await self._client(form)
         tokens, address = self.services.oauth.tokens, self._address(request)
-        grant_type = _required(form, "grant_type")
+        grant_type = required(form, "grant_type")
         if grant_type not in ("authorization_code", "refresh_token"):
             raise OAuthError("unsupported_grant_type", "Use authorization_code or refresh_token.")
         if grant_type not in client.metadata["grant_types"]:
@@ -115,8 +115,8 @@ class OAuthEndpoints:
         resource = _resource(request, form)
         if grant_type == "authorization_code":
             granted = await tokens.exchange(
-                _required(form, "code"),
-                verifier=_required(form, "code_verifier"),
+                required(form, "code"),
+                verifier=required(form, "code_verifier"),
                 redirect_uri=form.get("redirect_uri"),
                 client_id=client.id,
                 resource=resource,
@@ -124,7 +124,7 @@ class OAuthEndpoints:
             )
         else:
             granted = await tokens.refresh(
-                _required(form, "refresh_token"),
+                required(form, "refresh_token"),
                 scope=form.get("scope"),
                 client_id=client.id,
                 resource=resource,
@@ -147,11 +147,15 @@ class OAuthEndpoints:
         """End a token (RFC 7009); an unknown one is ended already."""
         form = await form_of(request)
         client = await self._client(form)
-        await self.services.oauth.tokens.revoke(_required(form, "token"), client_id=client.id)
+        ended = await self.services.oauth.tokens.revoke(
+            required(form, "token"), client_id=client.id
+        )
+        if ended is not None:
+            await self.services.connections.end(ended)
         return Response()
 
     async def _client(self, form: Mapping[str, str]) -> OAuthClientRecord:
-        client = await self.services.oauth.clients.find(_required(form, "client_id"))
+        client = await self.services.oauth.clients.find(required(form, "client_id"))
         if client is None:
             raise unknown_client()
         return client
@@ -207,27 +211,10 @@ def addresses_of(request: Request) -> Addresses:
 
 
 async def form_of(request: Request) -> dict[str, str]:
-    """Return the fields of a form; raise OAuthError for another body, or a repeated field.
-
-    Empty fields count as omitted (RFC 6749, 3.2). Multipart forms cost too much to be parsed.
-    """
+    """Return the fields of a form; raise OAuthError for another body: multipart costs more."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
         raise OAuthError("invalid_request", f"Send the parameters as {FORM}.")
-    try:
-        body = (await request.body()).decode()
-        pairs = parse_qsl(body, errors="strict", max_num_fields=MOST_FIELDS)
-    except ValueError:
-        raise OAuthError("invalid_request", "The form cannot be read.") from None
-    form = dict(pairs)
-    if len(form) != len(pairs):
-        raise OAuthError("invalid_request", "A parameter must not be repeated.")
-    return form
-
-
-def _required(form: Mapping[str, str], name: str) -> str:
-    if name not in form:
-        raise OAuthError("invalid_request", f"{name} is missing.")
-    return form[name]
+    return parameters_in(await request.body(), most=MOST_FIELDS)
 
 
 def _resource(request: Request, form: Mapping[str, str]) -> str | None:

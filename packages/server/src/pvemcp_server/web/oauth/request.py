@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from fastapi import Request
 
@@ -15,6 +15,7 @@ from pvemcp_server.oauth.redirects import is_loopback, matches
 from pvemcp_server.oauth.scopes import Scope, scopes_in
 from pvemcp_server.oauth.tokens import is_challenge
 from pvemcp_server.store.records import OAuthClientRecord
+from pvemcp_server.web.oauth.parameters import parameters_in, required
 from pvemcp_server.web.session import address_of, connect_cookie, services_of
 
 MOST_PARAMETERS: Final = 30
@@ -119,7 +120,7 @@ async def authorization_request(request: Request) -> AuthorizationRequest:
     """
     query = _query(request)
     client = await services_of(request).oauth.clients.get(
-        _single(query, "client_id"), address_of(request)
+        required(query, "client_id"), address_of(request)
     )
     addresses = Addresses(request.scope["state"]["base_url"])
     redirect_uri = query.get("redirect_uri") or _only_redirect(client)
@@ -167,24 +168,11 @@ def _checked(
 
 
 def _query(request: Request) -> dict[str, str]:
-    """Return the parameters; raise OAuthError for repeated or unreadable ones (OAuth 2.1, 3.1)."""
+    """Return the parameters; raise OAuthError for a query that is too long to be sent back."""
     text = request.url.query
     if len(text) > LONGEST_QUERY:
         raise OAuthError("invalid_request", "The request is too long.")
-    try:
-        pairs = parse_qsl(text, errors="strict", max_num_fields=MOST_PARAMETERS)
-    except ValueError:
-        raise OAuthError("invalid_request", "The request cannot be read.") from None
-    query = dict(pairs)
-    if len(query) != len(pairs):
-        raise OAuthError("invalid_request", "A parameter must not be repeated.")
-    return query
-
-
-def _single(query: Mapping[str, str], name: str) -> str:
-    if name not in query:
-        raise OAuthError("invalid_request", f"{name} is missing.")
-    return query[name]
+    return parameters_in(text, most=MOST_PARAMETERS)
 
 
 def _only_redirect(client: OAuthClientRecord) -> str:

@@ -1,5 +1,6 @@
 """Pages on which users sign in to connect: with a Proxmox account, or as an administrator."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Final
@@ -192,13 +193,22 @@ async def second_factor(
 
 
 async def _advance(request: Request, response: Response, before: SignIn, after: SignIn) -> None:
-    """Keep the progress; record each account that has signed in, and know this browser again."""
+    """Keep the progress; record each account that has signed in, and know this browser again.
+
+    Remove what ended connections of the account have left on its cluster.
+    """
+    person = after.person
+    if person is None:
+        await keep(request, response, after)
+        return
     held = before.person.accounts if before.person else {}
-    for name, account in (after.person.accounts if after.person else {}).items():
-        if after.person and name not in held:
-            remember_device(request, response, account.userid)
-            await record(request, "sign_in", after.person, account=account.userid, on=name)
+    new = {name: each for name, each in person.accounts.items() if name not in held}
+    for name, account in new.items():
+        remember_device(request, response, account.userid)
+        await record(request, "sign_in", person, account=account.userid, on=name)
     await keep(request, response, after)
+    remove_strays = services_of(request).connections.remove_strays
+    await asyncio.gather(*map(remove_strays, new.values()))
 
 
 async def _progress(request: Request) -> SignIn:

@@ -14,6 +14,7 @@ from pvemcp_server.errors import (
     BadArgument,
     RecentSignInNeeded,
 )
+from pvemcp_server.web.oauth.request import connecting_client
 from pvemcp_server.web.passkeys import passkey_site_of
 from pvemcp_server.web.session import (
     OwnReading,
@@ -21,6 +22,7 @@ from pvemcp_server.web.session import (
     RowNumber,
     SignedIn,
     Writing,
+    after_sign_in,
     is_second_factor_due,
 )
 from pvemcp_server.web.templates import page, redirect, reload
@@ -43,12 +45,15 @@ Confirmed = Annotated[AdminContext, Depends(confirmed)]
 @router.get("")
 async def show(request: Request, session: SignedIn, context: OwnReading) -> Response:
     access = context.services.access
+    due = await is_second_factor_due(context.services, session)
     return page(
         request,
         "account.html",
         session,
         here="account",
-        due=await is_second_factor_due(context.services, session),
+        due=due,
+        client=await connecting_client(request),
+        then=after_sign_in(request),
         factors=await admins.list_second_factors(context, session.admin.name),
         codes_left=await access.second_factors.recovery_codes_left(session.admin),
         codes_made=RECOVERY_CODES,

@@ -11,16 +11,19 @@ from fastapi.responses import RedirectResponse
 
 from pvemcp_server.oauth.people import administrator
 from pvemcp_server.oauth.person import SignIn
+from pvemcp_server.web.oauth.request import connecting_client
 from pvemcp_server.web.oauth.session import keep, next_step, record
 from pvemcp_server.web.session import (
     PasswordDue,
     SecondFactorDue,
     SignedOut,
+    after_sign_in,
     connect_cookie,
     own_reading,
     reading,
     session_of,
 )
+from pvemcp_server.web.templates import page
 
 router = APIRouter()
 LIFE_SECONDS = 600
@@ -45,6 +48,20 @@ async def connect(request: Request) -> Response:
     connect_cookie(request).delete(response)
     await record(request, "sign_in", person)
     return response
+
+
+async def signed_in_page(request: Request, then: str) -> Response:
+    """Lead on from a page of ours: after the issuer's, no redirect would send strict cookies."""
+    client = await connecting_client(request)
+    return page(request, "signed_in.html", client=client, then=then)
+
+
+async def confirmed_page(request: Request) -> Response:
+    """Show that an administrator has confirmed who they are, or lead back to a consent."""
+    then = after_sign_in(request)
+    if then == "/admin/":
+        return page(request, "confirmed.html")
+    return await signed_in_page(request, then)
 
 
 def _first(request: Request, path: str) -> Response:

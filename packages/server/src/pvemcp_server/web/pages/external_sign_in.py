@@ -15,6 +15,7 @@ from pvemcp_server.config import Config
 from pvemcp_server.errors import AccessDenied, CallError, ConfigError, SecondFactorNeeded
 from pvemcp_server.networks import network_of
 from pvemcp_server.store.columns import utc_now
+from pvemcp_server.web.oauth.request import connecting_client
 from pvemcp_server.web.oidc import (
     SIGN_IN_SECONDS,
     ExternalUser,
@@ -23,12 +24,12 @@ from pvemcp_server.web.oidc import (
     open_issuer,
 )
 from pvemcp_server.web.pages import second_step
+from pvemcp_server.web.pages.connect import confirmed_page, signed_in_page
 from pvemcp_server.web.session import (
     Cookie,
     SignedIn,
     address_of,
     after_sign_in,
-    confirmed_page,
     cookie_of,
     open_session,
     services_of,
@@ -63,20 +64,27 @@ async def begin(request: Request) -> Response:
 
 @router.get("/confirm")
 async def begin_confirmation(request: Request, session: SignedIn) -> Response:
-    """Redirect the browser to the issuer, to sign in again and so verify this session."""
-    return await _begin(request, PendingSignIn.begin(confirms=session.id))
+    """Redirect the browser to the issuer, to sign in again and so verify this session.
+
+    For a program that connects, a page names it first: no other one comes before the issuer's.
+    """
+    pending = PendingSignIn.begin(confirms=session.id)
+    return await _begin(request, pending, await connecting_client(request))
 
 
-async def _begin(request: Request, pending: PendingSignIn) -> Response:
+async def _begin(request: Request, pending: PendingSignIn, client: str = "") -> Response:
     config, state = services_of(request).config, _state(request)
     if not state.begun.take(network_of(address_of(request)), BEGUN_PER_MINUTE):
         return error_page(request, "Too many sign-ins were begun; wait a minute.", 429)
     try:
         async with open_issuer(config, state.metadata) as issuer:
-            response = RedirectResponse(issuer.authorization_url(pending), 303)
+            url = issuer.authorization_url(pending)
     except ConfigError as error:
         log.warning("OpenID Connect is not usable: %s", error)
         return error_page(request, str(error), 502)
+    response: Response = RedirectResponse(url, 303)
+    if client:
+        response = page(request, "issuer.html", client=client, issuer=config.oidc_issuer, then=url)
     _cookie(config).set(response, pending.sealed(_key(request)), max_age=SIGN_IN_SECONDS)
     return response
 
@@ -96,14 +104,14 @@ async def callback(
         user, confirms = await _authenticated(request, state, code)
         if confirms:
             await confirm_external(services, confirms, user.subject, address_of(request))
-            response = confirmed_page(request)
+            response = await confirmed_page(request)
             _cookie(services.config).delete(response)
             return response
         admin = await sign_in_external(
             services, user.email, user.subject, user.claims, address_of(request)
         )
     except SecondFactorNeeded as needed:
-        response = page(request, "signed_in.html", then=second_step.PATH)
+        response = await signed_in_page(request, second_step.PATH)
         await second_step.begin(request, needed, "oidc", response, confirms)
         _cookie(services.config).delete(response)
         return response
@@ -116,7 +124,7 @@ async def callback(
         )
     # The session cookie is SameSite=Strict, so a redirect chain that began at the issuer would
     # not send it: a page of ours continues instead
-    response = page(request, "signed_in.html", then=after_sign_in(request))
+    response = await signed_in_page(request, after_sign_in(request))
     await open_session(request, admin, response, user.verified_at)
     _cookie(services.config).delete(response)
     return response

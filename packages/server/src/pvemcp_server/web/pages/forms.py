@@ -3,8 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final, get_origin
 
 from pydantic import BaseModel
 from starlette.datastructures import FormData
@@ -44,8 +43,7 @@ def number(text: str) -> int | str:
 def fields_of(form: FormData, model: type[BaseModel]) -> dict[str, Any]:
     """Return the fields of a model that a form holds; a field that was left empty is left out.
 
-    A list is sent as one text with spaces or commas, or with several values as `name[]`. A day
-    stands for its last second, UTC.
+    A list is sent as one text with spaces or commas, or with several values as `name[]`.
     """
     fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():
@@ -54,8 +52,6 @@ def fields_of(form: FormData, model: type[BaseModel]) -> dict[str, Any]:
             fields[name] = values
         elif text and get_origin(field.annotation) is list:
             fields[name] = words(text)
-        elif text and datetime in (field.annotation, *get_args(field.annotation)):
-            fields[name] = f"{text}T23:59:59Z"
         elif text:
             fields[name] = text
     return fields

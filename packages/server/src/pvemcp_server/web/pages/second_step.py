@@ -14,12 +14,12 @@ from pvemcp_server.admin.authentication import PendingSignIn
 from pvemcp_server.errors import AccessDenied, LocalSignInOff, SecondFactorNeeded, TooManyFailures
 from pvemcp_server.store.records import AdminRecord
 from pvemcp_server.web.oauth.request import connecting_client
+from pvemcp_server.web.pages.connect import confirmed_page
 from pvemcp_server.web.passkeys import passkey_site_of
 from pvemcp_server.web.session import (
     Cookie,
     address_of,
     after_sign_in,
-    confirmed_page,
     cookie_of,
     device_of,
     open_session,
@@ -80,7 +80,7 @@ async def finish(request: Request, code: Text = "", credential: Text = "") -> Re
     except AccessDenied:
         return await _second_page(request, pending, "The code or the passkey is wrong.", 403)
     if admin is None:
-        response = confirmed_page(request)
+        response = await confirmed_page(request)
         _cookie(request).delete(response)
         return response
     return await _signed_in(request, admin)

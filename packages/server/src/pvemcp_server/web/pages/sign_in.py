@@ -5,6 +5,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
+from pvemcp_server.access.sessions import Session
 from pvemcp_server.admin import authentication
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.errors import (
@@ -98,7 +99,7 @@ async def sign_out(request: Request, session: SignedIn) -> Response:
 
 @router.get("/password")
 async def show_password(request: Request, session: SignedIn) -> Response:
-    return page(request, "password.html", session, wrong="")
+    return await _password_page(request, session)
 
 
 @router.post("/password")
@@ -127,11 +128,18 @@ async def change_password(
     except BadArgument as error:
         wrong = str(error)
     if wrong:
-        return page(request, "password.html", session, wrong=wrong, status=422)
+        return await _password_page(request, session, wrong, 422)
     await AdminContext(services, name, address_of(request)).changed(CHANGE, name=name)
     response = RedirectResponse(after_sign_in(request), 303)
     await open_session(request, admin, response, verified_at=session.verified_at)
     return response
+
+
+async def _password_page(
+    request: Request, session: Session, wrong: str = "", status: int = 200
+) -> Response:
+    client = await connecting_client(request)
+    return page(request, "password.html", session, client=client, wrong=wrong, status=status)
 
 
 def _checked(current: str, new: str, again: str) -> str:

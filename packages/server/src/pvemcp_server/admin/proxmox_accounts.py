@@ -1,0 +1,73 @@
+"""A Proxmox account for this server, made with an administrator's password.
+
+The account is a user without a password, with one role on / and a token with the user's rights. The
+role has the privileges that the tools of a role of this server need, and Proxmox's audit
+privileges, without which lists are short. Nothing that exists is changed: a name in use gets a
+number.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Final
+
+from proxmox_client import Client, ProxmoxError
+from pvemcp_server.clusters import explain
+from pvemcp_server.errors import CallError
+from pvemcp_server.toolkit.needs import RequiredPrivilege
+
+TOKEN: Final = "pvemcp"  # noqa: S105 - its name, no secret
+COMMENT: Final = "pvemcp, an AI server: remove this user to end its access"
+_AUDITOR: Final = "PVEAuditor"
+_ALL: Final = "Administrator"
+
+
+@dataclass(frozen=True)
+class MadeAccount:
+    """The account and its token; the secret is available this one time only."""
+
+    token_id: str
+    secret: str = field(repr=False)
+    role: str
+    privileges: tuple[str, ...]
+
+
+async def make_account(
+    client: Client, role_name: str, needs: Iterable[RequiredPrivilege]
+) -> MadeAccount:
+    """Make a role, a user and a token, named after the role of this server that they are for.
+
+    Needs Permissions.Modify on /, and User.Modify, Realm.AllocateUser and Sys.Modify on /access.
+    Raise ProxmoxError before anything is made, CallError with the commands that remove it after.
+    """
+    version = await client.version()
+    roles = {role.role_id: frozenset(role.privileges) for role in await client.access.roles()}
+    users = {user.userid for user in await client.access.users()}
+    needed = {need.of(version.number[0])[0] for need in needs}
+    privileges = roles[_AUDITOR] | (needed & roles[_ALL])
+    name = next(
+        each for each in _names(role_name) if each not in roles and f"{each}@pve" not in users
+    )
+    user = f"{name}@pve"
+    await client.access.create_role(name, privileges)
+    made = [f"pveum role delete {name}"]
+    try:
+        await client.access.create_user(user, comment=COMMENT)
+        made.insert(0, f"pveum user delete {user}")
+        await client.access.grant("/", user=user, role=name)
+        token = await client.access.create_token(user, TOKEN, comment=COMMENT, privsep=False)
+    except ProxmoxError as error:
+        hint = f"To undo the steps before it: `{' && '.join(made)}`."
+        raise CallError(explain(error), hint=hint) from error
+    return MadeAccount(f"{user}!{TOKEN}", token.secret, name, tuple(sorted(privileges)))
+
+
+def _names(role_name: str) -> Iterable[str]:
+    """Yield names of Proxmox roles and users: mcp-read-only, mcp-read-only-2 and so on.
+
+    Proxmox keeps names of roles that begin with PVE, in any case, for itself.
+    """
+    base = f"mcp-{re.sub(r'[^a-z0-9]+', '-', role_name.casefold()).strip('-')}"
+    yield base
+    yield from (f"{base}-{number}" for number in count(2))

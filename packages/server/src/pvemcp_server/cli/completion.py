@@ -1,0 +1,47 @@
+"""Names that a shell completes: of clusters, keys, roles, settings and tools."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pvemcp_server.cli.state import State, open_state, require_state
+from pvemcp_server.config import Config
+from pvemcp_server.errors import ServerError
+from pvemcp_server.settings import declared_settings
+from pvemcp_server.store.database import DatabaseFailed
+
+Complete = Callable[[str], list[str]]
+_LISTS: Final[Mapping[str, Callable[[State], Any]]] = {
+    "cluster": lambda state: state.access.clusters.all(),
+    "key": lambda state: state.access.keys.all(),
+    "role": lambda state: state.access.roles.all(),
+}
+
+
+def complete(kind: str) -> Complete | None:
+    """Return the completion of an argument or option of this name, if it names such a thing.
+
+    Typer finds the text typed so far by the name of the parameter, `incomplete`.
+    """
+    if kind in _LISTS:
+        return lambda incomplete: _matching(asyncio.run(_names(kind)), incomplete)
+    if kind == "pairs":
+        return lambda incomplete: _matching(
+            [f"{each.name}=" for each in declared_settings()], incomplete
+        )
+    return None
+
+
+def _matching(names: list[str], begun: str) -> list[str]:
+    return [name for name in names if name.casefold().startswith(begun.casefold())]
+
+
+async def _names(kind: str) -> list[str]:
+    """List the names in the state; none where it cannot be read: a shell shows no error."""
+    try:
+        config = Config.load()
+        require_state(config)
+        async with open_state(config) as state:
+            return [each.name for each in await _LISTS[kind](state)]
+    except (ServerError, DatabaseFailed, OSError):
+        return []

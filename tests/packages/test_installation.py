@@ -1,0 +1,267 @@
+"""What installs the server for good: Debian package, manifests, proxies, and their agreement."""
+
+import configparser
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from tests.cases import walk
+
+from pvemcp_server.config import Config
+
+ROOT = Path(__file__).parents[2]
+DEBIAN = ROOT / "deploy" / "debian"
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+SETTINGS = {f"PVEMCP_{name.upper()}" for name in Config.model_fields}
+SECRETS = {
+    f"PVEMCP_{name.upper()}"
+    for name, field in Config.model_fields.items()
+    if "SecretStr" in str(field.annotation)
+}
+SCRIPTS = [
+    *ROOT.glob("scripts/*.sh"),
+    *ROOT.glob("deploy/**/*.sh"),
+    *(DEBIAN / name for name in ("pvemcp", "preinst", "postinst", "prerm", "postrm")),
+]
+TEXTS = [path for path in ROOT.glob("deploy/**/*") if path.is_file()]
+MANIFESTS = [
+    document
+    for path in sorted(KUBERNETES.glob("*.yaml"))
+    for document in yaml.safe_load_all(path.read_text())
+]
+
+
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _needed(program: str) -> str:
+    """Return a program's path; skip the test without it."""
+    found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
+    if found is None:
+        pytest.skip(f"{program} is not installed")
+    return found
+
+
+def _projects() -> dict[str, dict[str, Any]]:
+    files = ROOT.glob("packages/*/pyproject.toml")
+    return {file.parent.name: tomllib.loads(file.read_text()) for file in files}
+
+
+def _kind(kind: str, name: str) -> dict[str, Any]:
+    [found] = [m for m in MANIFESTS if m["kind"] == kind and m["metadata"]["name"] == name]
+    return found
+
+
+def test_the_packages_have_one_version_that_the_server_accepts():
+    versions = {each["project"]["version"] for each in _projects().values()}
+    [version] = versions
+    for file in ROOT.glob("packages/*/pyproject.toml"):
+        assert _script("set_version").with_version(file.read_text(), version) == file.read_text()
+    assert f"## [{version}] - 20" in (ROOT / "CHANGELOG.md").read_text()
+    tags = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["images"]
+    assert [tag["newTag"] for tag in tags] == [version]
+
+
+def test_a_new_version_changes_versions_and_ranges_and_no_name():
+    change = _script("set_version").with_version
+    text = (ROOT / "packages/server/pyproject.toml").read_text()
+    project = tomllib.loads(change(text, "1.4.2"))["project"]
+    assert project["version"] == "1.4.2"
+    assert {"pvemcp-client>=1.4,<1.5", "pvemcp-formats>=1.4,<1.5"} < set(project["dependencies"])
+    assert project["optional-dependencies"]["demo"] == ["pvemcp-client[emulator]>=1.4,<1.5"]
+    client = (ROOT / "packages/proxmox_client/pyproject.toml").read_text()
+    assert tomllib.loads(change(client, "1.4.2"))["project"]["name"] == "pvemcp-client"
+
+
+def test_uv_takes_every_sibling_package_from_a_checkout():
+    server = _projects()["server"]
+    siblings = set(server["tool"]["uv"]["sources"])
+    named = {re.split(r"[<>=\[]", each)[0] for each in server["project"]["dependencies"]}
+    assert siblings == {name for name in named if name.startswith("pvemcp-")}
+    for source in server["tool"]["uv"]["sources"].values():
+        assert (ROOT / "packages/server" / source["path"] / "pyproject.toml").is_file()
+
+
+def _unit() -> configparser.ConfigParser:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str
+    unit.read(DEBIAN / "pvemcp.service")
+    return unit
+
+
+def test_the_unit_runs_the_packaged_server_on_the_packaged_state():
+    service = _unit()["Service"]
+    built = (ROOT / "scripts/build_deb.sh").read_text()
+    assert service["ExecStart"] == "/usr/lib/pvemcp/bin/pvemcp serve"
+    assert '"$root/usr/lib/pvemcp" /usr/lib/pvemcp' in built
+    for place in (service["EnvironmentFile"].lstrip("-"), service["LoadCredential"].split(":")[1]):
+        assert f"$root{place}" in built
+    assert service["Environment"] == "PVEMCP_STATE_DIR=/var/lib/pvemcp"
+    assert f"export {service['Environment']}" in (DEBIAN / "pvemcp").read_text()
+
+
+def test_the_journal_gets_no_one_time_password():
+    assert _unit()["Service"]["StandardOutput"] == "null"  # where the first start prints it
+
+
+def test_systemd_rates_the_unit_as_hardened():
+    analyze = _needed("systemd-analyze")
+    options = ("security", "--offline=true", "--threshold=20", "--no-pager")
+    rated = subprocess.run(
+        [analyze, *options, DEBIAN / "pvemcp.service"], capture_output=True, text=True, check=False
+    )
+    assert rated.returncode == 0, rated.stdout + rated.stderr
+
+
+def test_the_packaged_configuration_names_settings_and_credentials_only():
+    text = (DEBIAN / "pvemcp.env").read_text()
+    assert set(re.findall(r"^#(PVEMCP_\w+)=", text, re.MULTILINE)) < SETTINGS - SECRETS
+    named = re.search(r"named without PVEMCP_: ([\w,\s#]+)\.", text)[1]
+    assert {f"PVEMCP_{name}" for name in re.findall(r"[A-Z_]+", named)} == SECRETS
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_the_packaged_command_refuses_other_users_in_one_line():
+    process = subprocess.run(
+        ["sh", "-s", "keys", "list"],
+        input=(DEBIAN / "pvemcp").read_text(),
+        capture_output=True,
+        text=True,
+        user=65534,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert process.stderr.endswith("as root: sudo pvemcp keys list\n")
+    assert len(process.stderr.splitlines()) == 1
+
+
+@walk("script", SCRIPTS)
+def test_a_shell_script_parses(script):
+    shell = (script.read_text().splitlines()[0]).removeprefix("#!")
+    subprocess.run([shell, "-n", script], check=True)
+
+
+def test_shellcheck_finds_nothing():
+    subprocess.run([_needed("shellcheck"), *SCRIPTS], check=True)
+
+
+def test_a_script_of_the_package_stops_at_the_first_error():
+    for script in SCRIPTS:
+        assert re.search(r"^set -eu", script.read_text(), re.MULTILINE), script
+
+
+def test_compose_passes_every_variable_that_a_container_can_have():
+    service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["pvemcp"]
+    fixed = {"PVEMCP_HOST", "PVEMCP_PORT", "PVEMCP_STATE_DIR", "PVEMCP_MASTER_KEY_FILE"}
+    assert set(service["environment"]) == SETTINGS - fixed
+    for name, value in service["environment"].items():
+        assert value.startswith(f"${{{name}:-"), name
+
+
+def test_the_manifests_name_settings_and_paths_that_exist():
+    [container] = _kind("Deployment", "pvemcp")["spec"]["template"]["spec"]["containers"]
+    kustomization = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())
+    literals = kustomization["configMapGenerator"][0]["literals"]
+    named = {each["name"] for each in container["env"]} | {each.split("=")[0] for each in literals}
+    assert named < SETTINGS
+    probes = {container[each]["httpGet"]["path"] for each in container if each.endswith("Probe")}
+    health = (ROOT / "packages/server/src/pvemcp_server/http/health.py").read_text()
+    assert probes == {"/healthz", "/readyz"}
+    assert all(f'"{path}"' in health for path in probes)
+    files = {path.name for path in KUBERNETES.glob("*.yaml")} - {"kustomization.yaml"}
+    assert files == set(kustomization["resources"])
+
+
+def test_replicas_share_postgresql_and_the_master_key():
+    spec = _kind("Deployment", "pvemcp")["spec"]
+    [container] = spec["template"]["spec"]["containers"]
+    secret = {each["name"] for each in container["env"] if "valueFrom" in each}
+    assert spec["replicas"] > 1
+    assert {"PVEMCP_DATABASE_URL", "PVEMCP_MASTER_KEY"} <= secret
+    assert not spec["template"]["spec"]["enableServiceLinks"]  # else PVEMCP_PORT is a URL
+    install = (ROOT / "docs/users/install.md").read_text()
+    for each in secret | {"POSTGRES_PASSWORD"}:
+        assert f"--from-literal={each}=" in install
+
+
+def test_a_pod_runs_as_the_user_of_the_image():
+    pod = _kind("Deployment", "pvemcp")["spec"]["template"]["spec"]
+    user = re.search(r"--uid (\d+)", (ROOT / "Dockerfile").read_text())[1]
+    assert pod["securityContext"]["runAsUser"] == int(user)
+
+
+def test_the_manifests_fit_the_schemas_of_kubernetes():
+    validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is missing")
+    for manifest in MANIFESTS:
+        if manifest["kind"] != "Kustomization":
+            validate.validate(manifest, validate.latest_version(), strict=True)
+
+
+@walk("path", TEXTS)
+def test_a_file_of_a_deployment_names_no_registry(path):
+    assert not re.search(r"\b(ghcr|docker|quay|gcr)\.io\b|pypi|npmjs", path.read_text())
+
+
+@pytest.fixture(scope="module")
+def proxies() -> ModuleType:
+    return _script("try_proxies")
+
+
+@pytest.mark.parametrize("prefix", ["", "/pve"])
+@pytest.mark.parametrize("name", ["nginx", "haproxy", "caddy"])
+def test_the_example_of_a_proxy_is_accepted_by_it(name, prefix, proxies, tmp_path, monkeypatch):
+    program = _needed(name)
+    monkeypatch.setenv("PATH", f"{Path(program).parent}:{os.environ['PATH']}")
+    _needed("openssl")
+    text = proxies.example(name)
+    if prefix:
+        text = text.replace(*proxies.prefixed(name))
+        assert prefix in text
+    proxies.certificate(tmp_path)
+    command = proxies.PROXIES[name](proxies.localized(text, tmp_path), tmp_path)
+    if name == "caddy":
+        adapt = [program, "adapt", "--adapter", "caddyfile", "--config", command[-1]]
+        subprocess.run(adapt, check=True, capture_output=True)
+
+
+def test_the_example_of_traefik_is_yaml_with_both_rules(proxies):
+    dynamic = yaml.safe_load(proxies.example("yaml"))["http"]
+    assert dynamic["routers"]["pvemcp"]["service"] in dynamic["services"]
+
+
+def test_the_entry_of_the_registry_names_the_release_and_its_checksum(tmp_path):
+    bundle = tmp_path / "pvemcp-bridge.mcpb"
+    bundle.write_bytes(b"bundle")
+    entry = json.loads(json.dumps(_script("make_server_json").server("owner/pvemcp", bundle)))
+    [package] = entry["packages"]
+    version = _projects()["bridge"]["project"]["version"]
+    assert entry["version"] == package["version"] == version
+    assert package["identifier"].endswith(f"/releases/download/v{version}/pvemcp-bridge.mcpb")
+    assert re.fullmatch(r"[0-9a-f]{64}", package["fileSha256"])
+    assert len(entry["description"]) <= 100
+    assert re.fullmatch(r"[a-zA-Z0-9.-]+/[a-zA-Z0-9._-]+", entry["name"])
+    secret = [each["name"] for each in package["environmentVariables"] if each["isSecret"]]
+    assert secret == ["MCP_API_KEY"]
+
+
+def test_set_version_refuses_what_is_no_version():
+    script = ROOT / "scripts" / "set_version.py"
+    process = subprocess.run(
+        [sys.executable, script, "0.3"], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 1
+    assert "no version like" in process.stderr

@@ -1,0 +1,102 @@
+"""Adding a cluster: what a terminal is asked, every host, and an account of its own."""
+
+import pytest
+
+from pvemcp_server.cli import questions
+
+PASSWORD = "proxmox-demo"
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands ask; the answers are the test's standard input."""
+    monkeypatch.setattr(questions, "can_ask", lambda: True)
+
+
+def test_a_terminal_is_asked_and_an_account_is_made_for_the_role(run, run_json, emulated, terminal):
+    host, user = emulated["hosts"][0], "alice@pve"
+    answers = ["shop", host, "y", "", user, PASSWORD, "", "Operator"]
+    added = run("clusters", "add", stdin="\n".join([*answers, ""]))
+    assert emulated["fingerprints"][0] in added.stderr
+    assert "Compare each fingerprint with `pvenode cert info`" in added.stderr
+    assert "Made mcp-operator@pve with the role mcp-operator: " in added.stderr
+    assert "VM.PowerMgmt" in added.stderr
+    assert "Permissions.Modify" not in added.stderr
+    assert "Saved shop: Proxmox VE 9.2" in added.stdout
+    assert "keys create NAME` makes a key for a client." in added.stdout
+    assert PASSWORD not in added.output
+    (cluster,) = run_json("clusters", "list")
+    assert cluster["fingerprints"] == emulated["fingerprints"][:1]
+    assert cluster["identities"][0]["token_id"] == "mcp-operator@pve!pvemcp"
+    run("keys", "create", "laptop", "--role", "Operator")
+    (report,) = run_json("doctor", "--key", "laptop")
+    assert [each for each in report["findings"] if "lacks" in each["text"]] == []
+    made = run_json("audit", "list", "--tool", "admin.clusters.make_account")
+    assert made[0]["arguments"]["proxmox_role"] == "mcp-operator"
+    assert PASSWORD not in str(run_json("audit", "list"))
+
+
+def test_an_account_of_the_same_name_stays_as_it_is(run, emulated, tmp_path):
+    file = tmp_path / "password"
+    file.write_text(PASSWORD)
+    make = ["clusters", "make-account", "--host", emulated["hosts"][0], "--user", "alice@pve"]
+    make += ["--password-file", file, "--fingerprint", emulated["fingerprints"][0]]
+    first, second = run(*make).stdout, run(*make).stdout
+    assert first.startswith("Token mcp-read-only@pve!pvemcp: ")
+    assert second.startswith("Token mcp-read-only-2@pve!pvemcp: ")
+
+
+def test_a_user_who_may_not_make_accounts_is_refused_and_nothing_is_made(run, emulated, tmp_path):
+    file = tmp_path / "password"
+    file.write_text(PASSWORD)
+    make = ["clusters", "make-account", "--host", emulated["hosts"][0], "--user", "bob@pve"]
+    make += ["--password-file", file, "--fingerprint", emulated["fingerprints"][0]]
+    wrong = run(*make, fails=True).stderr
+    assert "/access" in wrong
+    assert wrong.count("\n") == 1
+    file.write_text("wrong")
+    assert PASSWORD not in run(*make, fails=True).stderr
+
+
+def test_certificates_that_are_not_confirmed_save_nothing(run, run_json, emulated, terminal):
+    answers = ["shop", emulated["hosts"][0], "n"]
+    declined = run("clusters", "add", stdin="\n".join([*answers, ""]), fails=True)
+    assert "Nothing was saved: the certificates are not trusted." in declined.stderr
+    assert run_json("clusters", "list") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        ([], "name: is needed"),
+        (["shop"], "--host: is needed"),
+        (["shop", "--host", "127.0.0.1:1"], "--token-id: is needed"),
+        (["shop", "--host", "127.0.0.1:1", "--token-id", "a@pve!b"], "--token-secret-file: is"),
+    ],
+    ids=["name", "host", "token", "secret"],
+)
+def test_without_a_terminal_what_is_missing_is_named(run, words, missing):
+    assert run("clusters", "add", *words, fails=True).stderr.startswith(missing)
+
+
+def test_every_host_is_tried_and_a_silent_one_is_named(run, emulated, tmp_path):
+    file = tmp_path / "secret"
+    file.write_text(emulated["token_secret"])
+    add = ["clusters", "add", "prod", "--host", emulated["hosts"][0], "--host", "127.0.0.1:1"]
+    add += ["--token-id", emulated["token_id"], "--token-secret-file", file]
+    added = run(*add, "--fingerprint", emulated["fingerprints"][0]).stdout
+    assert "Saved prod" in added
+    assert "No answer of 127.0.0.1:1: " in added
+
+
+def test_a_host_whose_certificate_is_not_pinned_is_refused_with_its_fingerprint(
+    run, run_json, emulated_demo, tmp_path
+):
+    prod, other = emulated_demo["prod"], emulated_demo["home-lab"]
+    file = tmp_path / "secret"
+    file.write_text(prod["token_secret"])
+    add = ["clusters", "add", "prod", "--host", prod["hosts"][0], "--host", other["hosts"][0]]
+    add += ["--token-id", prod["token_id"], "--token-secret-file", file]
+    wrong = run(*add, "--fingerprint", prod["fingerprints"][0], fails=True).stderr
+    assert f"{other['hosts'][0]} shows {other['fingerprints'][0]}" in wrong
+    assert run_json("clusters", "list") == []
