@@ -135,8 +135,10 @@ def _packages() -> Mapping[str, bytes]:
         info = f"{name.replace('-', '_')}-{installed.version}.dist-info"
         files[f"{info}/METADATA"] = (installed.read_text("METADATA") or "").encode()
         for file in installed.files or ():
-            if "licenses" in file.parts or file.name.upper().startswith(("LICENSE", "COPYING")):
-                files[f"{info}/licenses/{file.name}"] = Path(str(file.locate())).read_bytes()
+            path = Path(str(file.locate()))
+            is_license = "licenses" in file.parts or file.name.startswith(("LICENSE", "COPYING"))
+            if is_license and path.is_file():
+                files[f"{info}/licenses/{file.name}"] = path.read_bytes()
     return files
 
 
