@@ -211,6 +211,18 @@ def test_the_manifests_fit_the_schemas_of_kubernetes():
             validate.validate(manifest, validate.latest_version(), strict=True)
 
 
+def test_kubectl_builds_the_manifests_with_the_released_image():
+    build = [_needed("kubectl"), "kustomize", KUBERNETES]
+    built = list(
+        yaml.safe_load_all(subprocess.run(build, check=True, stdout=subprocess.PIPE).stdout)
+    )
+    assert len(built) == len(MANIFESTS)  # the configuration in place of the kustomization
+    [deployment] = [each for each in built if each["kind"] == "Deployment"]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"pvemcp:{_projects()['server']['project']['version']}"
+    assert {each["metadata"].get("namespace", "pvemcp") for each in built} == {"pvemcp"}
+
+
 @walk("path", TEXTS)
 def test_a_file_of_a_deployment_names_no_registry(path):
     assert not re.search(r"\b(ghcr|docker|quay|gcr)\.io\b|pypi|npmjs", path.read_text())
