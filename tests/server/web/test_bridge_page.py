@@ -27,10 +27,10 @@ async def desktop_entry(front, agent):
 @pytest.mark.parametrize(
     ("agent", "title", "command"),
     [
-        (WINDOWS, "Windows", ["py", "C:\\Users\\YOU\\Downloads\\pvemcp-bridge.pyz"]),
-        (MACOS, "macOS", ["python3", "/Users/YOU/Downloads/pvemcp-bridge.pyz"]),
-        (LINUX, "Linux", ["python3", "/home/YOU/Downloads/pvemcp-bridge.pyz"]),
-        ("curl/8.0", "Linux", ["python3", "/home/YOU/Downloads/pvemcp-bridge.pyz"]),
+        (WINDOWS, "Windows", ["py", "C:\\full\\path\\pvemcp-bridge.pyz"]),
+        (MACOS, "macOS", ["python3", "/full/path/pvemcp-bridge.pyz"]),
+        (LINUX, "Linux", ["python3", "/full/path/pvemcp-bridge.pyz"]),
+        ("curl/8.0", "Linux", ["python3", "/full/path/pvemcp-bridge.pyz"]),
     ],
 )
 async def test_the_system_of_the_visitor_comes_first(front, agent, title, command):
@@ -47,7 +47,7 @@ async def test_a_binary_of_the_visitors_system_is_preferred(front):
     page = (await front.get("/admin/bridge", headers={"User-Agent": MACOS})).text
     assert "com.apple.quarantine pvemcp-bridge-osx-x64\n./pvemcp-bridge-osx-x64 install" in page
     entry = await desktop_entry(front, MACOS)
-    assert entry["command"] == "/Users/YOU/Downloads/pvemcp-bridge-osx-x64"
+    assert entry["command"] == "/full/path/pvemcp-bridge-osx-x64"
     assert entry["args"] == []
     assert (await desktop_entry(front, WINDOWS))["command"] == "py"
 

@@ -48,11 +48,11 @@ class Binary(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """An operating system: where downloads usually are, and how it starts the bridge."""
+    """An operating system, and how it starts the bridge."""
 
     id: str
     title: str
-    folder: str  # of downloads, with the separator at its end
+    folder: str  # a placeholder for that of the file, with the separator at its end
     python: str
     here: str  # before the name of a program in the current folder
     binaries: str  # the beginning of their names
@@ -64,7 +64,7 @@ class System:
         return next((name for name in own if _find(config, name)), bundle.ZIPAPP)
 
     def command(self, file: str) -> tuple[str, ...]:
-        """Return the command that starts a file in the folder of downloads."""
+        """Return the command that starts a file, with the placeholder for its folder."""
         path = f"{self.folder}{file}"
         return (self.python, path) if file == bundle.ZIPAPP else (path,)
 
@@ -79,16 +79,16 @@ class System:
 _QUARANTINE: Final = "xattr -d com.apple.quarantine"
 SYSTEMS: Final = (
     System(
-        *("windows", "Windows", "C:\\Users\\YOU\\Downloads\\"),
+        *("windows", "Windows", "C:\\full\\path\\"),
         *("py", ".\\", "pvemcp-bridge-win"),
     ),
     System(
-        *("macos", "macOS", "/Users/YOU/Downloads/"),
+        *("macos", "macOS", "/full/path/"),
         *("python3", "./", "pvemcp-bridge-osx"),
         unlock=("chmod +x", _QUARANTINE),
     ),
     System(
-        *("linux", "Linux", "/home/YOU/Downloads/"),
+        *("linux", "Linux", "/full/path/"),
         *("python3", "./", "pvemcp-bridge-linux"),
         unlock=("chmod +x",),
     ),
