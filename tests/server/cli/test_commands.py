@@ -7,6 +7,7 @@ import pwd
 import shutil
 import socket
 import sys
+import tomllib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -471,10 +472,12 @@ def test_a_backup_is_restored_into_an_empty_state(run, run_json, tmp_path, monke
 
 def test_the_bridge_of_every_platform_is_listed(run_json):
     binaries = run_json("bridges")
-    assert len(binaries) == 5
+    assert len(binaries) == 7
     assert {"pvemcp-bridge-linux-x64", "pvemcp-bridge-win-x64.exe"} <= {
         row["name"] for row in binaries
     }
+    offered = [row["name"] for row in binaries if row["size"]]
+    assert offered == ["pvemcp-bridge.mcpb", "pvemcp-bridge.pyz"]
 
 
 def test_the_configuration_of_a_client_takes_its_key_from_a_file(run, monkeypatch):
@@ -485,6 +488,8 @@ def test_the_configuration_of_a_client_takes_its_key_from_a_file(run, monkeypatc
     assert server["env"] == {"MCP_URL": "https://tools.example/pve/mcp", "MCP_API_KEY": "pvemcp_k"}
     cursor = json.loads(run("claude-config", "--client", "cursor").stdout)
     assert cursor["mcpServers"]["pvemcp"]["headers"] == {"X-API-Key": "YOUR-API-KEY"}
+    codex = tomllib.loads(run("claude-config", "--client", "codex").stdout)
+    assert codex["mcp_servers"]["pvemcp"]["url"] == "https://tools.example/pve/mcp"
     assert "Did you mean" in run("claude-config", "--client", "curser", fails=True).stderr
 
 
