@@ -19,7 +19,7 @@ from pvemcp_bridge.headers import encode_value
 from pvemcp_bridge.logs import Masker
 from pvemcp_bridge.options import OPTIONS
 from pvemcp_bridge.sse import EventReader, EventTooLong
-from pvemcp_bridge.target import BadTarget, target
+from pvemcp_bridge.target import BadTarget, origin_of, target
 from pvemcp_bridge.tls import Trust, normalize_fingerprint
 
 PAGE = Path(__file__).parents[2] / "docs" / "users" / "bridge.md"
@@ -258,3 +258,9 @@ def test_a_url_that_exposes_the_key_is_a_risk(url):
     trust, fact = KEYS_AT_RISK[url]
     risks = target(url, trust=trust).risks
     assert [fact in risk for risk in risks] == ([True] if fact else [])
+
+
+@pytest.mark.parametrize("url", ["https://HOST.example/a", "https://host.example:443/b?c"])
+def test_case_and_default_port_make_no_other_origin(url):
+    assert origin_of(url) == origin_of("https://host.example/mcp")
+    assert origin_of(url) != origin_of("http://host.example:443/mcp")

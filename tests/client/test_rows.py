@@ -44,6 +44,10 @@ def row_types() -> Iterator[type]:
                     yield row
 
 
+def body_of(rows: list[Any]) -> bytes:
+    return msgspec.json.encode({"data": rows})
+
+
 ROWS = sorted({*row_types()}, key=lambda row: row.__name__)
 
 
@@ -78,19 +82,16 @@ WRONG = {"cpu": [1], "maxcpu": "four", "mem": {}}
 def test_many_guests_are_read_without_the_values_that_a_version_changed(wrong):
     guests = [{"type": "qemu", "vmid": vmid, "node": "pve1", **wrong} for vmid in range(10_000)]
     with tolerate_malformed() as left_out:
-        assert len(Resources.read(msgspec.json.encode(guests)).guests) == 10_000
+        assert len(Resources.read(body_of(guests)).guests) == 10_000
     assert len(left_out) == 10_000
     assert left_out[7] == f"{', '.join(sorted(wrong))} of 7"
 
 
 @pytest.mark.parametrize("value", ["[]", '"x"', '{"a":"x"}'])
 def test_an_answer_of_malformed_values_is_given_up_soon(value):
-    row = f'{{"type":"qemu","vmid":101,"cpu":{value}}}'.encode()
-    with (
-        tolerate_malformed() as left_out,
-        pytest.raises(ValueError, match=r"values of its rows|parts have more than"),
-    ):
-        Resources.read(b"[" + b",".join([row] * 300_000) + b"]")
+    row = f'{{"type":"qemu","vmid":101,"cpu":{value}}}'
+    with tolerate_malformed() as left_out, pytest.raises(ValueError, match="values"):
+        Resources.read(answer_of(",".join([row] * 300_000)))
     assert len(left_out) <= 50_000
 
 
@@ -127,7 +128,7 @@ HOSTILE = {
 }
 READERS = {
     "tasks": lambda body: decode(body, list[TaskRow]),
-    "resources": lambda body: Resources.read(decode(body, msgspec.Raw).data),
+    "resources": Resources.read,
     "a mapping": lambda body: decode(body, dict[str, str]),
     "a structure": lambda body: decode(body, TaskRow),
     "anything": lambda body: decode(body, Any),
@@ -169,6 +170,26 @@ def test_a_malformed_row_costs_itself_in_an_answer_of_any_honest_size(low_limits
         assert left_out == ["id of last", "a row without a name"]
 
 
+LISTS = {
+    "tasks": ('{"upid":"%s","node":"a","user":%s}', lambda body: decode(body, list[TaskRow]).data),
+    "resources": (
+        '{"type":"storage","id":"%s","storage":"a","disk":%s}',
+        lambda body: Resources.read(body).storages,
+    ),
+}
+NO_VALUES = ["NaN", "-Infinity", "1e999", "1" * 21, "-" + "1" * 400, "[[]]", "{}"]
+
+
+@pytest.mark.parametrize("kind", LISTS)
+@pytest.mark.parametrize("value", NO_VALUES)
+def test_a_value_that_is_none_costs_itself_in_every_list(kind, value):
+    row, read = LISTS[kind]
+    body = answer_of(f"{row % ('x', value)},{row % ('y', '7')}").replace(b'"a"', b'"\xe9"')
+    with tolerate_malformed() as left_out:
+        assert len(read(body)) == 2
+    assert left_out == [f"{'user' if kind == 'tasks' else 'disk'} of x"]
+
+
 def test_the_rows_of_the_largest_clusters_are_read():
     row = {"upid": "u", "node": "pve1", "id": "101", "user": "a@pam", "status": "OK", "pid": 1}
     body = msgspec.json.encode({"data": [row] * 240_000})
@@ -178,7 +199,7 @@ def test_the_rows_of_the_largest_clusters_are_read():
 def test_resources_of_a_later_version_are_read_at_any_honest_size(low_limits):
     rows = [{"type": "qemu", "vmid": 100 + number, "node": "a"} for number in range(10_000)]
     new = [{"type": "fabric", "id": f"fabric/{number}"} for number in range(500)]
-    assert len(Resources.read(msgspec.json.encode([*new, *rows])).guests) == 10_000
+    assert len(Resources.read(body_of([*new, *rows])).guests) == 10_000
 
 
 @pytest.mark.parametrize("text", ["[{,", '["'])

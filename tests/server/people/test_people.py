@@ -12,6 +12,7 @@ from proxmox_client import Client, Ticket, Unauthenticated
 from proxmox_client.api.sign_in import SignIn as SignInCalls
 from proxmox_client.emulator.auth import totp
 from proxmox_client.emulator.state.user_config import AclEntry, Group, Token
+from pvemcp_server.access.budgets import DestructiveBudgets
 from pvemcp_server.access.model import ANY, READS
 from pvemcp_server.audit import Audit
 from pvemcp_server.clusters.connections import Connection
@@ -20,6 +21,7 @@ from pvemcp_server.errors import (
     BadArgument,
     CallError,
     OAuthError,
+    OverBudget,
     TooManyFailures,
 )
 from pvemcp_server.oauth.connections import MOST_OF_CLIENT, Choice, ClientName, Connections
@@ -387,6 +389,20 @@ async def test_the_connections_unused_for_longest_are_beyond_the_limit(server, s
     newest = await server.connections.connect(person, CLIENT, chosen)
     assert await server.connections.surplus(newest) == [made[1]]
     assert await server.connections.surplus(other) == []
+
+
+async def test_a_further_consent_renews_no_budget_of_destructive_writes(server, store):
+    person, budgets = (await sign_in(server, "bob")).person, DestructiveBudgets(store)
+    chosen = await choice(server, clusters=("prod",))
+    first, second = [await server.connections.connect(person, CLIENT, chosen) for _ in range(2)]
+    await budgets.spend(first.id, 10, 4)
+    await budgets.spend(second.id, 10, 7)
+    third = await server.connections.connect(person, CLIENT, chosen)
+    other = await server.connections.connect(person, replace(CLIENT, id="other"), chosen)
+    assert [(await budgets.of(each.id, 10)).left for each in (third, other)] == [3, 10]
+    await budgets.spend(third.id, 10, 3)
+    with pytest.raises(OverBudget):
+        await budgets.spend(third.id, 10)
 
 
 async def test_connections_without_a_token_end_within_minutes(server, users, store):

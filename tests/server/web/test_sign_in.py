@@ -12,7 +12,7 @@ from .description import description
 
 pytestmark = pytest.mark.anyio
 
-PUBLIC = {"/sign-in", "/sign-in/second-factor", "/sign-in/passkey"}
+PUBLIC = {"/sign-in", "/sign-in/second-factor", "/sign-in/passkey", "/endpoint"}
 
 
 def operations():

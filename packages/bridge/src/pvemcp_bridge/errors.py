@@ -196,8 +196,8 @@ _REFUSALS: dict[int, tuple[str, str]] = {
         "Check the versions of client and server.",
     ),
     401: (
-        "The server rejected the API key",
-        "Set a valid key with MCP_API_KEY or --api-key-file; create keys on the API Access page.",
+        "The server rejected the API key or sign-in",
+        "Set a valid key with MCP_API_KEY or --api-key-file, or run `pvemcp-bridge login`.",
     ),
     403: (
         "The server does not allow this with your API key or sign-in",

@@ -9,6 +9,7 @@ from typing import Any, Final
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.context import ServerRequestContext
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pvemcp_server.access.authentication import EXPIRED, KeyAuthenticator, is_jwt
@@ -42,6 +43,7 @@ SSE_MESSAGES: Final = "/sse/messages"
 # Probes of orchestrators address us by whatever name they have
 PROBES: Final = ("/healthz", "/readyz")
 PUBLIC: Final = frozenset({"/", "/version", "/icon.svg", "/admin", *PROBES})
+ENDPOINT_PAGE: Final = "/admin/endpoint"
 ADMIN_SITE: Final = "/admin/"  # every page and operation below it checks its own session
 
 # Proxies, routers and file systems read these differently; no path of ours contains any
@@ -151,8 +153,11 @@ class KeyGate:
 
         The order matters: the key is checked before any counter that others can move, so that
         only refused calls are limited by their address. The body is read last, for admitted
-        callers only.
+        callers only. A browser is led to a page before all that.
         """
+        if scope["method"] == "GET" and _is_browser(scope):
+            await _to_page(self.hosts.prefix.text)(scope, receive, send)
+            return
         try:
             if self.active_requests.closing:
                 raise errors.shutting_down()
@@ -258,6 +263,20 @@ class KeyGate:
         if credential.is_token:
             return errors.token_refused(metadata, ALL_SCOPES)
         return errors.unauthorized(f"{addresses.base}{NOWHERE}")
+
+
+def _is_browser(scope: Scope) -> bool:
+    """Return whether a page is asked for: no MCP client accepts HTML."""
+    return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
+
+
+def _to_page(prefix: str) -> RedirectResponse:
+    """Return the way to the page that describes the endpoint, without the key in its address.
+
+    No key is checked and nothing is counted: it is the same for every key and for none.
+    """
+    headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+    return RedirectResponse(f"{prefix}{ENDPOINT_PAGE}", 303, headers)
 
 
 @lru_cache(1024)

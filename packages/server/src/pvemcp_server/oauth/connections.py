@@ -289,6 +289,9 @@ class Connections:
         }
         async with store.database.writing() as connection:
             await bump(connection, Topic.CLUSTERS, Topic.ACCESS)  # concurrent consents wait here
+            held = await store.connections.all_in(
+                connection, subject=person.subject, client_id=client.id
+            )
             record = await store.connections.add_in(
                 connection,
                 id=await self._add_key(connection, person, client, key_values),
@@ -302,6 +305,9 @@ class Connections:
             )
             for each in made:
                 await self._add_identity(connection, record.id, each)
+            await store.destructive_uses.inherit_in(
+                connection, record.id, [each.id for each in held]
+            )
         await store.watch.poll()
         return record
 

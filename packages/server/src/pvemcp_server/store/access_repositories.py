@@ -1,6 +1,6 @@
 """Repositories of keys and roles."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -83,6 +83,16 @@ class DestructiveUseRepository(Repository[DestructiveUse]):
             with self._conflicts({}):
                 spent = await connection.scalar(spend.returning(table.c.count))
         return spent is not None
+
+    async def inherit_in(
+        self, connection: AsyncConnection, key_id: str, others: Collection[str]
+    ) -> None:
+        """Begin with the most that others have sent on their latest day: no budget is renewed."""
+        table = self.table
+        query = select(table.c.day, table.c.count).where(table.c.key_id.in_(others))
+        query = query.order_by(table.c.day.desc(), table.c.count.desc()).limit(1)
+        if (latest := (await connection.execute(query)).mappings().first()) is not None:
+            await self.add_in(connection, key_id=key_id, **latest)
 
 
 def _without_use(key: KeyRecord) -> KeyRecord:
