@@ -142,7 +142,7 @@ def test_a_taken_port_in_a_fresh_copy_prints_and_writes_nothing_else(command, tm
 def test_the_greeted_server_answers_at_once(product):
     """Check that the greeting comes last: the log says before it that the port is open."""
     listening = product.output.index("Listening on")
-    assert listening < product.output.index("demo clusters")
+    assert listening < product.output.index("Admin pages:")
     assert listening < product.output.index(product.key)
 
 

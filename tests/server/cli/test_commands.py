@@ -211,8 +211,8 @@ def test_the_welcome_is_one_screen_that_begins_with_the_page_to_open(tmp_path, c
     key = first[4].removeprefix("MCP endpoint:  http://127.0.0.1:8811/mcp/").split()[0]
     assert key.startswith("pvemcp_")
     assert first[5] == f"State:         {tmp_path}"
-    assert first[7].startswith("Claude Code:   claude mcp add --transport http pvemcp http://127.0")
-    assert first[7].endswith(key)
+    assert first[7].startswith("Claude Code:   claude mcp add ")
+    assert first[7].endswith(f'http://127.0.0.1:8811/mcp --header "X-API-Key: {key}"')
     assert "one-time password" not in "".join(again)
     assert "admin reset-password admin" in again[3]
     assert key not in "".join(again)

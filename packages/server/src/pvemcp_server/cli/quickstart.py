@@ -11,11 +11,7 @@ from pvemcp_server import __version__
 from pvemcp_server.access.names import check_name
 from pvemcp_server.access.passwords import check_password
 from pvemcp_server.access.roles import ADMINISTRATOR
-from pvemcp_server.admin.client_setup import (
-    KEY_PLACEHOLDER,
-    Connection,
-    endpoint_url,
-)
+from pvemcp_server.admin.client_setup import CLIENTS, KEY_PLACEHOLDER, Connection, endpoint_url
 from pvemcp_server.cli.state import State, place_of, record_change
 from pvemcp_server.errors import BadArgument, ConfigError
 from pvemcp_server.store.records import AdminRole, ClusterKind
@@ -75,8 +71,7 @@ async def print_welcome(state: State, *, demo: bool) -> None:
     show(" (new key, shown once)" if key else f" (another key: {this_command()} keys create NAME)")
     show(f"State:         {place_of(state.config)}\n")
     show(
-        "Claude Code:   claude mcp add --transport http "
-        f"{connection.name} {connection.url_with_key}\n"
+        f"Claude Code:   {CLIENTS['claude-code'].command_line(connection)}\n"
         "Other clients: API Access on the admin pages shows the configuration of each.\n"
     )
     for fact in await (_demo_facts(state) if demo else _facts(state)):
