@@ -191,7 +191,7 @@ async def find_entries(context: AdminContext, search: SearchPage) -> list[Entry]
     A page without entries is the last one.
     """
     await _flush(context)
-    async with _turn(context):
+    async with turn_of_read(context):
         return await context.services.audit.find(search.filter(), search.limit)
 
 
@@ -294,7 +294,7 @@ async def usage(context: AdminContext) -> Usage:
     """Count the calls of the last day, for operations with permissions of their own."""
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     since = hour - timedelta(hours=HOURS - 1)
-    async with _turn(context):
+    async with turn_of_read(context):
         counts = await context.services.audit.counts(AuditFilter(calls=True), since, 3600)
     by_tool: dict[str, list[Count]] = {}
     for count in counts:
@@ -320,7 +320,7 @@ async def chart(context: AdminContext, search: Search) -> Chart:
     last = int(until.timestamp()) // seconds * seconds
     number = max(1, min(MOST_BARS + 2, last // seconds - int(since.timestamp()) // seconds + 1))
     first = datetime.fromtimestamp(last - (number - 1) * seconds, UTC)
-    async with _turn(context):
+    async with turn_of_read(context):
         counts = await context.services.audit.counts(search.filter(), first, seconds)
     return Chart(_bars(counts, first, seconds, number), seconds)
 
@@ -351,12 +351,12 @@ async def recent_failures(context: AdminContext) -> list[Entry]:
     """List the last calls that failed or were refused, newest first."""
     failed: list[Entry] = []
     for outcome in (Outcome.ERROR, Outcome.REFUSED):
-        async with _turn(context):
+        async with turn_of_read(context):
             failed += await context.services.audit.find(AuditFilter(outcome=outcome), FAILURES)
     return sorted(failed, key=lambda entry: entry.seq, reverse=True)[:FAILURES]
 
 
-def _turn(context: AdminContext) -> AbstractAsyncContextManager[None]:
+def turn_of_read(context: AdminContext) -> AbstractAsyncContextManager[None]:
     """Return the turn of a read: an administrator who reads much must not stop the server."""
     return context.services.access.audit_reads.turn(context.by)
 
