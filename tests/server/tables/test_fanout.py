@@ -205,3 +205,19 @@ async def test_a_key_of_several_calls_takes_them_all_from_the_share(open_cluster
     cluster = open_cluster()
     assert len(await fanout.each(cluster, range(9), ask, request, "guest")) == 2
     assert shares.left == 2
+
+
+async def test_no_number_of_keys_begins_more_requests_at_once(open_cluster):
+    running, most = 0, 0
+
+    async def ask(key):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await anyio.lowlevel.checkpoint()
+        running -= 1
+        return key
+
+    answers, missing = await open_cluster().ask_all(range(2_500), ask)
+    assert (len(answers), missing) == (2_500, {})
+    assert most == 1_000
