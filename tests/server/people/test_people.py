@@ -24,6 +24,7 @@ from pvemcp_server.errors import (
     OverBudget,
     TooManyFailures,
 )
+from pvemcp_server.oauth import connections
 from pvemcp_server.oauth.connections import MOST_OF_CLIENT, Choice, ClientName, Connections
 from pvemcp_server.oauth.people import (
     AT_ONCE,
@@ -395,14 +396,14 @@ async def test_a_further_consent_renews_no_budget_of_destructive_writes(server, 
     person, budgets = (await sign_in(server, "bob")).person, DestructiveBudgets(store)
     chosen = await choice(server, clusters=("prod",))
     first, second = [await server.connections.connect(person, CLIENT, chosen) for _ in range(2)]
-    await budgets.spend(first.id, 10, 4)
-    await budgets.spend(second.id, 10, 7)
+    await budgets.spend(first.id, 10, 3)
+    await budgets.spend(second.id, 10, 4)
     third = await server.connections.connect(person, CLIENT, chosen)
     other = await server.connections.connect(person, replace(CLIENT, id="other"), chosen)
-    assert [(await budgets.of(each.id, 10)).left for each in (third, other)] == [3, 10]
+    assert [(await budgets.of(each.id, 10)).left for each in (third, other)] == [3, 3]
     await budgets.spend(third.id, 10, 3)
     with pytest.raises(OverBudget):
-        await budgets.spend(third.id, 10)
+        await budgets.spend(other.id, 10)
 
 
 async def test_connections_without_a_token_end_within_minutes(server, users, store):
@@ -436,6 +437,22 @@ async def test_nothing_is_left_when_one_token_cannot_be_made(server, users):
     assert await server.connections.of(person.subject) == []
     with pytest.raises(BadArgument, match="choose one or more"):
         await server.connections.connect(person, CLIENT, await choice(server, clusters=(ANY,)))
+
+
+async def test_the_number_of_connections_of_a_user_is_bounded(server, users, monkeypatch):
+    monkeypatch.setattr(connections, "MOST_OF_USER", 1)
+    person = (await sign_in(server, "bob")).person
+    chosen = await choice(server, clusters=("prod",))
+    await server.connections.connect(person, CLIENT, chosen)
+    other = ClientName("https://other.example/client.json", "Other", "Other (other.example)")
+    with pytest.raises(CallError, match="1 connections already"):
+        await server.connections.connect(person, other, chosen)
+    assert len(tokens_of(users, "prod", "bob@pve")) == 1
+    issued = {"role_id": chosen.role.id, "clusters": [ANY], "expires": chosen.expires}
+    subject = replace(PERSON, subject="issuer:https://id.example:u-1")
+    await server.connections.follow_issuer(subject, CLIENT, scopes=["pve:read"], **issued)
+    with pytest.raises(AccessDenied, match="too many clients"):
+        await server.connections.follow_issuer(subject, other, scopes=["pve:read"], **issued)
 
 
 async def test_a_ticket_goes_only_to_the_hosts_that_gave_it(server, access, store):

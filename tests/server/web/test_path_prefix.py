@@ -159,6 +159,7 @@ ABSOLUTE = {
     ("oauth_error.html", "{{ then }}"),
     ("issuer.html", "{{ then }}"),
     ("connections.html", "{{ own }}"),
+    ("client_tabs.html", "{{ client.link(connection) }}"),  # of a program on the visitor's machine
 }
 
 

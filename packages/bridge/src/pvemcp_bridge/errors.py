@@ -224,7 +224,7 @@ def refusal(
         ("The server failed", _UNKNOWN_OUTCOME) if status >= 500 else ("The server refused", DOCTOR)
     )
     fact, hint = _REFUSALS.get(status, general)
-    quoted = f': "{excerpt}"' if excerpt else ""
+    quoted = f': "{excerpt.removesuffix(".")}"' if excerpt else ""
     kind = Busy if status == 429 else Unavailable if status in (502, 503, 504) else Refused
     if retry_after is not None:
         hint = f"Try again in {retry_after:.0f} s."

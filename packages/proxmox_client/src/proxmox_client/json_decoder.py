@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache, partial
 from math import isfinite
-from typing import Any, Final, Generic, Self, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -21,6 +21,7 @@ _MOST_LOST: Final = 1_000  # malformed rows of an answer
 _MOST_LEFT_OUT: Final = 50_000  # values of an answer: each takes 10 µs of the event loop
 _MOST_VALUES: Final = 3_000_000  # of an answer that fits
 _MOST_OBJECTS: Final = 500_000  # and lists in it; the largest clusters have 240,000 rows
+_MOST_ROWS: Final = 50_000  # objects and lists where a cluster has few rows of the kind
 _MOST_TOLERATED: Final = 800_000  # values that are parsed or loosened because they don't fit
 _COST_OF_ROW: Final = 15  # such values
 _MOST_MEMBERS: Final = 10_000  # of a row or configuration
@@ -53,7 +54,12 @@ _left_out: ContextVar[list[str] | None] = ContextVar("proxmox_client_left_out", 
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Base class of Proxmox's answers: frozen, and nearly every field may be absent."""
+    """Base class of Proxmox's answers: frozen, and nearly every field may be absent.
+
+    `are_many` is whether a large cluster lists hundreds of thousands of them.
+    """
+
+    are_many: ClassVar[bool] = False
 
 
 class Envelope(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -101,10 +107,12 @@ def decode(
     msgspec.MsgspecError or ValueError when that fails too.
 
     Both block the event loop, so a body of too many values is ValueError before it is decoded: a
-    host can send 32 MiB of `[],` as 30 KB of gzip. What doesn't fit may have far fewer values.
+    host can send 32 MiB of `[],` as 30 KB of gzip. What doesn't fit may have far fewer values, and
+    so may rows of which no cluster has many: callers look at each of them more than once.
     """
-    if len(body) > _MOST_OBJECTS:  # it takes a byte for each value
-        _require_few_values(body)
+    are_many = _are_many(answer)  # type: ignore[arg-type]  # a class is hashable
+    if len(body) > (most := _MOST_OBJECTS if are_many else _MOST_ROWS):  # it takes a byte for each
+        _require_few_values(body, most)
     with suppress(msgspec.MsgspecError, UnicodeDecodeError):
         return _fitting(body, _envelope(answer))  # type: ignore[arg-type]  # a class is hashable
     body = _repaired(body)
@@ -147,6 +155,16 @@ def _each_row(rows: list[msgspec.Raw], read: Callable[[msgspec.Raw], Any]) -> It
             yield tolerance.json(each)
 
 
+@cache
+def _are_many(answer: Any) -> bool:
+    """Return whether such an answer may have as many objects as a large cluster has rows."""
+    kind = get_origin(answer)
+    if kind is list:
+        (row,) = get_args(answer)
+        return any(getattr(each, "are_many", False) for each in get_args(row) or (row,))
+    return kind is not dict
+
+
 def _content(body: bytes, answer: Any) -> Any:
     """Return a body as plain values; an empty list or mapping is sent as null, or not at all."""
     content, kind = _Tolerance().json(body), get_origin(answer)
@@ -155,18 +173,18 @@ def _content(body: bytes, answer: Any) -> Any:
     return content
 
 
-def _require_few_values(body: bytes) -> None:
+def _require_few_values(body: bytes, most: int) -> None:
     """Raise ValueError for a body whose values would take seconds, whatever reads them."""
-    if _exceeds(body):
+    if _exceeds(body, most):
         # the text of a file, for example, may have any number of commas and brackets
         plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
-        if plain.count(b'"') > 2 * _MOST_TEXTS or _exceeds(b"".join(plain.split(b'"')[::2])):
+        if plain.count(b'"') > 2 * _MOST_TEXTS or _exceeds(b"".join(plain.split(b'"')[::2]), most):
             raise ValueError("it has too many values")
 
 
-def _exceeds(body: bytes) -> bool:
+def _exceeds(body: bytes, most: int) -> bool:
     objects = body.count(b"{") + body.count(b"[")
-    return objects > _MOST_OBJECTS or body.count(b",") > _MOST_VALUES
+    return objects > most or body.count(b",") > _MOST_VALUES
 
 
 def _repaired(body: bytes) -> bytes:

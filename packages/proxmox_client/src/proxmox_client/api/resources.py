@@ -20,6 +20,7 @@ class GuestResource(Answer, tag_field="type", frozen=True):
     `status="unknown"`.
     """
 
+    are_many: ClassVar[bool] = True
     type: ClassVar[GuestType]
 
     vmid: int
@@ -172,8 +173,11 @@ def _is_of_another_type(row: Any) -> bool:
 def _prepared(rows: list[Any]) -> list[Any]:
     """Return the rows of known types; correct the malformed type or number of a guest by its id.
 
-    An id is `qemu/101`. A row that repeats the id of another one stays malformed.
+    An id is `qemu/101`. A row that repeats the id of another one stays malformed. A body of null is
+    none of Proxmox's empty lists: every account sees the nodes.
     """
+    if not rows:
+        raise ValueError("it lists no node")
     rows = [row for row in rows if not _is_of_another_type(row)]
     names = [_GUEST_ID.fullmatch(_id_of(row)) for row in rows]
     ids = Counter(name[0] for name in names if name)

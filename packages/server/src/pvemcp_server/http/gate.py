@@ -166,16 +166,16 @@ class KeyGate:
                 raise errors.switched_off()
             caller = await self._authenticate(scope, settings)
             limits = self.limits
-            key_id, rate = caller.key_id, settings.calls_per_minute_per_key
-            count_call = partial(limits.check_rate, key_id, rate)
+            holder, rate = caller.holder, settings.calls_per_minute_per_key
+            count_call = partial(limits.check_rate, holder, rate)
             count_call()
-            slot, most = key_id, settings.concurrent_calls_per_key
+            slot, most = holder, settings.concurrent_calls_per_key
             is_stream = scope["method"] == "GET" or _LISTEN in scope["headers"]
             if is_stream:  # streams have slots of their own, so that they block no call
-                slot, most = f"streams {key_id}", STREAMS_PER_KEY
+                slot, most = f"streams {holder}", STREAMS_PER_KEY
             exchange = HttpExchange(receive, send, caller, is_stream=is_stream)
             with limits.running(slot, most):
-                scope["user"] = _user(key_id)  # the SDK binds sessions to it
+                scope["user"] = user_of(caller.key_id)  # the SDK binds sessions to it
                 # a batch counts its further messages itself
                 scope["state"].update(caller=caller, count_call=count_call, is_known=True)
                 transport = self.transports[scope["path"]]
@@ -280,7 +280,8 @@ def _to_page(prefix: str) -> RedirectResponse:
 
 
 @lru_cache(1024)
-def _user(key_id: str) -> AuthenticatedUser:
+def user_of(key_id: str) -> AuthenticatedUser:
+    """Return the user that the SDK binds sessions to."""
     return AuthenticatedUser(AccessToken(token=key_id, client_id=key_id, scopes=[]))
 
 
