@@ -16,7 +16,7 @@ import pytest
 from mcp import Client
 from playwright.sync_api import BrowserContext, Page, expect
 
-from .chromium import Watched
+from .chromium import Watched, agree
 
 BAD = ("serious", "critical")
 PASSWORD = "a password of my own"
@@ -100,7 +100,7 @@ def shown_key(page: Page) -> str:
         config = page.get_by_role("tabpanel", name=client).locator("pre").inner_text()
         assert secret in json.dumps(json.loads(config))
     with page.expect_navigation():  # the page is reloaded without the secret
-        page.get_by_role("button", name="Done").click()
+        page.get_by_role("button", name="I have stored it").click()
     expect(page.locator("#shown-key")).to_have_count(0)
     return secret
 
@@ -188,8 +188,7 @@ def test_a_regenerated_key_is_shown_once_and_replaces_the_old(watched, server):
     assert "vmid" in ask(server, old, "ListVms")
     page = watched.page
     assert old not in page.content()
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Regenerate laptop").click()
+    agree(page, page.get_by_role("button", name="Regenerate laptop"))
     new = shown_key(page)
     assert new != old
     assert "ListVms" in ask(server, new)
@@ -204,7 +203,7 @@ def test_a_long_name_without_spaces_fits_its_dialogs(watched):
     page.keyboard.press("Enter")
     expect(page.locator("#shown-key")).to_be_visible()
     assert page.evaluate(DIALOG_HIDES_NOTHING)
-    page.keyboard.press("Escape")
+    page.get_by_role("button", name="I have stored it").click()
     page.get_by_role("button", name=f"Rights of {name}").click()
     expect(page.get_by_role("region", name="Effective rights")).to_be_visible()
     assert page.evaluate(DIALOG_HIDES_NOTHING)
@@ -219,7 +218,7 @@ def test_the_notes_of_a_tried_call_need_no_scrolling(watched):
     assert notes.evaluate("(one) => one.scrollWidth <= one.clientWidth")
 
 
-def test_a_key_is_generated_by_keyboard_alone(watched):
+def test_a_key_is_generated_and_removed_by_keyboard_alone(watched, server):
     page = watched.go("/keys")
     opener = page.get_by_role("button", name="Generate key")
     opener.focus()
@@ -231,8 +230,24 @@ def test_a_key_is_generated_by_keyboard_alone(watched):
     page.keyboard.type("by hand")
     page.keyboard.press("Enter")
     expect(page.locator("#shown-key")).to_be_visible()
+    for _ in range(3):  # it is shown only now: no key closes it but that of its button
+        page.keyboard.press("Escape")
+    expect(page.get_by_text('Press "I have stored it" to close.')).to_be_visible()
+    key = page.locator("#shown-key").inner_text()
+    assert ask(server, key)
+    expect(page.get_by_text("First call from")).to_be_visible()
+    page.get_by_role("button", name="I have stored it").focus()
+    page.keyboard.press("Enter")
+    expect(opener).to_be_focused()
+    page.get_by_role("button", name="Remove by hand").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")  # from Cancel on
+    expect(page.get_by_role("button", name="Remove", exact=True)).not_to_be_focused()
     page.keyboard.press("Escape")
-    expect(page.get_by_role("button", name="Rights of by hand")).to_be_visible()
+    expect(page.get_by_role("button", name="Remove by hand")).to_be_focused()
+    agree(page, page.get_by_role("button", name="Remove by hand"))
+    expect(page.get_by_role("button", name="Remove by hand")).to_have_count(0)
+    expect(page.get_by_role("main").locator(":focus")).to_have_count(1)
 
 
 def test_narrowing_a_role_shrinks_the_list_of_tools(watched, server):
@@ -307,8 +322,7 @@ def test_a_cluster_is_added_only_with_the_right_fingerprint(watched, emulated):
     expect(page.get_by_role("heading", name="office")).to_be_visible()
     page.get_by_role("button", name="Doctor for office").click()
     expect(page.get_by_text("Its node is online.")).to_be_visible()
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Remove office").click()
+    agree(page, page.get_by_role("button", name="Remove office"))
     expect(page.get_by_role("heading", name="office")).to_have_count(0)
 
 
@@ -326,9 +340,8 @@ def test_a_waiting_call_is_approved_on_the_page_and_then_carried_out(watched, se
     expect(card).to_contain_text("agent")
     card.get_by_text("Arguments").click()
     expect(card).to_contain_text('"vmid": 105')
-    page.on("dialog", lambda dialog: dialog.accept())
     forget_proof(server)
-    card.get_by_role("button", name=f"Approve number {number}").click()
+    agree(page, card.get_by_role("button", name=f"Approve number {number}"))
     asked = page.get_by_role("dialog", name="Confirm it's you")
     asked.get_by_label("Your password").fill(PASSWORD)
     asked.get_by_role("button", name="Confirm").click()
@@ -356,12 +369,11 @@ def test_the_secret_of_the_webhook_is_shown_once(watched):
     page.keyboard.press("Enter")
     secret = page.locator("#shown-secret").inner_text()
     with page.expect_navigation():
-        page.get_by_role("button", name="Done").click()
+        page.get_by_role("button", name="I have stored it").click()
     assert secret not in page.content()
     page.get_by_role("button", name="Send a test").click()
     expect(page.get_by_role("alert")).to_contain_text("No answer")
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Remove webhook").click()
+    agree(page, page.get_by_role("button", name="Remove webhook"))
     expect(page.get_by_role("button", name="Set up …")).to_be_visible()
 
 
@@ -448,7 +460,7 @@ def test_the_audit_is_live(watched, server):
 
 def test_the_endpoint_is_switched_off_and_on_from_the_overview(watched, server):
     page = watched.go("/")
-    page.get_by_role("button", name="Turn off").click()
+    agree(page, page.get_by_role("button", name="Turn off"))
     expect(page.get_by_text("The endpoint is off.")).to_be_visible()
     assert "503" in why_refused(server, server.key)
     page.get_by_role("button", name="Turn on").click()
@@ -471,9 +483,8 @@ def test_an_administrator_is_added_and_removed(watched):
     page.get_by_role("dialog").get_by_role("button", name="Add").click()
     expect(page.locator("#shown-password")).to_be_visible()
     with page.expect_navigation():
-        page.get_by_role("button", name="Done").click()
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Remove grace").click()
+        page.get_by_role("button", name="I have stored it").click()
+    agree(page, page.get_by_role("button", name="Remove grace"))
     expect(page.get_by_text("grace")).to_have_count(0)
 
 
@@ -509,13 +520,10 @@ def test_a_change_of_weight_asks_who_it_is_and_keeps_the_form(watched, server):
     shown_key(page)
     expect(page.get_by_role("row", name=re.compile("guarded.*Operator"))).to_be_visible()
     forget_proof(server)
-    questions = []
-    page.on("dialog", lambda question: (questions.append(question.message), question.accept()))
-    page.get_by_role("button", name="Regenerate guarded").click()
+    agree(page, page.get_by_role("button", name="Regenerate guarded"))
     confirm.get_by_label("Your password").fill(PASSWORD)
     page.keyboard.press("Enter")
     shown_key(page)
-    assert len(questions) == 1  # the question of the button is not asked again
 
 
 def test_a_key_issuer_sees_and_makes_keys_only(watched, server, browser):

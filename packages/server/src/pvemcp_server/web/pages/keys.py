@@ -1,9 +1,10 @@
 """API Access: keys with their rights, shown once with the configuration of each client."""
 
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Form, Request, Response
+from pydantic import AwareDatetime
 
 from pvemcp_server.access.keys import KeyChanges, KeyFields
 from pvemcp_server.access.model import Toolset
@@ -21,6 +22,8 @@ navigation = Navigation(
     operation="keys.list",
     icon="M8 16a4 4 0 1 1 0-8 4 4 0 0 1 0 8zM12 12h9v4M17 12v3",
 )
+WAIT_FOR_CALL: Final = timedelta(minutes=10)
+STOP_POLLING: Final = 286  # htmx's own status: swap the answer, and stop
 
 
 @router.get("", dependencies=[may("keys.list")])
@@ -47,7 +50,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
 async def generate(request: Request, session: SignedIn, context: Writing) -> Response:
     """Create a key; a field that is left empty has its default."""
     fields = KeyFields(**fields_of(await request.form(), KeyFields))
-    return _show_secret(request, session, context, await keys.create_key(context, fields))
+    return await _show_secret(request, session, context, await keys.create_key(context, fields))
 
 
 @router.post("/{key}/change", dependencies=[may("keys.change")])
@@ -79,7 +82,8 @@ async def edit(request: Request, session: SignedIn, context: Reading, key: str) 
 
 @router.post("/{key}/regenerate", dependencies=[may("keys.regenerate")])
 async def regenerate(request: Request, session: SignedIn, context: Writing, key: str) -> Response:
-    return _show_secret(request, session, context, await keys.regenerate_key(context, key))
+    shown = await keys.regenerate_key(context, key)
+    return await _show_secret(request, session, context, shown)
 
 
 @router.post("/{key}/enabled", dependencies=[may("keys.change")])
@@ -106,7 +110,26 @@ async def rights(request: Request, session: SignedIn, context: Reading, key: str
     )
 
 
-def _show_secret(
+@router.get("/{key}/first-call", dependencies=[may("keys.get")])
+async def first_call(
+    request: Request, session: SignedIn, context: Reading, key: str, since: AwareDatetime
+) -> Response:
+    """Answer 204 until the key was used since that time; with 286, htmx stops asking."""
+    known = await keys.get_key(context, key)
+    used = known.last_used is not None and known.last_used >= since
+    if not used and datetime.now(UTC) - since < WAIT_FOR_CALL:
+        return Response(status_code=204)
+    return page(
+        request,
+        "key_first_call.html",
+        session,
+        used=used,
+        address=known.last_address,
+        status=STOP_POLLING,
+    )
+
+
+async def _show_secret(
     request: Request, session: SignedIn, context: AdminContext, key: keys.ShownKey
 ) -> Response:
     connection = Connection(endpoint_url(context.services.config), key.secret)
@@ -117,6 +140,8 @@ def _show_secret(
         key=key,
         connection=connection,
         clients=CLIENTS.values(),
+        since=datetime.now(UTC).isoformat(),
+        enabled=(await context.services.settings.current()).enabled,
     )
 
 
