@@ -1,13 +1,14 @@
 """API Access: keys with their rights, shown once with the configuration of each client."""
 
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import APIRouter, Form, Request, Response
 from pydantic import AwareDatetime
 
 from pvemcp_server.access.keys import KeyChanges, KeyFields
-from pvemcp_server.access.model import Toolset
+from pvemcp_server.access.model import Effect, Toolset
 from pvemcp_server.admin import clusters, keys, overview
 from pvemcp_server.admin.client_setup import CLIENTS, Connection, endpoint_url
 from pvemcp_server.admin.context import AdminContext
@@ -22,6 +23,16 @@ navigation = Navigation(
     operation="keys.list",
     icon="M8 16a4 4 0 1 1 0-8 4 4 0 0 1 0 8zM12 12h9v4M17 12v3",
 )
+
+
+class Kind(NamedTuple):
+    """Rights of a key with the same effect (read, write, destroy) and reach."""
+
+    effect: str
+    reach: str
+    tools: list[str]
+
+
 WAIT_FOR_CALL: Final = timedelta(minutes=10)
 STOP_POLLING: Final = 286  # htmx's own status: swap the answer, and stop
 
@@ -105,7 +116,7 @@ async def rights(request: Request, session: SignedIn, context: Reading, key: str
         "key_rights.html",
         session,
         key=await keys.get_key(context, key),
-        rights=await keys.effective_rights(context, key),
+        kinds=_kinds(await keys.effective_rights(context, key)),
         budget=await keys.budget(context, key),
     )
 
@@ -143,6 +154,24 @@ async def _show_secret(
         since=datetime.now(UTC).isoformat(),
         enabled=(await context.services.settings.current()).enabled,
     )
+
+
+def _kinds(rights: list[keys.ToolRight]) -> list[Kind]:
+    """Group rights with the same effect and reach, what reads first."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for right in rights:
+        groups[right.effect, _reach(right.clusters)].append(right.tool)
+    kinds = [Kind(effect, reach, names) for (effect, reach), names in groups.items()]
+    return sorted(kinds, key=lambda kind: list(Effect).index(Effect(kind.effect)))
+
+
+def _reach(clusters: dict[str, dict[str, Any]]) -> str:
+    """Return what is reached on the clusters in words: those with the same reach together."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, resources in clusters.items():
+        names[keys.resources_text(resources)].append(name)
+    parts = (f"{what} on {', '.join(where)}" for what, where in names.items())
+    return "; ".join(parts) or "on no cluster"
 
 
 async def _choices(context: AdminContext) -> dict[str, Any]:

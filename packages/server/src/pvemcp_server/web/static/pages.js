@@ -186,8 +186,9 @@ document.addEventListener("htmx:beforeOnLoad", (event) => {
   if (xhr.getResponseHeader("HX-Redirect") && event.target.closest("dialog[data-once]")) event.preventDefault();
   if (xhr.getResponseHeader("HX-Refresh")) rememberFocus(event.detail.elt);
 });
-document.addEventListener("htmx:afterSettle", () => {
-  if (document.activeElement === document.body) document.getElementById("main")?.focus();
+document.addEventListener("htmx:afterSettle", (event) => {
+  const isRemoved = !event.detail.requestConfig.elt.isConnected;
+  if (isRemoved && document.activeElement === document.body) document.getElementById("main")?.focus();
 });
 const remembered = sessionStorage.getItem(FOCUS);
 sessionStorage.removeItem(FOCUS);
@@ -258,6 +259,16 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target.id === "confirmation") waiting = requests.get(event.detail.requestConfig.elt);
 });
 document.addEventListener("confirmed", sendAgain);
+
+// A field of several names: each suggestion is the text so far with the next name.
+document.addEventListener("input", (event) => {
+  if (!event.target.matches?.("[data-words][list]") || !event.target.list) return;
+  const before = event.target.value.replace(/\S*$/, "");
+  for (const option of event.target.list.options) {
+    option.dataset.name ??= option.value;
+    option.value = before + option.dataset.name;
+  }
+});
 
 // On a phone the navigation scrolls: bring the current page into view.
 document.querySelector(".side [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
