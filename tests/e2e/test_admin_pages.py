@@ -381,19 +381,45 @@ def test_a_changed_output_format_applies_to_the_next_answer(watched, server):
     assert ask(server, server.key, "ListClusters").startswith('{"data":{"headers"')
     page = watched.go("/settings")
     page.get_by_label("Output Format").select_option("Csv")
-    page.get_by_role("button", name="Save Endpoint").click()
+    page.get_by_role("button", name="Save settings").click()
     expect(page.get_by_text("Saved: Output Format")).to_be_visible()
     assert ask(server, server.key, "ListClusters").startswith("name,")
     page.get_by_label("Output Format").select_option("JsonCompact")
-    page.get_by_role("button", name="Save Endpoint").click()
+    page.get_by_role("button", name="Save settings").click()
     expect(page.get_by_text("Saved: Output Format")).to_be_visible()
 
 
 def test_a_wrong_setting_is_refused_with_a_reason(watched):
     page = watched.go("/settings")
     page.locator("#row_cap").evaluate("field => { field.max = ''; field.value = '999999999' }")
-    page.get_by_role("button", name="Save Limits").click()
-    expect(page.get_by_role("alert")).to_contain_text("row_cap")
+    page.get_by_role("button", name="Save settings").click()
+    row_cap = page.get_by_label("Row cap")
+    expect(row_cap).to_be_focused()
+    expect(row_cap).to_have_attribute("aria-invalid", "true")
+    expect(page.locator(".field", has=row_cap)).to_contain_text("less than or equal to")
+
+
+def test_unsaved_entries_outlive_the_session(watched, server):
+    page = watched.go("/settings")
+    page.get_by_label("Row cap").fill("321")
+    expect(page.get_by_text("1 unsaved change: Row cap")).to_be_visible()
+    with closing(sqlite3.connect(server.state / "pvemcp.sqlite3")) as database, database:
+        ended = [row[0] for row in database.execute("SELECT digest FROM sessions")]
+        database.execute("DELETE FROM sessions")
+    assert ended
+    page.get_by_role("button", name="Save settings").click()
+    expect(page.get_by_text("What you entered is kept")).to_be_visible()
+    page.get_by_label("Name").fill("admin")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_text("what you entered is back")).to_be_visible()
+    expect(page.get_by_label("Row cap")).to_have_value("321")
+    page.get_by_role("button", name="Discard").click()
+    page.get_by_label("Theme").select_option("dark")
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 20, 27)"
+    page.get_by_label("Theme").select_option("auto")
 
 
 def test_a_query_is_run_saved_and_copied_as_a_tool_call(watched):

@@ -39,7 +39,7 @@ async def test_a_name_that_nothing_has_is_reported_and_saved(equipped):
     fields = {**GRANT, "0-pools": "production prodction", "0-vmids": "101 99999"}
     draft = await equipped.post("/admin/roles/warnings", name="Shift", **fields)
     await equipped.post("/admin/roles", name="Shift", **fields)
-    saved = await equipped.get("/admin/roles/warnings?name=Shift")
+    saved = await equipped.get("/admin/roles/Shift/warnings")
     for page in (draft.text, saved.text):
         assert "No pool &#39;prodction&#39; on" in page
         assert "Did you mean production?" in page

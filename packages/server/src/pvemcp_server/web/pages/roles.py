@@ -70,9 +70,9 @@ async def names(request: Request, session: SignedIn, context: Reading) -> Respon
     return page(request, "role_names.html", session, suggested=suggested)
 
 
-@router.get("/warnings", dependencies=[may("roles.check")])
+@router.get("/{name}/warnings", dependencies=[may("roles.check")])
 async def saved_warnings(
-    request: Request, session: SignedIn, context: Reading, name: Annotated[str, Query()]
+    request: Request, session: SignedIn, context: Reading, name: str
 ) -> Response:
     warnings = await roles.check_role(context, name)
     return page(request, "role_warnings.html", session, warnings=warnings)

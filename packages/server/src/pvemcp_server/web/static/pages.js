@@ -35,7 +35,7 @@ const addPart = (button) => {
   const number = Number(button.dataset.next);
   button.dataset.next = number + 1;
   const address = `${button.dataset.add}?index=${number}`;
-  htmx.ajax("GET", address, { target: `#${button.dataset.into}`, swap: "beforeend" });
+  return htmx.ajax("GET", address, { target: `#${button.dataset.into}`, swap: "beforeend" });
 };
 
 const passkeyProblem = (error) => {
@@ -214,12 +214,14 @@ const errorTarget = () => {
   return place;
 };
 
-const showError = (text) => {
+const showBanner = (kind, text) => {
   const banner = document.createElement("p");
-  banner.className = "banner bad";
+  banner.className = `banner ${kind}`;
   banner.textContent = text;
   errorTarget().replaceChildren(banner);
 };
+const showError = (text) => showBanner("bad", text);
+const showNotice = (text) => showBanner("good", text);
 
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target.id !== "errors") return;
