@@ -267,12 +267,12 @@ def test_narrowing_a_role_shrinks_the_list_of_tools(watched, server):
     page.get_by_label("Only those that match any of these").check()
     page.get_by_label("Tags").fill("web")
     page.get_by_role("button", name="Save role").click()
-    expect(page.get_by_text("tags web")).to_be_visible()
+    expect(page.get_by_text("Changes: ChangeVmState on prod (tags web).")).to_be_visible()
     assert ask(server, key) == ["ChangeVmState", "ListVms"]
 
     watched.go("/keys").get_by_role("button", name="Rights of night").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_text("tags web").first).to_be_visible()
+    expect(dialog.get_by_text("tags web on prod").first).to_be_visible()
     expect(dialog.get_by_text("home-lab")).to_have_count(0)
 
 
@@ -286,13 +286,13 @@ def test_targets_of_a_role_are_entered_and_limit_its_writes(watched, server):
     page.get_by_label("Target nodes").fill("pve02")
     page.get_by_label("Target storages").fill("ceph-vm pbs-main")
     page.get_by_role("button", name="Save role").click()
-    expect(page.get_by_text("target_nodes pve02")).to_be_visible()
+    expect(page.get_by_text("target_nodes pve02").first).to_be_visible()
     page.get_by_role("link", name="Edit Mover").click()
     expect(page.get_by_label("Target nodes")).to_have_value("pve02")
     expect(page.get_by_label("Target storages")).to_have_value("ceph-vm pbs-main")
     page.get_by_label("Target storages").fill("")
     page.get_by_role("button", name="Save role").click()
-    expect(page.get_by_text("target_nodes pve02")).to_be_visible()
+    expect(page.get_by_text("target_nodes pve02").first).to_be_visible()
     expect(page.get_by_text("target_storages")).to_have_count(0)
     key = generate(watched, "mover", "Mover")
     move = {"cluster_name": "prod", "vmid": 105, "online": True, "dry_run": True}
@@ -311,7 +311,7 @@ def test_a_cluster_is_added_only_with_the_right_fingerprint(watched, emulated):
     page.get_by_label("Token secret").fill(emulated["token_secret"])
     page.get_by_label("Fingerprint by hand").fill(":".join(["AB"] * 32))
     page.get_by_role("button", name="Add cluster").click()
-    expect(page.get_by_role("alert")).to_contain_text("Compare it with")
+    expect(page.locator(".wrong")).to_contain_text("Compare it with")
 
     page.get_by_label("Fingerprint by hand").fill("")
     page.get_by_role("button", name="Show the hosts' certificates").click()
@@ -364,7 +364,7 @@ def test_the_secret_of_the_webhook_is_shown_once(watched):
     page.get_by_role("button", name="Set up …").click()
     page.get_by_role("dialog").get_by_label("URL").fill("http://169.254.169.254/")
     page.get_by_role("dialog").get_by_role("button", name="Save").click()
-    expect(page.get_by_role("alert").last).to_contain_text("link-local")
+    expect(page.locator(".wrong")).to_contain_text("link-local")
     page.get_by_role("dialog").get_by_label("URL").fill("http://127.0.0.1:9/hook")
     page.keyboard.press("Enter")
     secret = page.locator("#shown-secret").inner_text()

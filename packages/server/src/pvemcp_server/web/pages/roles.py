@@ -182,7 +182,7 @@ def _resources(form: FormData, prefix: str) -> dict[str, Any]:
     }
     sets["vmids"] = [number(vmid) for vmid in sets["vmids"]]
     if not all(isinstance(vmid, int) for vmid in sets["vmids"]):
-        raise BadArgument("vmids", "numbers, separated by spaces.")
+        raise BadArgument(f"{prefix}vmids", "numbers, separated by spaces.")
     return {kind: names for kind, names in sets.items() if names}
 
 

@@ -72,7 +72,7 @@ const showBeside = (field, message, number) => {
   const text = document.createElement("span");
   text.className = "wrong";
   text.id = `wrong-${number}`;
-  text.textContent = message;
+  text.textContent = message.charAt(0).toUpperCase() + message.slice(1);
   const isPart = field.matches("[data-about]");
   (isPart ? field : field.closest(".field, fieldset") ?? field.parentElement).append(text);
   field.setAttribute("aria-invalid", "true");
@@ -81,8 +81,7 @@ const showBeside = (field, message, number) => {
 };
 document.addEventListener("htmx:afterSwap", (event) => {
   const errors = [...event.target.querySelectorAll("[data-field]")];
-  const { elt } = event.detail.requestConfig;
-  const form = elt.closest("form") ?? document.querySelector(elt.getAttribute("hx-include")?.split(",")[0] || "form form");
+  const form = event.detail.requestConfig.elt.closest("form");
   if (!errors.length || !form) return;
   clearErrors(form);
   const placed = errors.map((error) => [error, fieldOf(form, error.dataset.field)]).filter(([, field]) => field);
@@ -95,7 +94,7 @@ document.addEventListener("htmx:afterSwap", (event) => {
   const [, first] = placed[0];
   const focused = first.matches("[data-about]") ? first.querySelector("input, select, textarea, button") ?? first : first;
   focused.focus();
-  first.scrollIntoView({ block: "center" });
+  document.getElementById("wrong-0").scrollIntoView({ block: "center" });
 });
 document.addEventListener("htmx:beforeRequest", (event) => {
   const form = event.detail.requestConfig.verb !== "get" && event.target.closest("form");
