@@ -18,7 +18,7 @@ rm -rf "$root"
 mkdir -p "$root/DEBIAN" dist
 PYTHON=/usr/bin/python3 scripts/make_environment.sh "$root/usr/lib/pvemcp" /usr/lib/pvemcp
 install -D -m 0755 deploy/debian/pvemcp "$root/usr/bin/pvemcp"
-install -D -m 0644 deploy/debian/pvemcp.service "$root/lib/systemd/system/pvemcp.service"
+install -D -m 0644 deploy/debian/pvemcp.service "$root/usr/lib/systemd/system/pvemcp.service"
 install -D -m 0640 deploy/debian/pvemcp.env "$root/etc/pvemcp/pvemcp.env"
 install -d -m 0700 "$root/etc/pvemcp/credentials"
 
@@ -33,7 +33,7 @@ for script in preinst postinst prerm postrm; do
     install -m 0755 "deploy/debian/$script" "$root/DEBIAN/$script"
 done
 echo /etc/pvemcp/pvemcp.env >"$root/DEBIAN/conffiles"
-(cd "$root" && find etc lib usr -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
+(cd "$root" && find etc usr -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
 cat >"$root/DEBIAN/control" <<CONTROL
 Package: pvemcp
 Version: $version

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from build_bridge import BUILD, DIST, END, REPOSITORY, release_name
+from build_bridge import BUILD, DIST, REPOSITORY, SUFFIX, release_name
 
 TESTS = REPOSITORY / "tests" / "bridge"
 META = {
@@ -28,13 +28,13 @@ STARTS = 5
 
 def programs() -> Iterator[tuple[str, Path]]:
     """Yield the title and the program of both forms; a download has lost the executable bit."""
-    single = DIST / f"{release_name()}{END}"
+    single = DIST / f"{release_name()}{SUFFIX}"
     single.chmod(0o755)
     yield "one file", single
     unpacked = BUILD / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)
     unzip(DIST / f"{release_name()}.zip", unpacked)
-    yield "folder", unpacked / release_name() / f"pvemcp-bridge{END}"
+    yield "folder", unpacked / release_name() / f"pvemcp-bridge{SUFFIX}"
 
 
 def unzip(file: Path, target: Path) -> None:

@@ -54,11 +54,11 @@ else
         --include=systemd,systemd-sysv,dbus,adduser,python3,ca-certificates,curl,iproute2,libstdc++6 \
         "$VERSION_CODENAME" "$machine" >/dev/null
 fi
-cp "$package" "$machine/root/old.deb"
-cp deploy/lxc/install.sh "$machine/root/"
+cp "$package" "$machine/srv/old.deb"
+cp deploy/lxc/install.sh "$machine/srv/"
 dpkg-deb --raw-extract "$package" "$folder/new"
 sed -i 's/^Version: .*/Version: 99.0/' "$folder/new/DEBIAN/control"
-dpkg-deb --root-owner-group -Zgzip -z1 --build "$folder/new" "$machine/root/new.deb" >/dev/null
+dpkg-deb --root-owner-group -Zgzip -z1 --build "$folder/new" "$machine/srv/new.deb" >/dev/null
 
 systemd-nspawn --register=no --keep-unit --private-network --quiet --directory "$machine" --boot \
     </dev/null >"$folder/console" 2>&1 &
@@ -69,7 +69,7 @@ for _ in {1..60}; do
 done
 inside ip link set lo up
 
-expect "prints a password" dpkg --install /root/old.deb
+expect "prints a password" dpkg --install /srv/old.deb
 ready 127.0.0.1
 expect "One-time password of admin" pvemcp admin reset-password admin
 expect "shown once" sh -c 'cd /tmp && pvemcp keys create laptop'
@@ -84,9 +84,9 @@ ready '[::1]'
 expect "laptop" pvemcp keys list
 
 inside sh -c 'echo postgresql://x:y@127.0.0.1:1/x >/etc/pvemcp/credentials/DATABASE_URL'
-expect "could not be backed up" dpkg --install /root/new.deb
+expect "could not be backed up" dpkg --install /srv/new.deb
 inside sh -c 'rm /etc/pvemcp/credentials/DATABASE_URL; systemctl restart pvemcp'
-expect "before-package-" dpkg --install /root/new.deb
+expect "before-package-" dpkg --install /srv/new.deb
 ready 127.0.0.1
 expect "99.0" dpkg-query --show pvemcp
 expect "laptop" pvemcp keys list
@@ -96,10 +96,9 @@ expect "pvemcp.sqlite3" ls /var/lib/pvemcp
 expect "deleting /var/lib/pvemcp" dpkg --purge pvemcp
 expect "No such file" ls /var/lib/pvemcp /etc/pvemcp
 
-expect "One-time password of admin" bash /root/install.sh /root/old.deb
+expect "One-time password of admin" bash /srv/install.sh /srv/old.deb
 ready '[::1]'
-expect "is installed already" bash /root/install.sh /root/old.deb
-expect "99.0 is installed and runs" bash /root/install.sh /root/new.deb
+expect "is installed already" bash /srv/install.sh /srv/old.deb
+expect "99.0 is installed and runs" bash /srv/install.sh /srv/new.deb
 expect "PVEMCP_HOST=::" grep ^PVEMCP /etc/pvemcp/pvemcp.env
-inside systemctl show --property MemoryCurrent,MemoryPeak pvemcp
 echo "The package works."

@@ -3,15 +3,18 @@
 import asyncio
 import json
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+
+from pvemcp_bridge.clients import CLIENTS, Connection
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 KEY = "a-key-that-must-never-show"
 ORDERS = "\x1b]0;title\x07\x1b[2J\x9b2J\u202e"
-CLIENTS = ["claude-desktop", "claude-code", "cursor", "vscode", "windsurf", "zed"]
 
 
 async def run_command(bridges, *arguments, answer=b"", **env):
@@ -76,7 +79,10 @@ async def test_doctor_accepts_a_server_without_the_stateless_era(bridges, server
 
 @pytest.mark.parametrize(
     ("status", "step", "words"),
-    [(401, "key", "rejected"), (403, "key", "not allow"), (404, "protocol", "nothing at this URL")],
+    [
+        *[(401, "key", "rejected"), (403, "key", "not allow"), (500, "server", "failed")],
+        *[(404, "protocol", "nothing at this URL"), (429, "protocol", "rate-limits")],
+    ],
 )
 async def test_doctor_reports_the_step_that_fails(bridges, server, faults, status, step, words):
     server.fail("server/discover", faults.status(status, b"no"), 9)
@@ -86,6 +92,21 @@ async def test_doctor_reports_the_step_that_fails(bridges, server, faults, statu
     assert last.startswith(f"FAIL  {step}")
     assert words in last
     assert KEY not in output
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+async def test_doctor_fails_with_the_text_of_a_server_that_answers_no_call(
+    bridges, server, faults, status
+):
+    text = "The endpoint is switched off."
+    error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32000, "message": text}}
+    for method in ("server/discover", "initialize"):
+        server.fail(method, faults.status(status, error, content_type="application/json"), 9)
+    code, output = await run_command(bridges, "doctor", "--url", server.url)
+    assert code == 1, output
+    last = output.splitlines()[-1]
+    assert last.startswith("FAIL  server")
+    assert f': "{text.removesuffix(".")}". ' in last
 
 
 async def test_doctor_shows_odd_answers_and_obeys_none(bridges, server, faults):
@@ -121,7 +142,10 @@ def files_in(home):
     return sorted(path for path in home.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+READ = {".json": json.loads, ".toml": tomllib.loads, ".yaml": yaml.safe_load}
+
+
+@pytest.mark.parametrize("client", ["claude-desktop", "codex", "goose"])
 async def test_install_writes_the_configuration_a_client_reads(bridges, tmp_path, client):
     home = home_variables(tmp_path)
     options = ("--client", client, "--url", "https://pve.example/mcp", "--api-key", KEY)
@@ -129,18 +153,25 @@ async def test_install_writes_the_configuration_a_client_reads(bridges, tmp_path
     assert code == 0, output
     assert KEY not in output
     (file,) = files_in(tmp_path)
-    config = json.loads(file.read_text())
-    ((key, servers),) = config.items()
-    assert key == {"vscode": "servers", "zed": "context_servers"}.get(client, "mcpServers")
-    server = servers["pvemcp"]
-    assert server.pop("type", "stdio") == "stdio"
-    assert Path(server.pop("command")).stem.startswith(("pvemcp-bridge", "python"))
-    assert server == {
-        "args": [],
-        "env": {"MCP_URL": "https://pve.example/mcp", "MCP_API_KEY": KEY},
-    }
+    config = READ[file.suffix](file.read_text())
+    server = config[CLIENTS[client].section]["pvemcp"]
+    command = server["cmd" if client == "goose" else "command"]
+    assert Path(command).stem.startswith(("pvemcp-bridge", "python"))
+    connection = Connection("https://pve.example/mcp", KEY, command=(command,))
+    assert server == CLIENTS[client].entry(connection)
     if sys.platform != "win32":
         assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("client", ["jetbrains", "open-webui"])
+async def test_install_prints_what_goes_into_a_client_without_a_file(bridges, tmp_path, client):
+    options = ("--client", client, "--url", "https://pve.example/mcp", "--api-key", KEY)
+    code, output = await run_command(bridges, "install", *options, **home_variables(tmp_path))
+    assert code == 0, output
+    assert CLIENTS[client].place in output
+    assert '"MCP_URL": "https://pve.example/mcp"' in output
+    assert KEY not in output
+    assert files_in(tmp_path) == []
 
 
 async def test_install_with_print_only_shows_the_change(bridges, tmp_path):

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvemcp_bridge import jsontext, main, messages, retry
-from pvemcp_bridge.clients import CLIENTS, client_config
+from pvemcp_bridge.clients import CLIENTS
 from pvemcp_bridge.errors import Busy, Lost, Unavailable, Unreachable
 from pvemcp_bridge.headers import encode_value
 from pvemcp_bridge.logs import Masker
 from pvemcp_bridge.options import OPTIONS
 from pvemcp_bridge.sse import EventReader, EventTooLong
-from pvemcp_bridge.target import BadTarget, target
+from pvemcp_bridge.target import BadTarget, origin_of, target
 from pvemcp_bridge.tls import Trust, normalize_fingerprint
 
 PAGE = Path(__file__).parents[2] / "docs" / "users" / "bridge.md"
@@ -152,18 +152,12 @@ def test_claude_desktop_has_a_configuration_path_on_each_system(platform, place)
     assert CLIENTS["claude-desktop"].path(home, platform) == home / place
 
 
-def test_a_configuration_has_the_key_only_in_the_environment():
-    config = client_config(CLIENTS["vscode"], "pvemcp", "/b", {"MCP_URL": "u", "MCP_API_KEY": "k"})
-    server = {"command": "/b", "args": [], "env": {"MCP_URL": "u", "MCP_API_KEY": "k"}}
-    assert config == {"servers": {"pvemcp": {"type": "stdio", **server}}}
-
-
-def test_the_docs_page_names_every_option_command_and_client():
+def test_the_docs_page_names_every_option_and_command():
     page = PAGE.read_text()
     for option in OPTIONS:
         assert all(f"`{flag}`" in page for flag in option.flags)
         assert f"`{option.variable}`" in page
-    for name in (*CLIENTS, *main.COMMANDS):
+    for name in main.COMMANDS:
         assert f"`{name}`" in page
 
 
@@ -258,3 +252,9 @@ def test_a_url_that_exposes_the_key_is_a_risk(url):
     trust, fact = KEYS_AT_RISK[url]
     risks = target(url, trust=trust).risks
     assert [fact in risk for risk in risks] == ([True] if fact else [])
+
+
+@pytest.mark.parametrize("url", ["https://HOST.example/a", "https://host.example:443/b?c"])
+def test_case_and_default_port_make_no_other_origin(url):
+    assert origin_of(url) == origin_of("https://host.example/mcp")
+    assert origin_of(url) != origin_of("http://host.example:443/mcp")

@@ -312,6 +312,23 @@ async def test_a_sign_in_of_another_process_ends_the_wait(oauth, server, user, m
         assert is_done(await waiting.output.read())
 
 
+async def test_waiting_for_the_user_does_not_ask_the_keychain_again_and_again(
+    client, server, user, oauth, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "keyring", keyring := FakeKeyring())
+    monkeypatch.setattr(accounts, "_STORE_POLL_SECONDS", 0.0)
+    await Store(server.mcp).write(replace(_stored(), issuer=server.url))
+    user.waits = True
+    client.send("tools/call", {"name": "look", "_meta": META}, id=1)
+    await user.shown.wait()
+    reads = keyring.reads
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert keyring.reads <= reads + 1  # the registration was stored
+    await oauth.visit(user.addresses[0])
+    assert is_done(await client.output.read())
+
+
 async def test_a_registration_keeps_the_sign_in_of_another_process(
     client, server, user, monkeypatch
 ):
@@ -677,7 +694,7 @@ class FakeKeyring:
     """The functions of `keyring`, with a backend that may refuse long secrets."""
 
     def __init__(self, longest=10_000):
-        self.entries, self.longest = {}, longest
+        self.entries, self.longest, self.reads = {}, longest, 0
 
     def set_password(self, service, name, secret):
         if len(secret) > self.longest:
@@ -685,6 +702,7 @@ class FakeKeyring:
         self.entries[service, name] = secret
 
     def get_password(self, service, name):
+        self.reads += 1
         return self.entries.get((service, name))
 
     def delete_password(self, service, name):

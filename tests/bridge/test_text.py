@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from pvemcp_bridge import config_file
+from pvemcp_bridge import config_file, json_config
 from pvemcp_bridge.errors import Lost, Silent
 from pvemcp_bridge.messages import request
 from pvemcp_bridge.stdio import Writer
@@ -16,7 +16,7 @@ SERVER = {"command": "pvemcp-bridge"}
 
 @pytest.mark.parametrize("text", ['{\r\n  "a": 1\r\n}\r\n', '{"mcpServers": {}}\r\n'])
 def test_a_file_with_line_ends_of_windows_keeps_them(tmp_path, text):
-    changed = config_file.with_server(text, "mcpServers", "lab", SERVER)
+    changed = json_config.with_server(text, "mcpServers", "lab", SERVER)
     assert changed.count("\r\n") == changed.count("\n") > text.count("\n")
     assert json.loads(changed)["mcpServers"] == {"lab": SERVER}
     path = tmp_path / "mcp.json"
@@ -25,7 +25,7 @@ def test_a_file_with_line_ends_of_windows_keeps_them(tmp_path, text):
 
 
 def test_a_file_with_plain_line_ends_gets_no_others():
-    assert "\r" not in config_file.with_server('{\n  "a": 1\n}\n', "mcpServers", "lab", SERVER)
+    assert "\r" not in json_config.with_server('{\n  "a": 1\n}\n', "mcpServers", "lab", SERVER)
 
 
 @pytest.mark.anyio

@@ -170,7 +170,7 @@ def test_a_shared_storage_has_a_row_per_node():
          "content": "iso,backup", "plugintype": "nfs", "status": "available"}
         for node in ("pve1", "pve2")
     ]  # fmt: skip
-    storages = Resources.read(msgspec.json.encode(rows)).storages
+    storages = Resources.read(msgspec.json.encode({"data": rows})).storages
     assert [(row.node, row.shared, row.disk, row.disk_max) for row in storages] == [
         ("pve1", True, 5, 9),
         ("pve2", True, 5, 9),

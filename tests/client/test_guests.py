@@ -332,3 +332,12 @@ async def test_a_failed_restore_leaves_a_guest_without_options(client, pve):
     pve.answer("GET /nodes/pve1/qemu/100/pending", [])
     pve.answer("GET /nodes/pve1/qemu/100/config", {"digest": "da39"})
     assert (await guest.configs()).current.disks == []
+
+
+async def test_no_guest_has_thousands_of_snapshots(client, pve):
+    rows = [{"name": f"s{number}"} for number in range(1_001)]
+    pve.answer("GET /nodes/pve1/qemu/100/snapshot", rows[1:])
+    pve.answer("GET /nodes/pve1/qemu/101/snapshot", rows)
+    assert len(await client.qemu("pve1", 100).snapshots()) == 1_000
+    with pytest.raises(UnexpectedAnswer, match="1,001 snapshots, more than a guest can have"):
+        await client.qemu("pve1", 101).snapshots()

@@ -15,8 +15,10 @@ import pytest
 import proxmox_client.api
 from proxmox_client import json_decoder
 from proxmox_client.api.agent import FileContent
+from proxmox_client.api.backups import BackupJob
 from proxmox_client.api.configs import QemuConfig
 from proxmox_client.api.resources import PoolResource, Resources
+from proxmox_client.api.storage import Volume
 from proxmox_client.api.tasks import TaskRow
 from proxmox_client.client import Client
 from proxmox_client.json_decoder import Answer, decode, tolerate_malformed
@@ -42,6 +44,10 @@ def row_types() -> Iterator[type]:
                 (row,) = get_args(returned)
                 if inspect.isclass(row) and issubclass(row, Answer):
                     yield row
+
+
+def body_of(rows: list[Any]) -> bytes:
+    return msgspec.json.encode({"data": rows})
 
 
 ROWS = sorted({*row_types()}, key=lambda row: row.__name__)
@@ -78,31 +84,58 @@ WRONG = {"cpu": [1], "maxcpu": "four", "mem": {}}
 def test_many_guests_are_read_without_the_values_that_a_version_changed(wrong):
     guests = [{"type": "qemu", "vmid": vmid, "node": "pve1", **wrong} for vmid in range(10_000)]
     with tolerate_malformed() as left_out:
-        assert len(Resources.read(msgspec.json.encode(guests)).guests) == 10_000
+        assert len(Resources.read(body_of(guests)).guests) == 10_000
     assert len(left_out) == 10_000
     assert left_out[7] == f"{', '.join(sorted(wrong))} of 7"
 
 
 @pytest.mark.parametrize("value", ["[]", '"x"', '{"a":"x"}'])
 def test_an_answer_of_malformed_values_is_given_up_soon(value):
-    row = f'{{"type":"qemu","vmid":101,"cpu":{value}}}'.encode()
-    with (
-        tolerate_malformed() as left_out,
-        pytest.raises(ValueError, match=r"values of its rows|parts have more than"),
-    ):
-        Resources.read(b"[" + b",".join([row] * 300_000) + b"]")
+    row = f'{{"type":"qemu","vmid":101,"cpu":{value}}}'
+    with tolerate_malformed() as left_out, pytest.raises(ValueError, match="values"):
+        Resources.read(answer_of(",".join([row] * 300_000)))
     assert len(left_out) <= 50_000
 
 
 @pytest.fixture
 def low_limits(monkeypatch):
     """Lower the limits to a fortieth, so that the bodies are small as well."""
-    for name in ("_MOST_VALUES", "_MOST_OBJECTS", "_MOST_TOLERATED", "_MOST_MEMBERS"):
+    for name in (
+        *("_MOST_VALUES", "_MOST_OBJECTS", "_MOST_ROWS", "_MOST_TOLERATED", "_MOST_MEMBERS"),
+    ):
         monkeypatch.setattr(json_decoder, name, getattr(json_decoder, name) // 40)
 
 
 def answer_of(rows: str) -> bytes:
     return f'{{"data":[{rows}]}}'.encode()
+
+
+@pytest.mark.usefixtures("low_limits")
+@pytest.mark.parametrize("row", ROWS)
+def test_of_most_rows_an_answer_has_tens_of_thousands_at_most(row):
+    body = answer_of(",".join(['{"name":"a name"}'] * 2_000))
+    refused = ""
+    with tolerate_malformed():
+        try:
+            decode(body, list[row])
+        except ValueError as error:
+            refused = str(error)
+    assert (refused == "it has too many values") is not row.are_many
+
+
+@pytest.mark.usefixtures("low_limits")
+def test_of_privileges_an_account_has_tens_of_thousands_at_most():
+    paths = ",".join(f'"/vms/{vmid}":{{"VM.Audit":1}}' for vmid in range(2_000))
+    with pytest.raises(ValueError, match="too many values"):
+        decode(f'{{"data":{{{paths}}}}}'.encode(), dict[str, dict[str, bool]])
+
+
+def test_jobs_name_no_more_guests_than_a_cluster_has():
+    vmids = ",".join(map(str, range(100_000, 110_000)))
+    jobs = [{"id": f"j{number}", "vmid": vmids} for number in range(20)]
+    assert len(BackupJob.list_of(jobs)) == 20
+    with pytest.raises(ValueError, match="too many guests"):
+        BackupJob.list_of(jobs * 2)
 
 
 def wide(members: int, value: str) -> str:
@@ -127,7 +160,7 @@ HOSTILE = {
 }
 READERS = {
     "tasks": lambda body: decode(body, list[TaskRow]),
-    "resources": lambda body: Resources.read(decode(body, msgspec.Raw).data),
+    "resources": Resources.read,
     "a mapping": lambda body: decode(body, dict[str, str]),
     "a structure": lambda body: decode(body, TaskRow),
     "anything": lambda body: decode(body, Any),
@@ -160,25 +193,45 @@ def test_a_hostile_answer_is_never_parsed_or_loosened_whole(is_tolerant, monkeyp
 
 
 def test_a_malformed_row_costs_itself_in_an_answer_of_any_honest_size(low_limits):
-    rows = [{"upid": f"u{number}", "node": "pve1", "id": "101"} for number in range(10_000)]
-    body = msgspec.json.encode({"data": [*rows, {"upid": "last", "id": {}}, {}], "total": "9"})
+    rows = [{"volid": f"u{number}", "content": "iso", "size": 1} for number in range(10_000)]
+    body = msgspec.json.encode({"data": [*rows, {"volid": "last", "size": {}}, {}], "total": "9"})
     for changed in (body, body.replace(b"u7", b"\xe9"), body.replace(b"u7", rb"\ud800")):
         with tolerate_malformed() as left_out:
-            page = decode(changed, list[TaskRow])
+            page = decode(changed, list[Volume])
         assert (len(page.data), page.total) == (10_001, 9)
-        assert left_out == ["id of last", "a row without a name"]
+        assert left_out == ["size of last", "a row without a name"]
+
+
+LISTS = {
+    "tasks": ('{"upid":"%s","node":"a","user":%s}', lambda body: decode(body, list[TaskRow]).data),
+    "resources": (
+        '{"type":"storage","id":"%s","storage":"a","disk":%s}',
+        lambda body: Resources.read(body).storages,
+    ),
+}
+NO_VALUES = ["NaN", "-Infinity", "1e999", "1" * 21, "-" + "1" * 400, "[[]]", "{}"]
+
+
+@pytest.mark.parametrize("kind", LISTS)
+@pytest.mark.parametrize("value", NO_VALUES)
+def test_a_value_that_is_none_costs_itself_in_every_list(kind, value):
+    row, read = LISTS[kind]
+    body = answer_of(f"{row % ('x', value)},{row % ('y', '7')}").replace(b'"a"', b'"\xe9"')
+    with tolerate_malformed() as left_out:
+        assert len(read(body)) == 2
+    assert left_out == [f"{'user' if kind == 'tasks' else 'disk'} of x"]
 
 
 def test_the_rows_of_the_largest_clusters_are_read():
-    row = {"upid": "u", "node": "pve1", "id": "101", "user": "a@pam", "status": "OK", "pid": 1}
+    row = {"volid": "pbs:backup/vm/100/x", "content": "backup", "size": 1, "vmid": 100, "ctime": 1}
     body = msgspec.json.encode({"data": [row] * 240_000})
-    assert len(decode(body, list[TaskRow]).data) == 240_000
+    assert len(decode(body, list[Volume]).data) == 240_000
 
 
 def test_resources_of_a_later_version_are_read_at_any_honest_size(low_limits):
     rows = [{"type": "qemu", "vmid": 100 + number, "node": "a"} for number in range(10_000)]
     new = [{"type": "fabric", "id": f"fabric/{number}"} for number in range(500)]
-    assert len(Resources.read(msgspec.json.encode([*new, *rows])).guests) == 10_000
+    assert len(Resources.read(body_of([*new, *rows])).guests) == 10_000
 
 
 @pytest.mark.parametrize("text", ["[{,", '["'])

@@ -97,7 +97,7 @@ def shown_key(page: Page) -> str:
     assert page.evaluate("navigator.clipboard.readText()") == secret
     for client in ("Claude Code", "Zed", "Claude Desktop"):
         page.get_by_role("tab", name=client).click()
-        config = page.get_by_role("tabpanel", name=client).locator("pre").inner_text()
+        config = page.get_by_role("tabpanel", name=client).locator("pre").last.inner_text()
         assert secret in json.dumps(json.loads(config))
     with page.expect_navigation():  # the page is reloaded without the secret
         page.get_by_role("button", name="I have stored it").click()

@@ -26,9 +26,7 @@ def test_it_says_that_these_are_demo_clusters_and_how_to_add_a_real_one(product)
 
 def test_it_prints_the_page_the_url_and_one_line_for_a_client(product):
     assert f"Admin pages:   {product.url}/admin, user admin, one-time password" in product.output
-    assert (
-        f"claude mcp add --transport http pvemcp {product.url}/mcp/{product.key}" in product.output
-    )
+    assert f'{product.url}/mcp --header "X-API-Key: {product.key}"' in product.output
     assert f"State:         {product.state}" in product.output
 
 
@@ -142,7 +140,7 @@ def test_a_taken_port_in_a_fresh_copy_prints_and_writes_nothing_else(command, tm
 def test_the_greeted_server_answers_at_once(product):
     """Check that the greeting comes last: the log says before it that the port is open."""
     listening = product.output.index("Listening on")
-    assert listening < product.output.index("demo clusters")
+    assert listening < product.output.index("Admin pages:")
     assert listening < product.output.index(product.key)
 
 

@@ -1,11 +1,10 @@
 """Scenarios by size and from YAML, and the pytest fixtures."""
 
 import asyncio
-import os
-import socket
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 
 from proxmox_client.emulator import Emulator, Scenario
 
@@ -167,28 +166,12 @@ async def test_ten_thousand_guests_are_listed_completely(open_client):
         assert len(rows) == len({row["vmid"] for row in rows}) == 10_000
 
 
-def is_free(port):
-    with socket.socket() as candidate:
-        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            candidate.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-@pytest.fixture
-def free_port():
-    """Return a free port whose successor is free too, below the ephemeral ports."""
-    start = 20_000 + os.getpid() % 10_000
-    return next(port for port in range(start, 32_000) if is_free(port) and is_free(port + 1))
-
-
-async def test_nodes_can_use_consecutive_ports(free_port):
+async def test_nodes_can_use_consecutive_ports():
+    port = free_port(following=1)
     both = Scenario.cluster("one", nodes=1) + Scenario.cluster("two", nodes=1)
-    async with Emulator(both, first_port=free_port) as pve:
+    async with Emulator(both, first_port=port) as pve:
         hosts = [cluster.hosts for cluster in pve]
-    assert hosts == [[f"127.0.0.1:{free_port}"], [f"127.0.0.1:{free_port + 1}"]]
+    assert hosts == [[f"127.0.0.1:{port}"], [f"127.0.0.1:{port + 1}"]]
 
 
 async def test_a_port_in_use_is_an_error_and_leaks_nothing():

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+from tests.ports import free_port
 
 # `pvemcp` with modules that cannot be imported, as if they were not installed
 BLOCKED = """
@@ -25,12 +25,6 @@ sys.meta_path.insert(0, Blocked())
 from pvemcp_server.cli.main import app
 app()
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """What installs the server for good: Debian package, manifests, proxies, and their agreement."""
 
 import configparser
+import hashlib
 import importlib.util
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -149,6 +151,49 @@ def test_the_packaged_command_refuses_other_users_in_one_line():
     assert len(process.stderr.splitlines()) == 1
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="the script runs as root only")
+@pytest.mark.parametrize("checksum", ["right", "wrong"])
+def test_the_script_for_containers_checks_what_it_downloads(checksum, tmp_path):
+    release = platform.freedesktop_os_release()
+    if release["ID"] != "debian" or release["VERSION_ID"] not in ("12", "13"):
+        pytest.skip("the script is for Debian 12 and 13")
+    programs, files = tmp_path / "programs", tmp_path / "files"
+    for folder in (programs, files, tree := tmp_path / "tree" / "DEBIAN"):
+        folder.mkdir(parents=True)
+    (tree / "control").write_text("Package: x\nVersion: 9\nArchitecture: all\nMaintainer: x\n")
+    machine = subprocess.run(
+        ["dpkg", "--print-architecture"], capture_output=True, text=True, check=True
+    )
+    name = f"pvemcp-deb{release['VERSION_ID']}-{machine.stdout.strip()}.deb"
+    build = ["dpkg-deb", "--root-owner-group", "--build", tree.parent, files / name]
+    subprocess.run(build, check=True, capture_output=True)
+    digest = hashlib.sha256((files / name).read_bytes()).hexdigest()
+    text = digest if checksum == "right" else "0" * 64
+    (files / f"{name}.sha256").write_text(f"{text}  {name}\n")
+    calls = tmp_path / "calls"
+    for program, body in {
+        "curl": f'cp "{files}/$(basename "${{@: -1}}")" .',
+        "apt-get": f'echo "$*" >>{calls}',
+        "systemctl": "true",
+        "dpkg-query": "echo installed 8",
+    }.items():
+        (programs / program).write_text(f"#!/bin/bash\n{body}\n")
+        (programs / program).chmod(0o755)
+    process = subprocess.run(
+        ["bash", ROOT / "deploy/lxc/install.sh", "owner/pvemcp"],
+        env={"PATH": f"{programs}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if checksum == "right":
+        assert process.stdout == "pvemcp 9 is installed and runs.\n", process.stderr
+        assert name in calls.read_text()
+    else:
+        assert f"has no valid {name}" in process.stderr
+        assert not calls.exists()
+
+
 @walk("script", SCRIPTS)
 def test_a_shell_script_parses(script):
     shell = (script.read_text().splitlines()[0]).removeprefix("#!")
@@ -209,6 +254,18 @@ def test_the_manifests_fit_the_schemas_of_kubernetes():
     for manifest in MANIFESTS:
         if manifest["kind"] != "Kustomization":
             validate.validate(manifest, validate.latest_version(), strict=True)
+
+
+def test_kubectl_builds_the_manifests_with_the_released_image():
+    build = [_needed("kubectl"), "kustomize", KUBERNETES]
+    built = list(
+        yaml.safe_load_all(subprocess.run(build, check=True, stdout=subprocess.PIPE).stdout)
+    )
+    assert len(built) == len(MANIFESTS)  # the configuration in place of the kustomization
+    [deployment] = [each for each in built if each["kind"] == "Deployment"]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"pvemcp:{_projects()['server']['project']['version']}"
+    assert {each["metadata"].get("namespace", "pvemcp") for each in built} == {"pvemcp"}
 
 
 @walk("path", TEXTS)

@@ -16,7 +16,7 @@ PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml")
 # Loaded by name: database drivers from the URL, the form parser by Starlette
 LOADED_BY_NAME = {"aiosqlite", "asyncpg", "python-multipart"}
 # the files of an editable installation are not its modules
-EDITABLE = {"pvemcp-client", "pvemcp-formats"}
+EDITABLE = {"pvemcp-bridge", "pvemcp-client", "pvemcp-formats"}
 
 package = pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
 

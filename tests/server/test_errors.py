@@ -42,6 +42,15 @@ def test_a_misspelled_name_among_thousands_is_suggested(wrong):
     assert "web-4711" in error.hint
 
 
+def test_of_very_many_names_only_some_are_looked_at(monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(errors, "_MOST_KNOWN", 10)
+    monkeypatch.setattr(errors, "nearest", lambda _name, known: looked_at.extend(known))
+    error = UnknownName("volume", "other", map(str, range(100)))
+    assert len(looked_at) == 10
+    assert error.hint.endswith(" and 90 more.")
+
+
 def test_a_text_too_long_for_a_name_is_not_folded():
     """Return it unchanged: it would be folded again for each name that it is compared with."""
     text = "Node_İ" * 1_000

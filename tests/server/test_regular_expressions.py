@@ -35,6 +35,9 @@ USES = (*WHOLE, "search", "sub", "subn", "finditer", "findall", "split")
 Use = tuple[str, str]  # a pattern, and the method that it is used with
 LONG = 2_000  # characters of a text that is tried for quadratic time
 LONG_SECONDS = 0.004  # linear time takes a hundredth of it
+HUNDREDS = 100  # of a limit that a search may read at each character
+LONG_SEARCH = 20_000  # characters of a text that is tried for it
+LONG_SEARCH_SECONDS = 0.008  # 256 KiB would take a tenth of a second
 OF_OWN_FILES = {"_STRING_OR_COMMENT"}  # of the user's own configuration, in a command
 REPEATS = (codes.MAX_REPEAT, codes.MIN_REPEAT)
 SAMPLES = "a1A-._ :/=,;\"'x\\@!\n\té"
@@ -250,6 +253,38 @@ def quadratic(pattern: str, use: str) -> str | None:
     return None
 
 
+def repeating(pattern: str, use: str) -> str | None:
+    """Return the beginning of a text that costs a search far more than its length, if one is found.
+
+    A limit of hundreds is no help where a match may begin at each character of what is repeated:
+    each beginning reads as far as the limit, and the next one reads the same again.
+    """
+    if use in WHOLE:
+        return None
+    chance = random.Random(7)  # noqa: S311 - the same texts in each run
+    compiled = re.compile(pattern)
+    for before, repeated, most in _limited(list(parser.parse(pattern)), []):
+        first = text_of(before, chance)
+        parts = {text_of(repeated, chance) for _ in range(200)} - {""}
+        # those in which a match may begin again first
+        for part in sorted(parts, key=lambda part: (first[:1] not in part, part))[:3]:
+            window = first + part * (most - 2) + "\x00"
+            text = window * (LONG_SEARCH // len(window))
+            if min(_seconds(compiled.search, text) for _ in range(3)) > LONG_SEARCH_SECONDS:
+                return text[:80]
+    return None
+
+
+def _limited(tree: Any, before: list[Any]) -> Iterator[tuple[list[Any], Any, int]]:
+    """Yield each repetition with a limit of hundreds, with what comes before it, and the limit."""
+    for place, (code, value) in enumerate(tree):
+        prefix = [*before, *tree[:place]]
+        if code in (*REPEATS, codes.POSSESSIVE_REPEAT) and HUNDREDS <= value[1] < LONG:
+            yield prefix, value[2], value[1]
+        for inner in _inside(code, value):
+            yield from _limited(inner, prefix)
+
+
 def _endless(tree: Any, before: list[Any]) -> Iterator[tuple[list[Any], Any]]:
     """Yield each repetition without a small limit, with what comes before it."""
     for place, (code, value) in enumerate(tree):
@@ -293,6 +328,10 @@ def test_no_pattern_takes_quadratic_time(uses: set[Use]):
     assert {use: text for use in uses if (text := quadratic(*use))} == {}
 
 
+def test_no_search_reads_the_same_text_hundreds_of_times(uses: set[Use]):
+    assert {use: text for use in uses if (text := repeating(*use))} == {}
+
+
 def _is_valid(text: str) -> bool:
     """Return whether a text can be a pattern: most texts of a source are none."""
     with warnings.catch_warnings():
@@ -320,6 +359,10 @@ def test_exponential_patterns_are_found(pattern):
 )
 def test_quadratic_patterns_are_found(use):
     assert quadratic(*use)
+
+
+def test_searches_that_read_the_same_text_again_are_found():
+    assert repeating(r'(?s)"(?:[^"\\]|\\.){257}', "search")
 
 
 def test_patterns_are_found_wherever_they_are_written(uses: set[Use]):

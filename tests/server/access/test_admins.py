@@ -11,6 +11,7 @@ import pytest
 from pwdlib import PasswordHash
 from pyotp import TOTP
 from sqlalchemy import text
+from tests.server.clock import Clock
 
 from pvemcp_server.access import Access, ExternalAdmins, passwords
 from pvemcp_server.access.admins import FAILURES_PER_MINUTE, Admins
@@ -42,8 +43,6 @@ from pvemcp_server.errors import (
 )
 from pvemcp_server.store import Store
 from pvemcp_server.store.records import AdminRole
-
-from .clock import Clock
 
 pytestmark = pytest.mark.anyio
 

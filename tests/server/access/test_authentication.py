@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from tests.server.clock import Clock
 
 from pvemcp_server.access import Access, Grant, Resources, open_access
 from pvemcp_server.access.authentication import KeyAuthenticator
@@ -15,19 +16,6 @@ from pvemcp_server.store.watch import POLL_SECONDS
 pytestmark = pytest.mark.anyio
 
 HERE = "192.0.2.7"
-
-
-class Clock:
-    """A clock that tests set."""
-
-    def __init__(self) -> None:
-        self.seconds = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
 
 
 @pytest.fixture
@@ -116,10 +104,10 @@ async def test_a_change_applies_in_every_process_within_one_poll(
 ):
     key, secret = await access.keys.create("laptop")
     for each in (authenticator, other_authenticator):
-        clock.seconds += POLL_SECONDS
+        clock.time += timedelta(seconds=POLL_SECONDS)
         await each.authenticate(secret, HERE)
     await access.keys.change(key.id, **change)
-    clock.seconds += POLL_SECONDS
+    clock.time += timedelta(seconds=POLL_SECONDS)
     for each in (authenticator, other_authenticator):
         assert await reason(each, secret) == expected
 
@@ -137,7 +125,7 @@ async def test_a_removed_or_regenerated_key_is_refused_in_every_process(
         await each.authenticate(old, HERE)
     await access.keys.remove(removed.id)
     renewed, new = await access.keys.regenerate(again.id)
-    clock.seconds += POLL_SECONDS
+    clock.time += timedelta(seconds=POLL_SECONDS)
     for each in (authenticator, other_authenticator):
         assert await reason(each, first) == "unknown key"
         assert await reason(each, old) == "wrong secret"
@@ -159,7 +147,7 @@ async def test_a_changed_role_applies_to_cached_callers(
     assert before[0].version == before[1].version
     narrowed = Grant(frozenset({"ListVms"}), resources=Resources(pools=frozenset({"web"})))
     await access.roles.change("night shift", grants=[narrowed])
-    clock.seconds += POLL_SECONDS
+    clock.time += timedelta(seconds=POLL_SECONDS)
     after = [await each.authenticate(secret, HERE) for each in (authenticator, other_authenticator)]
     assert [caller.role.grants for caller in after] == [(narrowed,)] * 2
     assert after[0].version == after[1].version != before[0].version
@@ -187,7 +175,7 @@ async def test_a_key_read_before_a_change_is_not_cached_after_it(
 async def test_a_cached_key_expires(authenticator: KeyAuthenticator, access: Access, clock: Clock):
     _, secret = await access.keys.create("laptop", expires=clock.now() + timedelta(seconds=60))
     await authenticator.authenticate(secret, HERE)
-    clock.seconds += 60
+    clock.time += timedelta(seconds=60)
     assert await reason(authenticator, secret) == "expired key"
 
 
@@ -287,7 +275,7 @@ async def test_every_key_is_refused_while_the_database_does_not_answer(
         raise ConnectionError("connection refused")
 
     monkeypatch.setattr(store.database, "reading", unreachable)
-    clock.seconds += POLL_SECONDS
+    clock.time += timedelta(seconds=POLL_SECONDS)
     with pytest.raises(StateUnavailable):
         await authenticator.authenticate(secret, HERE)
 

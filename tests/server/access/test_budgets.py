@@ -4,8 +4,9 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from tests.server.oauth.connected import connect
 
-from pvemcp_server.access.budgets import DestructiveBudgets
+from pvemcp_server.access.budgets import KEPT, DestructiveBudgets
 from pvemcp_server.errors import Conflict, OverBudget
 
 pytestmark = pytest.mark.anyio
@@ -64,6 +65,24 @@ async def test_a_limit_of_its_own_replaces_the_setting(store, access, own, defau
     results = await outcomes(*(budgets.spend(key.id, default) for _ in range(4)))
     assert results.count(type(None)) == limit
     await access.keys.remove(key.id)
-    assert await store.destructive_uses.all() == []
     with pytest.raises(Conflict):
         await budgets.spend(key.id, default)
+
+
+async def test_connections_of_a_user_share_a_budget_that_outlives_them(store, other_store, access):
+    budgets = [DestructiveBudgets(each, clock=lambda: DAY) for each in (store, other_store)]
+    first = await connect(store, subject="cluster:1:alice@pve", name="one")
+    other = await connect(store, subject="cluster:1:bob@pve", name="two")
+    await budgets[0].spend(first.id, 3)
+    second = await connect(store, subject=first.subject, client_id="second", name="three")
+    await budgets[1].spend(second.id, 3)
+    for ended in (first, second):
+        await store.keys.remove(ended.id)
+    again = await connect(store, subject=first.subject, name="four")
+    await budgets[0].spend(again.id, 3)
+    with pytest.raises(OverBudget, match="3 were sent today"):
+        await budgets[1].spend(again.id, 3)
+    await budgets[1].spend(other.id, 3)
+    later = DestructiveBudgets(store, clock=lambda: DAY + KEPT + timedelta(days=1))
+    await later.spend(other.id, 3)
+    assert [use.holder for use in await store.destructive_uses.all()] == [other.subject]

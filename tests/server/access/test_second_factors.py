@@ -8,6 +8,7 @@ import anyio
 import pytest
 from pyotp import TOTP
 from sqlalchemy import text, update
+from tests.server.clock import Clock
 
 from pvemcp_server.access import sign_in_limits
 from pvemcp_server.access.admins import FAILURES_PER_MINUTE, Admins
@@ -37,8 +38,6 @@ from pvemcp_server.errors import (
 )
 from pvemcp_server.store import Store, records
 from pvemcp_server.store.records import AdminRecord, FactorKind
-
-from .clock import Clock
 
 pytestmark = pytest.mark.anyio
 

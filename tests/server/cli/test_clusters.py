@@ -30,7 +30,9 @@ def test_a_terminal_is_asked_and_an_account_is_made_for_the_role(run, run_json, 
     assert cluster["identities"][0]["token_id"] == "mcp-operator@pve!pvemcp"
     run("keys", "create", "laptop", "--role", "Operator")
     (report,) = run_json("doctor", "--key", "laptop")
-    assert [each for each in report["findings"] if "lacks" in each["text"]] == []
+    lacking = [each["text"] for each in report["findings"] if "lacks" in each["text"]]
+    assert [text.split()[2] for text in lacking] == ["VM.Config.Disk"]  # reading does not get it
+    assert "Not given, because they allow writes too: VM.Config.Disk." in added.stderr
     made = run_json("audit", "list", "--tool", "admin.clusters.make_account")
     assert made[0]["arguments"]["proxmox_role"] == "mcp-operator"
     assert PASSWORD not in str(run_json("audit", "list"))
@@ -44,6 +46,19 @@ def test_an_account_of_the_same_name_stays_as_it_is(run, emulated, tmp_path):
     first, second = run(*make).stdout, run(*make).stdout
     assert first.startswith("Token mcp-read-only@pve!pvemcp: ")
     assert second.startswith("Token mcp-read-only-2@pve!pvemcp: ")
+
+
+def test_an_account_for_reading_can_change_nothing(run_json, emulated, tmp_path):
+    file = tmp_path / "password"
+    file.write_text(PASSWORD)
+    make = ["clusters", "make-account", "--host", emulated["hosts"][0], "--user", "alice@pve"]
+    make += ["--password-file", file, "--fingerprint", emulated["fingerprints"][0]]
+    made = run_json(*make)
+    writing = [name for name in made["privileges"] if not name.endswith(".Audit")]
+    assert writing == ["Sys.Syslog"]
+    assert "VM.Backup" in made["withheld"]
+    operator = run_json(*make, "--role", "Operator")
+    assert {"VM.Backup", "VM.PowerMgmt"} <= set(operator["privileges"])
 
 
 def test_a_user_who_may_not_make_accounts_is_refused_and_nothing_is_made(run, emulated, tmp_path):

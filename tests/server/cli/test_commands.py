@@ -7,6 +7,7 @@ import pwd
 import shutil
 import socket
 import sys
+import tomllib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -210,8 +211,8 @@ def test_the_welcome_is_one_screen_that_begins_with_the_page_to_open(tmp_path, c
     key = first[4].removeprefix("MCP endpoint:  http://127.0.0.1:8811/mcp/").split()[0]
     assert key.startswith("pvemcp_")
     assert first[5] == f"State:         {tmp_path}"
-    assert first[7].startswith("Claude Code:   claude mcp add --transport http pvemcp http://127.0")
-    assert first[7].endswith(key)
+    assert first[7].startswith("Claude Code:   claude mcp add ")
+    assert first[7].endswith(f'http://127.0.0.1:8811/mcp --header "X-API-Key: {key}"')
     assert "one-time password" not in "".join(again)
     assert "admin reset-password admin" in again[3]
     assert key not in "".join(again)
@@ -471,10 +472,12 @@ def test_a_backup_is_restored_into_an_empty_state(run, run_json, tmp_path, monke
 
 def test_the_bridge_of_every_platform_is_listed(run_json):
     binaries = run_json("bridges")
-    assert len(binaries) == 5
+    assert len(binaries) == 7
     assert {"pvemcp-bridge-linux-x64", "pvemcp-bridge-win-x64.exe"} <= {
         row["name"] for row in binaries
     }
+    offered = [row["name"] for row in binaries if row["size"]]
+    assert offered == ["pvemcp-bridge.mcpb", "pvemcp-bridge.pyz"]
 
 
 def test_the_configuration_of_a_client_takes_its_key_from_a_file(run, monkeypatch):
@@ -485,6 +488,8 @@ def test_the_configuration_of_a_client_takes_its_key_from_a_file(run, monkeypatc
     assert server["env"] == {"MCP_URL": "https://tools.example/pve/mcp", "MCP_API_KEY": "pvemcp_k"}
     cursor = json.loads(run("claude-config", "--client", "cursor").stdout)
     assert cursor["mcpServers"]["pvemcp"]["headers"] == {"X-API-Key": "YOUR-API-KEY"}
+    codex = tomllib.loads(run("claude-config", "--client", "codex").stdout)
+    assert codex["mcp_servers"]["pvemcp"]["url"] == "https://tools.example/pve/mcp"
     assert "Did you mean" in run("claude-config", "--client", "curser", fails=True).stderr
 
 

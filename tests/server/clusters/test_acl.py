@@ -327,4 +327,4 @@ def test_pveum_lines_in_the_docs_create_their_user():
                 user = line.partition("--users ")[2].split()[0]
                 assert before.endswith(f"pveum user add {user}"), page
                 with_lines.add(page.name)
-    assert with_lines == {"README.md", "start.md", "cluster_edit.html"}
+    assert with_lines == {"start.md", "cluster_edit.html"}

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import httpx2 as httpx
 import pytest
 from mcp.client import Client
 from mcp.client.sse import sse_client
+from tests.ports import free_port
 
 from pvemcp_server.access import open_access
 from pvemcp_server.config import Config
@@ -181,9 +181,7 @@ async def messages(stream):
 @pytest.mark.e2e
 async def test_sigterm_exits_with_0_while_streams_are_open(tmp_path):
     key = await prepared(tmp_path)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = started(tmp_path, port)
     try:
         base = f"http://127.0.0.1:{port}"

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -20,6 +19,7 @@ import httpx2 as httpx
 import mcp_types as types
 import pytest
 from mcp.client import Client
+from tests.ports import free_port
 
 from proxmox_client.emulator import Clock, Emulator, demo
 from pvemcp_server.access.model import ANY, Grant, Resources
@@ -550,9 +550,7 @@ async def test_a_server_that_is_killed_in_a_bulk_write_sends_nothing_twice(
 @contextmanager
 def server_process(state):
     """Start `pvemcp serve` on the state; yield the process and its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [Path(sys.executable).with_name("pvemcp"), "serve", "--port", str(port)]
     environment = {**os.environ, "PVEMCP_STATE_DIR": str(state)}
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}

@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from pvemcp_server.audit.mask import mask_text
+from pvemcp_server.mcp import sessions
 from pvemcp_server.store.key_format import new_id
 
 from .connected import CLIENT, code_for, connect, granted
@@ -85,6 +86,53 @@ async def test_the_end_of_a_connection_leaves_its_session_to_the_newer_one(serve
             await stream.aread()  # until the server ends it
             answer = await served.http.post("/mcp", json=listed, headers=headers)
             assert answer.status_code == 200
+
+
+async def test_the_calls_of_a_user_are_limited_together_whatever_connection_sends_them(
+    served, alice, fake_tools
+):
+    connection, one = await alice()
+    _, other = await alice(subject=connection.subject, client_id="another")
+    _, bob = await alice()
+
+    async def answered(given, name="GetThing"):
+        headers = {"Authorization": f"Bearer {given.access_token}"}
+        sent = {"name": name, "arguments": {}}
+        headers |= served.modern.headers("tools/call", sent)
+        return await served.http.post(
+            "/mcp", json=served.modern.message("tools/call", sent), headers=headers
+        )
+
+    await served.state.settings.change({"concurrent_calls_per_key": 1}, by="ada")
+    try:
+        with anyio.fail_after(SECONDS):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(answered, one, "Wait")
+                await fake_tools.started.wait()
+                statuses = [(await answered(each)).status_code for each in (other, bob)]
+                fake_tools.release.set()
+    finally:
+        await served.state.settings.change({"concurrent_calls_per_key": 8}, by="ada")
+    assert statuses == [429, 200]
+
+
+async def test_the_sessions_of_a_user_are_limited_together_and_stay_those_of_their_connection(
+    served, alice, monkeypatch
+):
+    monkeypatch.setattr(sessions, "SESSIONS_PER_KEY", 1)
+    connection, one = await alice()
+    _, other = await alice(subject=connection.subject, client_id="another")
+    held = served.app.endpoint.transports.sessions
+    before = len(held.manager._server_instances)
+    listed = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    for given in (one, other, one):
+        headers = await opened(served, given.access_token, "2025-11-25")
+        foreign = other if given is one else one
+        stolen = headers | {"Authorization": f"Bearer {foreign.access_token}"}
+        assert (await served.http.post("/mcp", json=listed, headers=stolen)).status_code == 404
+        assert (await served.http.post("/mcp", json=listed, headers=headers)).status_code == 200
+        assert len(held._sessions[connection.subject]) == 1
+        assert len(held.manager._server_instances) == before + 1  # the SDK has ended the others
 
 
 async def test_an_ended_connection_ends_its_running_call(served, alice, tokens, fake_tools):

@@ -1,8 +1,9 @@
 """Clients: registrations and documents, their limits, and when they are removed."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
+from tests.server.clock import Clock
 
 from pvemcp_server.access import Access
 from pvemcp_server.errors import OAuthError, OverBudget
@@ -24,14 +25,6 @@ DOCUMENT = {
 }
 BUSY = OverBudget("Too many requests wait already.")
 NEW = {"client_name": "Claude Code", "redirect_uris": ["http://localhost/callback"]}
-
-
-class Clock:
-    def __init__(self):
-        self.time = datetime(2026, 6, 1, tzinfo=UTC)
-
-    def now(self):
-        return self.time
 
 
 class Host:
@@ -122,6 +115,31 @@ async def test_an_expired_document_does_not_outlive_one_that_is_refused(clients,
     clock.time += timedelta(hours=2)
     with pytest.raises(OAuthError, match="client_id"):
         await clients.get(URL)
+
+
+@pytest.mark.parametrize("error", [Unreachable(OSError()), Unreachable(TimeoutError())])
+async def test_clients_register_while_no_document_can_be_read(clients, clock, host, error):
+    assert clients.promises_documents
+    host.metadata = error
+    with pytest.raises(Unreachable):
+        await clients.get(URL)
+    assert not clients.promises_documents
+    clock.time += module.REGISTER_LIFE
+    assert clients.promises_documents
+
+
+async def test_a_dead_host_changes_nothing_for_clients_whose_documents_are_read(
+    clients, clock, host
+):
+    await clients.get(URL)
+    host.metadata = Unreachable(OSError())
+    with pytest.raises(Unreachable):
+        await clients.get(f"{URL}?dead")
+    assert clients.promises_documents
+    clock.time += timedelta(days=1)
+    with pytest.raises(Unreachable):
+        await clients.get(f"{URL}?other")
+    assert not clients.promises_documents
 
 
 async def test_a_slow_document_is_fetched_again(clients, host):

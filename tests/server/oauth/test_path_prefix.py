@@ -1,13 +1,17 @@
-"""Behind a reverse proxy with a path prefix: a client from 401 to a call, an administrator.
+"""Behind a reverse proxy with a path prefix: clients from 401 to a call, an administrator.
 
 nginx and Caddy end TLS, with what the docs have for them.
 """
 
+import asyncio
+import json
 import os
 import shutil
 import socket
 import ssl
+import sys
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -21,16 +25,28 @@ from mcp.client.auth import OAuthClientProvider
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata
+from tests.bridge.oauth_server import Output, query, visit
 from tests.server.reverse_proxy import ReverseProxy
 
 from proxmox_client.emulator.certificates import CertificateAuthority
+from pvemcp_bridge.bridge import Bridge
+from pvemcp_bridge.logs import Masker
+from pvemcp_bridge.oauth import account, sign_in
+from pvemcp_bridge.target import target
+from pvemcp_bridge.tls import Trust
+from pvemcp_bridge.transport import Transport
 from pvemcp_server.store.records import TlsMode
 
+from .consent import consenting
 from .test_python_client import Storage
 
 pytestmark = pytest.mark.anyio
 NAME, PASSWORD = "ada", "correct horse battery"
 REDIRECT = "http://127.0.0.1:33418/callback"
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
 
 
 class Page(HTMLParser):
@@ -255,3 +271,55 @@ async def test_the_stream_of_sse_names_an_endpoint_below_the_prefix(site):
             transport = sse_client(f"{base}{path}", headers, httpx_client_factory=open_client)
             async with Client(transport, mode="legacy") as client:
                 assert len((await client.list_tools()).tools) == len(served.fake_tools.tools)
+
+
+@asynccontextmanager
+async def bridged(where):
+    """Run the bridge to a target; yield how to call a tool through it, which returns the text."""
+    async with Transport(where, account.UserAccount(where, Masker(()).add)) as transport:
+        bridge = Bridge(transport, output := Output())
+
+        async def call(tool):
+            params = {"name": tool, "arguments": {"vmid": 101}, "_meta": META}
+            message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+            bridge.receive(json.dumps(message).encode())
+            return (await output.read())["result"]["content"][0]["text"]
+
+        yield call
+        await bridge.finish(0, asyncio.Event())
+        await bridge.close(1)
+
+
+async def test_the_bridge_signs_in_refreshes_steps_up_and_signs_out(site, monkeypatch, tmp_path):
+    base, served, _, options = site
+    store, opened, certificate = served.state.store, [], tmp_path / "certificate.pem"
+    trust = Trust()
+    if certificate.exists():
+        der = ssl.PEM_cert_to_DER_cert(certificate.read_text())
+        trust = Trust(fingerprint=sha256(der).hexdigest())
+    where = target(f"{base}/mcp", trust=trust)
+
+    async def open_in_browser(url):
+        assert url.startswith(f"{base}/oauth/authorize?")
+        opened.append((query(url), asyncio.create_task(visit(url, verify=options["verify"]))))
+        return True
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    monkeypatch.setattr(account, "open_in_browser", open_in_browser)
+    with consenting(served):
+        async with bridged(where) as call:
+            assert '"vmid":101' in await call("GetThing")
+            [token] = await store.tokens.all(kind="access")
+            await store.tokens.change(token.id, expires=token.created)
+            await served.state.access.authenticator._clear()
+            assert '"vmid":101' in await call("GetThing")
+            assert len(opened) == 1
+        async with bridged(where) as call:  # a later one, which has the same sign-in
+            await call("StartThing")
+    assert served.fake_tools.done == ["Start thing 101."]
+    assert {asked["resource"] for asked, _ in opened} == {f"{base}/mcp"}
+    assert opened[1][0]["scope"].split()[:2] == ["pve:read", "pve:write"]
+    assert await sign_in.logout(where) == (f"Signed out of {base[:-4]}.", True)
+    [left] = await store.tokens.all(kind="refresh", used=None)
+    assert left.scopes == ["pve:read"]  # of the first consent, which is a connection of its own

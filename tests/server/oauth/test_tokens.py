@@ -1,10 +1,11 @@
 """Tokens of connections: what each is bound to, rotation, reuse, and how soon an end applies."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
+from tests.server.clock import Clock
 
 from pvemcp_server.access import Access, authentication
 from pvemcp_server.access.authentication import KeyAuthenticator
@@ -29,22 +30,6 @@ from .connected import CLIENT, NOW, REDIRECT, code_for, connect, granted
 pytestmark = pytest.mark.anyio
 HERE = "192.0.2.7"
 MCP = "https://mcp.example/mcp"
-
-
-class Clock:
-    """A clock that tests set."""
-
-    def __init__(self) -> None:
-        self.seconds = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def now(self) -> datetime:
-        return datetime(2026, 6, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
-
-    def pass_by(self, life: timedelta) -> None:
-        self.seconds += life.total_seconds()
 
 
 @pytest.fixture
@@ -121,9 +106,9 @@ async def test_a_token_is_refused_for_each_reason(store, tokens, authenticator, 
         with pytest.raises(AccessDenied, match="malformed key"):  # no token is an API key
             await authenticator.authenticate(token, HERE)
     await store.keys.change(connection.id, enabled=False)
-    clock.seconds += POLL_SECONDS
+    clock.time += timedelta(seconds=POLL_SECONDS)
     assert await reason(authenticator, given.access_token) == "disabled key"
-    clock.pass_by(ACCESS_LIFE)
+    clock.time += ACCESS_LIFE
     assert await reason(authenticator, given.access_token) == "expired access token"
 
 
@@ -160,7 +145,7 @@ async def test_an_end_applies_in_every_process_within_one_poll(
         given = await granted(tokens, connection, MCP)
         callers = [await each.authenticate_token(given.access_token, HERE, MCP) for each in both]
         await ended(given)
-        clock.seconds += POLL_SECONDS
+        clock.time += timedelta(seconds=POLL_SECONDS)
         for each, caller in zip(both, callers, strict=True):
             assert await reason(each, given.access_token) == "unknown access token", ended
             assert not await each.still_admits(caller), ended
@@ -174,11 +159,11 @@ async def test_a_stream_ends_with_its_token_and_a_running_call_does_not(
     given = await granted(tokens, await connect(store), MCP)
     caller = await authenticator.authenticate_token(given.access_token, HERE, MCP)
     assert await authenticator.still_admits(caller)
-    clock.pass_by(ACCESS_LIFE)
+    clock.time += ACCESS_LIFE
     await tokens.remove_expired()
     assert not await authenticator.still_admits(caller)
     assert await authenticator.still_admits(caller, expired=True)
-    clock.pass_by(KEPT)
+    clock.time += KEPT
     await tokens.remove_expired()
     await store.watch.poll()
     assert await store.tokens.all(kind=TokenKind.ACCESS) == []
@@ -214,7 +199,7 @@ async def test_a_code_needs_a_challenge_of_s256(store, tokens, challenge):
 
 async def test_a_code_is_valid_for_a_minute(store, tokens, clock):
     code, verifier = await code_for(tokens, await connect(store), MCP)
-    clock.pass_by(CODE_LIFE)
+    clock.time += CODE_LIFE
     assert (
         await error(tokens.exchange(code, client_id=CLIENT, verifier=verifier)) == "invalid_grant"
     )
@@ -223,7 +208,7 @@ async def test_a_code_is_valid_for_a_minute(store, tokens, clock):
 async def test_a_refresh_rotates_and_may_ask_for_less(store, tokens, authenticator, clock):
     connection = await connect(store, scopes=("pve:destroy",))
     first = await granted(tokens, connection, MCP)
-    clock.pass_by(ACCESS_LIFE)
+    clock.time += ACCESS_LIFE
     second = await tokens.refresh(first.refresh_token, client_id=CLIENT, scope="pve:read")
     assert second.refresh_token != first.refresh_token
     narrow = await authenticator.authenticate_token(second.access_token, HERE, MCP)
@@ -260,7 +245,7 @@ async def test_a_second_use_ends_all_tokens_of_the_connection(
         given, first = await tokens.refresh(given.refresh_token, client_id=CLIENT), given
         again = tokens.refresh(first.refresh_token, client_id=CLIENT)
     assert await error(again) == "invalid_grant"
-    clock.seconds += POLL_SECONDS
+    clock.time += timedelta(seconds=POLL_SECONDS)
     for each in (other, given):
         assert await reason(authenticator, each.access_token) == "unknown access token"
         assert await error(tokens.refresh(each.refresh_token, client_id=CLIENT)) == "invalid_grant"
@@ -292,7 +277,7 @@ async def test_a_client_that_refreshes_without_end_is_limited(store, tokens, clo
     with pytest.raises(OverBudget):
         await tokens.refresh(given.refresh_token, client_id=CLIENT)
     assert len(await store.tokens.all(kind=TokenKind.REFRESH)) == EXCHANGES_PER_MINUTE
-    clock.pass_by(USED_LIFE + KEPT)
+    clock.time += USED_LIFE + KEPT
     await tokens.remove_expired()
     [left] = await store.tokens.all()
     assert left.used is None
@@ -313,7 +298,7 @@ async def test_tokens_end_with_the_connection_that_they_are_for(store, tokens, c
     connection = await connect(store, expires=soon)
     given = await granted(tokens, connection, MCP)
     assert given.expires_in == 600
-    clock.pass_by(timedelta(minutes=11))
+    clock.time += timedelta(minutes=11)
     assert await error(tokens.refresh(given.refresh_token, client_id=CLIENT)) == "invalid_grant"
 
 

@@ -12,6 +12,7 @@ from proxmox_client import Client, Ticket, Unauthenticated
 from proxmox_client.api.sign_in import SignIn as SignInCalls
 from proxmox_client.emulator.auth import totp
 from proxmox_client.emulator.state.user_config import AclEntry, Group, Token
+from pvemcp_server.access.budgets import DestructiveBudgets
 from pvemcp_server.access.model import ANY, READS
 from pvemcp_server.audit import Audit
 from pvemcp_server.clusters.connections import Connection
@@ -20,8 +21,10 @@ from pvemcp_server.errors import (
     BadArgument,
     CallError,
     OAuthError,
+    OverBudget,
     TooManyFailures,
 )
+from pvemcp_server.oauth import connections
 from pvemcp_server.oauth.connections import MOST_OF_CLIENT, Choice, ClientName, Connections
 from pvemcp_server.oauth.people import (
     AT_ONCE,
@@ -389,6 +392,20 @@ async def test_the_connections_unused_for_longest_are_beyond_the_limit(server, s
     assert await server.connections.surplus(other) == []
 
 
+async def test_a_further_consent_renews_no_budget_of_destructive_writes(server, store):
+    person, budgets = (await sign_in(server, "bob")).person, DestructiveBudgets(store)
+    chosen = await choice(server, clusters=("prod",))
+    first, second = [await server.connections.connect(person, CLIENT, chosen) for _ in range(2)]
+    await budgets.spend(first.id, 10, 3)
+    await budgets.spend(second.id, 10, 4)
+    third = await server.connections.connect(person, CLIENT, chosen)
+    other = await server.connections.connect(person, replace(CLIENT, id="other"), chosen)
+    assert [(await budgets.of(each.id, 10)).left for each in (third, other)] == [3, 3]
+    await budgets.spend(third.id, 10, 3)
+    with pytest.raises(OverBudget):
+        await budgets.spend(other.id, 10)
+
+
 async def test_connections_without_a_token_end_within_minutes(server, users, store):
     person, issuer = (await sign_in(server, "bob")).person, Tokens(store, Audit(store))
     chosen = await choice(server, clusters=("prod",))
@@ -420,6 +437,22 @@ async def test_nothing_is_left_when_one_token_cannot_be_made(server, users):
     assert await server.connections.of(person.subject) == []
     with pytest.raises(BadArgument, match="choose one or more"):
         await server.connections.connect(person, CLIENT, await choice(server, clusters=(ANY,)))
+
+
+async def test_the_number_of_connections_of_a_user_is_bounded(server, users, monkeypatch):
+    monkeypatch.setattr(connections, "MOST_OF_USER", 1)
+    person = (await sign_in(server, "bob")).person
+    chosen = await choice(server, clusters=("prod",))
+    await server.connections.connect(person, CLIENT, chosen)
+    other = ClientName("https://other.example/client.json", "Other", "Other (other.example)")
+    with pytest.raises(CallError, match="1 connections already"):
+        await server.connections.connect(person, other, chosen)
+    assert len(tokens_of(users, "prod", "bob@pve")) == 1
+    issued = {"role_id": chosen.role.id, "clusters": [ANY], "expires": chosen.expires}
+    subject = replace(PERSON, subject="issuer:https://id.example:u-1")
+    await server.connections.follow_issuer(subject, CLIENT, scopes=["pve:read"], **issued)
+    with pytest.raises(AccessDenied, match="too many clients"):
+        await server.connections.follow_issuer(subject, other, scopes=["pve:read"], **issued)
 
 
 async def test_a_ticket_goes_only_to_the_hosts_that_gave_it(server, access, store):

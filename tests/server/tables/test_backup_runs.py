@@ -7,7 +7,7 @@ from tests.cases import walk
 
 from proxmox_client.api.backups import BackupJob
 from proxmox_client.api.tasks import TaskRow
-from pvemcp_server.tables.backup_runs import Command, Run, StorageFailure
+from pvemcp_server.tables.backup_runs import Command, Jobs, Run, StorageFailure
 
 LINE = "INFO: starting new backup job: vzdump "
 # options as the API returns them, and as the log of a scheduled task repeats them (9.2.11)
@@ -39,6 +39,10 @@ def job(id_="nightly", **options):
     return BackupJob.of({"id": id_, **options})
 
 
+def fits(origin, job):
+    return origin.jobs(Jobs.of([job])) == {job.id}
+
+
 def test_a_command_has_guests_and_options():
     parsed = command("100 200 --mode snapshot --storage nfs --notes-template '{{guestname}} x'")
     assert parsed.vmids == {100, 200}
@@ -61,14 +65,15 @@ def test_of_a_command_of_megabytes_only_the_beginning_is_parsed(word):
 def test_a_task_without_a_command_belongs_to_the_only_job_of_its_storage():
     nightly = job(storage="nfs")
     others = [job("off", storage="nfs", enabled=0), job("x", storage="pbs")]
-    assert StorageFailure.of_storage("nfs", [nightly, *others]).fits(nightly)
-    assert not any(StorageFailure.of_storage("nfs", [nightly, *others]).fits(job) for job in others)
-    weekly = job("weekly", storage="nfs")
-    assert StorageFailure.of_storage("nfs", [nightly, weekly]) == StorageFailure("")
+    jobs = Jobs.of([nightly, *others])
+    assert StorageFailure.of_storage("nfs", jobs).jobs(jobs) == {"nightly"}
+    several = Jobs.of([nightly, job("weekly", storage="nfs")])
+    assert StorageFailure.of_storage("nfs", several) == StorageFailure("")
+    assert not StorageFailure("").jobs(several)
 
 
 def test_every_option_of_a_job_is_found_in_its_command():
-    assert command(MANY_LOGGED).fits(BackupJob.of(MANY))
+    assert fits(command(MANY_LOGGED), BackupJob.of(MANY))
 
 
 @walk("option", sorted(MANY.keys() - {"id"}))
@@ -76,15 +81,15 @@ def test_a_job_that_differs_in_any_logged_option_does_not_fit(option):
     other = "140,141" if option == "vmid" else "other"
     if isinstance(MANY[option], int):
         other = 0 if MANY[option] else 1
-    fits = command(MANY_LOGGED).fits(BackupJob.of(MANY | {option: other}))
+    is_fit = fits(command(MANY_LOGGED), BackupJob.of(MANY | {option: other}))
     unlogged = {"type", "schedule", "comment", "quiet", "enabled", "next-run", "repeat-missed"}
-    assert fits == (option in unlogged)
+    assert is_fit == (option in unlogged)
     absent = {name: value for name, value in MANY.items() if name != option}
-    assert command(MANY_LOGGED).fits(BackupJob.of(absent)) == (option in {*unlogged, "all"})
+    assert fits(command(MANY_LOGGED), BackupJob.of(absent)) == (option in {*unlogged, "all"})
 
 
 @pytest.mark.parametrize(
-    ("text", "fits"),
+    ("text", "is_fit"),
     [
         ("100 200 --storage nfs --quiet 1", True),
         ("200 100 --quiet 1 --storage nfs", True),
@@ -98,16 +103,16 @@ def test_a_job_that_differs_in_any_logged_option_does_not_fit(option):
     ],
 )
 @pytest.mark.parametrize("vmids", ["100,200", "100 200", "200; 100"])
-def test_a_job_with_guests_fits_the_command_that_names_them(text, fits, vmids):
-    assert command(text).fits(job(storage="nfs", vmid=vmids)) == fits
+def test_a_job_with_guests_fits_the_command_that_names_them(text, is_fit, vmids):
+    assert fits(command(text), job(storage="nfs", vmid=vmids)) == is_fit
 
 
 def test_jobs_for_all_guests_and_for_a_pool_fit_their_commands():
     every_guest = job("all", storage="nfs", all=1, exclude="100,101")
-    assert command("--all 1 --exclude 101,100 --storage nfs --quiet 1").fits(every_guest)
-    assert not command("100 --storage nfs --quiet 1").fits(every_guest)
+    assert fits(command("--all 1 --exclude 101,100 --storage nfs --quiet 1"), every_guest)
+    assert not fits(command("100 --storage nfs --quiet 1"), every_guest)
     pool = job("pool", storage="nfs", pool="web")
-    assert command("--pool web --storage nfs --quiet 1").fits(pool)
+    assert fits(command("--pool web --storage nfs --quiet 1"), pool)
 
 
 def task(start, status="OK", end=1, node="pve1"):
@@ -149,6 +154,6 @@ def test_recorded_commands_of_scheduled_jobs_fit_their_job_alone(pve_recordings)
             if "/tasks/" in path and path.endswith("/log"):
                 lines |= {row["t"] for row in data if row["t"].startswith(LINE)}
     scheduled = [parsed for parsed in map(Command.parse, lines) if parsed.is_scheduled]
-    fitting = [[name for name, job in jobs.items() if parsed.fits(job)] for parsed in scheduled]
+    fitting = [[name for name, job in jobs.items() if fits(parsed, job)] for parsed in scheduled]
     assert len(scheduled) > 5
     assert all(fitting)

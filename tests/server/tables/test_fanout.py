@@ -125,3 +125,19 @@ async def test_a_fault_of_the_server_costs_one_key_and_is_logged(open_cluster, c
 )
 def test_a_number_has_its_noun_in_the_right_form(number, what, words):
     assert counted(number, what) == words
+
+
+async def test_no_number_of_keys_begins_more_requests_at_once(open_cluster):
+    running, most = 0, 0
+
+    async def ask(key):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await anyio.lowlevel.checkpoint()
+        running -= 1
+        return key
+
+    answers, missing = await open_cluster().ask_all(range(2_500), ask)
+    assert (len(answers), missing) == (2_500, {})
+    assert most == 1_000

@@ -84,3 +84,27 @@ def test_recorded_rules_are_rows(pve_recordings):
     assert {(row.enabled, row.strict) for row in made} == {(True, False), (False, False)}
     assert {tuple(row.resources) for row in made} == {("vm:109", "ct:400")}
     assert made[0].nodes == ["pve1:2", "pve2"]
+
+
+async def test_guests_are_looked_at_once_however_many_groups_there_are(open_cluster, monkeypatch):
+    class Counted:
+        looks = 0
+
+        @property
+        def group(self):
+            Counted.looks += 1
+            return "g1"
+
+        sid = "vm:101"
+
+    async def groups():
+        return [answers.HaGroup(group=f"g{number}", nodes="pve") for number in range(20)]
+
+    async def resources():
+        return [Counted() for _ in range(30)]
+
+    cluster = open_cluster("home-lab")
+    monkeypatch.setattr(cluster.pve.cluster, "ha_groups", groups)
+    monkeypatch.setattr(cluster.pve.cluster, "ha_resources", resources)
+    assert [len(row.vmids) for row in await rows("ha_groups", cluster)] == [0, 30, *[0] * 18]
+    assert Counted.looks == 30

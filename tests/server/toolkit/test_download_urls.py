@@ -106,6 +106,8 @@ async def test_an_address_in_an_odd_notation_is_refused(host):
         ("https://127%2e0%2e0%2e1.example.com/x.iso", "not a host name"),
         ("https://example.org%2f.example.com/x.iso", "not a host name"),
         ("https://[fe80::1%25eth0]/x.iso", "not a host name"),
+        ("https://fa\u00df.example/x.iso", "not a host name of ASCII letters"),
+        ("https://\uff11\uff12\uff17.0.0.1/x.iso", "not a host name of ASCII letters"),
         ("https://localhost/x.iso", "not"),
         ("https://nas.lan/x.iso", "does not resolve"),
         ("https://nas/x.iso", "does not resolve"),
@@ -133,8 +135,9 @@ async def test_an_allow_list_names_the_only_hosts_and_trusts_them():
     assert await check_download(PUBLIC, rules, names()) == ""
     by_address = DownloadRules(hosts=("2001:db8::5",))
     assert await check_download("https://[2001:db8::5]/x.iso", by_address, names()) == ""
-    with pytest.raises(CallError, match="not a host name"):
-        await check_download("https://example.org%2f.example.com/x.iso", rules, names())
+    for host in ("example.org%2f.example.com", "stra\u00dfe.example.com"):
+        with pytest.raises(CallError, match="not a host name"):
+            await check_download(f"https://{host}/x.iso", rules, names())
     with pytest.raises(CallError, match=r"Allowed are \*\.example\.com, nas\.lan"):
         await check_download("https://example.org/x.iso", rules, names("93.184.216.34"))
 

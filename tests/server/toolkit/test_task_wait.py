@@ -43,6 +43,13 @@ async def test_a_total_is_given_only_with_percentages_of_the_log():
     assert [done for done, _, _ in reports] == [0.01, 45.0, 45.01]
 
 
+async def test_secrets_in_lines_of_the_log_are_masked():
+    reports = await forwarded(
+        (["downloading https://a:hush@host/x?token=hush", "password: hush"], 1.0)
+    )
+    assert "hush" not in str(reports)
+
+
 async def test_polls_without_news_are_not_sent():
     waiting = "INFO: trying to get global lock - waiting..."
     reports = await forwarded(([waiting], None), *[([], None)] * 50, ([], 3.0), ([], 3.0))

@@ -224,7 +224,8 @@ def test_secrets_are_masked_by_name_and_by_form():
         "peer": {"preshared-key": "hush15", "wg-psk": "hush16"},
         "tfa": {"totp": ["hush17"], "yubico": ["hush18"]},
         "args": "-object secret,id=a,data=hush19 -smp 2",
-        "backup": "env: A=hush20\nlxc.environment: B=hush21\nmemory: 512",
+        "backup": "env: A=hush20\nlxc.environment: B=hush21\nmemory: 512\n"
+        "args: -object secret,id=a,data=hush25 -smp 4\ncipassword: hush26",
         "raw": "[client]\n\tkey = AQBhush22==\nadmin_secret=hush23\nfsid = 0815\n  psk =  hush24",
         "tokenid": "root@pam!x",
         "ticket": None,
@@ -236,5 +237,6 @@ def test_secrets_are_masked_by_name_and_by_form():
     assert "virtio=AA:BB" in text
     assert "root@pam!x" in text
     assert "-smp 2" in text
+    assert "-smp 4" in text
     assert "fsid = 0815" in text
     assert "memory: 512" in text

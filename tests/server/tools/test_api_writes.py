@@ -1,7 +1,9 @@
 """CallApi with POST, PUT and DELETE: its effect, its plan, its permission, and what it refuses."""
 
+import json
 import re
 from pathlib import Path
+from threading import current_thread
 from types import SimpleNamespace
 
 import pytest
@@ -15,9 +17,11 @@ from pvemcp_server.mcp.tools import visible_tools
 from pvemcp_server.pipeline.pipeline import UnknownTool
 from pvemcp_server.toolkit.registry import tools
 from pvemcp_server.tools.api import effects
+from pvemcp_server.tools.api import writes as writes_module
 from pvemcp_server.tools.api.call import WRITE
 from pvemcp_server.tools.api.writes import labels
 
+from .altered import altered
 from .few_guests import few_guests
 
 pytestmark = pytest.mark.anyio
@@ -840,3 +844,46 @@ async def test_a_request_needs_the_scope_of_its_effect(tool_client):
     tool_client.scopes = frozenset({"pve:write"})
     assert "needs the scope pve:destroy" in await tool_client.refused("CallApi", **PROD, **delete)
     assert sent(tool_client) == []
+
+
+async def test_present_values_are_masked_beside_other_calls(tool_client, monkeypatch):
+    threads, masked = set(), writes_module.masked
+
+    def noted(data):
+        threads.add(current_thread())
+        return masked(data)
+
+    monkeypatch.setattr(writes_module, "masked", noted)
+    path = "/nodes/pve01/qemu/101/config"
+    answer = await planned(tool_client, "PUT", path, "cores=3", dry_run=True)
+    assert "cores" in answer.data["would"]
+    assert threads
+    assert current_thread() not in threads
+
+
+@pytest.mark.parametrize(
+    "more", [{f"a{number}": 1 for number in range(1_000)}, {"a": "x" * 3_000_000}]
+)
+async def test_what_is_larger_than_a_configuration_is_not_compared(tool_client, more):
+    def larger(response):
+        return response._replace(body=json.dumps({"data": {"cores": 2, **more}}).encode())
+
+    path = "/nodes/pve01/qemu/101/config"
+    with altered(tool_client["prod"], path, larger):
+        answer = await planned(tool_client, "PUT", path, "cores=3", dry_run=True)
+    assert "cores '3'" in answer.data["would"]
+    assert "too large to be compared" in answer.notes
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters", "question"),
+    [
+        ("/cluster/mapping/pci", {"map": "node=pve01,path=0000:01:00.0"}, "devices of nodes"),
+        ("/cluster/mapping/usb", {"map": "node=pve01,path=1-2"}, "devices of nodes"),
+        ("/storage", {"type": "lvm", "base": "iscsi:0.0.0.scsi-1", "vgname": "a"}, "is erased"),
+    ],
+)
+def test_devices_and_disks_that_a_node_loses_are_asked_about(path, parameters, question):
+    endpoint = ENDPOINTS["POST", path]
+    asked = f"{effects.loss(endpoint, parameters)} {effects.disclosure(endpoint, parameters)}"
+    assert question in asked

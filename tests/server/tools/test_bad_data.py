@@ -168,6 +168,14 @@ async def test_a_row_that_the_server_cannot_make_costs_only_itself(tool_client, 
     assert "Missing from home-lab: 1 row, because the server failed there" in answer.notes
 
 
+async def test_of_many_rows_that_cannot_be_made_one_is_logged(tool_client, caplog):
+    sids = [{"sid": f"vm:x{number}", "type": "vm"} for number in range(50)]
+    with altered(tool_client["prod"], "/cluster/ha/resources", with_rows(lambda _rows: sids)):
+        answer = await tool_client("ExecuteQuery", query={"from": "ha_resources"})
+    assert "Missing from prod: 50 rows, because the server failed there" in answer.notes
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
 @pytest.mark.parametrize("part", ["pending", "snapshot"])
 @pytest.mark.parametrize("body", ["null", "HTML", "text as data"])
 async def test_a_malformed_answer_about_a_guest_never_frees_its_volumes(tool_client, part, body):

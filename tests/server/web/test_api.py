@@ -5,6 +5,7 @@ import json
 import re
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from threading import get_ident
 
 import pytest
 from pydantic import TypeAdapter
@@ -13,6 +14,7 @@ from proxmox_client import Client
 from proxmox_client.emulator.certificates import CertificateAuthority
 from proxmox_client.hosts import Host
 from pvemcp_server.access.limits import MOST_WAITING
+from pvemcp_server.admin import queries
 from pvemcp_server.admin.clusters import MOST_HOSTS
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.audit import Event, Forwarder
@@ -20,6 +22,7 @@ from pvemcp_server.errors import BadArgument
 from pvemcp_server.store.columns import HIGHEST_ID
 from pvemcp_server.store.database import DatabaseFailed
 from pvemcp_server.web.api.answers import REFUSALS
+from pvemcp_server.web.pages import routers
 from pvemcp_server.web.pages.forms import read_json
 
 from .conftest import ADMIN, PASSWORD
@@ -525,6 +528,21 @@ async def test_a_query_is_answered_in_all_formats(equipped):
     assert "guests" in wrong.json()["error"]
 
 
+async def test_the_formats_of_a_query_are_written_outside_of_the_event_loop(equipped, monkeypatch):
+    # 1,000 rows of 40 columns take half a second
+    threads = set()
+
+    def noted(_text):
+        threads.add(get_ident())
+        return 1
+
+    monkeypatch.setattr(queries, "estimate", noted)
+    asked = {"query": {"from": "nodes", "select": ["node"]}, "cluster": "prod"}
+    assert (await equipped.api("POST", "/queries/run", json=asked)).status_code == 200
+    assert threads
+    assert get_ident() not in threads
+
+
 async def test_settings_are_changed_audited_and_notices_dismissed(front):
     assert (await front.api("PATCH", "/settings", json={"row_cap": 3})).status_code == 422
     assert (await front.api("PATCH", "/settings", json={"row_cap": 30})).status_code == 200
@@ -553,19 +571,16 @@ async def test_an_unwritable_audit_can_still_be_read(front, monkeypatch):
     assert (await front.api("POST", "/audit/verify")).json()["whole"]
 
 
-async def test_every_read_of_the_audit_waits_for_the_turn_of_its_actor(front):
+async def test_every_read_of_the_audit_waits_for_the_turn_of_its_actor(front, monkeypatch):
     # six searches of 10,000 long entries stopped the server for half a minute
     access = front.services.access
     reads = {
         *("/admin/api/audit", "/admin/api/audit/export.json", "/admin/api/audit/export.csv"),
         *("/admin/api/overview/calls", "/admin/audit", "/admin/audit/entries"),
-        *("/admin/audit/entries/1", "/admin/"),
+        *("/admin/audit/entries/1", "/admin/", "/admin/connections", "/admin/api/connections"),
     }
-    light = {"/admin/api/audit/forwarding"}  # counts rows, and reads none
-    subjects = ("/audit", "/overview/calls")
-    known = {path for path in description()["paths"] if path.startswith(subjects)}
-    named = {path.removeprefix("/admin/api") for path in reads | light if "/api/" in path}
-    assert {path.replace("{kind}", "json") for path in known} <= named | {"/audit/verify"}
+    searching = await _searching(front, monkeypatch)
+    assert {"/admin/api/audit", "/admin/connections"} <= searching <= reads
     waits = [("GET", path, access.audit_reads) for path in sorted(reads)]
     for method, path, turns in [*waits, ("POST", "/admin/api/audit/verify", access.verifications)]:
         async with asyncio.TaskGroup() as group, turns.turn(ADMIN):
@@ -581,6 +596,31 @@ async def test_every_read_of_the_audit_waits_for_the_turn_of_its_actor(front):
 async def _take(turns):
     async with turns.turn(ADMIN):
         pass
+
+
+async def _searching(front, monkeypatch):
+    """Return the paths of pages and of the API whose GET searches the audit."""
+    search, searches, found = front.services.store.audit_search, [], set()
+
+    def noted(method):
+        def note(*arguments):
+            searches.append(method)
+            return method(*arguments)
+
+        return note
+
+    for name in ("find", "counts", "calls_of_keys"):
+        monkeypatch.setattr(search, name, noted(getattr(search, name)))
+    pages = (route.path for router in routers(has_issuer=False) for route in router.routes)
+    paths = [*(f"/admin{path}" for path in pages)]
+    paths += [f"/admin/api{path}" for path in description()["paths"]]
+    for path in (each.replace("{kind}", "json").replace("{seq}", "1") for each in paths):
+        searches.clear()
+        await front.http.get(path)
+        if searches:
+            found.add(path)
+    monkeypatch.undo()
+    return found
 
 
 async def test_the_error_for_a_wrong_body_does_not_repeat_it(front):

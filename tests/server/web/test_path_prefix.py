@@ -154,9 +154,12 @@ async def test_addresses_for_programs_are_below_the_prefix(proxied):
 ATTRIBUTE = re.compile(rf'\b({"|".join(ADDRESSES)})="([^"]*)"')
 INTERNAL = re.compile(r"#|\{\{ (?:root \}\}|path\b|here \}\})")
 ABSOLUTE = {
+    ("issuer.html", "{{ then }}"),
     ("oauth_continue.html", "{{ then }}"),
     ("oauth_error.html", "{{ then }}"),
+    ("issuer.html", "{{ then }}"),
     ("connections.html", "{{ own }}"),
+    ("client_tabs.html", "{{ client.link(connection) }}"),  # of a program on the visitor's machine
 }
 
 

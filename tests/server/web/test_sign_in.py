@@ -4,15 +4,17 @@ import re
 
 import pytest
 
+from pvemcp_server.web.oauth.session import DEVICE as PERSON_DEVICE
+from pvemcp_server.web.oauth.session import SESSION as PERSON_SESSION
 from pvemcp_server.web.pages import routers
-from pvemcp_server.web.session import own_writing, writing
+from pvemcp_server.web.session import CONNECT, DEVICE, SESSION, own_writing, writing
 
 from .conftest import PASSWORD
 from .description import description
 
 pytestmark = pytest.mark.anyio
 
-PUBLIC = {"/sign-in", "/sign-in/second-factor", "/sign-in/passkey"}
+PUBLIC = {"/sign-in", "/sign-in/second-factor", "/sign-in/passkey", "/endpoint"}
 
 
 def operations():
@@ -265,6 +267,16 @@ async def test_a_sign_out_is_audited(stranger):
     await stranger.post("/admin/sign-out")
     found = [(entry.tool, entry.key_name) for entry in await stranger.services.audit.find()]
     assert found == [("admin.sign_out", "ada"), ("admin.sign_in", "ada")] * 2
+
+
+async def test_no_value_of_a_cookie_breaks_a_page(stranger):
+    # another site at this host can set them
+    for name in (SESSION, DEVICE, CONNECT, PERSON_SESSION, PERSON_DEVICE):
+        for value in (b"\xff", b"a=%ff", b'"\\377"', b"x.\xb2.y"):
+            headers = [(b"cookie", name.encode() + b"=" + value)]
+            for path in ("/admin/sign-in", "/admin/connect", "/admin/"):
+                answer = await stranger.http.get(path, headers=headers)
+                assert answer.status_code < 500, (name, value, path)
 
 
 @pytest.mark.parametrize(

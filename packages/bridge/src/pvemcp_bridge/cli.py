@@ -1,67 +1,84 @@
-"""Subcommands and help, with Typer; the bridge itself starts without this module."""
+"""Subcommands and help; the bridge itself starts without this module."""
 
+import argparse
 import asyncio
-import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any, NoReturn
 
 from pvemcp_bridge import clients, config_file, logs, options
+from pvemcp_bridge.clients import Client, Connection
 from pvemcp_bridge.doctor import examine
 from pvemcp_bridge.errors import BridgeError
 from pvemcp_bridge.oauth import sign_in
-from pvemcp_bridge.options import OPTIONS, Option, Settings
+from pvemcp_bridge.options import OPTIONS, Settings
 from pvemcp_bridge.target import BadTarget
 
-__all__ = ["app"]
+__all__ = ["run"]
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-ClientName = Annotated[str, typer.Option("--client", help=f"One of {', '.join(clients.CLIENTS)}.")]
-ServerName = Annotated[str, typer.Option("--name", help="The server's name in the client.")]
-PrintOnly = Annotated[bool, typer.Option("--print", help="Show the change, write nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Write without confirmation.")]
-
+_PRINT = "Show the change, write nothing."
+_YES = "Write without confirmation."
 _FILE_OPTIONS = ("api_key_file", "ca", "log_file")
+_ABOUT = """Forward MCP messages between standard input and output and a server's HTTP endpoint.
+
+A client starts it without a command. `--version` shows the version.
+"""
 
 
-def _takes_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of the bridge, as `options` declares them, to a command."""
-    signature = inspect.signature(function)
-    own = [item for item in signature.parameters.values() if item.kind is not item.VAR_KEYWORD]
-    parameters = [*own, *(_parameter(option) for option in OPTIONS)]
-    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # Typer reads it
-    function.__annotations__ = {item.name: item.annotation for item in parameters}
-    return function
+def run(arguments: Sequence[str]) -> None:
+    """Run a subcommand, or show the help; the exit code is 2 for a bad command line."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # code pages of Windows lack most characters
+    values = vars(_parser().parse_args(arguments))
+    command: Callable[[Mapping[str, Any]], None] = values.pop("run")
+    command(values)
 
 
-def _parameter(option: Option) -> inspect.Parameter:
-    kind = bool if option.is_switch else list[str] if option.many else str
-    default = False if option.is_switch else [] if option.many else ""
-    typer_option = typer.Option(
-        *option.flags,
-        help=f"{option.help} ({option.variable})",
-        metavar=option.metavar or None,
-        show_default=False,
-    )
-    return inspect.Parameter(
-        option.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=default,
-        annotation=Annotated[kind, typer_option],
-    )
+def _parser() -> argparse.ArgumentParser:
+    own = argparse.ArgumentParser(add_help=False)
+    for option in OPTIONS:
+        kind: dict[str, Any] = {"action": "store_true"}
+        if not option.is_switch:
+            kind = {"action": "append" if option.many else "store", "metavar": option.metavar}
+        text = f"{option.help} ({option.variable})".replace("%", "%%")
+        own.add_argument(*option.flags, dest=option.name, help=text, **kind)
+    form: dict[str, Any] = {
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }
+    parser = argparse.ArgumentParser("pvemcp-bridge", description=_ABOUT, parents=[own], **form)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (command, about) in _COMMANDS.items():
+        each = commands.add_parser(name, help=about, description=about, parents=[own], **form)
+        each.set_defaults(run=command)
+        if command is install:
+            each.epilog = f"Clients: {', '.join(clients.CLIENTS)}."
+            each.formatter_class = argparse.HelpFormatter
+            each.add_argument("--client", required=True, metavar="NAME", help="The client.")
+            each.add_argument("--name", default="pvemcp", help="The server's name in the client.")
+            each.add_argument("--print", action="store_true", dest="print_only", help=_PRINT)
+            each.add_argument("--yes", "-y", action="store_true", help=_YES)
+    return parser
+
+
+def _show(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _fail(text: str, code: int = 1) -> NoReturn:
+    sys.stderr.write(f"{text}\n")
+    raise SystemExit(code)
 
 
 def _settings(arguments: Mapping[str, Any]) -> Settings:
     try:
         return options.settings(arguments, os.environ)
     except BadTarget as error:
-        typer.echo(f"pvemcp-bridge: {error}", err=True)
-        raise typer.Exit(2) from None
+        _fail(f"pvemcp-bridge: {error}", 2)
 
 
 def _start_log(level: str, settings: Settings) -> logs.Masker:
@@ -70,24 +87,12 @@ def _start_log(level: str, settings: Settings) -> logs.Masker:
     try:
         logs.start(level, settings.log_file, mask)
     except OSError as error:
-        typer.echo(f"pvemcp-bridge: The log file cannot be written: {error}.", err=True)
-        raise typer.Exit(2) from None
+        _fail(f"pvemcp-bridge: The log file cannot be written: {error}.", 2)
     return mask
 
 
-@app.callback(invoke_without_command=True)
-@_takes_options
-def run(**_arguments: Any) -> None:
-    """Forward MCP messages between standard input and output and a server's HTTP endpoint.
-
-    A client starts it without a command. `--version` shows the version.
-    """
-
-
-@app.command()
-@_takes_options
-def doctor(**arguments: Any) -> None:
-    """Test the server: reach, TLS, key, protocol, tools, latency."""
+def doctor(arguments: Mapping[str, Any]) -> None:
+    """Report each step of a connection to the server; exit with 1 after one that fails."""
     settings = _settings(arguments)
     mask = _start_log("error", settings)
 
@@ -96,29 +101,26 @@ def doctor(**arguments: Any) -> None:
         async for finding in examine(settings.target, mask):
             ok = ok and finding.ok
             status = "FAIL" if not finding.ok else "warn" if finding.is_warning else "ok  "
-            typer.echo(f"{status}  {finding.name:<9} {mask(logs.printable(finding.text))}")
+            _show(f"{status}  {finding.name:<9} {mask(logs.printable(finding.text))}")
         return ok
 
     if not asyncio.run(report()):
-        raise typer.Exit(1)
+        raise SystemExit(1)
 
 
-@app.command()
-@_takes_options
-def login(**arguments: Any) -> None:
-    """Sign in with your own account, in a browser on this computer."""
+def login(arguments: Mapping[str, Any]) -> None:
+    """Sign in with a browser, or with the address that it ends at."""
     settings = _settings(arguments)
     mask = _start_log("warning", settings)
     read_line = None
     if sys.stdin.isatty():
-        typer.echo("If your browser is on another computer, paste the address it ends at here.")
+        _show("If your browser is on another computer, paste the address it ends at here.")
         read_line = _read_line
     try:
         text = asyncio.run(sign_in.login(settings.target, mask, read_line))
     except BridgeError as error:
-        typer.echo(f"pvemcp-bridge: {mask(logs.printable(str(error)))}", err=True)
-        raise typer.Exit(1) from None
-    typer.echo(logs.printable(text))
+        _fail(f"pvemcp-bridge: {mask(logs.printable(str(error)))}")
+    _show(logs.printable(text))
 
 
 def _read_line() -> str:
@@ -126,60 +128,76 @@ def _read_line() -> str:
     return os.read(0, 1 << 14).decode("utf-8", "replace")
 
 
-@app.command()
-@_takes_options
-def logout(**arguments: Any) -> None:
-    """End your sign-in: revoke its tokens and forget them."""
+def logout(arguments: Mapping[str, Any]) -> None:
+    """Revoke the tokens of a sign-in and delete them."""
     settings = _settings(arguments)
     text, ok = asyncio.run(sign_in.logout(settings.target))
-    typer.echo(logs.printable(text), err=not ok)
     if not ok:
-        raise typer.Exit(1)
+        _fail(logs.printable(text))
+    _show(logs.printable(text))
 
 
-@app.command()
-@_takes_options
-def install(
-    client: ClientName,
-    name: ServerName = "pvemcp",
-    print_only: PrintOnly = False,
-    yes: Yes = False,
-    **arguments: Any,
-) -> None:
-    """Add this bridge to a client's configuration. The change is shown before."""
+def install(arguments: Mapping[str, Any]) -> None:
+    """Add the bridge to a client's configuration, after the change was shown and confirmed."""
     settings = _settings(arguments)
-    if client not in clients.CLIENTS:
-        raise typer.BadParameter(f"One of {', '.join(clients.CLIENTS)}.", param_hint="--client")
-    target_client = clients.CLIENTS[client]
-    path = clients.config_path(target_client)
-    server = clients.server_config(
-        target_client, config_file.bridge_command(), _environment(arguments)
+    client = clients.CLIENTS.get(arguments["client"])
+    if client is None:
+        _fail(f"pvemcp-bridge: --client is one of {', '.join(clients.CLIENTS)}.", 2)
+    values = _environment(arguments)
+    server = Connection(
+        url=values.pop("MCP_URL", ""),
+        key=values.pop("MCP_API_KEY", ""),
+        name=arguments["name"],
+        command=config_file.bridge_command(),
+        options=values,
     )
-    try:
-        # not read_text, which would replace the line ends of Windows
-        before = path.read_bytes().decode("utf-8-sig") if path.exists() else ""
-        after = config_file.with_server(before, target_client.servers_key, name, server)
-    except (config_file.UnusableConfig, UnicodeDecodeError) as error:
-        typer.echo(f"{path}: {error} Nothing was changed.", err=True)
-        raise typer.Exit(1) from None
-    except OSError as error:
-        typer.echo(f"{path} cannot be read: {error.strerror}. Nothing was changed.", err=True)
-        raise typer.Exit(1) from None
     mask = logs.Masker(settings.target.secrets)
-    shown = config_file.diff(before, after, path, server, mask) or f"{path} is up to date."
-    for line in shown.split("\n"):
-        typer.echo(logs.printable(line))
-    if print_only or before == after:
+    path = clients.config_path(client)
+    if path is None:
+        hint = ", with the key in place of ***" if server.key else ""
+        _show(f"{client.title} has no file for this. Add it in {client.place}{hint}:\n")
+        _show(_shown(client.text(server), mask))
         return
-    if not yes and not typer.confirm(f"Write this for {target_client.title}?"):
-        raise typer.Exit(1)
+    before, after = _changed(client, server, path, mask)
+    own = client.text(server)
+    shown = config_file.diff(before, after, path, own, client.format.hidden, mask)
+    _show(_shown(shown or f"{path} is up to date.", mask))
+    if arguments["print_only"] or before == after:
+        return
+    if not arguments["yes"] and not _confirmed(f"Write this for {client.title}? [y/N] "):
+        raise SystemExit(1)
     try:
         backup = config_file.write(path, after)
     except OSError as error:
-        typer.echo(f"{path} cannot be written: {error.strerror}. Nothing was changed.", err=True)
-        raise typer.Exit(1) from None
+        _fail(f"{path} cannot be written: {error.strerror}. Nothing was changed.")
     saved = f"The old file is {backup}. " if backup else ""
-    typer.echo(f"Written. {saved}Restart {target_client.title}.")
+    _show(f"Written. {saved}Restart {client.title}.")
+
+
+def _changed(client: Client, server: Connection, path: Path, mask: logs.Masker) -> tuple[str, str]:
+    """Return the client's file and the same with the server; end the command if it is unusable."""
+    try:
+        # not read_text, which would replace the line ends of Windows
+        before = path.read_bytes().decode("utf-8-sig") if path.exists() else ""
+        return before, client.with_server(before, server)
+    except (config_file.UnusableConfig, UnicodeDecodeError) as error:
+        _fail(
+            f"{path}: {error} Nothing was changed. Add this by hand, "
+            f"with the key in place of ***:\n\n{_shown(client.text(server), mask)}"
+        )
+    except OSError as error:
+        _fail(f"{path} cannot be read: {error.strerror}. Nothing was changed.")
+
+
+def _shown(text: str, mask: logs.Masker) -> str:
+    return "\n".join(logs.printable(line) for line in mask(text).split("\n"))
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def _environment(arguments: Mapping[str, Any]) -> dict[str, str]:
@@ -193,3 +211,14 @@ def _environment(arguments: Mapping[str, Any]) -> dict[str, str]:
             text = "\n".join(value) if isinstance(value, list) else str(value)
             environment[option.variable] = text.lower() if option.is_switch else text
     return environment
+
+
+_COMMANDS: Mapping[str, tuple[Callable[[Mapping[str, Any]], None], str]] = {
+    "doctor": (doctor, "Test the server: reach, TLS, key, protocol, tools, latency."),
+    "login": (login, "Sign in with your own account, in a browser on this computer."),
+    "logout": (logout, "End your sign-in: revoke its tokens and delete them."),
+    "install": (
+        install,
+        "Add this bridge to a client's configuration; shows the change first.",
+    ),
+}

@@ -35,6 +35,7 @@ __all__ = ["Finding", "examine"]
 
 _STATELESS = "2026-07-28"
 _HANDSHAKE = "2025-11-25"
+_UNSUPPORTED = (400, 404, 405, 406, 415, 422, 501)  # statuses of a server without an era
 _SAMPLES = 5
 _RETRY_SECONDS = 3.0
 _META = {VERSION_KEY: _STATELESS, "io.modelcontextprotocol/clientCapabilities": {}}
@@ -104,6 +105,8 @@ def _failed_steps(target: Target, error: BridgeError) -> list[Finding]:
         return [Finding("reach", f"{target.origin}: {text}", ok=False)]
     if isinstance(error, Refused) and error.status in (401, 403):
         return [*passed, Finding("key", text, ok=False)]
+    if isinstance(error, Refused) and (error.status or 0) >= 500:
+        return [*passed, Finding("server", text, ok=False)]
     return [*passed, Finding("protocol", text, ok=False)]
 
 
@@ -200,7 +203,7 @@ class _Probe:
                 OutgoingRequest(message, headers, _discard, _RETRY_SECONDS)
             )
         except Refused as refused:
-            if refused.reply and refused.status not in (401, 403):
+            if refused.reply and refused.status in _UNSUPPORTED:
                 return Reply(refused.reply)  # the server does not support this era
             raise
 

@@ -196,8 +196,8 @@ _REFUSALS: dict[int, tuple[str, str]] = {
         "Check the versions of client and server.",
     ),
     401: (
-        "The server rejected the API key",
-        "Set a valid key with MCP_API_KEY or --api-key-file; create keys on the API Access page.",
+        "The server rejected the API key or sign-in",
+        "Set a valid key with MCP_API_KEY or --api-key-file, or run `pvemcp-bridge login`.",
     ),
     403: (
         "The server does not allow this with your API key or sign-in",
@@ -224,7 +224,7 @@ def refusal(
         ("The server failed", _UNKNOWN_OUTCOME) if status >= 500 else ("The server refused", DOCTOR)
     )
     fact, hint = _REFUSALS.get(status, general)
-    quoted = f': "{excerpt}"' if excerpt else ""
+    quoted = f': "{excerpt.removesuffix(".")}"' if excerpt else ""
     kind = Busy if status == 429 else Unavailable if status in (502, 503, 504) else Refused
     if retry_after is not None:
         hint = f"Try again in {retry_after:.0f} s."

@@ -195,11 +195,13 @@ class Exchange:
             return None
 
     def _refused(self, response: HttpResponse, text: str, reply: Message | None) -> Refused:
+        """Return the error for a status, with what the server says in its reply or its text."""
+        words = reply and jsontext.as_object(reply.body.get("error")).get("message")
         return refusal(
             response.status,
             reply=reply,
             retry_after=response.retry_after,
-            excerpt=self._excerpt(text),
+            excerpt=self._excerpt(words if isinstance(words, str) and words else text),
         )
 
     def _excerpt(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Entry point of the command: the bridge itself starts without Typer, the subcommands use it."""
+"""Entry point of the command: the bridge itself starts without what only subcommands use."""
 
 import os
 import sys
@@ -17,10 +17,9 @@ def main() -> None:
     if "--version" in arguments:
         sys.stdout.write(f"pvemcp-bridge {__version__}\n")
     elif arguments[:1] and (arguments[0] in COMMANDS or set(arguments) & set(_HELP)):
-        # Loading Typer takes longer than opening a session
-        from pvemcp_bridge.cli import app
+        from pvemcp_bridge import cli
 
-        app(prog_name="pvemcp-bridge")
+        cli.run(arguments)
     else:
         _run_bridge(arguments)
 

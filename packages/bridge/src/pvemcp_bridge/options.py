@@ -1,6 +1,7 @@
 """Options of the bridge, declared once for the bridge itself, the subcommands and the docs."""
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,8 @@ OPTIONS = (
     Option("log_level", "debug, info, warning or error. [warning]", "LEVEL"),
 )
 
+# What a host of Claude Desktop extensions passes for a setting without a value
+_UNSET = re.compile(r"\A\$\{user_config\.\w+\}\Z")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("", "0", "false", "no", "off")
 
@@ -100,7 +103,7 @@ def settings(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Settin
 def _variables(environ: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for option in OPTIONS:
-        text = environ.get(option.variable, "").strip()
+        text = _UNSET.sub("", environ.get(option.variable, "").strip())
         if option.is_switch:
             if text.lower() not in (*_TRUE, *_FALSE):
                 raise BadTarget(f"{option.variable} must be true or false.")

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pvemcp_bridge.tls import Trust
 
-__all__ = ["BadTarget", "Target", "is_this_machine", "target"]
+__all__ = ["BadTarget", "Target", "is_this_machine", "origin_of", "target"]
 
 _DEFAULT_PATH = "/mcp"
 _CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key"})
@@ -79,6 +79,16 @@ class Target:
         pieces = {*parts.path.split("/"), parts.query, parts.username, parts.password}
         values = {word for value in self.headers.values() for word in value.split()}
         return frozenset(text for text in pieces | values if text and len(text) >= _SECRET_LENGTH)
+
+
+def origin_of(url: str) -> tuple[str, str, int | None]:
+    """Return scheme, host and port of a URL, to compare it with others.
+
+    Raise ValueError if it is malformed.
+    """
+    parts = urlsplit(url)
+    default = {"https": 443, "http": 80}.get(parts.scheme)
+    return parts.scheme, parts.hostname or "", parts.port or default
 
 
 def is_this_machine(host: str) -> bool:

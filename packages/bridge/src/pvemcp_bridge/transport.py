@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from http.cookiejar import CookieJar
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import httpx2 as httpx
 
@@ -29,7 +29,7 @@ from pvemcp_bridge.errors import (
     Unreachable,
 )
 from pvemcp_bridge.sse import LONGEST, Event, EventReader, EventTooLong
-from pvemcp_bridge.target import Target
+from pvemcp_bridge.target import Target, origin_of
 
 __all__ = ["HttpResponse", "Transport", "tls_context", "translated_errors"]
 
@@ -178,6 +178,15 @@ class Account(Protocol):
         """Stop renewals and sign-ins."""
 
 
+class _Request(NamedTuple):
+    """A request to the endpoint; `read_timeout` in seconds."""
+
+    method: str
+    headers: Mapping[str, str]
+    content: str | None
+    read_timeout: float | None
+
+
 class Transport:
     """HTTP transport to one server."""
 
@@ -223,9 +232,8 @@ class Transport:
         client = self._pool.acquire()
         response = None
         try:
-            response = HttpResponse(
-                await self._authorized(client, method, headers, content, read_timeout)
-            )
+            request = _Request(method, headers, content, read_timeout)
+            response = HttpResponse(await self._authorized(client, request))
             yield response
         except BaseException:  # also a cancellation
             if response:
@@ -245,27 +253,18 @@ class Transport:
         finally:
             await self._pool.release(client)
 
-    async def _authorized(
-        self,
-        client: httpx.AsyncClient,
-        method: str,
-        headers: Mapping[str, str],
-        content: str | None,
-        read_timeout: float | None,
-    ) -> httpx.Response:
+    async def _authorized(self, client: httpx.AsyncClient, request: _Request) -> httpx.Response:
         """Send with the token of the account; again, with another one, if the server refuses it.
 
         A refused request was not processed. Only POST, which carries the client's messages, makes
         the user sign in: streams and the end of a session do not.
         """
         if self._account is None:
-            return await self._follow_redirects(client, method, headers, content, read_timeout)
-        attempt = self._account.attempt(interactive=method == "POST")
+            return await self._follow_redirects(client, request)
+        attempt = self._account.attempt(interactive=request.method == "POST")
         while True:
-            token = await attempt.headers()
-            response = await self._follow_redirects(
-                client, method, {**headers, **token}, content, read_timeout
-            )
+            headers = {**request.headers, **await attempt.headers()}
+            response = await self._follow_redirects(client, request._replace(headers=headers))
             if response.status_code not in (401, 403):
                 return response
             try:
@@ -278,26 +277,21 @@ class Transport:
             await response.aclose()
 
     async def _follow_redirects(
-        self,
-        client: httpx.AsyncClient,
-        method: str,
-        headers: Mapping[str, str],
-        content: str | None,
-        read_timeout: float | None,
+        self, client: httpx.AsyncClient, request: _Request
     ) -> httpx.Response:
         url = self._url
-        timeout = httpx.Timeout(read_timeout, connect=_CONNECT_SECONDS, pool=None)
+        timeout = httpx.Timeout(request.read_timeout, connect=_CONNECT_SECONDS, pool=None)
         for _ in range(_MAX_REDIRECTS + 1):
             with translated_errors():
-                request = httpx.Request(
-                    method,
+                sent = httpx.Request(
+                    request.method,
                     url,
-                    headers={**self._headers, **headers},
+                    headers={**self._headers, **request.headers},
                     cookies=self._pool.cookies,
-                    content=content,
+                    content=request.content,
                     extensions={"timeout": timeout.as_dict()},
                 )
-                response = await client.send(request, stream=True)
+                response = await client.send(sent, stream=True)
             if response.status_code not in _REDIRECTS:
                 return response
             await response.aclose()
@@ -313,17 +307,13 @@ class Transport:
 def _redirect_url(url: httpx.URL, response: httpx.Response) -> httpx.URL:
     with translated_errors():
         location = url.join(response.headers.get("location", ""))
-    if _origin(location) != _origin(url):
+    if origin_of(str(location)) != origin_of(str(url)):
         raise Redirected(
             f"The server redirects to {location.scheme}://{location.host}, another origin; "
             "the key is not sent there.",
             status=response.status_code,
         )
     return location
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port
 
 
 def tls_context(target: Target) -> ssl.SSLContext:

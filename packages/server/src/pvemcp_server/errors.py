@@ -40,7 +40,7 @@ Proxmox's own errors are `proxmox_client.ProxmoxError`; the endpoint turns both 
 from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
 from heapq import nlargest
-from itertools import pairwise
+from itertools import islice, pairwise
 from string import ascii_lowercase, ascii_uppercase
 from typing import Final
 
@@ -48,6 +48,7 @@ _UNCOUNTABLE: Final = {"traffic", "content"}
 _FOLD: Final = str.maketrans(ascii_uppercase, ascii_lowercase, "_- ")
 _LONGEST_NAME: Final = 1_000  # characters; no name that is known has more
 _COMPARED: Final = 100  # characters of a name: comparing takes quadratic time
+_MOST_KNOWN: Final = 30_000  # names that are looked at at all
 _MOST_COMPARED: Final = 100  # names: thousands would take seconds, in which nothing else runs
 MOST_WRONG: Final = 10  # names that one error explains, however many are wrong: each takes time
 
@@ -166,7 +167,9 @@ class UnknownName(CallError):
         more: int = 0,
     ) -> None:
         self.kind, self.name = kind, str(name)
-        names = sorted({str(name) for name in known} - {""})  # a guest may have no name
+        every = {str(name) for name in known} - {""}  # a guest may have no name
+        names = sorted(islice(every, _MOST_KNOWN))
+        more += len(every) - len(names)
         near = nearest(self.name, names)
         shown = near or names[:10]
         ask = "Did you mean" if near else "There is" if len(shown) == 1 else "There are"

@@ -232,6 +232,7 @@ async def test_a_part_that_fails_is_noted_and_costs_only_itself(demo_client):
 
 
 async def test_it_costs_few_calls_and_tokens(tool_client):
+    await tool_client("ListNodes", **PROD)  # the inventory is cached by then
     tool_client.requests("prod")
     answer = await tool_client("ExplainGuest", **PROD, vmid=BIG, format="Toon")
     online = sum(node.online for node in tool_client["prod"].emulated.state.nodes.values())

@@ -260,7 +260,7 @@ class UserAccount:
         self, discovery: Discovery, scope: tuple[str, ...], address: asyncio.Future[str]
     ) -> None:
         """Sign in once: register if needed, wait for the browser, store the tokens."""
-        server = discovery.server
+        server, version = discovery.server, self.store.version
         stored = await self.store.read()
         known = stored if stored and stored.issuer == server.issuer and stored.client_id else None
         state = secrets.token_urlsafe(32)
@@ -268,7 +268,7 @@ class UserAccount:
             client = await self._registered(known, discovery, callback, scope)
             authorization = self._client.authorization(server, client, scope, state)
             address.set_result(authorization.url)
-            response = await self._response(callback, stored)
+            response = await self._response(callback, stored, version)
             if response is None:
                 return
             credentials = await self._client.exchange(server, client, authorization, response)
@@ -305,15 +305,21 @@ class UserAccount:
         return client
 
     async def _response(
-        self, callback: Callback, before: Credentials | None
+        self, callback: Callback, before: Credentials | None, version: int
     ) -> Mapping[str, str] | None:
-        """Return what the browser brings; None if another process has signed in by then."""
+        """Return what the browser brings; None if another process has signed in by then.
+
+        The store is read when it has changed only: a locked keychain asks the user at each read.
+        """
         used = before.access_token if before else ""
         deadline = time.monotonic() + SIGN_IN_SECONDS
         while time.monotonic() < deadline:
             await asyncio.wait({callback.response}, timeout=_STORE_POLL_SECONDS)
             if callback.response.done():
                 return callback.response.result()
+            if self.store.version == version:
+                continue
+            version = self.store.version
             stored = await self.store.read()
             if stored and stored.access_token not in ("", used):
                 self._use(stored)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from pvemcp_bridge.target import is_this_machine
+from pvemcp_bridge.target import is_this_machine, origin_of
 
 __all__ = [
     "BadDocument",
@@ -218,15 +218,10 @@ def _strings(values: Any) -> Iterator[str]:
 def _covers(name: str, url: str) -> bool:
     """Return whether a resource is the endpoint or a path above it at the same origin."""
     above, endpoint = _split(name), _split(url)
-    if _origin(above) != _origin(endpoint) or above.query not in ("", endpoint.query):
+    if origin_of(name) != origin_of(url) or above.query not in ("", endpoint.query):
         return False
     path = above.path.rstrip("/")
     return endpoint.path.rstrip("/") == path or endpoint.path.startswith(f"{path}/")
-
-
-def _origin(parts: SplitResult) -> tuple[str, str, int]:
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return parts.scheme, parts.hostname or "", port
 
 
 def _split(url: str) -> SplitResult:

@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2 as httpx
 
 from pvemcp_bridge import __version__, jsontext
 from pvemcp_bridge.errors import Lost, SignInFailed, Silent, Unreachable
-from pvemcp_bridge.target import Target
+from pvemcp_bridge.target import Target, origin_of
 from pvemcp_bridge.transport import tls_context, translated_errors
 
 __all__ = ["JsonAnswer", "JsonClient"]
@@ -82,9 +81,9 @@ class JsonClient:
 
     @asynccontextmanager
     async def _client(self, url: str) -> AsyncIterator[httpx.AsyncClient]:
-        verify = tls_context(self._target)
-        is_elsewhere = urlsplit(url)[:2] != urlsplit(self._target.url)[:2]
-        if is_elsewhere and url.startswith("https"):
+        if origin_of(url) == origin_of(self._target.url) or url.startswith("http:"):
+            verify = tls_context(self._target)
+        else:
             verify = httpx.create_ssl_context()
             if ca_file := self._target.trust.ca_file:
                 verify.load_verify_locations(ca_file)

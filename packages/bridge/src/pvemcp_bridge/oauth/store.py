@@ -86,6 +86,14 @@ class Store:
             values = {**values, **_parsed(secrets or "")}
         return _credentials(values)
 
+    @property
+    def version(self) -> int:
+        """A number that each write changes; 0 for nothing stored. It asks no keychain."""
+        try:
+            return self._file.stat().st_mtime_ns
+        except OSError:
+            return 0
+
     async def write(self, credentials: Credentials) -> None:
         """Replace what is stored; raise SignInFailed if the file cannot be written."""
         values = {"server": self._url, **asdict(credentials)}

@@ -1,7 +1,7 @@
 """Answers of Proxmox Backup Server; times are epochs, sizes bytes."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import field
 
@@ -104,6 +104,8 @@ class SnapshotVerification(Answer, frozen=True):
 
 class BackupSnapshot(Answer, frozen=True):
     """A backup at one time; `fingerprint` is that of its encryption key."""
+
+    are_many: ClassVar[bool] = True
 
     type: str = field(name="backup-type")
     id: str = field(name="backup-id")

@@ -15,7 +15,6 @@ from proxmox_client.api.tasks import TaskRow
 from proxmox_client.json_decoder import Answer
 from proxmox_client.paths import join
 from proxmox_client.properties import Properties, parse, require_version, whole_number
-from proxmox_client.response_errors import undecodable
 from proxmox_client.transport import Transport, converted
 
 _RELEASE: Final = re.compile(r"\d{1,3}\.\d{1,3}(\.\d{1,3})?", re.ASCII)
@@ -256,11 +255,8 @@ class ClusterApi:
         Source: PVE/API2/Cluster.pm.
         """
         path = "/cluster/resources"
-        rows = await self._transport.get(path, msgspec.Raw, type=type)
-        try:
-            return Resources.read(rows)
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise undecodable(path, error) from error
+        response = await self._transport.request("GET", path, {"type": type})
+        return converted(path, response.body, Resources.read)
 
     async def status(self) -> ClusterStatus:
         """GET /cluster/status. Needs Sys.Audit on /.

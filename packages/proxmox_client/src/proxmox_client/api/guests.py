@@ -2,7 +2,7 @@
 
 import builtins
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 from msgspec import field
@@ -21,6 +21,9 @@ from proxmox_client.transport import Parameter, Parameters, Transport, converted
 T = TypeVar("T")
 C = TypeVar("C", bound=GuestConfig)
 Locate = Callable[[int], Awaitable[str]]
+
+MOST_SNAPSHOTS: Final = 1_000
+"""Snapshots of a guest: callers ask for the configuration of each."""
 
 
 class Snapshot(Answer, frozen=True):
@@ -292,6 +295,9 @@ class Guest(Generic[C]):
         rows = await self._read(list[SnapshotRow], "snapshot")
         if not rows:  # Proxmox always lists `current`; null is read as an empty list
             raise UnexpectedAnswer(200, "OK", f"The answer of {self._path('snapshot')} is empty")
+        if len(rows) > MOST_SNAPSHOTS:
+            fact = f"The answer of {self._path('snapshot')} has {len(rows):,} snapshots"
+            raise UnexpectedAnswer(200, "OK", f"{fact}, more than a guest can have")
         return rows
 
     async def _power(self, action: str, parameters: Parameters) -> Task:

@@ -8,14 +8,7 @@ import msgspec
 from msgspec import field
 
 from proxmox_client.api.backup_server import DatastoreUsage
-from proxmox_client.json_decoder import (
-    Answer,
-    convert_rows,
-    decode_fitting,
-    leave_out,
-    read_rows,
-    split_list,
-)
+from proxmox_client.json_decoder import Answer, decode, leave_out, split_list
 
 GuestType = Literal["qemu", "lxc"]
 
@@ -27,6 +20,7 @@ class GuestResource(Answer, tag_field="type", frozen=True):
     `status="unknown"`.
     """
 
+    are_many: ClassVar[bool] = True
     type: ClassVar[GuestType]
 
     vmid: int
@@ -176,11 +170,15 @@ def _is_of_another_type(row: Any) -> bool:
     return isinstance(kind, str) and kind not in _TYPES
 
 
-def _with_names_of_guests(rows: list[Any]) -> list[Any]:
-    """Return the rows; a guest whose own type or number is malformed gets that of its id.
+def _prepared(rows: list[Any]) -> list[Any]:
+    """Return the rows of known types; correct the malformed type or number of a guest by its id.
 
-    Its id is `qemu/101`. A row that repeats the id of another one stays malformed.
+    An id is `qemu/101`. A row that repeats the id of another one stays malformed. A body of null is
+    none of Proxmox's empty lists: every account sees the nodes.
     """
+    if not rows:
+        raise ValueError("it lists no node")
+    rows = [row for row in rows if not _is_of_another_type(row)]
     names = [_GUEST_ID.fullmatch(_id_of(row)) for row in rows]
     ids = Counter(name[0] for name in names if name)
     return [
@@ -216,15 +214,10 @@ class Resources(msgspec.Struct, frozen=True):
     datastores: list[DatastoreUsage] = []  # of a backup server, which has nothing else
 
     @classmethod
-    def read(cls, data: bytes | msgspec.Raw) -> "Resources":
-        """Decode the rows, without those of an unknown type; raise as `decode` does."""
-        try:
-            rows = decode_fitting(data, list[Row])
-        except msgspec.ValidationError:
-            known = [row for row in read_rows(data, Row) if not _is_of_another_type(row)]
-            rows = convert_rows(_with_names_of_guests(known), Row)
+    def read(cls, body: bytes) -> "Resources":
+        """Decode a body, without the rows of an unknown type; raise as `decode` does."""
         resources = cls([], [], [], [], [])
-        for row in rows:
+        for row in decode(body, list[Row], _prepared).data:
             match row:
                 case GuestResource():
                     resources.guests.append(row)

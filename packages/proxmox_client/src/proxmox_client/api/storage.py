@@ -1,7 +1,7 @@
 """Storages and their content."""
 
 from base64 import b64encode
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from msgspec import field
 
@@ -66,6 +66,8 @@ class Volume(Answer, frozen=True):
     `encrypted` is a key's fingerprint, or "1", on a backup server.
     """
 
+    are_many: ClassVar[bool] = True
+
     volid: str
     content: str = ""
     format: str = ""
@@ -103,6 +105,8 @@ class BackupFile(Answer, frozen=True):
     `type` is d (folder), f (file), l (link) or another letter of the backup server's catalog; v is
     an archive, a disk or one of its partitions.
     """
+
+    are_many: ClassVar[bool] = True
 
     name: str = field(name="text")
     type: str = ""

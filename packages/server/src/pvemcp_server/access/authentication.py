@@ -397,6 +397,7 @@ def _caller(
         person=key.person or "",
         client=f"{connection.subject}\n{connection.client_id}" if connection else "",
         version=_version(key, role, identities, clusters),
+        holder=connection.subject if connection else key.id,
     )
 
 

@@ -278,6 +278,8 @@ class Caller:
     like a grant). `toolsets` names the sets of rare tools that are listed as well.
     `identities` maps the name of a cluster to the id of the Proxmox identity that this caller is
     bound to; on a cluster without an entry it uses the default identity.
+    `holder` is whose limits it counts for: the user of a connection, whose other connections count
+    for the same ones, or else the key.
     """
 
     key_id: str
@@ -297,10 +299,16 @@ class Caller:
     token: str = ""  # the id of that access token
     acting: str = ""  # the administrator who calls with these rights; no client can set it
     version: str = ""  # a digest of the permissions above, the cache key of derived lists
+    holder: str = ""
     _resources: dict[tuple[str, Effect, str], Resources] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
     """A cache: nothing above changes, and a copy by `replace` begins with an empty one."""
+
+    def __post_init__(self) -> None:
+        """Count for the limits of the key where there is no user."""
+        if not self.holder:
+            object.__setattr__(self, "holder", self.key_id)
 
     @property
     def session_owner(self) -> str:

@@ -153,7 +153,7 @@ async def find_entries(context: AdminContext, search: SearchPage) -> list[Entry]
     A page without entries is the last one.
     """
     await _flush(context)
-    async with _turn(context):
+    async with turn_of_read(context):
         return await context.services.audit.find(search.filter(), search.limit)
 
 
@@ -240,7 +240,7 @@ async def calls_by_hour(context: AdminContext) -> list[Bar]:
     """Count the calls of the last day by hour, oldest first, and how many of them failed."""
     until = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     since = until - timedelta(hours=HOURS)
-    async with _turn(context):
+    async with turn_of_read(context):
         counts = await context.services.audit.counts(since, until, 3600)
     bars = []
     for hour in range(HOURS):
@@ -260,12 +260,12 @@ async def recent_failures(context: AdminContext) -> list[Entry]:
     """List the last calls that failed or were refused, newest first."""
     failed: list[Entry] = []
     for outcome in (Outcome.ERROR, Outcome.REFUSED):
-        async with _turn(context):
+        async with turn_of_read(context):
             failed += await context.services.audit.find(AuditFilter(outcome=outcome), FAILURES)
     return sorted(failed, key=lambda entry: entry.seq, reverse=True)[:FAILURES]
 
 
-def _turn(context: AdminContext) -> AbstractAsyncContextManager[None]:
+def turn_of_read(context: AdminContext) -> AbstractAsyncContextManager[None]:
     """Return the turn of a read: an administrator who reads much must not stop the server."""
     return context.services.access.audit_reads.turn(context.by)
 

@@ -10,7 +10,7 @@ from proxmox_client import Client, Password, ProxmoxError, Tls, fetch_fingerprin
 from pvemcp_server.access.clusters import checked, hosts_with_ports
 from pvemcp_server.access.fields import Argument, Changes, Fields, Option
 from pvemcp_server.access.freezes import Freeze
-from pvemcp_server.access.model import Caller
+from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.access.roles import READ_ONLY
 from pvemcp_server.admin import proxmox_accounts
 from pvemcp_server.admin.context import AdminContext
@@ -136,6 +136,9 @@ class Account(BaseModel):
     token_secret: str
     proxmox_role: str
     privileges: list[str]
+    withheld: list[str] = Field(
+        description="What some lists need to be complete, but what allows writes as well"
+    )
 
 
 class Identity(BaseModel):
@@ -264,14 +267,16 @@ async def make_account(context: AdminContext, fields: AccountFields) -> Account:
     await check_hosts(hosts)
     role = await context.services.access.roles.get(fields.role)
     caller = Caller("", "", role)
-    needs = [each for tool in tools().values() if caller.is_granted(tool) for each in tool.needs]
+    granted = [tool for tool in tools().values() if caller.is_granted(tool)]
+    reads = [each for tool in granted if tool.effect is Effect.READ for each in tool.needs]
+    writes = [each for tool in granted if tool.effect is not Effect.READ for each in tool.needs]
     code = fields.code.get_secret_value() if fields.code else ""
     try:
         auth = Password(
             fields.user, fields.password.get_secret_value(), (lambda: code) if code else None
         )
         async with Client(hosts, auth, tls=Tls(fingerprints=fields.fingerprints)) as client:
-            made = await proxmox_accounts.make_account(client, role.name, needs)
+            made = await proxmox_accounts.make_account(client, role.name, reads, writes)
     except ValueError as error:
         raise UnusableCluster(str(error), about="user") from error
     except ProxmoxError as error:
@@ -288,6 +293,7 @@ async def make_account(context: AdminContext, fields: AccountFields) -> Account:
         token_secret=made.secret,
         proxmox_role=made.role,
         privileges=list(made.privileges),
+        withheld=list(made.withheld),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from pvemcp_server.access.fields import Fields
+from pvemcp_server.admin.audit import turn_of_read
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject
 from pvemcp_server.admin.permission import EVERYONE, ISSUERS, OWNERS
@@ -92,6 +93,13 @@ def _ended_text(result: Result) -> str:
 )
 async def list_connections(context: AdminContext) -> list[Connection]:
     """List the connections of all users, those of one user beside each other."""
+    connections = await known_connections(context)
+    async with turn_of_read(context):
+        return await _with_calls(context, connections)
+
+
+async def known_connections(context: AdminContext) -> list[Connection]:
+    """List the connections of all users with no calls: to count these takes a turn."""
     store = context.services.store
     roles = {role.id: role.name for role in await store.roles.all()}
     clusters = {cluster.id: cluster.name for cluster in await store.clusters.all()}
@@ -102,7 +110,6 @@ async def list_connections(context: AdminContext) -> list[Connection]:
         if identity.connection_id in accounts and identity.cluster_id in clusters:
             account = Account(cluster=clusters[identity.cluster_id], token_id=identity.token_id)
             accounts[identity.connection_id].append(account)
-    calls = await context.services.audit.calls_of_keys(accounts)
     connections = [
         Connection(
             id=record.id,
@@ -121,12 +128,17 @@ async def list_connections(context: AdminContext) -> list[Connection]:
             expires=key.expires,
             last_used=key.last_used,
             last_address=key.last_address,
-            calls=calls.get(record.id, 0),
+            calls=0,
         )
         for record in records
         for key in [keys[record.id]]
     ]
     return sorted(connections, key=lambda each: (each.user, each.subject, each.client, each.id))
+
+
+async def _with_calls(context: AdminContext, connections: Sequence[Connection]) -> list[Connection]:
+    calls = await context.services.audit.calls_of_keys([each.id for each in connections])
+    return [each.model_copy(update={"calls": calls.get(each.id, 0)}) for each in connections]
 
 
 @subject.operation(
@@ -141,7 +153,7 @@ async def end_connection(context: AdminContext, connection: ConnectionName) -> E
     A user of the external authorization server has tokens that go on: they are refused with every
     client, until they are allowed again.
     """
-    known = await list_connections(context)
+    known = await known_connections(context)
     return await _end(context, "connections.end", known, _named(known, connection))
 
 
@@ -155,7 +167,7 @@ async def end_connections(context: AdminContext, which: Ended) -> EndedConnectio
     """End all connections of a user, of a client, or of a user with a client."""
     if not which.user and not which.client:
         raise BadArgument("user", "name a user, a client or both.")
-    known = named = await list_connections(context)
+    known = named = await known_connections(context)
     if which.user:
         theirs = [each for each in known if which.user in (each.user, each.subject)]
         subjects = sorted({each.subject for each in theirs})
@@ -181,10 +193,12 @@ async def end_connections(context: AdminContext, which: Ended) -> EndedConnectio
 )
 async def allow_connection(context: AdminContext, connection: ConnectionName) -> Connection:
     """Admit a user of the external authorization server again whose connections were ended."""
-    (named,) = _named(await list_connections(context), connection)
+    (named,) = _named(await known_connections(context), connection)
     await context.services.connections.allow(named.subject)
     await context.changed("connections.allow", **_facts(named))
-    return named.model_copy(update={"is_ended": False})
+    allowed = named.model_copy(update={"is_ended": False})
+    async with context.services.access.audit_reads.further_turn(context.by):
+        return (await _with_calls(context, [allowed]))[0]
 
 
 def _named(known: Sequence[Connection], name: str) -> list[Connection]:

@@ -1,9 +1,10 @@
 """A Proxmox account for this server, made with an administrator's password.
 
 The account is a user without a password, with one role on / and a token with the user's rights. The
-role has the privileges that the tools of a role of this server need, and Proxmox's audit
-privileges, without which lists are short. Nothing that exists is changed: a name in use gets a
-number.
+role has Proxmox's audit privileges, without which lists are short, and what the tools of a role of
+this server need. What a tool that only reads needs, but what allows writes as well, is withheld: an
+account for reading must not be able to change anything. Nothing that exists is changed: a name in
+use gets a number.
 """
 
 import re
@@ -21,6 +22,7 @@ TOKEN: Final = "pvemcp"  # noqa: S105 - its name, no secret
 COMMENT: Final = "pvemcp, an AI server: remove this user to end its access"
 _AUDITOR: Final = "PVEAuditor"
 _ALL: Final = "Administrator"
+_LOGS: Final = "Sys.Syslog"
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,14 @@ class MadeAccount:
     secret: str = field(repr=False)
     role: str
     privileges: tuple[str, ...]
+    withheld: tuple[str, ...]
 
 
 async def make_account(
-    client: Client, role_name: str, needs: Iterable[RequiredPrivilege]
+    client: Client,
+    role_name: str,
+    reads: Iterable[RequiredPrivilege],
+    writes: Iterable[RequiredPrivilege],
 ) -> MadeAccount:
     """Make a role, a user and a token, named after the role of this server that they are for.
 
@@ -44,8 +50,11 @@ async def make_account(
     version = await client.version()
     roles = {role.role_id: frozenset(role.privileges) for role in await client.access.roles()}
     users = {user.userid for user in await client.access.users()}
-    needed = {need.of(version.number[0])[0] for need in needs}
-    privileges = roles[_AUDITOR] | (needed & roles[_ALL])
+    known, major = roles[_ALL], version.number[0]
+    to_read = known & {need.of(major)[0] for need in reads}
+    to_write = known & {need.of(major)[0] for need in writes}
+    harmless = {name for name in to_read if name.endswith(".Audit") or name == _LOGS}
+    privileges = roles[_AUDITOR] | harmless | to_write
     name = next(
         each for each in _names(role_name) if each not in roles and f"{each}@pve" not in users
     )
@@ -60,7 +69,8 @@ async def make_account(
     except ProxmoxError as error:
         hint = f"To undo the steps before it: `{' && '.join(made)}`."
         raise CallError(explain(error), hint=hint) from error
-    return MadeAccount(f"{user}!{TOKEN}", token.secret, name, tuple(sorted(privileges)))
+    withheld = tuple(sorted(to_read - privileges))
+    return MadeAccount(f"{user}!{TOKEN}", token.secret, name, tuple(sorted(privileges)), withheld)
 
 
 def _names(role_name: str) -> Iterable[str]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pvemcp_formats import Format, encode
 from pvemcp_server.access.fields import Argument, Fields
+from pvemcp_server.access.key_threads import in_key_thread
 from pvemcp_server.access.names import check_name
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
@@ -109,11 +110,15 @@ async def run_query(context: AdminContext, pipeline: Pipeline, request: RunReque
     if outcome.failed:
         raise CallError(outcome.data)
     table = json.loads(outcome.data)["data"]
+    columns, rows = table["headers"], table["rows"]
+    formats = await in_key_thread(  # megabytes of rows take seconds
+        f"queries of {context.by}", lambda: [_formatted(columns, rows, each) for each in Format]
+    )
     return QueryAnswer(
-        columns=table["headers"],
-        rows=table["rows"],
+        columns=columns,
+        rows=rows,
         notes=outcome.notes,
-        formats=[_formatted(table["headers"], table["rows"], each) for each in Format],
+        formats=formats,
         tool_call=as_tool_call(TOOL, arguments),
     )
 

@@ -63,7 +63,7 @@ async def add(
     fields: dict[str, Any] = {
         "name": name or ask("name", "Name of the cluster here, as home-lab"),
         "kind": kind,
-        "hosts": host or ask("--host", "Its nodes, as pve1.example pve2.example").split(),
+        "hosts": host or ask("--host", "Its hosts, as pve1.example pve2.example").split(),
         "description": description,
         "protected": protected,
         "tls_mode": _mode(ca_file, fingerprint, insecure=insecure),

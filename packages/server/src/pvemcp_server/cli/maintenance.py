@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
+from pvemcp_bridge.config_file import bridge_command
 from pvemcp_server.admin.client_setup import CLIENTS, KEY_PLACEHOLDER, Connection, endpoint_url
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.cli.context import AsJson, administrator, print_answer
 from pvemcp_server.cli.input import read_secret
-from pvemcp_server.cli.quickstart import bridge_command
 from pvemcp_server.cli.state import command
 from pvemcp_server.config import Config
 from pvemcp_server.errors import UnknownName, counted
@@ -67,12 +67,12 @@ async def claude_config(
         Path | None, typer.Option(help="File with the key to fill in; - reads standard input.")
     ] = None,
 ) -> None:
-    """Print the configuration of a client for this server, as JSON."""
+    """Print the configuration of a client for this server, in the format of its file."""
     if client not in CLIENTS:
         raise UnknownName("client", client, CLIENTS)
     key = read_secret(api_key_file, "--api-key-file") if api_key_file else KEY_PLACEHOLDER
-    connection = Connection(endpoint_url(Config.load()), key, bridge_command())
-    typer.echo(CLIENTS[client].text(connection))
+    connection = Connection(endpoint_url(Config.load()), key, command=bridge_command())
+    typer.echo(CLIENTS[client].text(connection, bridged=False), nl=False)
 
 
 @secrets.command()

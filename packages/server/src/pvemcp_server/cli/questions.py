@@ -79,4 +79,10 @@ async def ask_token(
         f"Made {user} with the role {account.proxmox_role}: {', '.join(account.privileges)}.",
         err=True,
     )
+    if account.withheld:
+        typer.echo(
+            f"Not given, because they allow writes too: {', '.join(account.withheld)}. Lists that "
+            "need them, as of backups, say that they are incomplete.",
+            err=True,
+        )
     return account.token_id, SecretStr(account.token_secret)

@@ -4,7 +4,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 
@@ -12,12 +11,7 @@ from pvemcp_server import __version__
 from pvemcp_server.access.names import check_name
 from pvemcp_server.access.passwords import check_password
 from pvemcp_server.access.roles import ADMINISTRATOR
-from pvemcp_server.admin.client_setup import (
-    KEY_PLACEHOLDER,
-    SERVER_NAME,
-    Connection,
-    endpoint_url,
-)
+from pvemcp_server.admin.client_setup import CLIENTS, KEY_PLACEHOLDER, Connection, endpoint_url
 from pvemcp_server.cli.state import State, place_of, record_change
 from pvemcp_server.errors import BadArgument, ConfigError
 from pvemcp_server.store.records import AdminRole, ClusterKind
@@ -77,7 +71,7 @@ async def print_welcome(state: State, *, demo: bool) -> None:
     show(" (new key, shown once)" if key else f" (another key: {this_command()} keys create NAME)")
     show(f"State:         {place_of(state.config)}\n")
     show(
-        f"Claude Code:   claude mcp add --transport http {SERVER_NAME} {connection.url_with_key}\n"
+        f"Claude Code:   {CLIENTS['claude-code'].command_line(connection)}\n"
         "Other clients: API Access on the admin pages shows the configuration of each.\n"
     )
     for fact in await (_demo_facts(state) if demo else _facts(state)):
@@ -120,12 +114,6 @@ async def _first_key(state: State) -> str | None:
     key, secret = await state.access.keys.create(FIRST_KEY, role=ADMINISTRATOR)
     await record_change(state, "keys.create", key=key.id, name=FIRST_KEY, role=ADMINISTRATOR)
     return secret
-
-
-def bridge_command() -> str:
-    """Return the bridge of this Python environment, or else the one on the path."""
-    own = Path(sys.executable).with_name("pvemcp-bridge")
-    return str(own) if own.exists() else shutil.which("pvemcp-bridge") or "pvemcp-bridge"
 
 
 def this_command() -> str:

@@ -19,6 +19,7 @@ from proxmox_client.api.access import AclEntry, Permissions, Token, User
 
 OWN_TOKEN_PREFIX: Final = "pvemcp-"  # noqa: S105 - of the tokens of connections, no secret
 _OWN_TOKEN: Final = re.compile(rf"!{OWN_TOKEN_PREFIX}[0-9A-Za-z]{{8}}\Z")
+_FEW = 2000  # entries and roles; more take a thread, as each advice looks at all of them
 _SECONDS = 5  # timeout for reading the ACL, which only improves an error message
 _ROOT = "root@pam"
 _BAN = "NoAccess"
@@ -259,7 +260,10 @@ class Acl:
 
     async def advice(self, path: str, privileges: Iterable[str]) -> Advice:
         """Return how the account gets these privileges on the path."""
-        return (await self.grants()).advice(path, privileges)
+        grants = await self.grants()
+        if len(grants.entries or ()) + len(grants.roles) <= _FEW:
+            return grants.advice(path, privileges)
+        return await asyncio.to_thread(grants.advice, path, privileges)
 
 
 async def _read(pve: Client, account: str) -> Grants:

@@ -32,6 +32,7 @@ from pvemcp_server.store.records import ClusterKind
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
+_AT_ONCE: Final = 1_000  # requests of one question; the client itself holds fewer open
 MANY: Final = 2000  # items; about five milliseconds of work
 _NAMED = 3  # missing answers that are noted one by one
 # Without these privileges Proxmox leaves the resources out silently
@@ -306,16 +307,20 @@ class Cluster:
     ) -> tuple[dict[K, T], dict[K, str]]:
         """Call `ask` for every key concurrently; return the answers and the reasons of failures.
 
-        An unexpected error is a reason too, and is logged.
+        An unexpected error is a reason too, and is logged. No more than _AT_ONCE calls have begun:
+        a host can list hundreds of thousands of nodes.
         """
         every = list(keys)
 
         async def answer(key: K) -> T:  # also an error that is raised before anything is awaited
             return await ask(key)
 
-        outcomes = await asyncio.gather(
-            *(outcome_of(answer(key), f"{key} on {self.name}") for key in every)
-        )
+        outcomes: list[T | Exception] = []
+        for start in range(0, len(every), _AT_ONCE):
+            some = every[start : start + _AT_ONCE]
+            outcomes += await asyncio.gather(
+                *(outcome_of(answer(key), f"{key} on {self.name}") for key in some)
+            )
         answers: dict[K, T] = {}
         missing: dict[K, str] = {}
         for key, outcome in zip(every, outcomes, strict=True):

@@ -9,6 +9,7 @@ from typing import Any, Final
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.context import ServerRequestContext
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pvemcp_server.access.authentication import EXPIRED, KeyAuthenticator, is_jwt
@@ -42,6 +43,7 @@ SSE_MESSAGES: Final = "/sse/messages"
 # Probes of orchestrators address us by whatever name they have
 PROBES: Final = ("/healthz", "/readyz")
 PUBLIC: Final = frozenset({"/", "/version", "/icon.svg", "/admin", *PROBES})
+ENDPOINT_PAGE: Final = "/admin/endpoint"
 ADMIN_SITE: Final = "/admin/"  # every page and operation below it checks its own session
 
 # Proxies, routers and file systems read these differently; no path of ours contains any
@@ -151,8 +153,11 @@ class KeyGate:
 
         The order matters: the key is checked before any counter that others can move, so that
         only refused calls are limited by their address. The body is read last, for admitted
-        callers only.
+        callers only. A browser is led to a page before all that.
         """
+        if scope["method"] == "GET" and _is_browser(scope):
+            await _to_page(self.hosts.prefix.text)(scope, receive, send)
+            return
         try:
             if self.active_requests.closing:
                 raise errors.shutting_down()
@@ -161,16 +166,16 @@ class KeyGate:
                 raise errors.switched_off()
             caller = await self._authenticate(scope, settings)
             limits = self.limits
-            key_id, rate = caller.key_id, settings.calls_per_minute_per_key
-            count_call = partial(limits.check_rate, key_id, rate)
+            holder, rate = caller.holder, settings.calls_per_minute_per_key
+            count_call = partial(limits.check_rate, holder, rate)
             count_call()
-            slot, most = key_id, settings.concurrent_calls_per_key
+            slot, most = holder, settings.concurrent_calls_per_key
             is_stream = scope["method"] == "GET" or _LISTEN in scope["headers"]
             if is_stream:  # streams have slots of their own, so that they block no call
-                slot, most = f"streams {key_id}", STREAMS_PER_KEY
+                slot, most = f"streams {holder}", STREAMS_PER_KEY
             exchange = HttpExchange(receive, send, caller, is_stream=is_stream)
             with limits.running(slot, most):
-                scope["user"] = _user(key_id)  # the SDK binds sessions to it
+                scope["user"] = user_of(caller.key_id)  # the SDK binds sessions to it
                 # a batch counts its further messages itself
                 scope["state"].update(caller=caller, count_call=count_call, is_known=True)
                 transport = self.transports[scope["path"]]
@@ -260,8 +265,23 @@ class KeyGate:
         return errors.unauthorized(f"{addresses.base}{NOWHERE}")
 
 
+def _is_browser(scope: Scope) -> bool:
+    """Return whether a page is asked for: no MCP client accepts HTML."""
+    return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
+
+
+def _to_page(prefix: str) -> RedirectResponse:
+    """Return the way to the page that describes the endpoint, without the key in its address.
+
+    No key is checked and nothing is counted: it is the same for every key and for none.
+    """
+    headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+    return RedirectResponse(f"{prefix}{ENDPOINT_PAGE}", 303, headers)
+
+
 @lru_cache(1024)
-def _user(key_id: str) -> AuthenticatedUser:
+def user_of(key_id: str) -> AuthenticatedUser:
+    """Return the user that the SDK binds sessions to."""
     return AuthenticatedUser(AccessToken(token=key_id, client_id=key_id, scopes=[]))
 
 

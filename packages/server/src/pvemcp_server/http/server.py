@@ -150,7 +150,6 @@ def http_server(
             app,
             host=config.host,
             port=config.port,
-            log_level=config.log_level,
             log_config=None,
             proxy_headers=False,  # the gate reads them itself, from configured proxies only
             server_header=False,

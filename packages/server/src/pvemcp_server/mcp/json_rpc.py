@@ -6,7 +6,6 @@ alone, and counts against the key's calls a minute.
 """
 
 import json
-import re
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
@@ -21,8 +20,6 @@ from pvemcp_server.http.exchange import check_kept
 BATCHING: Final = (None, "2025-03-26")  # the header came later than batches
 MOST_MESSAGES: Final = 50
 LONGEST_ID: Final = 256  # characters; each answer repeats the id of its request
-# A body without such a text or number has no longer id
-_LONG_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.){257}|[0-9]{257}', re.DOTALL)
 _NOT_HERE: Final = (
     f"HTTP+SSE takes the revisions {', '.join(HANDSHAKE_PROTOCOL_VERSIONS)} only: POST to /mcp."
 )
@@ -50,8 +47,12 @@ class Messages:
         if version not in (None, *HANDSHAKE_PROTOCOL_VERSIONS):
             if self._modern is None:
                 raise Refused(400, _NOT_HERE)
-            if scope["method"] == "POST" and _LONG_TOKEN.search(scope["state"]["body"]):
-                _check_length_of_id(scope["state"]["body"])
+            if scope["method"] == "POST":
+                body = scope["state"]["body"]
+                # without a longer text between two quotes, there is no longer id
+                texts = body.replace(b'\\"', b"..").split(b'"')
+                if max(map(len, texts)) > LONGEST_ID:
+                    _check_length_of_id(body)
             await self._modern(scope, receive, send)
             return
         if scope["method"] != "POST":

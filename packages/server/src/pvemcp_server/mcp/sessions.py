@@ -1,8 +1,7 @@
-"""Sessions of the handshake eras: limited per key, and opened again after a restart."""
+"""Sessions of the handshake eras: limited per key or user, and opened again after a restart."""
 
 import json
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -15,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from pvemcp_server.http.errors import Refused
+from pvemcp_server.http.gate import user_of
 from pvemcp_server.mcp.json_rpc import Replay
 from pvemcp_server.mcp.session_ids import Params, SessionIds
 
@@ -41,6 +41,10 @@ class _Session:
     ids: set[str] = field(default_factory=set)  # of these, as the SDK compares them
 
 
+_Held = OrderedDict[tuple[str, str], _Session]
+"""Sessions by the key and the client's id."""
+
+
 class Sessions:
     """The SDK's session manager behind a limit per key and ids that outlive the process.
 
@@ -62,8 +66,8 @@ class Sessions:
             server, max_request_body_size=max_request_body_size
         )
         self._ids = ids
-        # By key and the client's id, the least recently used first
-        self._sessions: defaultdict[str, OrderedDict[str, _Session]] = defaultdict(OrderedDict)
+        # By the holder of keys, the least recently used first
+        self._sessions: defaultdict[str, _Held] = defaultdict(OrderedDict)
         self._ended: OrderedDict[bytes, None] = OrderedDict()  # digests of ids
         self._opening = anyio.Lock()  # one request of a lost session opens it for the others
 
@@ -79,7 +83,8 @@ class Sessions:
         """
         headers = [header for header in scope["headers"] if header[0] != b"last-event-id"]
         scope = {**scope, "headers": headers}
-        sessions = self._sessions[scope["state"]["caller"].key_id]
+        caller = scope["state"]["caller"]
+        sessions = self._sessions[caller.holder]
         name = Headers(scope=scope).get(_SESSION)
         body = b""
         if scope["method"] == "POST":  # whole, and checked by json_rpc.Messages
@@ -93,16 +98,17 @@ class Sessions:
             await self._begin(sessions, scope, request(), send, body)
             return
         ids = _ids(body)
-        if name not in sessions or not await self._continue(
-            sessions, name, ids, scope, request(), send
+        place = caller.key_id, name
+        if place not in sessions or not await self._continue(
+            sessions, place, ids, scope, request(), send
         ):
-            await self._open_again(sessions, name, scope)
-            if not await self._continue(sessions, name, ids, scope, request(), send):
+            await self._open_again(sessions, place, scope)
+            if not await self._continue(sessions, place, ids, scope, request(), send):
                 raise _not_found()
 
     async def _begin(
         self,
-        sessions: OrderedDict[str, _Session],
+        sessions: _Held,
         scope: Scope,
         receive: Receive,
         send: Send,
@@ -124,21 +130,20 @@ class Sessions:
             inner = _opened(message)
             if inner is not None:
                 name = self._ids.seal(params, scope["state"]["caller"].session_owner) or inner
-                sessions[name] = _Session(inner)
+                sessions[scope["state"]["caller"].key_id, name] = _Session(inner)
             await send(_named(message, name))
 
         await self.manager.handle_request(scope, receive, register)
         await self._end_longest_idle(sessions, scope)
 
-    async def _open_again(
-        self, sessions: OrderedDict[str, _Session], name: str, scope: Scope
-    ) -> None:
+    async def _open_again(self, sessions: _Held, place: tuple[str, str], scope: Scope) -> None:
         """Repeat the handshake that the id holds; raise Refused if it holds none or has ended."""
+        name = place[1]
         params = self._ids.open(name, scope["state"]["caller"].session_owner)
         if params is None or _digest(name) in self._ended:
             raise _not_found()
         async with self._opening:
-            if name in sessions:  # by another request of the same client
+            if place in sessions:  # by another request of the same client
                 return
             _require_room(sessions)
             inner: str | None = None
@@ -152,20 +157,20 @@ class Sessions:
                 raise _not_found()
             ready = _posted(scope, "notifications/initialized", {}, inner)
             await self.manager.handle_request(*ready, _ignore)
-            sessions[name] = _Session(inner)
+            sessions[place] = _Session(inner)
         await self._end_longest_idle(sessions, scope)
 
     async def _continue(
         self,
-        sessions: OrderedDict[str, _Session],
-        name: str,
+        sessions: _Held,
+        place: tuple[str, str],
         ids: set[str],
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> bool:
         """Serve a request of a session; return False if the SDK has ended it, with nothing sent."""
-        session, status = sessions[name], 0
+        session, status, name = sessions[place], 0, place[1]
         if session.ids & ids:  # the SDK would send both answers to one of the two
             await _ID_IN_USE.response(scope, receive, send)
             return True
@@ -178,19 +183,19 @@ class Sessions:
 
         session.requests += 1
         session.ids |= ids
-        sessions.move_to_end(name)
+        sessions.move_to_end(place)
         try:
             await self.manager.handle_request(_within(scope, session.inner), receive, pass_on)
         finally:
             session.requests -= 1
             session.ids -= ids
-            if sessions.get(name) is session:
-                sessions.move_to_end(name)
+            if sessions.get(place) is session:
+                sessions.move_to_end(place)
                 if scope["method"] == "DELETE" and 0 < status < 400:
                     self._end(name)
-                    del sessions[name]
+                    del sessions[place]
                 elif status == 404:
-                    del sessions[name]
+                    del sessions[place]
         return status != 404
 
     def _end(self, name: str) -> None:
@@ -199,18 +204,19 @@ class Sessions:
         if len(self._ended) > ENDED_SESSIONS:
             self._ended.popitem(last=False)
 
-    async def _end_longest_idle(self, sessions: OrderedDict[str, _Session], scope: Scope) -> None:
-        """End one session of a key beyond its limit: the one that was idle for longest."""
+    async def _end_longest_idle(self, sessions: _Held, scope: Scope) -> None:
+        """End one session of a holder beyond the limit: the one that was idle for longest."""
         if len(sessions) <= SESSIONS_PER_KEY:
             return
-        idle = next((name for name, session in sessions.items() if not session.requests), None)
+        idle = next((place for place, session in sessions.items() if not session.requests), None)
         if idle is None:
             return
         delete = {**_within(scope, sessions.pop(idle).inner), "method": "DELETE"}
+        delete["user"] = user_of(idle[0])  # perhaps another connection of the same user
         await self.manager.handle_request(delete, Replay(b"", _no_more), _ignore)
 
 
-def _require_room(sessions: Mapping[str, _Session]) -> None:
+def _require_room(sessions: _Held) -> None:
     """Raise Refused if all of the sessions that a key may have are in use."""
     if len(sessions) >= SESSIONS_PER_KEY and all(s.requests for s in sessions.values()):
         raise Refused(503, "Too many open sessions of this key: end one of them first.")

@@ -43,7 +43,7 @@ class SseEndpoint:
         credential = scope["state"]["credential"]
         key = f"/{credential.secret}" if credential.in_path else ""
         mounted = {**scope, "root_path": f"{self._prefix}/sse{key}"}
-        requests = _Requests(self.unanswered, scope["state"]["caller"].key_id)
+        requests = _Requests(self.unanswered, scope["state"]["caller"].holder)
         writer = _Writer(requests)
 
         async def write(message: Message) -> None:
@@ -76,7 +76,7 @@ class SseEndpoint:
         except ValidationError:
             # the SDK would write the message into the log
             raise Refused(400, "The body is no JSON-RPC message.") from None
-        unanswered = self.unanswered[scope["state"]["caller"].key_id]
+        unanswered = self.unanswered[scope["state"]["caller"].holder]
         if isinstance(message, JSONRPCRequest) and unanswered >= MOST_UNANSWERED:
             raise Refused(
                 429,

@@ -30,6 +30,7 @@ FETCHES_PER_MINUTE: Final = 10  # of documents, for an address
 STALE_LIFE: Final = timedelta(days=1)  # of an expired document whose host cannot be reached
 FAILED_SECONDS: Final = 60.0  # in which a document that was not usable is not fetched again
 MOST_FAILED: Final = 1_000
+REGISTER_LIFE: Final = timedelta(minutes=15)  # in which clients register instead
 MOST_REDIRECTS: Final = 10
 GRANTS: Final = ("authorization_code", "refresh_token")
 _SECRETS: Final = ("client_secret_post", "client_secret_basic", "client_secret_jwt")
@@ -51,6 +52,19 @@ class Clients:
         self._registrations = RateLimiter()
         self._fetches = RateLimiter()
         self._failed: OrderedDict[str, tuple[float, OAuthError]] = OrderedDict()
+        self._read: datetime | None = None  # the last document that could be read
+        self._unread: datetime | None = None  # and the last one whose host was out of reach
+
+    @property
+    def promises_documents(self) -> bool:
+        """Whether clients may name a document; else they register, which needs no Internet.
+
+        Not for REGISTER_LIFE after a host was out of reach, unless this process has read another
+        document within a day: strangers who name dead hosts change nothing then.
+        """
+        now = self._clock()
+        reads = self._read is not None and now < self._read + STALE_LIFE
+        return reads or self._unread is None or now >= self._unread + REGISTER_LIFE
 
     async def get(self, client_id: str, address: str = "") -> OAuthClientRecord:
         """Return a client that asks for consent; its document is fetched again when it expired.
@@ -115,10 +129,13 @@ class Clients:
             raise _too_many("metadata documents")
         try:
             document = await self.fetcher.fetch(url, network_of(address))
+            self._read = self._clock()
             values = _document_values(url, document.metadata)
         except OAuthError as error:
-            if isinstance(error, Unreachable) and not error.in_time:
-                raise  # perhaps for the slow names of others
+            if isinstance(error, Unreachable):
+                self._unread = self._clock()
+                if not error.in_time:
+                    raise  # perhaps for the slow names of others
             self._failed[url] = (time.monotonic(), error)
             self._failed.move_to_end(url)
             if len(self._failed) > MOST_FAILED:

@@ -39,6 +39,7 @@ NEW: Final = timedelta(minutes=10)  # a token this young may belong to a consent
 MOST_OF_CLIENT: Final = 10  # connections of a user with a client: a program's computers
 UNUSED: Final = timedelta(minutes=1)  # after a consent, its code is issued
 LONGEST_NAME: Final = 64
+MOST_OF_USER: Final = 50  # connections: each has sessions, streams and approvals of its own
 CLEANED_SECONDS: Final = 60
 _MARK: Final = re.compile(r"\[([0-9a-f]{12}) (\d{4}-\d\d-\d\dT\d\d:\d\d)Z\]\Z")
 _UNUSABLE: Final = re.compile(r"[^\w .@+-]+")
@@ -196,6 +197,8 @@ class Connections:
                 if key is not None and not key.enabled:
                     raise AccessDenied("connection that an administrator has ended", key_id=each.id)
             record = next((each for each in others if each.client_id == client.id), None)
+            if record is None and len(others) >= MOST_OF_USER:
+                raise AccessDenied("a user with too many clients")
             if record is None:
                 key_id = await self._add_key(connection, person, client, {"tools": [ANY], **values})
                 return await store.connections.add_in(
@@ -289,6 +292,11 @@ class Connections:
         }
         async with store.database.writing() as connection:
             await bump(connection, Topic.CLUSTERS, Topic.ACCESS)  # concurrent consents wait here
+            held = await store.connections.all_in(connection, subject=person.subject)
+            if len(held) >= MOST_OF_USER:
+                raise CallError(
+                    f"You have {MOST_OF_USER} connections already.", hint="End one of them first."
+                )
             record = await store.connections.add_in(
                 connection,
                 id=await self._add_key(connection, person, client, key_values),

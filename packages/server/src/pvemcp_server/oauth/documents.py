@@ -48,7 +48,11 @@ class Unreachable(OAuthError):
     """A document that could not be read, whatever it says; `in_time` if not for being too slow."""
 
     def __init__(self, error: Exception) -> None:
-        text = f"it could not be fetched: {type(error).__name__}"
+        text = (
+            f"it could not be fetched by this server ({type(error).__name__}). Allow the server "
+            "https to the document's host; or remove the sign-in in the program (in Claude Code: "
+            "claude mcp logout) and connect again, so that it registers here"
+        )
         super().__init__("invalid_client", unusable(text).description)
         self.in_time = not isinstance(error, TimeoutError)
 

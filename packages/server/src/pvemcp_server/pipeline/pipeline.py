@@ -231,7 +231,7 @@ class Pipeline:
         if caller.scopes is not None and not is_sufficient(caller.scopes, tool.scope):
             beyond = InsufficientScope(tool.name, tool.scope)
             return await self._failed(recorder, beyond, str(beyond))
-        requester.set(caller.key_id)
+        requester.set(caller.holder)
         with CancelScope() as scope:
             self.running[scope] = caller
             try:
@@ -259,7 +259,7 @@ class Pipeline:
             call = recorder.call = await self.open(tool, caller, conversation, accepted)
             # beside the gate's slots: a message of HTTP+SSE holds none while its call runs
             with self.limits.running(
-                f"tools {caller.key_id}", call.settings.concurrent_calls_per_key
+                f"tools {caller.holder}", call.settings.concurrent_calls_per_key
             ):
                 while True:
                     try:

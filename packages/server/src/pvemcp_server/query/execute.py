@@ -86,7 +86,7 @@ async def execute(
     query = parse(source)
     plan = bind(replace(query, limit=min(query.limit or row_cap, row_cap)), catalog, now)
     database = await Loader(sources, catalog, plan, budget).database()
-    key_id = sources.caller.key_id
+    key_id = sources.caller.holder
     cells = await _run(database, compile_plan(plan, catalog), key_id)
     for name in _rounded_columns(plan, cells):
         sources.notes.add(

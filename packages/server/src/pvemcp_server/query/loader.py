@@ -143,7 +143,7 @@ class Loader:
                 need.columns |= required[name].columns - self.catalog.tables[name].extra
             rows = await self._read(before, {})
             reduced = partial(self._reduced, first, before, rows)
-            requests = await in_key_thread(self.sources.caller.key_id, reduced)
+            requests = await in_key_thread(self.sources.caller.holder, reduced)
         rest = {
             n: need
             for n, need in required.items()
@@ -155,12 +155,12 @@ class Loader:
     async def _built(
         self, required: Mapping[str, RequiredColumns], rows: Mapping[str, RowsByCluster]
     ) -> Database:
-        return await in_key_thread(self.sources.caller.key_id, partial(self._build, required, rows))
+        return await in_key_thread(self.sources.caller.holder, partial(self._build, required, rows))
 
     def _build(
         self, required: Mapping[str, RequiredColumns], rows: Mapping[str, RowsByCluster]
     ) -> Database:
-        return build_database(self.catalog, required, rows, self.sources.caller.key_id)
+        return build_database(self.catalog, required, rows, self.sources.caller.holder)
 
     def _reduced(
         self,

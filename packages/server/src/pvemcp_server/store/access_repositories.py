@@ -55,13 +55,17 @@ class KeyRepository(Repository[KeyRecord]):
 
 
 class DestructiveUseRepository(Repository[DestructiveUse]):
-    """Destructive writes of keys on one day, counted for all processes together."""
+    """Destructive writes of holders on one day, counted for all processes together."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database, records.destructive_uses, DestructiveUse)
 
-    async def spend(self, key_id: str, *, day: str, most: int, count: int = 1) -> bool:
+    async def spend(
+        self, holder: str, *, day: str, most: int, count: int = 1, kept: str = ""
+    ) -> bool:
         """Add `count` writes; return False, and add nothing, if that were more than `most` a day.
+
+        Those of days before `kept` are deleted: their keys may be gone.
 
         Of concurrent writes, also by other processes, `most` get True: one conditional statement.
         A clock that is behind counts on the later day that another process has begun.
@@ -71,15 +75,16 @@ class DestructiveUseRepository(Repository[DestructiveUse]):
         table = self.table
         dialect = sqlite if self.database.is_sqlite else postgresql
         is_same = table.c.day >= day
-        first = dialect.insert(table).values(key_id=key_id, day=day, count=count)
+        first = dialect.insert(table).values(holder=holder, day=day, count=count)
         values = {
             "day": case((is_same, table.c.day), else_=day),
             "count": case((is_same, table.c.count + count), else_=count),
         }
         spend = first.on_conflict_do_update(
-            index_elements=["key_id"], set_=values, where=~is_same | (table.c.count + count <= most)
+            index_elements=["holder"], set_=values, where=~is_same | (table.c.count + count <= most)
         )
         async with self.database.writing() as connection:
+            await connection.execute(table.delete().where(table.c.day < kept))
             with self._conflicts({}):
                 spent = await connection.scalar(spend.returning(table.c.count))
         return spent is not None

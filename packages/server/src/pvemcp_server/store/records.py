@@ -123,12 +123,12 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class DestructiveUse:
-    """How many destructive writes were sent for a key on its latest day with any (UTC)."""
+    """How many destructive writes were sent for a holder on its latest day with any (UTC).
 
-    key_id: Annotated[
-        str,
-        ColumnArgs(ForeignKey("keys.id", ondelete="CASCADE"), type=String(8), primary_key=True),
-    ]
+    A holder is a key, or the subject of a user: what connects again has no new budget.
+    """
+
+    holder: Annotated[str, ColumnArgs(type=String(512), primary_key=True)]
     day: Annotated[str, ColumnArgs(type=String(10))]  # 2027-01-31
     count: int
 

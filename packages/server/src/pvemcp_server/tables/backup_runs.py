@@ -8,6 +8,7 @@ before it logs its command, and its log names the storage only: its job is infer
 
 import re
 import shlex
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -91,7 +92,7 @@ def _value(name: str, value: Any) -> Option:
     if name in _GROUPS:
         return frozenset(parse(value, _GROUPS[name]).items())
     if name == _PATHS:
-        return frozenset(value if isinstance(value, list) else str(value).split("\0"))
+        return frozenset(map(str, value) if isinstance(value, list) else str(value).split("\0"))
     if name in _LISTS:
         return frozenset(split_list(str(value)))
     return "" if value is None else str(int(value) if isinstance(value, bool) else value)
@@ -127,14 +128,11 @@ class Command:
         """Whether the scheduler started it, and not a user."""
         return self.options.get(_QUIET) == "1"
 
-    def fits(self, job: BackupJob) -> bool:
-        """Return whether this job would have started it."""
+    def jobs(self, jobs: "Jobs") -> frozenset[str]:
+        """Return the jobs that would have started it."""
         own = {name: value for name, value in self.options.items() if name != _QUIET}
-        return (
-            self.is_scheduled
-            and self.vmids == frozenset(job.vmids)
-            and own == _comparable(job.raw, but=_NOT_LOGGED)
-        )
+        key = (self.vmids, frozenset(own.items()))
+        return jobs.by_command.get(key, frozenset()) if self.is_scheduled else frozenset()
 
 
 @dataclass(frozen=True)
@@ -144,18 +142,38 @@ class StorageFailure:
     job_id: str  # the job that writes there; empty when several do
 
     @classmethod
-    def of_storage(cls, storage: str, jobs: Sequence[BackupJob]) -> Self:
+    def of_storage(cls, storage: str, jobs: "Jobs") -> Self:
         """Assign the task to the only enabled job that writes to this storage."""
-        writing = [job.id for job in jobs if job.enabled and job.storage == storage]
+        writing = jobs.by_storage.get(storage, [])
         return cls(writing[0] if len(writing) == 1 else "")
 
-    def fits(self, job: BackupJob) -> bool:
-        """Return whether this job started it."""
-        return job.id == self.job_id
+    def jobs(self, _jobs: "Jobs") -> frozenset[str]:
+        """Return the job that started it."""
+        return frozenset({self.job_id} - {""})
 
 
 Origin = Command | StorageFailure
 """The part of a task's log that identifies its job."""
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The ids of all jobs of a cluster: by the command that each logs, enabled ones by storage."""
+
+    by_command: Mapping[tuple[frozenset[int], frozenset[tuple[str, Option]]], frozenset[str]]
+    by_storage: Mapping[str | None, list[str]]
+
+    @classmethod
+    def of(cls, every: Sequence[BackupJob]) -> Self:
+        """Read the options of each job once, as there may be many tasks to compare with them."""
+        by_command = defaultdict[Any, set[str]](set)
+        by_storage = defaultdict[str | None, list[str]](list)
+        for job in every:
+            options = frozenset(_comparable(job.raw, but=_NOT_LOGGED).items())
+            by_command[frozenset(job.vmids), options].add(job.id)
+            if job.enabled:
+                by_storage[job.storage].append(job.id)
+        return cls({key: frozenset(ids) for key, ids in by_command.items()}, by_storage)
 
 
 async def last_runs(
@@ -190,10 +208,9 @@ async def last_runs(
         for task in answer
         if task.user == _SCHEDULER and not task.token_id
     }
-    origins = await _origins(cluster, reach, tasks, jobs, every, request)
-    jobs_of = {
-        upid: {job.id for job in every if origin.fits(job)} for upid, origin in origins.items()
-    }
+    known = Jobs.of(every)
+    origins = await _origins(cluster, reach, tasks, jobs, known, request)
+    jobs_of = {upid: origin.jobs(known) for upid, origin in origins.items()}
     shared = {job_id for fitting in jobs_of.values() if len(fitting) > 1 for job_id in fitting}
     runs = {
         job.id: run
@@ -236,7 +253,7 @@ async def _origins(
     reach: Reach,
     tasks: Mapping[str, TaskRow],
     jobs: Sequence[BackupJob],
-    every: Sequence[BackupJob],
+    known: Jobs,
     request: LoadRequest,
 ) -> dict[str, Origin]:
     """Read the logs of tasks, newest first, until the last run of each job is complete.
@@ -245,9 +262,10 @@ async def _origins(
     """
 
     async def read(upid: str) -> Origin | None:
-        return await _origin(cluster, upid, every)
+        return await _origin(cluster, upid, known)
 
     origins: dict[str, Origin] = {}
+    latest: dict[str, int] = {}  # start of the newest run of each job
     enabled = [job for job in jobs if job.enabled]
     newest = sorted(tasks.values(), key=lambda task: task.start_time, reverse=True)
     for start in range(0, min(len(newest), _MOST_READ), _AT_ONCE):
@@ -266,8 +284,15 @@ async def _origins(
                 f"Backup tasks of {cluster.name} could not reach their storage and failed before "
                 "they said for which job: ListTasks with type=vzdump and status=error shows them."
             )
+        for upid, origin in answers.items():
+            for job_id in origin.jobs(known) if origin else ():
+                latest[job_id] = max(latest.get(job_id, 0), tasks[upid].start_time)
         older = newest[start + _AT_ONCE :]
-        if older and all(_is_complete(job, origins, tasks, older[0].start_time) for job in enabled):
+        # a task that started this long before the newest run of a job can't belong to it
+        if older and all(
+            latest.get(job.id, 0) - older[0].start_time > _ONE_RUN.total_seconds()
+            for job in enabled
+        ):
             return origins
     if len(newest) > _MOST_READ:
         cluster.notes.add(
@@ -277,15 +302,7 @@ async def _origins(
     return origins
 
 
-def _is_complete(
-    job: BackupJob, origins: Mapping[str, Origin], tasks: Mapping[str, TaskRow], older: int
-) -> bool:
-    """Return whether a task that started at `older` or before can't belong to the last run."""
-    starts = [tasks[upid].start_time for upid, origin in origins.items() if origin.fits(job)]
-    return bool(starts) and max(starts) - older > _ONE_RUN.total_seconds()
-
-
-async def _origin(cluster: Cluster, upid: str, jobs: Sequence[BackupJob]) -> Origin | None:
+async def _origin(cluster: Cluster, upid: str, jobs: Jobs) -> Origin | None:
     log = await cluster.pve.task(upid).log(limit=_HEAD)
     for line in log.lines:
         if line.text.startswith(_COMMAND):

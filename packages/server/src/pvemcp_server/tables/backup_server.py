@@ -284,8 +284,8 @@ async def pbs_snapshots(cluster: Cluster, request: LoadRequest) -> list[PbsSnaps
         return await pbs.snapshots(store, namespace, str(vmid) if vmid else None)
 
     answers = await fanout.each(cluster, places, read, request, "snapshots of")
-    pairs = ((places[place], snapshot) for place, some in answers.items() for snapshot in some)
-    rows = made(cluster, pairs, lambda pair: [_snapshot(*pair)])
+    pairs = [(places[place], snapshot) for place, some in answers.items() for snapshot in some]
+    rows = await offload(len(pairs), lambda: made(cluster, pairs, lambda pair: [_snapshot(*pair)]))
     return [row for row in rows if not request.vmids or row.vmid in request.vmids]
 
 

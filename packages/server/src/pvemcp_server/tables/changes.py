@@ -163,7 +163,10 @@ async def _history(
         if row.kind == "config":
             logged[row.vmid].append(row)
     entries = await cluster.history.since(request.since)
-    return made(cluster, entries, lambda entry: [_of_entry(entry, logged.get(entry.vmid, ()))])
+    # to look for each of many options in all lines of the log takes seconds
+    return await asyncio.to_thread(
+        made, cluster, entries, lambda entry: [_of_entry(entry, logged.get(entry.vmid, ()))]
+    )
 
 
 async def _tasks_of_log(

@@ -9,6 +9,7 @@ from proxmox_client import AgentRefused, Conflict, Lxc, Qemu
 from proxmox_client.api.resources import GuestResource
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import counted
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.registry import LoadRequest
 
@@ -18,6 +19,7 @@ _RUNNING = "running"
 _UNKNOWN = "unknown"  # without statistics, so perhaps running
 _STOPPED = re.compile(r"(VM|CT) \d+ (is )?not running")
 _REASONS = 3  # that a note names
+_LONGEST = 100  # characters of one
 
 
 class _WithProblem(Protocol):
@@ -58,11 +60,15 @@ async def reports(
 
 
 def note_problems(cluster: Cluster, rows: Iterable[_WithProblem], what: str) -> None:
-    """Note how many guests have no such report, with the commonest reasons."""
+    """Note how many guests have no such report, with the commonest reasons.
+
+    They are quoted: a guest chooses the words of its agent's errors.
+    """
     reasons = Counter(row.problem for row in rows if row.problem)
     if not reasons:
         return
-    named = ", ".join(f"{number}: {reason}" for reason, number in reasons.most_common(_REASONS))
+    commonest = reasons.most_common(_REASONS)
+    named = ", ".join(f"{number}: {shown_name(reason, _LONGEST)}" for reason, number in commonest)
     more = ", …" if len(reasons) > _REASONS else ""
     cluster.notes.add(
         f"Without {what} on {cluster.name}: {counted(reasons.total(), 'running guest')}. The "

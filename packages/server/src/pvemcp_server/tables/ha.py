@@ -1,6 +1,7 @@
 """High availability of guests: resources, rules (from 9.0) and groups (until 8.4)."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from functools import partial
 from typing import Annotated, ClassVar, Final
 
@@ -163,8 +164,10 @@ async def ha_groups(cluster: Cluster, _request: LoadRequest) -> list[HaGroup]:
             raise
         cluster.notes.add(f"{cluster.name} has HA rules in place of groups: see ha_rules.")
         return []
-    resources = await cluster.pve.cluster.ha_resources()
-    return made(cluster, groups, lambda group: [_group(group, resources)])
+    sids = defaultdict[str | None, list[str]](list)
+    for resource in await cluster.pve.cluster.ha_resources():
+        sids[resource.group].append(resource.sid)
+    return made(cluster, groups, lambda group: [_group(group, sids.get(group.group, ()))])
 
 
 def _vmid(sid: str) -> int:
@@ -186,11 +189,11 @@ def _rule(rule: RuleAnswer) -> HaRule:
     )
 
 
-def _group(group: GroupAnswer, resources: Sequence[HaAnswer]) -> HaGroup:
+def _group(group: GroupAnswer, sids: Iterable[str]) -> HaGroup:
     return HaGroup(
         group=group.group,
         nodes=split_list(group.nodes),
-        vmids=sorted(_vmid(each.sid) for each in resources if each.group == group.group),
+        vmids=sorted(map(_vmid, sids)),
         restricted=group.restricted,
         no_failback=group.no_failback,
         comment=group.comment or None,

@@ -1,5 +1,6 @@
 """The server's own history: what an identity sees of a cluster, read regularly and compared."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -30,6 +31,7 @@ CHECKED: Final = 30.0  # seconds between the looks at what is due
 _CONFIGS: Final = 2000  # that are read at once
 _SECONDS: Final = 120.0  # that reading them may take
 _LONGEST: Final = 200  # characters of a value
+_LONGEST_NAME: Final = 64  # of an option
 _FULL: Final = 90.0  # percent of a storage
 _NOT_FULL: Final = 85.0
 _NOT_OPTIONS: Final = frozenset({"digest", "lock", "parent", "snaptime", "meta"})
@@ -113,8 +115,7 @@ async def read(cluster: Cluster, before: Reading) -> Reading | None:
     async def config(vmid: int) -> dict[str, Any]:
         at = int(datetime.now(UTC).timestamp())
         raw = (await cluster.api_of(guests[vmid]).configs()).pending.raw
-        options = {name: _value(name, raw[name]) for name in raw.keys() - _NOT_OPTIONS}
-        return {"at": at, "options": options}
+        return {"at": at, "options": await asyncio.to_thread(_options, raw)}
 
     configs = await fanout.each(cluster, guests, config, request, "configuration of guest")
     read_now = {str(vmid): config for vmid, config in configs.items()}
@@ -204,6 +205,15 @@ def _listed(old: object, new: object) -> str:
 def _changed(old: str, new: str) -> str:
     """Return a change of a state or place; one from or to an unknown state is none."""
     return "" if old == new or _UNKNOWN in (old, new) else f"{old} → {new}"
+
+
+def _options(raw: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options of a configuration; what has a longer name than any of them is left out.
+
+    To mask long values takes seconds.
+    """
+    names = (name for name in raw.keys() - _NOT_OPTIONS if len(name) <= _LONGEST_NAME)
+    return {name: _value(name, raw[name]) for name in names}
 
 
 def _value(name: str, value: Any) -> str:

@@ -144,7 +144,8 @@ def made(
 ) -> list[Made]:
     """Return the rows that `make` makes of each item.
 
-    An item that it cannot convert costs its own rows, is logged, and becomes a note.
+    An item that it cannot convert costs its own rows, and becomes a note. The first one is logged:
+    a host can send hundreds of thousands of them.
     """
     rows: list[Made] = []
     failed = 0
@@ -152,9 +153,11 @@ def made(
         try:
             rows += make(item)
         except Exception:
+            if not failed:
+                log.exception("A row of %s cannot be made", cluster.name)
             failed += 1
-            log.exception("A row of %s cannot be made", cluster.name)
     if failed:
+        log.error("%d rows of %s cannot be made", failed, cluster.name)
         cluster.notes.add(
             f"Missing from {cluster.name}: {cluster.counted(failed, 'row')}, because the server "
             "failed there; its log says more."

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from proxmox_client.api.guests import Snapshot as SnapshotAnswer
 from proxmox_client.api.resources import GuestResource
-from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters import Cluster, offload
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_guest
@@ -77,13 +77,13 @@ async def snapshots(cluster: Cluster, request: LoadRequest) -> list[Snapshot]:
     if request.wants_column("size"):
         keys = [(v, s.name) for v, some in answers.items() for s in some if s.with_memory]
         sizes = await fanout.each(cluster, keys, memory_size, request, "size of snapshot")
-    pairs = ((vmid, snapshot) for vmid, some in answers.items() for snapshot in some)
+    pairs = [(vmid, snapshot) for vmid, some in answers.items() for snapshot in some]
 
     def row(pair: tuple[int, SnapshotAnswer]) -> list[Snapshot]:
         vmid, snapshot = pair
         return [_row(guests[vmid], snapshot, sizes.get((vmid, snapshot.name)))]
 
-    return made(cluster, pairs, row)
+    return await offload(len(pairs), lambda: made(cluster, pairs, row))
 
 
 def _note_incomplete(cluster: Cluster, answers: Mapping[int, Sequence[SnapshotAnswer]]) -> None:

@@ -1,7 +1,7 @@
 """Volumes on storages: backups and all other content."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -9,7 +9,7 @@ from proxmox_client import ProxmoxError
 from proxmox_client.api.access import Permissions
 from proxmox_client.api.resources import StorageResource
 from proxmox_client.api.storage import StorageContentKind, Volume
-from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters import Cluster, offload
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import Reach, of_content
@@ -40,12 +40,12 @@ class _Hidden(NamedTuple):
     path: str
     privilege: str
 
-    def is_kept_from(self, held: Permissions, storage: str) -> bool:
-        """Return whether an account with these privileges sees none of them on the storage."""
+    def is_kept_from(self, holds: Callable[[str, str], bool], storage: str) -> bool:
+        """Return whether an account that holds privileges so sees none of them on the storage."""
         own = f"/storage/{storage}"
-        if _holds(held, own, "Datastore.Allocate"):
+        if holds(own, "Datastore.Allocate"):
             return False
-        return not _holds(held, own if self.path == "/storage" else self.path, self.privilege)
+        return not holds(own if self.path == "/storage" else self.path, self.privilege)
 
 
 _SEES_STORAGES = ("Datastore.Audit", "Datastore.AllocateSpace", "Datastore.Allocate")
@@ -160,8 +160,8 @@ def _shared_backups(rows: Mapping[str, Sequence[Backup | Content]]) -> Iterator[
 async def backups(cluster: Cluster, request: LoadRequest) -> list[Backup]:
     """Backups of guests; one on a shared storage is there once."""
     volumes = await listed_volumes(cluster, request, frozenset({"backup"}))
-    pairs = ((place, volume) for place, some in volumes.items() for volume in some)
-    return made(cluster, pairs, lambda pair: [_backup(*pair)])
+    pairs = [(place, volume) for place, some in volumes.items() for volume in some]
+    return await offload(len(pairs), lambda: made(cluster, pairs, lambda pair: [_backup(*pair)]))
 
 
 @table(
@@ -179,8 +179,8 @@ async def storage_content(cluster: Cluster, request: LoadRequest) -> list[Conten
     kinds = KINDS & request.types or KINDS
     volumes = await listed_volumes(cluster, request, kinds)
     await note_hidden_volumes(cluster, request, kinds, volumes)
-    pairs = ((place, volume) for place, some in volumes.items() for volume in some)
-    return made(cluster, pairs, lambda pair: [_content(*pair)])
+    pairs = [(place, volume) for place, some in volumes.items() for volume in some]
+    return await offload(len(pairs), lambda: made(cluster, pairs, lambda pair: [_content(*pair)]))
 
 
 async def listed_volumes(
@@ -268,10 +268,11 @@ async def note_hidden_volumes(
         held = await cluster.pve.access.permissions()
     except ProxmoxError:
         return  # the answer stands without the note
-    if not storages and not any(_holds(held, "/storage", name) for name in _SEES_STORAGES):
+    holds = _holding(held)
+    if not storages and not any(holds("/storage", name) for name in _SEES_STORAGES):
         await _note_hidden(cluster, "Datastore.Audit", "/storage", "storages here")
     for hidden, some in empty.items():
-        kept = [place for place in some if hidden.is_kept_from(held, place[0])]
+        kept = [place for place in some if hidden.is_kept_from(holds, place[0])]
         names = sorted({storage for storage, node in kept if reach.storage(storage, node)})
         if names:
             word = f"{hidden.word} on {', '.join(names[:_NAMED])}"
@@ -288,18 +289,27 @@ async def _note_hidden(cluster: Cluster, privilege: str, path: str, what: str) -
     cluster.notes.add(advice.after(f"{fact}, so Proxmox lists no {what}"), advice=True)
 
 
-def _holds(held: Permissions, path: str, privilege: str) -> bool:
-    """Return whether the account has the privilege on a path: the nearest listed path decides.
+def _holding(held: Permissions) -> Callable[[str, str], bool]:
+    """Return whether the account has a privilege on a path: the nearest listed path decides.
 
     A privilege on a pool counts as held: which storages and guests it covers is not known here.
     """
-    if any(name.startswith("/pool/") and privilege in held[name] for name in held):
-        return True
-    nearest = path
-    while nearest not in held and nearest != "/":
-        nearest = nearest.rpartition("/")[0] or "/"
-    privileges = held.get(nearest, {})
-    return privilege in privileges and (nearest == path or privileges[privilege])
+    on_pools = {
+        privilege
+        for path, privileges in held.items()
+        if path.startswith("/pool/")
+        for privilege in privileges
+    }
+
+    def holds(path: str, privilege: str) -> bool:
+        if privilege in on_pools:
+            return True
+        area = path[: path.find("/", 1)] if path.count("/") > 1 else path
+        nearest = next((each for each in (path, area) if each in held), "/")
+        privileges = held.get(nearest, {})
+        return privilege in privileges and (nearest == path or privileges[privilege])
+
+    return holds
 
 
 def _backup(place: Place, volume: Volume) -> Backup:

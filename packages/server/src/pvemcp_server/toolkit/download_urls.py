@@ -111,13 +111,16 @@ def _parsed(url: str, rules: DownloadRules) -> SplitResult:
 
 
 def _ascii_host(host: str) -> str:
-    try:
-        plain = host if host.isascii() else host.encode("idna").decode()
-    except UnicodeError:
-        plain = ""
-    if not _HOST.fullmatch(plain):
+    """Return the host; raise BadArgument for what the node could read as another one.
+
+    Versions of IDNA differ in names such as faß.example: fass.example, or one of its own.
+    """
+    if not host.isascii():
+        hint = "Write an international name in its ASCII form, which begins with xn--."
+        raise BadArgument("source", f"{host!r} is not a host name of ASCII letters.", hint=hint)
+    if not _HOST.fullmatch(host):
         raise BadArgument("source", f"{host!r} is not a host name.")
-    return plain.rstrip(".")
+    return host.rstrip(".")
 
 
 def _is_public(address: Address) -> bool:

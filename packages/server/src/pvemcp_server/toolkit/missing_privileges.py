@@ -6,7 +6,7 @@ Proxmox answers with an empty list both when there is nothing and when the accou
 from dataclasses import dataclass
 
 from proxmox_client import ProxmoxError
-from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters import Cluster, offload
 from pvemcp_server.errors import Precondition
 from pvemcp_server.tables.registry import Table
 from pvemcp_server.toolkit.needs import Extent, RequiredPrivilege, extent
@@ -86,7 +86,9 @@ async def rights_of(
         major = (await cluster.pve.version()).number[0] if renamed else _NEWEST
     except ProxmoxError:
         return {}  # the answer stands without the note
-    rights = {need: extent(need, held, major) for need in required}
+    rights = await offload(
+        len(held), lambda: {need: extent(need, held, major) for need in required}
+    )
     return {
         need: Right(how_far, need.of(major)[0], tuple(paths))
         for need, (how_far, paths) in rights.items()

@@ -86,7 +86,7 @@ async def _forward_progress(
         percent = report.percent or 0.0
         if not report.lines and percent <= done and monotonic() - sent < _SIGN_OF_LIFE:
             continue
-        message = report.lines[-1] if report.lines else message
+        message = mask_line(report.lines[-1]) if report.lines else message
         logged = percent if report.succeeded else min(percent, _MOST_OF_LOG)
         progress = max(logged, min(round(done + _SMALL_STEP, 2), _UNFINISHED))
         if progress > done:

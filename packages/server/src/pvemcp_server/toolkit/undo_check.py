@@ -3,7 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from proxmox_client import Lxc, ProxmoxError, Qemu
+from proxmox_client.api.configs import MOST_BYTES, MOST_OPTIONS
 from proxmox_client.api.guests import BothConfigs
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition
@@ -30,12 +33,17 @@ async def values_at(cluster: Cluster, path: str, **parameters: Any) -> Mapping[s
     """Return the values at a path of Proxmox's API; empty if it answers with no single object.
 
     A list with one row is the object only if parameters have chosen it: otherwise it may be an
-    index of what is below the path.
+    index of what is below the path. One that is larger than any configuration is noted, and none.
     """
     data = await cluster.pve.raw("GET", path, **parameters)
     if isinstance(data, list) and len(data) == 1 and parameters:
         data = data[0]
-    return data if isinstance(data, Mapping) else {}
+    if not isinstance(data, Mapping):
+        return {}
+    if len(data) > MOST_OPTIONS or len(msgspec.json.encode(data)) > MOST_BYTES:
+        cluster.notes.add(f"What is at {path} of {cluster.name} is too large to be compared.")
+        return {}
+    return data
 
 
 def text_of(value: Any) -> str | None:

@@ -1,10 +1,10 @@
 """Search for guests and clones that still use a volume, before it is deleted."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 from proxmox_client import Lxc, ProxmoxError, Qemu
 from proxmox_client.api.configs import GuestConfig
@@ -28,6 +28,7 @@ _ATTACHED_BY = {
     "iso": ("qemu",),
     "snippets": ("qemu", "lxc"),
 }
+_DEEPEST: Final = 3  # slashes in the id of a base: local:100/base-100-disk-0.qcow2 has one
 _HIDDEN_OWNER = "the guest that it belongs to cannot be read and is hidden."
 
 
@@ -62,8 +63,9 @@ async def users_of(
     too, without being named. Snapshots of guests other than the owner are not read.
     """
     users = VolumeUsers()
-    for clone in clones_of(volume, volumes):
-        users.add(f"{shown_volume(clone.volid)}, a clone of it", visible=clone in visible)
+    shown = {each.volid for each in visible}
+    for clone in clones_of([volume], volumes):
+        users.add(f"{shown_volume(clone.volid)}, a clone of it", visible=clone.volid in shown)
     if volume.vmid is not None and volume.content in _OWNED:
         await _add_owner(cluster, volume, volume.vmid, users)
     if volume.content in _ATTACHED_BY and not users.named and not users.hidden:
@@ -71,17 +73,23 @@ async def users_of(
     return users
 
 
-def clones_of(volume: Volume, volumes: Sequence[Volume]) -> list[Volume]:
-    """Return linked clones: their names begin with the base's name, or name it as parent."""
-    bases = {volume.volid.partition(":")[2], volume.volid, volume.name}
+def clones_of(bases: Sequence[Volume], volumes: Iterable[Volume]) -> list[Volume]:
+    """Return linked clones: their names begin with the name of a base, or name it as parent.
+
+    Each volume is looked at once, however many bases there are.
+    """
+    volids = {base.volid for base in bases}
+    names = {name for base in bases for name in (base.volid.partition(":")[2], base.name)} | volids
 
     def is_clone(candidate: Volume) -> bool:
         # a parent is `base-100-disk-0@__base__` on block storages and
         # `../100/base-100-disk-0.qcow2` in folders
         parent = (candidate.parent or "").partition("@")[0].removeprefix("../")
-        return candidate.volid.startswith(f"{volume.volid}/") or parent in bases
+        parts = candidate.volid.split("/", _DEEPEST)
+        begins = ("/".join(parts[:number]) for number in range(1, len(parts)))
+        return parent in names or not volids.isdisjoint(begins)
 
-    return [other for other in volumes if other.volid != volume.volid and is_clone(other)]
+    return [other for other in volumes if other.volid not in volids and is_clone(other)]
 
 
 async def _add_owner(cluster: Cluster, volume: Volume, vmid: int, users: VolumeUsers) -> None:

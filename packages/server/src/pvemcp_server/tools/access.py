@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from proxmox_client.api.access import Permissions
 from pvemcp_server.access.grants import resources_to_json
 from pvemcp_server.access.model import GUEST_LISTS, Area, Caller, Effect, Resources
-from pvemcp_server.clusters import Cluster, outcome_of
+from pvemcp_server.clusters import Cluster, offload, outcome_of
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.backup_server import ROLES, grant_lines, missing_privileges
 from pvemcp_server.store.records import ClusterKind
@@ -154,8 +154,11 @@ async def privileges(acl: Acl, granted: list[Tool], held: Held, major: int) -> d
             tools_of.setdefault(need, []).append(entry.name)
     has: list[str] = []
     lacks: list[dict[str, Any]] = []
+    extents = await offload(
+        len(held), lambda: {need: extent(need, held, major) for need in tools_of}
+    )
     for need, names in tools_of.items():
-        how_far, paths = extent(need, held, major)
+        how_far, paths = extents[need]
         privilege = need.of(major)[0]
         if how_far is Extent.EVERYWHERE:
             has.append(f"{privilege} on {need.path}")

@@ -166,9 +166,9 @@ async def _refuse_linked_clones(guest: TargetGuest, disks: Sequence[GuestDisk]) 
     vmids: set[int | None] = set()
     for storage in sorted({disk.storage for disk in disks if disk.storage}):
         content = await guest.cluster.pve.storage(guest.node, storage).content()
-        bases = {disk.volume for disk in disks}
-        for base in (volume for volume in content if volume.volid in bases):
-            vmids |= {clone.vmid for clone in clones_of(base, content)}
+        own = {disk.volume for disk in disks}
+        bases = {volume.volid: volume for volume in content if volume.volid in own}
+        vmids |= {clone.vmid for clone in clones_of([*bases.values()], content)}
     if vmids:
         visible = [str(vmid) for vmid in sorted(guests.keys() & vmids)]
         hidden = "others" if visible else "guests that this key does not see"

@@ -125,6 +125,11 @@ def page(
     return _templates.TemplateResponse(request, template, context, status_code=status)
 
 
+def endpoint_of(request: Request) -> str:
+    """Return the endpoint's URL as the visitor reaches it: by the public URL, or else by Host."""
+    return f"{request.state.base_url}/mcp"
+
+
 def visible(session: Session | None, operation: str) -> bool:
     """Return whether the role of the session's administrator permits the operation."""
     permission = operations()[operation].permission

@@ -78,7 +78,7 @@ async def _read(call: Call, cluster: Cluster, request: ApiRequest) -> Rows:
         call.notes.add(f"The first {MOST_ROWS:,} of {len(data):,} rows; parameters give others.")
         data = data[:MOST_ROWS]
     # the texts of a long answer take seconds, and calls of other keys go on
-    rows, columns, more = await in_key_thread(call.caller.key_id, lambda: _table(data))
+    rows, columns, more = await in_key_thread(call.caller.holder, lambda: _table(data))
     if more:
         call.notes.add(f"The first {MOST_COLUMNS:,} columns; {more:,} more values are left out.")
     sent = f"{request.method} {request.endpoint.path}"

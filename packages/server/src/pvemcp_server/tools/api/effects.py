@@ -117,6 +117,9 @@ _PROTECTING: Final[Mapping[str, str]] = {
 }
 # Parameters that change nothing of that: texts, the name of a pool, and the kind, which stays
 _HARMLESS: Final = frozenset({"comment", "notes-template", "digest", "poolid", "type"})
+# Parameters that make a request erase a disk: the LUN that a new volume group is made on.
+# Source: PVE/Storage/LVMPlugin.pm, where a group is created.
+_ERASING: Final[Mapping[str, str]] = {"POST /storage": "base"}
 # Requests that move guests to another node
 _MOVING: Final = re.compile(
     r"POST /(?:cluster/bulk-action/guest/migrate|nodes/\{node\}/migrateall"
@@ -166,6 +169,8 @@ _FOLDERS: Final[Mapping[str, frozenset[str]]] = {
     r"POST /storage": frozenset({"path", "content-dirs"}),
     r"(?:POST|PUT) /cluster/mapping/dir.*": frozenset({"map"}),
 }
+# and that name devices, which a node loses to the guest that uses them
+_DEVICES: Final = re.compile(r"(?:POST|PUT) /cluster/mapping/(?:pci|usb).*")
 
 
 def refusal(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
@@ -222,6 +227,8 @@ def loss(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
     for words, pattern in _PROTECTING.items():
         if parameters.keys() - _HARMLESS and re.fullmatch(pattern, request):
             return f"{words}."
+    if request in _ERASING and _ERASING[request] in parameters:
+        return f"What is on the disk of {_ERASING[request]} is erased, unless LVM has it already."
     losing = sorted(
         name for name, value in parameters.items() if _loses(endpoint.method, name, str(value))
     )
@@ -249,6 +256,8 @@ def disclosure(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
     for pattern, names in _FOLDERS.items():
         if re.fullmatch(pattern, request) and (folders := sorted(names & parameters.keys())):
             return f"Guests may get files of nodes: those in the folders of {', '.join(folders)}."
+    if _DEVICES.fullmatch(request) and "map" in parameters:
+        return "Guests may get devices of nodes, which these then lose: those of map."
     return ""
 
 

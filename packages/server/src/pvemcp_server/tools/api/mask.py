@@ -11,6 +11,7 @@ from pvemcp_server.tables.config_options import shown
 _OF_OPTION: Final = {"value", "pending"}  # beside "key" or "name", which then names an option
 # In the text of a whole configuration, as that of a backup
 _LINE: Final = re.compile(r"(?m)^([ \t]{0,8}([\w.-]{1,60}+)[ \t]{0,8}=[ \t]{0,8})\S.*$")
+_ARGUMENTS: Final = re.compile(r"(?m)^args\s{0,3}[:=].+$")
 _ENVIRONMENT: Final = re.compile(r"(?m)^((?:env|lxc\.environment[\w.]*)\s{0,3}[:=]).+$")
 
 
@@ -41,7 +42,8 @@ def masked(data: Any, name: str = "") -> Any:
     data = shown(name, data)
     if not isinstance(data, str):
         return data
-    return _LINE.sub(_masked_line, _ENVIRONMENT.sub(rf"\1{MASK}", mask_line(data)))
+    text = _ARGUMENTS.sub(lambda match: shown("args", match[0]), mask_line(data))
+    return _LINE.sub(_masked_line, _ENVIRONMENT.sub(rf"\1{MASK}", text))
 
 
 def _masked_line(match: re.Match[str]) -> str:

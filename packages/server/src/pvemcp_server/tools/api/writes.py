@@ -10,6 +10,7 @@ from proxmox_client import ResponseError, Task, Upid
 from proxmox_client.api.resources import GuestResource
 from proxmox_client.json_decoder import split_list
 from proxmox_client.volumes import owners
+from pvemcp_server.access.key_threads import in_key_thread
 from pvemcp_server.audit.mask import mask_text
 from pvemcp_server.clusters import Cluster, reason_of
 from pvemcp_server.errors import BadArgument, Precondition
@@ -18,6 +19,7 @@ from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.own_rights import refuse_protecting_tags
 from pvemcp_server.toolkit.plan import Plan, is_shown_whole
 from pvemcp_server.toolkit.task_guests import guests_of_task
+from pvemcp_server.toolkit.undo import Undo
 from pvemcp_server.toolkit.undo_check import values_at
 from pvemcp_server.toolkit.write_target import require_no_protected_owner, volume_owners
 from pvemcp_server.tools.api import backup_jobs, effects, privileges
@@ -44,6 +46,7 @@ class _Write:
     cluster: Cluster
     request: ApiRequest
     parameters: Values = field(repr=False)
+    key_id: str  # in whose thread the answer is masked
     result: Any = None
 
     async def send(self) -> Task | None:
@@ -52,7 +55,7 @@ class _Write:
         data = await pve.raw(self.request.method, self.request.path, **self.parameters)
         if isinstance(data, str) and data.startswith("UPID:"):
             return pve.task(data)
-        self.result = masked(data)
+        self.result = await in_key_thread(self.key_id, partial(masked, data))
         return None
 
     async def report(self) -> Mapping[str, Any]:
@@ -77,14 +80,15 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
         hint = "An administrator can grant it to the account in Proxmox."
         raise Precondition(refused, hint=hint)
     asks = f" Proxmox asks for {needed}." if needed else ""
-    would = (
-        f"Send {request.method} {request.shown_path} to {cluster.name}"
-        f"{_in_words(request, present)}.{labels(cluster, guests, every)}{asks}"
-    )
+    about = f"{labels(cluster, guests, every)}{asks}"
     loses = _losses(request, guests, before - after)
-    _require_whole(request, would, loses)
-    _require_shown(request, present, would)
-    undo = (reversal := Reversal(cluster, request, present)).planned()
+    reversal, key_id = Reversal(cluster, request, present), call.caller.key_id
+
+    def described() -> tuple[str, Undo | None]:
+        return _described(cluster, request, present, about, loses), reversal.planned()
+
+    # to mask what a hostile host has there takes seconds, and calls of other keys go on
+    would, undo = await in_key_thread(key_id, described)
     return Plan(
         cluster=cluster,
         would=would,
@@ -93,13 +97,24 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
         loses=loses,
         discloses=effects.disclosure(request.endpoint, request.parameters),
         ids={"method": request.method, "path": request.shown_path},
-        act=(write := _Write(cluster, request, parameters)).send,
+        act=(write := _Write(cluster, request, parameters, key_id)).send,
         report=write.report,
         undo=undo,
         read_undo=partial(reversal.after, undo) if undo else None,
         needs=(),  # by the schema of the request
         warnings=tuple(filter(None, (refused,))),
     )
+
+
+def _described(
+    cluster: Cluster, request: ApiRequest, present: Mapping[str, Any], about: str, loses: str
+) -> str:
+    """Return what is done in words; raise BadArgument if a user would not see all of it."""
+    words = _in_words(request, present)
+    would = f"Send {request.method} {request.shown_path} to {cluster.name}{words}.{about}"
+    _require_whole(request, would, loses)
+    _require_shown(request, present, would)
+    return would
 
 
 async def _require_known_node(cluster: Cluster, request: ApiRequest) -> None:

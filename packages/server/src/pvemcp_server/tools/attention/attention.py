@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field
 
 from pvemcp_server.access.model import Area, Effect
-from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters import Cluster, offload
 from pvemcp_server.tables.registry import EVERY_KIND
 from pvemcp_server.tables.rows import Col, Row, Unit
 from pvemcp_server.toolkit import needs
@@ -84,12 +84,16 @@ async def get_attention(
 
     every = [evidence for _, evidence in await call.each(clusters, read)]
     several = cluster_name is None and len(await call.reachable()) > 1
-    findings = [
-        _finding(call, each, severity, items, cluster_name)
-        for each in chosen
-        for severity, items in _by_severity(each, every, several=several)
-    ]
-    findings.sort(key=lambda pair: (pair[0], -pair[1].count))
+
+    def found() -> list[tuple[Severity, Finding]]:
+        return [
+            _finding(call, each, severity, items, cluster_name)
+            for each in chosen
+            for severity, items in _by_severity(each, every, several=several)
+        ]
+
+    rows = sum(len(some) for evidence in every for some in evidence.rows.values())
+    findings = sorted(await offload(rows, found), key=lambda pair: (pair[0], -pair[1].count))
     if clusters and not findings:
         seen = dict.fromkeys(each.topic for each in chosen)
         call.notes.add(

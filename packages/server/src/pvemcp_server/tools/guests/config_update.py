@@ -15,6 +15,7 @@ from proxmox_client.api.resources import GuestType
 from proxmox_client.properties import flag, number, parse
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import BadArgument, Precondition
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables.config_options import pending_changes
 from pvemcp_server.toolkit import guest_options as options_of
 from pvemcp_server.toolkit import hotplug, needs
@@ -358,7 +359,7 @@ def _losses(change: _Change) -> str:
     before, new = change.before.pending.raw, change.new
     removed = [n for n in change.unset if n.startswith("net")]
     parts = [
-        (name, part, f"{old} → {now}")
+        (name, part, old, now)
         for name in new
         if before.get(name) and name not in removed
         for part, old, now in _changed_parts(name, before, new)
@@ -405,11 +406,12 @@ def _changed_parts(
             yield part, values[0], values[1]
 
 
-def _of_devices(parts: Iterable[tuple[str, str, str]]) -> str:
+def _of_devices(parts: Iterable[tuple[str, str, str, str]]) -> str:
     """Return changed parts by their devices: `net0 (tag not set → 7)`."""
     of_device: dict[str, list[str]] = {}
-    for name, part, change in parts:
-        of_device.setdefault(name, []).append(f"{part} {change}")
+    for name, part, *values in parts:
+        old, now = (v if v == _NOT_SET else shown_name(v, _LONGEST_OPTION) for v in values)
+        of_device.setdefault(name, []).append(f"{shown_name(part)} {old} → {now}")
     return ", ".join(f"{name} ({', '.join(changes)})" for name, changes in of_device.items())
 
 
@@ -454,7 +456,7 @@ async def _missing_bridges(guest: TargetGuest, bridges: set[str]) -> list[str]:
         known = {row.iface for row in await guest.cluster.pve.node(guest.node).network()}
     except ResponseError:  # without Sys.Audit there
         return []
-    missing = sorted(bridges - known)
+    missing = sorted(map(shown_name, bridges - known))
     return [f"{guest.node} has no {', '.join(missing)}, unless it is of SDN."] if missing else []
 
 

@@ -64,7 +64,7 @@ async def delete_vm(
     return Plan(
         cluster=guest.cluster,
         guest=guest,
-        would=f"Delete {guest.label} from {guest.node}.",
+        would=f"Delete {guest.label} from {shown_name(guest.node)}.",
         loses=f"{losses.lost} {losses.backed_up}",
         warnings=(
             *losses.staying,

@@ -12,6 +12,7 @@ from proxmox_client.api.resources import GuestResource
 from proxmox_client.api.status import GuestStatus
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables import (
     LoadRequest,
     Table,
@@ -42,6 +43,7 @@ _BUSY: Final = 85.0  # percent of processors
 _BUSY_NODE: Final = 70.0  # of a node: half of them may be hyper-threads, so guests wait earlier
 _WAITED: Final = 10.0  # percent of the time
 _UNUSUAL: Final = 1.2  # times the 95th percentile of the week
+_LONGEST_PATH: Final = 100  # characters
 _MIB: Final = 1 << 20
 _MUCH_DISK: Final = 100 * _MIB  # per second, of a neighbour
 
@@ -137,8 +139,8 @@ async def explain_guest(call: Call, *, cluster_name: ItsCluster = None, vmid: Vm
         *_state_findings(status, task_rows),
         *_use_findings(use, f"of its {status.cpu_count or 1:g} cores"),
         *_space_findings(disk_rows, filesystem_rows, is_blind=is_blind),
-        *_node_findings(guest.node, node_use),
-        *_neighbour_findings(guest.node, neighbours, node_use),
+        *_node_findings(shown_name(guest.node), node_use),
+        *_neighbour_findings(shown_name(guest.node), neighbours, node_use),
     ]
     return _answer(
         cluster,
@@ -328,14 +330,15 @@ def _state_findings(status: GuestStatus, latest: Sequence[Cells]) -> Iterator[st
     if status.is_paused:
         yield "It is paused: nothing in it runs until it is resumed."
     elif status.status != "running":
-        yield f"It is {status.status}: nothing in it runs."
+        yield f"It is {shown_name(status.status)}: nothing in it runs."
     if status.lock:
-        yield f"It is locked: {status.lock}."
+        yield f"It is locked: {shown_name(status.lock)}."
     if status.ha.state in ("error", "fence", "recovery"):
         yield f"High availability reports the state {status.ha.state}."
     for task in latest:
         if task["status"] == "running":
-            yield f"The task {task['type']} of {task['user']} is at work on it."
+            kind, user = shown_name(task["type"]), shown_name(task["user"])
+            yield f"The task {kind} of {user} is at work on it."
 
 
 def _use_findings(metrics: Sequence[Cells], of_cores: str) -> Iterator[str]:
@@ -377,13 +380,15 @@ def _space_findings(
     """Yield what is full or not available; `is_blind` is whether the node lacks statistics."""
     for row in filesystem_rows:
         if (row["usage_percentage"] or 0) >= _FULL:
-            yield f"The file system {row['mount_point']} is {row['usage_percentage']:g} % full."
+            path = shown_name(row["mount_point"] or "", _LONGEST_PATH)  # as the guest names it
+            yield f"The file system {path} is {row['usage_percentage']:g} % full."
     for name in dict.fromkeys(row["storage"] for row in disk_rows):
         place = next(row for row in disk_rows if row["storage"] == name)
+        storage, state = shown_name(name), place["storage_status"]
         if (place["storage_usage_percentage"] or 0) >= _FULL:
-            yield f"The storage {name} is {place['storage_usage_percentage']:g} % full."
-        if place["storage_status"] not in (None, "available") and not is_blind:
-            yield f"The state of the storage {name} is {place['storage_status']}."
+            yield f"The storage {storage} is {place['storage_usage_percentage']:g} % full."
+        if state not in (None, "available") and not is_blind:
+            yield f"The state of the storage {storage} is {shown_name(state)}."
 
 
 def _node_findings(node: str, metrics: Sequence[Cells]) -> Iterator[str]:
@@ -409,8 +414,10 @@ def _neighbour_findings(
     """Yield the neighbour with the most processor time on a busy node, and that with much I/O."""
     if neighbours and _is_busy(node_metrics):
         top = max(neighbours, key=lambda cell: cell["cores_used"])
-        yield f"On {node}, {top['vmid']} {top['name']} uses {top['cores_used']:g} cores."
+        guest = f"{top['vmid']} {shown_name(top['name'])}"
+        yield f"On {node}, {guest} uses {top['cores_used']:g} cores."
     busiest = max(neighbours, key=lambda cell: cell["disk_rate"] or 0, default=None)
     if busiest and (busiest["disk_rate"] or 0) >= _MUCH_DISK:
         rate = f"{busiest['disk_rate'] / _MIB:.0f} MiB/s"
-        yield f"On {node}, {busiest['vmid']} {busiest['name']} reads and writes {rate}."
+        name = shown_name(busiest["name"])
+        yield f"On {node}, {busiest['vmid']} {name} reads and writes {rate}."

@@ -107,7 +107,7 @@ async def migration(
     return Plan(
         cluster=guest.cluster,
         guest=guest,
-        would=f"Move {guest.label} from {guest.node} to {target_node}.",
+        would=f"Move {guest.label} from {shown_name(guest.node)} to {target_node}.",
         loses=_RESTART if live and guest.resource.type == "lxc" else "",
         ids={"vmid": guest.vmid, "target_node": target_node, "online": live},
         past=past_tasks(guest, "qmigrate", "vzmigrate"),
@@ -308,7 +308,7 @@ def _warnings(
     if guest.status.ha.managed:
         warnings.append("HA manages this guest: its manager moves it, and the task ends before.")
     for job in replications:
-        target = guest.node if job.target == node else shown_name(job.target)
+        target = shown_name(guest.node if job.target == node else job.target)
         warnings.append(
             f"Its replication job {shown_name(job.id)} then copies from {node} to {target}."
         )

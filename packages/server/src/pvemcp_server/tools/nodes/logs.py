@@ -262,7 +262,7 @@ async def _task_lines(call: Call, cluster: Cluster, upid: Upid, most: int) -> li
 
 async def _made(call: Call, make: Callable[[], list[LoggedLine]]) -> list[LoggedLine]:
     """Make the lines of an answer in the key's thread: many long ones take seconds."""
-    return await in_key_thread(call.caller.key_id, make)
+    return await in_key_thread(call.caller.holder, make)
 
 
 def _zone(clock: NodeTime) -> tzinfo:

@@ -195,7 +195,7 @@ async def get_task(
     except NotFound:
         raise unknown_task(cluster, upid) from None
     lines = await task.tail(log_lines)
-    log = await in_key_thread(call.caller.key_id, lambda: list(map(mask_line, lines)))
+    log = await in_key_thread(call.caller.holder, lambda: list(map(mask_line, lines)))
     state = await _state(cluster, parsed, status, log)
     if state.ok is False and any(map(means_no_quorum, [state.exit_status or "", *state.log])):
         call.notes.add(f"{LACKS_QUORUM}: this is why the task failed.")

@@ -10,6 +10,7 @@ from proxmox_client.api.storage import Storage, StorageContentKind, Volume
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables.registry import Budget, LoadRequest
 from pvemcp_server.tables.rows import moment
 from pvemcp_server.toolkit import needs
@@ -204,4 +205,4 @@ def _loss(volume: Volume, volumes: Sequence[Volume]) -> str:
 
 
 def _word(volume: Volume) -> str:
-    return _WORDS.get(volume.content, volume.content)
+    return _WORDS.get(volume.content) or shown_name(volume.content)

@@ -252,13 +252,14 @@ def _would(
     unique: bool,
 ) -> str:
     """Return what is restored from what, where to, and with which MAC addresses."""
-    places = ", ".join(dict.fromkeys(storage or d.storage or "" for d in archive.disks))
+    names = dict.fromkeys(storage or d.storage or "" for d in archive.disks)
+    places = ", ".join(shown_name(name) for name in names if name)
     target = f"over {old.label}" if old else f"to VMID {new.vmid}"
     if old is None and not new.is_vmid_fixed:
         target += ", the next free one,"
     return (
         f"Restore {shown_volume(archive.backup.volid)}{archive.time} {target} as {archive.kind} "
-        f"{shown_name(new.name) if new.name else 'without name'} on {new.node}"
+        f"{shown_name(new.name) if new.name else 'without name'} on {shown_name(new.node)}"
         + (f" in pool {pool}" if pool else "")
         + (f", disks on {places}" if places else "")
         + f", with {'new MAC addresses' if unique else 'the MAC addresses of the backup'}."

@@ -3,11 +3,11 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Response
-from fastapi.responses import FileResponse
 
-from pvemcp_server.admin import bridge
+from pvemcp_server.admin.client_setup import endpoint_url
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import operations
+from pvemcp_server.web import bridge_files
 from pvemcp_server.web.api.answers import requirements
 from pvemcp_server.web.session import permitted
 
@@ -22,6 +22,6 @@ LIST = operations()["bridge.list"]
     responses={200: {"content": {"application/octet-stream": {}}}},
 )
 async def download(context: Annotated[AdminContext, permitted(LIST)], name: str) -> Response:
-    """Download the binary for a platform."""
-    path = bridge.binary_path(context.services.config, name)
-    return FileResponse(path, media_type="application/octet-stream", filename=name)
+    """Download a file of the bridge, as the list names it."""
+    config = context.services.config
+    return await bridge_files.download(config, name, endpoint_url(config))

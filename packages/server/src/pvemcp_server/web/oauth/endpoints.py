@@ -81,7 +81,7 @@ class OAuthEndpoints:
 
     async def server(self, request: Request) -> Response:
         """Describe the authorization server (RFC 8414)."""
-        addresses = addresses_of(request)
+        addresses, clients = addresses_of(request), self.services.oauth.clients
         base = addresses.base
         return JSONResponse(
             {
@@ -97,7 +97,7 @@ class OAuthEndpoints:
                 "token_endpoint_auth_methods_supported": ["none"],
                 "revocation_endpoint_auth_methods_supported": ["none"],
                 "code_challenge_methods_supported": ["S256"],
-                "client_id_metadata_document_supported": True,
+                "client_id_metadata_document_supported": clients.promises_documents,
                 "authorization_response_iss_parameter_supported": True,
             }
         )

@@ -138,7 +138,8 @@ async def connecting_client(request: Request) -> str:
     query = request.cookies.get(connect_cookie(request).name) or "-"
     if query == "-":
         return ""
-    scope = {**request.scope, "query_string": query.encode("latin-1", "replace")}
+    # ours is ASCII; another site at this host can have set any
+    scope = {**request.scope, "query_string": query.encode("ascii", "replace")}
     try:
         return (await authorization_request(Request(scope))).name.shown
     except (OAuthError, RefusedRequest, OverBudget):

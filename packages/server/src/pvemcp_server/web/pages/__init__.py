@@ -8,7 +8,14 @@ from fastapi import APIRouter
 
 from pvemcp_server.admin import SUBJECTS
 from pvemcp_server.errors import ConfigError
-from pvemcp_server.web.pages import account, confirmation, connect, second_step, sign_in
+from pvemcp_server.web.pages import (
+    account,
+    confirmation,
+    connect,
+    endpoint,
+    second_step,
+    sign_in,
+)
 from pvemcp_server.web.templates import NAVIGATION
 
 
@@ -17,7 +24,7 @@ def routers(*, has_issuer: bool) -> Iterator[APIRouter]:
 
     The sign-in with OpenID Connect is there when an issuer is configured.
     """
-    for module in (sign_in, second_step, confirmation, account, connect):
+    for module in (sign_in, second_step, confirmation, account, connect, endpoint):
         yield module.router
     for subject in SUBJECTS:
         if find_spec(f"{__name__}.{subject}"):

@@ -48,7 +48,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         **await _entries(context, search),
         forwarding=await audit.forwarding(context),
         keys=await keys.list_keys(context),
-        connections=await connections.list_connections(context),
+        connections=await connections.known_connections(context),
         clusters=[cluster.name for cluster in await clusters.list_clusters(context)],
     )
 

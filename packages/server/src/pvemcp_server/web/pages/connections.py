@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Request, Response
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.admin import connections
 from pvemcp_server.web.session import Reading, SignedIn, Writing, may
-from pvemcp_server.web.templates import Navigation, page, reload
+from pvemcp_server.web.templates import Navigation, endpoint_of, page, reload
 
 router = APIRouter(prefix="/connections")
 navigation = Navigation(
@@ -29,8 +29,8 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         here="connections",
         connections=await connections.list_connections(context),
         settings=settings,
-        endpoint=f"{services.config.base_url}/mcp",
-        own=f"{services.config.base_url}/connections",
+        endpoint=endpoint_of(request),
+        own=f"{request.state.base_url}/connections",
     )
 
 

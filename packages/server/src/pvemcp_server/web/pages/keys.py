@@ -7,14 +7,16 @@ from typing import Annotated, Any, Final, NamedTuple
 from fastapi import APIRouter, Form, Request, Response
 from pydantic import AwareDatetime
 
+from pvemcp_bridge.bundle import EXTENSION
 from pvemcp_server.access.keys import KeyChanges, KeyFields
 from pvemcp_server.access.model import Effect, Toolset
 from pvemcp_server.admin import clusters, keys, overview
-from pvemcp_server.admin.client_setup import CLIENTS, Connection, endpoint_url
+from pvemcp_server.admin.client_setup import CLIENTS, Connection
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.web import bridge_files
 from pvemcp_server.web.pages.forms import fields_of
 from pvemcp_server.web.session import Reading, SignedIn, Writing, may
-from pvemcp_server.web.templates import Navigation, page, reload, visible
+from pvemcp_server.web.templates import Navigation, endpoint_of, page, reload, visible
 
 router = APIRouter(prefix="/keys")
 navigation = Navigation(
@@ -50,7 +52,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         enabled=(await context.services.settings.current()).enabled,
         notices=notices,
         freezes=await clusters.list_freezes(context),
-        endpoint=endpoint_url(context.services.config),
+        endpoint=endpoint_of(request),
         now=datetime.now(UTC),
         latest=await keys.latest_expiry(context),
         **await _choices(context),
@@ -143,16 +145,18 @@ async def first_call(
 async def _show_secret(
     request: Request, session: SignedIn, context: AdminContext, key: keys.ShownKey
 ) -> Response:
-    connection = Connection(endpoint_url(context.services.config), key.secret)
+    file, command = bridge_files.file_and_command(request, context.services.config)
     return page(
         request,
         "key_shown.html",
         session,
         key=key,
-        connection=connection,
+        connection=Connection(endpoint_of(request), key.secret, command=command),
         clients=CLIENTS.values(),
         since=datetime.now(UTC).isoformat(),
         enabled=(await context.services.settings.current()).enabled,
+        bridge_file=file,
+        extension=EXTENSION,
     )
 
 

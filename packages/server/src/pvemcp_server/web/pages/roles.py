@@ -46,7 +46,7 @@ async def show(
     request: Request, session: SignedIn, context: Reading, saved: Annotated[str, Query()] = ""
 ) -> Response:
     held = [(key.name, key.role) for key in await keys.list_keys(context)]
-    held += [(each.name, each.role) for each in await connections.list_connections(context)]
+    held += [(each.name, each.role) for each in await connections.known_connections(context)]
     known = await roles.list_roles(context)
     holders = {each.name: [name for name, role in held if role == each.name] for each in known}
     return page(

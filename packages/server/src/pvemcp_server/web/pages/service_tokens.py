@@ -27,7 +27,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         here="service_tokens",
         tokens=await service_tokens.list_tokens(context),
         scopes=await service_tokens.list_scopes(context),
-        base=f"{context.services.config.base_url}/admin/api",
+        base=f"{request.state.base_url}/admin/api",
         now=datetime.now(UTC),
     )
 
