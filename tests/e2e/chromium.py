@@ -3,7 +3,7 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -36,3 +36,10 @@ class Watched:
     def _record_request(self, request) -> None:
         if urlsplit(request.url).netloc != urlsplit(self.url).netloc:
             self.trouble.append(f"asked {request.url}")
+
+
+def agree(page: Page, button: Locator) -> None:
+    """Answer a button that asks first with its namesake in the question."""
+    name = button.inner_text()
+    button.click()
+    page.get_by_role("alertdialog").get_by_role("button", name=name).click()

@@ -16,7 +16,7 @@ import pytest
 from mcp import Client
 from playwright.sync_api import BrowserContext, Page, expect
 
-from .chromium import Watched
+from .chromium import Watched, agree
 
 BAD = ("serious", "critical")
 PASSWORD = "a password of my own"
@@ -100,7 +100,7 @@ def shown_key(page: Page) -> str:
         config = page.get_by_role("tabpanel", name=client).locator("pre").last.inner_text()
         assert secret in json.dumps(json.loads(config))
     with page.expect_navigation():  # the page is reloaded without the secret
-        page.get_by_role("button", name="Done").click()
+        page.get_by_role("button", name="I have stored it").click()
     expect(page.locator("#shown-key")).to_have_count(0)
     return secret
 
@@ -234,8 +234,7 @@ def test_a_regenerated_key_is_shown_once_and_replaces_the_old(watched, server):
     assert "vmid" in ask(server, old, "ListVms")
     page = watched.page
     assert old not in page.content()
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Regenerate laptop").click()
+    agree(page, page.get_by_role("button", name="Regenerate laptop"))
     new = shown_key(page)
     assert new != old
     assert "ListVms" in ask(server, new)
@@ -250,7 +249,7 @@ def test_a_long_name_without_spaces_fits_its_dialogs(watched):
     page.keyboard.press("Enter")
     expect(page.locator("#shown-key")).to_be_visible()
     assert page.evaluate(DIALOG_HIDES_NOTHING)
-    page.keyboard.press("Escape")
+    page.get_by_role("button", name="I have stored it").click()
     page.get_by_role("button", name=f"Rights of {name}").click()
     expect(page.get_by_role("region", name="Effective rights")).to_be_visible()
     assert page.evaluate(DIALOG_HIDES_NOTHING)
@@ -265,7 +264,7 @@ def test_the_notes_of_a_tried_call_need_no_scrolling(watched):
     assert notes.evaluate("(one) => one.scrollWidth <= one.clientWidth")
 
 
-def test_a_key_is_generated_by_keyboard_alone(watched):
+def test_a_key_is_generated_and_removed_by_keyboard_alone(watched, server):
     page = watched.go("/keys")
     opener = page.get_by_role("button", name="Generate key")
     opener.focus()
@@ -277,8 +276,24 @@ def test_a_key_is_generated_by_keyboard_alone(watched):
     page.keyboard.type("by hand")
     page.keyboard.press("Enter")
     expect(page.locator("#shown-key")).to_be_visible()
+    for _ in range(3):  # it is shown only now: no key closes it but that of its button
+        page.keyboard.press("Escape")
+    expect(page.get_by_text('Press "I have stored it" to close.')).to_be_visible()
+    key = page.locator("#shown-key").inner_text()
+    assert ask(server, key)
+    expect(page.get_by_text("First call from")).to_be_visible()
+    page.get_by_role("button", name="I have stored it").focus()
+    page.keyboard.press("Enter")
+    expect(opener).to_be_focused()
+    page.get_by_role("button", name="Remove by hand").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")  # from Cancel on
+    expect(page.get_by_role("button", name="Remove", exact=True)).not_to_be_focused()
     page.keyboard.press("Escape")
-    expect(page.get_by_role("button", name="Rights of by hand")).to_be_visible()
+    expect(page.get_by_role("button", name="Remove by hand")).to_be_focused()
+    agree(page, page.get_by_role("button", name="Remove by hand"))
+    expect(page.get_by_role("button", name="Remove by hand")).to_have_count(0)
+    expect(page.get_by_role("main").locator(":focus")).to_have_count(1)
 
 
 def test_narrowing_a_role_shrinks_the_list_of_tools(watched, server):
@@ -298,12 +313,12 @@ def test_narrowing_a_role_shrinks_the_list_of_tools(watched, server):
     page.get_by_label("Only those that match any of these").check()
     page.get_by_label("Tags").fill("web")
     page.get_by_role("button", name="Save role").click()
-    expect(page.get_by_text("tags web")).to_be_visible()
+    expect(page.get_by_text("Changes: ChangeVmState on prod (tags web).")).to_be_visible()
     assert ask(server, key) == ["ChangeVmState", "ListVms"]
 
     watched.go("/keys").get_by_role("button", name="Rights of night").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_text("tags web").first).to_be_visible()
+    expect(dialog.get_by_text("tags web on prod").first).to_be_visible()
     expect(dialog.get_by_text("home-lab")).to_have_count(0)
 
 
@@ -317,13 +332,13 @@ def test_targets_of_a_role_are_entered_and_limit_its_writes(watched, server):
     page.get_by_label("Target nodes").fill("pve02")
     page.get_by_label("Target storages").fill("ceph-vm pbs-main")
     page.get_by_role("button", name="Save role").click()
-    expect(page.get_by_text("target_nodes pve02")).to_be_visible()
+    expect(page.get_by_text("target_nodes pve02").first).to_be_visible()
     page.get_by_role("link", name="Edit Mover").click()
     expect(page.get_by_label("Target nodes")).to_have_value("pve02")
     expect(page.get_by_label("Target storages")).to_have_value("ceph-vm pbs-main")
     page.get_by_label("Target storages").fill("")
     page.get_by_role("button", name="Save role").click()
-    expect(page.get_by_text("target_nodes pve02")).to_be_visible()
+    expect(page.get_by_text("target_nodes pve02").first).to_be_visible()
     expect(page.get_by_text("target_storages")).to_have_count(0)
     key = generate(watched, "mover", "Mover")
     move = {"cluster_name": "prod", "vmid": 105, "online": True, "dry_run": True}
@@ -342,7 +357,7 @@ def test_a_cluster_is_added_only_with_the_right_fingerprint(watched, emulated):
     page.get_by_label("Token secret").fill(emulated["token_secret"])
     page.get_by_label("Fingerprint by hand").fill(":".join(["AB"] * 32))
     page.get_by_role("button", name="Add cluster").click()
-    expect(page.get_by_role("alert")).to_contain_text("Compare it with")
+    expect(page.locator(".wrong")).to_contain_text("Compare it with")
 
     page.get_by_label("Fingerprint by hand").fill("")
     page.get_by_role("button", name="Show the hosts' certificates").click()
@@ -353,8 +368,7 @@ def test_a_cluster_is_added_only_with_the_right_fingerprint(watched, emulated):
     expect(page.get_by_role("heading", name="office")).to_be_visible()
     page.get_by_role("button", name="Doctor for office").click()
     expect(page.get_by_text("Its node is online.")).to_be_visible()
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Remove office").click()
+    agree(page, page.get_by_role("button", name="Remove office"))
     expect(page.get_by_role("heading", name="office")).to_have_count(0)
 
 
@@ -372,9 +386,8 @@ def test_a_waiting_call_is_approved_on_the_page_and_then_carried_out(watched, se
     expect(card).to_contain_text("agent")
     card.get_by_text("Arguments").click()
     expect(card).to_contain_text('"vmid": 105')
-    page.on("dialog", lambda dialog: dialog.accept())
     forget_proof(server)
-    card.get_by_role("button", name=f"Approve number {number}").click()
+    agree(page, card.get_by_role("button", name=f"Approve number {number}"))
     asked = page.get_by_role("dialog", name="Confirm it's you")
     asked.get_by_label("Your password").fill(PASSWORD)
     asked.get_by_role("button", name="Confirm").click()
@@ -397,17 +410,16 @@ def test_the_secret_of_the_webhook_is_shown_once(watched):
     page.get_by_role("button", name="Set up …").click()
     page.get_by_role("dialog").get_by_label("URL").fill("http://169.254.169.254/")
     page.get_by_role("dialog").get_by_role("button", name="Save").click()
-    expect(page.get_by_role("alert").last).to_contain_text("link-local")
+    expect(page.locator(".wrong")).to_contain_text("link-local")
     page.get_by_role("dialog").get_by_label("URL").fill("http://127.0.0.1:9/hook")
     page.keyboard.press("Enter")
     secret = page.locator("#shown-secret").inner_text()
     with page.expect_navigation():
-        page.get_by_role("button", name="Done").click()
+        page.get_by_role("button", name="I have stored it").click()
     assert secret not in page.content()
     page.get_by_role("button", name="Send a test").click()
     expect(page.get_by_role("alert")).to_contain_text("No answer")
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Remove webhook").click()
+    agree(page, page.get_by_role("button", name="Remove webhook"))
     expect(page.get_by_role("button", name="Set up …")).to_be_visible()
 
 
@@ -415,19 +427,45 @@ def test_a_changed_output_format_applies_to_the_next_answer(watched, server):
     assert ask(server, server.key, "ListClusters").startswith('{"data":{"headers"')
     page = watched.go("/settings")
     page.get_by_label("Output Format").select_option("Csv")
-    page.get_by_role("button", name="Save Endpoint").click()
+    page.get_by_role("button", name="Save settings").click()
     expect(page.get_by_text("Saved: Output Format")).to_be_visible()
     assert ask(server, server.key, "ListClusters").startswith("name,")
     page.get_by_label("Output Format").select_option("JsonCompact")
-    page.get_by_role("button", name="Save Endpoint").click()
+    page.get_by_role("button", name="Save settings").click()
     expect(page.get_by_text("Saved: Output Format")).to_be_visible()
 
 
 def test_a_wrong_setting_is_refused_with_a_reason(watched):
     page = watched.go("/settings")
     page.locator("#row_cap").evaluate("field => { field.max = ''; field.value = '999999999' }")
-    page.get_by_role("button", name="Save Limits").click()
-    expect(page.get_by_role("alert")).to_contain_text("row_cap")
+    page.get_by_role("button", name="Save settings").click()
+    row_cap = page.get_by_label("Row cap")
+    expect(row_cap).to_be_focused()
+    expect(row_cap).to_have_attribute("aria-invalid", "true")
+    expect(page.locator(".field", has=row_cap)).to_contain_text("less than or equal to")
+
+
+def test_unsaved_entries_outlive_the_session(watched, server):
+    page = watched.go("/settings")
+    page.get_by_label("Row cap").fill("321")
+    expect(page.get_by_text("1 unsaved change: Row cap")).to_be_visible()
+    with closing(sqlite3.connect(server.state / "pvemcp.sqlite3")) as database, database:
+        ended = [row[0] for row in database.execute("SELECT digest FROM sessions")]
+        database.execute("DELETE FROM sessions")
+    assert ended
+    page.get_by_role("button", name="Save settings").click()
+    expect(page.get_by_text("What you entered is kept")).to_be_visible()
+    page.get_by_label("Name").fill("admin")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_text("what you entered is back")).to_be_visible()
+    expect(page.get_by_label("Row cap")).to_have_value("321")
+    page.get_by_role("button", name="Discard").click()
+    page.get_by_label("Theme").select_option("dark")
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 20, 27)"
+    page.get_by_label("Theme").select_option("auto")
 
 
 def test_a_query_is_run_saved_and_copied_as_a_tool_call(watched):
@@ -494,7 +532,7 @@ def test_the_audit_is_live(watched, server):
 
 def test_the_endpoint_is_switched_off_and_on_from_the_overview(watched, server):
     page = watched.go("/")
-    page.get_by_role("button", name="Turn off").click()
+    agree(page, page.get_by_role("button", name="Turn off"))
     expect(page.get_by_text("The endpoint is off.")).to_be_visible()
     assert "503" in why_refused(server, server.key)
     page.get_by_role("button", name="Turn on").click()
@@ -517,9 +555,8 @@ def test_an_administrator_is_added_and_removed(watched):
     page.get_by_role("dialog").get_by_role("button", name="Add").click()
     expect(page.locator("#shown-password")).to_be_visible()
     with page.expect_navigation():
-        page.get_by_role("button", name="Done").click()
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Remove grace").click()
+        page.get_by_role("button", name="I have stored it").click()
+    agree(page, page.get_by_role("button", name="Remove grace"))
     expect(page.get_by_text("grace")).to_have_count(0)
 
 
@@ -555,13 +592,10 @@ def test_a_change_of_weight_asks_who_it_is_and_keeps_the_form(watched, server):
     shown_key(page)
     expect(page.get_by_role("row", name=re.compile("guarded.*Operator"))).to_be_visible()
     forget_proof(server)
-    questions = []
-    page.on("dialog", lambda question: (questions.append(question.message), question.accept()))
-    page.get_by_role("button", name="Regenerate guarded").click()
+    agree(page, page.get_by_role("button", name="Regenerate guarded"))
     confirm.get_by_label("Your password").fill(PASSWORD)
     page.keyboard.press("Enter")
     shown_key(page)
-    assert len(questions) == 1  # the question of the button is not asked again
 
 
 def test_a_key_issuer_sees_and_makes_keys_only(watched, server, browser):

@@ -8,7 +8,7 @@ import pytest
 from proxmox_client import Tls
 from pvemcp_server.clusters import check
 from pvemcp_server.clusters.acl import question
-from pvemcp_server.errors import CallError
+from pvemcp_server.errors import CallError, UnusableCluster
 
 pytestmark = pytest.mark.anyio
 
@@ -29,10 +29,11 @@ async def test_the_clusters_own_ca_is_accepted(lab):
 
 
 async def test_an_unknown_certificate_is_shown_for_pinning(lab):
-    with pytest.raises(CallError) as refused:
+    with pytest.raises(UnusableCluster) as refused:
         await check(lab.hosts, *lab.token, Tls())
     assert next(iter(lab.fingerprints.values())) in str(refused.value)
-    assert "--fingerprint" in refused.value.hint
+    assert refused.value.about == "fingerprints"
+    assert "pin it" in refused.value.hint
 
 
 async def test_a_wrong_fingerprint_is_refused_with_the_right_one(lab):

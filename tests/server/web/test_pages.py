@@ -130,7 +130,7 @@ async def test_a_role_of_two_grants_is_read_back_unchanged(equipped):
         "1-tags": "web",
     }
     saved = await equipped.post("/admin/roles", **fields)
-    assert saved.headers["hx-redirect"] == "/admin/roles"
+    assert saved.headers["hx-redirect"] == "/admin/roles?saved=Two"
     role = await equipped.services.access.roles.get("Two")
     assert role.grants[1].resources.vmids == frozenset({100, 101})
     page = (await equipped.get("/admin/roles/Two/edit")).text
@@ -333,21 +333,22 @@ async def test_an_invalid_query_is_not_saved(equipped):
     assert await equipped.services.store.saved_queries.all() == []
 
 
-async def test_settings_are_changed_by_group_within_their_bounds(front):
-    saved = await front.post("/admin/settings/Limits", **await limits(front, row_cap="50"))
+async def test_settings_are_changed_together_within_their_bounds(front):
+    saved = await front.post("/admin/settings", **await limits(front, row_cap="50"))
     assert "Saved: Row cap" in saved.text
+    assert saved.headers["hx-trigger"] == "saved"  # nothing is unsaved any more
     assert (await front.services.settings.current()).row_cap == 50
     assert await last_change(front) == ("admin.settings.change", {"row_cap": 50})
-    refused = await front.post("/admin/settings/Limits", **await limits(front, row_cap="many"))
+    refused = await front.post("/admin/settings", **await limits(front, row_cap="many"))
     assert "row_cap" in refused.text
     assert (await front.services.settings.current()).row_cap == 50
 
 
 async def limits(front, **changed: str) -> dict[str, str]:
-    """Return the whole form of a group, as a browser sends it."""
+    """Return the fields of the group Limits, as a browser sends them."""
     page = (await front.get("/admin/settings")).text
-    form = page[page.index("/admin/settings/Limits") :]
-    form = form[: form.index("</form>")]
+    form = page[page.index('id="group-2"') :]
+    form = form[: form.index("</section>")]
     return dict(re.findall(r'name="(\w+)"[^>]*? value="([^"]*)"', form)) | changed
 
 

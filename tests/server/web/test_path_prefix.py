@@ -123,7 +123,7 @@ async def test_redirects_cookies_and_headers_of_forms_keep_the_prefix(proxied):
     front.csrf = re.search(r"X-CSRF-Token\": \"(\w+)", (await front.get("/admin/keys")).text)[1]
     fields = {"name": "Two", "0-tool": ["ListVms"], "0-reach": "everything"}
     saved = await front.post("/admin/roles", **fields)
-    assert saved.headers["hx-redirect"] == f"{prefix}/admin/roles"
+    assert saved.headers["hx-redirect"] == f"{prefix}/admin/roles?saved=Two"
     front.http.cookies.clear()
     sent_out = await front.post("/admin/roles", **fields)
     assert sent_out.headers["hx-redirect"] == f"{prefix}/admin/sign-in"

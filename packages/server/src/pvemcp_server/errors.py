@@ -17,6 +17,7 @@
     * ToolsetMissing      the role grants the tool, and the key lacks its toolset
     * InsufficientScope   the access token is for less than the call needs
     * BadArgument         an argument is wrong; the text names it
+    * UnusableCluster     a cluster that was tried cannot be used
     * Conflict            another change was made at the same time
     * Precondition        Proxmox would refuse, or it would do harm
     * Frozen              an administrator stops all writes for now; the write was not sent
@@ -185,6 +186,14 @@ class BadArgument(CallError):
     def __init__(self, argument: str, message: str, *, hint: str = "") -> None:
         super().__init__(f"{argument}: {message}", hint=hint)
         self.argument = argument
+
+
+class UnusableCluster(CallError):
+    """A cluster that was tried cannot be used; `about` is the field to correct, if it is known."""
+
+    def __init__(self, message: str, *, hint: str = "", about: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.about = about
 
 
 class Conflict(CallError):

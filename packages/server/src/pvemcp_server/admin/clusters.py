@@ -17,9 +17,10 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.keys import check_unattended_keys
 from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS, EVERYONE, ISSUERS, OWNERS
-from pvemcp_server.clusters import Check, check, explain
+from pvemcp_server.clusters import Check, check
+from pvemcp_server.clusters.checks import unusable
 from pvemcp_server.clusters.connections import tls_of
-from pvemcp_server.errors import BadArgument, CallError
+from pvemcp_server.errors import BadArgument, CallError, UnusableCluster
 from pvemcp_server.link_local import check_hosts
 from pvemcp_server.store.records import (
     BindingRecord,
@@ -277,9 +278,9 @@ async def make_account(context: AdminContext, fields: AccountFields) -> Account:
         async with Client(hosts, auth, tls=Tls(fingerprints=fields.fingerprints)) as client:
             made = await proxmox_accounts.make_account(client, role.name, reads, writes)
     except ValueError as error:
-        raise CallError(str(error)) from error
+        raise UnusableCluster(str(error), about="user") from error
     except ProxmoxError as error:
-        raise CallError(explain(error, fields.user)) from error
+        raise await unusable(error, fields.user, hosts, ClusterKind.PVE) from error
     await context.changed(
         "clusters.make_account",
         hosts=hosts,

@@ -173,10 +173,13 @@ def connection_text(result: Result) -> str:
 
 def reach_text(clusters: dict[str, dict[str, Any]]) -> str:
     """Return the clusters of a right as one line: `prod: tags web; vmids 100`."""
-    return " · ".join(f"{name}: {_resources(r)}" for name, r in clusters.items()) or "no cluster"
+    return (
+        " · ".join(f"{name}: {resources_text(r)}" for name, r in clusters.items()) or "no cluster"
+    )
 
 
-def _resources(resources: dict[str, Any]) -> str:
+def resources_text(resources: dict[str, Any]) -> str:
+    """Return the resources of a right in words: `tags web; vmids 100`."""
     if "everything" in resources:
         return "everything"
     return "; ".join(f"{kind} {', '.join(map(str, ids))}" for kind, ids in resources.items())

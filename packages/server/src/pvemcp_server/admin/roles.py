@@ -1,21 +1,26 @@
 """Roles: tools × clusters × resources."""
 
 import json
-from typing import Annotated, Any
+from collections.abc import Collection, Iterator, Sequence
+from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import ConfigDict, Field
 
 from pvemcp_server.access.fields import Changes, Fields
-from pvemcp_server.access.grants import grants_from_json, grants_to_json
-from pvemcp_server.access.model import Grant
+from pvemcp_server.access.grants import grants_from_json, grants_to_json, resources_to_json
+from pvemcp_server.access.model import ANY, READS, Effect, Grant
 from pvemcp_server.access.model import Role as AccessRole
 from pvemcp_server.admin.context import AdminContext
-from pvemcp_server.admin.keys import check_unattended_keys
+from pvemcp_server.admin.keys import check_unattended_keys, resources_text
 from pvemcp_server.admin.operation import Command, Result, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS, OWNERS
+from pvemcp_server.admin.resource_names import names_by_cluster, unmatched, unread
 from pvemcp_server.admin.tools import check_names
+from pvemcp_server.errors import BadArgument, counted
+from pvemcp_server.toolkit.registry import Tool, tools
 
 subject = Subject("Roles", {"roles": "Create, change and remove roles."})
+FEW: Final = 4  # tools that a summary names before it counts
 RoleName = Annotated[str, Field(description="The role's name")]
 
 
@@ -42,6 +47,49 @@ class Role(RoleFields):
 
     id: int
     built_in: bool
+
+
+class RoleTemplate(NamedTuple):
+    """A role to begin with; resources without a name are to be filled in."""
+
+    title: str
+    description: str
+    grants: list[dict[str, Any]]
+
+
+def _grant(*tools: str, **resources: list[str]) -> dict[str, Any]:
+    return {"tools": list(tools), "clusters": [ANY], "resources": resources or {"everything": True}}
+
+
+_SNAPSHOTS: Final = ("CreateVmSnapshot", "DeleteVmSnapshot", "RollbackVmSnapshot")
+TEMPLATES: Final = {
+    "one-pool": RoleTemplate(
+        "Read everything, change only one pool",
+        "Reads all; runs, configures, backs up and snapshots the guests of a pool.",
+        [
+            _grant(READS),
+            _grant(
+                *("ChangeVmState", "UpdateVmConfig", "BackupVm", "UnlockVm", "Undo", *_SNAPSHOTS),
+                pools=[],
+            ),
+        ],
+    ),
+    "power": RoleTemplate(
+        "Start and stop",
+        "Reads all; starts, stops and restarts guests.",
+        [_grant(READS, "ChangeVmState")],
+    ),
+    "snapshots": RoleTemplate(
+        "Snapshots only",
+        "Reads all; makes, deletes and rolls back snapshots.",
+        [_grant(READS, *_SNAPSHOTS)],
+    ),
+    "backups": RoleTemplate(
+        "Backup operator",
+        "Reads all; backs up and restores guests; deletes no backup.",
+        [_grant(READS, "BackupVm", "RestoreBackup", "StopTask")],
+    ),
+}
 
 
 def _grants_text(result: Result) -> str:
@@ -121,6 +169,83 @@ async def remove_role(context: AdminContext, name: RoleName) -> None:
     """Remove a role that no key has."""
     await context.services.access.roles.remove(name)
     await context.changed("roles.remove", role=name)
+
+
+@subject.operation(
+    "roles.check",
+    Route("GET", "/roles/{name}/check"),
+    Command(
+        "roles check",
+        text=lambda result: "\n".join(result.answer) or "Every name that the role names exists.",
+    ),
+    may=AUDITORS,
+)
+async def check_role(context: AdminContext, name: RoleName) -> list[str]:
+    """Look for the pools, tags, guests, nodes and storages that a role names.
+
+    Return a sentence for each that nothing on its clusters has, and for each silent cluster.
+    """
+    role = await context.services.access.roles.get(name)
+    return await warnings_of(context, role.grants)
+
+
+async def warnings_of(context: AdminContext, grants: Sequence[Grant]) -> list[str]:
+    """Return what is to be said about the names in grants, which are saved all the same."""
+    if all(grant.resources.everything for grant in grants):
+        return []
+    names = await names_by_cluster(context)
+    silent = (
+        f"Cluster {cluster} does not answer, so the names there were not checked."
+        for cluster in unread(grants, names)
+    )
+    return [*unmatched(grants, names), *silent]
+
+
+async def draft_warnings(context: AdminContext, values: list[dict[str, Any]]) -> list[str]:
+    """Return the warnings about grants that are being edited; none while they are incomplete."""
+    try:
+        return await warnings_of(context, grants_from_json(values))
+    except BadArgument:
+        return []
+
+
+def summary(values: list[dict[str, Any]]) -> tuple[str, str]:
+    """Return what grants let read, and what they let change, in a line each."""
+    grants = grants_from_json(values)
+    reads = [text for each in grants if (text := _given(each, {Effect.READ}))]
+    changes = [text for each in grants if (text := _given(each, {Effect.WRITE, Effect.DESTROY}))]
+    return (
+        f"Reads: {'; '.join(reads) or 'nothing'}.",
+        f"Changes: {'; '.join(changes) or 'nothing'}.",
+    )
+
+
+def _given(grant: Grant, effects: Collection[Effect]) -> str:
+    """Return the tools of these effects that a grant gives, and where; empty without any."""
+    given = [
+        name
+        for tool in tools().values()
+        for name, effect in _permissions(tool)
+        if effect in effects and grant.gives(name, effect)
+    ]
+    if not given:
+        return ""
+    if ANY in grant.tools or (READS in grant.tools and Effect.READ in effects):
+        what = "everything"
+    else:
+        more = f" and {counted(len(given) - FEW, 'more tool')}" if len(given) > FEW else ""
+        what = ", ".join(given[:FEW]) + more
+    where = "every cluster" if ANY in grant.clusters else ", ".join(sorted(grant.clusters))
+    whole = grant.resources.everything
+    only = "" if whole else f" ({resources_text(resources_to_json(grant.resources))})"
+    return f"{what} on {where}{only}"
+
+
+def _permissions(tool: Tool) -> Iterator[tuple[str, Effect]]:
+    """Yield what a role grants for the tool: its name, and its permission to write."""
+    yield tool.name, tool.reading.effect if tool.write_permission else tool.effect
+    if tool.write_permission:
+        yield tool.write_permission, tool.effect
 
 
 async def _check_unattended(context: AdminContext, name: str) -> None:

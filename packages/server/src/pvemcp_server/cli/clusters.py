@@ -22,7 +22,7 @@ from pvemcp_server.cli.questions import ask, ask_certificates, ask_token
 from pvemcp_server.cli.quickstart import this_command
 from pvemcp_server.cli.terminal import one_line
 from pvemcp_server.clusters import Check
-from pvemcp_server.errors import BadArgument, CallError
+from pvemcp_server.errors import BadArgument, CallError, UnusableCluster
 from pvemcp_server.store.records import ClusterKind, TlsMode
 
 Name = Annotated[
@@ -80,10 +80,15 @@ async def add(
         else:
             token = SecretStr(secret or ask("--token-secret-file", "Its secret", hide_input=True))
         new = clusters.ClusterFields(**fields, token_id=token_id, token_secret=token)
-        if test_only:
-            outcome = await clusters.try_cluster(context, new)
-        else:
-            _, outcome = await clusters.check_and_add(context, new)
+        try:
+            if test_only:
+                outcome = await clusters.try_cluster(context, new)
+            else:
+                _, outcome = await clusters.check_and_add(context, new)
+        except UnusableCluster as error:
+            if error.about == "fingerprints":
+                error.hint += " That is the option --fingerprint."
+            raise
         enabled = (await context.services.settings.current()).enabled
         has_keys = bool(await context.services.access.keys.all())
     _print(f"{name} answers" if test_only else f"Saved {new.name}", outcome, as_json=as_json)

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from pvemcp_server.access.model import ANY, GUEST_LISTS, READS, RESOURCE_KINDS
-from pvemcp_server.admin.roles import RoleChanges, RoleFields, change_role, create_role
+from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.roles import RoleChanges, RoleFields, change_role, check_role, create_role
 from pvemcp_server.cli.context import AsJson, administrator, from_options, print_answer
 from pvemcp_server.cli.input import read_text
 from pvemcp_server.cli.operations import Run, by_hand, with_signature
@@ -80,6 +81,7 @@ async def create(
             RoleFields, name=name, description=description, grants=_grants(options)
         )
         role = await create_role(context, fields)
+        await _print_warnings(context, role.name)
         print_answer(role, f"Created {role.name}.", as_json=as_json)
 
 
@@ -98,7 +100,14 @@ async def change(
     async with administrator() as context:
         changes = from_options(RoleChanges, name=new_name, description=description, grants=grants)
         role = await change_role(context, name, changes)
+        await _print_warnings(context, role.name)
         print_answer(role, f"Changed {role.name}.", as_json=as_json)
+
+
+async def _print_warnings(context: AdminContext, name: str) -> None:
+    """Print to standard error what the role names and no cluster has; it is saved all the same."""
+    for warning in await check_role(context, name):
+        typer.echo(f"Note: {warning}", err=True)
 
 
 def _grants(options: dict[str, Any]) -> Any:

@@ -1,6 +1,7 @@
 """Check of a cluster before it is saved: connection, certificate, token and privileges."""
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -8,8 +9,8 @@ from typing import Final
 import proxmox_client as pve
 from pvemcp_server.clusters.acl import Acl, Advice
 from pvemcp_server.clusters.backup_server import grant_lines, missing_privileges
-from pvemcp_server.clusters.explain import explain
-from pvemcp_server.errors import CallError
+from pvemcp_server.clusters.explain import explain, reason_of
+from pvemcp_server.errors import UnusableCluster
 from pvemcp_server.link_local import check_hosts
 from pvemcp_server.store.records import ClusterKind
 
@@ -26,6 +27,7 @@ TOKEN_COMMANDS: Final = {
     ClusterKind.PVE: "pveum user token list",
     ClusterKind.PBS: "proxmox-backup-manager user list-tokens",
 }
+_OPENSSL: Final = re.compile(r"\[SSL[^]]*\] ?| ?\(_ssl\.c:\d+\)|\.$")  # its codes, no words
 # Without these privileges Proxmox shortens lists silently
 AUDITS = ("VM.Audit", "Datastore.Audit", "Sys.Audit")
 
@@ -67,6 +69,9 @@ async def check(
     await check_hosts(hosts)
     try:
         auth = pve.ApiToken(token_id, secret)
+    except ValueError as error:
+        raise UnusableCluster(str(error), about="token_id") from error
+    try:
         silent = await _silent_hosts(hosts, auth, tls, kind) if len(hosts) > 1 else ()
         async with CLIENTS[kind](hosts, auth, tls=tls, name=name) as client:
             with pve.deadline(CHECK_SECONDS):
@@ -76,11 +81,9 @@ async def check(
                     outcome = await _read(client, token_id)
         return replace(outcome, silent=silent)
     except ValueError as error:
-        raise CallError(str(error)) from error
-    except pve.TlsError as error:
-        raise CallError(explain(error), hint=await _tls_hint(hosts, kind)) from error
+        raise UnusableCluster(str(error), about="hosts") from error
     except pve.ProxmoxError as error:
-        raise CallError(explain(error, token_id), hint=_hint(error, kind)) from error
+        raise await unusable(error, token_id, hosts, kind) from error
 
 
 async def _silent_hosts(
@@ -135,6 +138,27 @@ async def _read_backup_server(client: pve.BackupServer, token_id: str) -> Check:
     )
 
 
+async def unusable(
+    error: pve.ProxmoxError, account: str, hosts: Sequence[str], kind: ClusterKind
+) -> UnusableCluster:
+    """Return the error of a cluster that was tried with this account: a token, or a user's name."""
+    match error:
+        case pve.TlsError():
+            reason = _OPENSSL.sub("", str(error))
+            message = f"Nothing was sent, as a certificate is not trusted: {reason}."
+            return UnusableCluster(message, hint=await _tls_hint(hosts, kind), about="fingerprints")
+        case pve.Unauthenticated() if "!" in account:
+            about, what = "token_secret", "the token is wrong, missing, expired or disabled"
+        case pve.Unauthenticated():
+            about, what = "password", "user, password or code is wrong"
+        case pve.Unreachable() | pve.DeadlineExceeded():
+            return UnusableCluster(explain(error), hint=_hint(error, kind), about="hosts")
+        case _:
+            return UnusableCluster(explain(error, account), hint=_hint(error, kind))
+    message = f"Proxmox refused {account}: {what} ({reason_of(error)})."
+    return UnusableCluster(message, hint=_hint(error, kind) if "!" in account else "", about=about)
+
+
 async def _tls_hint(hosts: Sequence[str], kind: ClusterKind) -> str:
     """Return the hosts' current fingerprints, to compare with those that the nodes report."""
     fingerprints = []
@@ -147,7 +171,7 @@ async def _tls_hint(hosts: Sequence[str], kind: ClusterKind) -> str:
         return f"Is it {kind.product} that listens there?"
     return (
         f"{'; '.join(fingerprints)}. Compare it with `{CERTIFICATE_COMMANDS[kind]}` there, "
-        "and if it is the same, pin it with --fingerprint."
+        "and if it is the same, pin it."
     )
 
 

@@ -137,6 +137,11 @@ def device_of(request: Request) -> str:
     return request.cookies.get(_device_cookie(request).name, "")
 
 
+def has_session_cookie(request: Request) -> bool:
+    """Return whether the browser was signed in: its session may have ended since."""
+    return _session_cookie(request).name in request.cookies
+
+
 async def session_of(request: Request) -> Session:
     """Return the session of the cookie; raise SignedOut without a valid one."""
     token = request.cookies.get(_session_cookie(request).name)

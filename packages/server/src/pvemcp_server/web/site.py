@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pvemcp_server.errors import (
     AccessDenied,
     AccountChanged,
+    BadArgument,
     Busy,
     CallError,
     Conflict,
@@ -27,6 +28,7 @@ from pvemcp_server.errors import (
     StateUnavailable,
     TooManyFailures,
     UnknownName,
+    UnusableCluster,
 )
 from pvemcp_server.http.bounded_request import serve_bounded
 from pvemcp_server.pipeline.pipeline import Pipeline
@@ -40,6 +42,7 @@ from pvemcp_server.web.session import (
     PasswordDue,
     SecondFactorDue,
     SignedOut,
+    has_session_cookie,
     retry_after,
     services_of,
     session_of,
@@ -47,7 +50,7 @@ from pvemcp_server.web.session import (
     too_many_attempts,
 )
 from pvemcp_server.web.static_files import static_route
-from pvemcp_server.web.templates import error_page, redirect, wants_page
+from pvemcp_server.web.templates import error_page, is_part, redirect, wants_page
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -67,6 +70,7 @@ HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 log = logging.getLogger(__name__)
+ENDED: Final = "/admin/sign-in?ended=1"
 TRANSPORT: Final = "max-age=31536000"  # a year; HSTS, sent when the public URL is https
 
 
@@ -218,9 +222,8 @@ def _is_multipart(request: Request) -> bool:
 async def _signed_out(request: Request, error: Exception) -> Response:
     if not wants_page(request):
         return JSONResponse({"error": str(error)}, 401)
-    if request.headers.get("HX-Request"):
-        return Response(status_code=204, headers={"HX-Redirect": "/admin/sign-in"})
-    return RedirectResponse("/admin/sign-in", 303)
+    where = ENDED if has_session_cookie(request) else "/admin/sign-in"
+    return redirect(where) if is_part(request) else RedirectResponse(where, 303)
 
 
 async def _password_due(request: Request, _: Exception) -> Response:
@@ -275,10 +278,24 @@ async def _too_many(_: Request, error: Exception) -> Response:
 async def _call_error(request: Request, error: Exception) -> Response:
     status = {UnknownName: 404, Conflict: 409, Busy: 429}.get(type(error), 422)
     text = str(error)
-    refused = error_page(request, text, status) if wants_page(request) else _error(text, status)
+    if wants_page(request):
+        refused = error_page(request, text, status, _wrong_fields(error))
+    else:
+        refused = _error(text, status)
     if isinstance(error, Busy):
         refused.headers["Retry-After"] = str(error.seconds)
     return refused
+
+
+def _wrong_fields(error: Exception) -> list[tuple[str, str]]:
+    """Return the field that the error is about, with the text beside it."""
+    match error:
+        case BadArgument():
+            return [(error.argument, str(error).removeprefix(f"{error.argument}: "))]
+        case UnusableCluster() if error.about:
+            return [(error.about, str(error))]
+        case _:
+            return []
 
 
 async def _state_unavailable(request: Request, error: Exception) -> Response:
@@ -301,9 +318,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     """Name the invalid field and the reason, never its value: it may be a secret."""
     assert isinstance(error, RequestValidationError | ValidationError)  # noqa: S101 - registered so
-    reasons = [f"{_field(item['loc'])}: {item['msg']}" for item in error.errors()]
-    text = "; ".join(dict.fromkeys(reasons))
-    return error_page(request, text, 422) if wants_page(request) else _error(text, 422)
+    wrong = dict.fromkeys((_field(item["loc"]), item["msg"]) for item in error.errors())
+    text = "; ".join(f"{field}: {message}" for field, message in wrong)
+    return error_page(request, text, 422, wrong) if wants_page(request) else _error(text, 422)
 
 
 def _field(location: Sequence[int | str]) -> str:

@@ -1,5 +1,6 @@
 """Jinja templates: their filters and globals, and the responses made from them."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -177,10 +178,16 @@ def is_part(request: Request) -> bool:
     return request.headers.get("HX-Request") == "true"
 
 
-def error_page(request: Request, text: str, status: int) -> Response:
-    """Render an error as a fragment for htmx or as a page."""
+def error_page(
+    request: Request, text: str, status: int, wrong: Iterable[tuple[str, str]] = ()
+) -> Response:
+    """Render an error as a fragment for htmx or as a page.
+
+    `wrong` has the names of the form's fields that the error is about, each with what is wrong.
+    """
     part = is_part(request)
-    response = page(request, "error_part.html" if part else "error.html", text=text, status=status)
+    name = "error_part.html" if part else "error.html"
+    response = page(request, name, text=text, status=status, wrong=list(wrong))
     if part:
         # htmx ignores the body of an error status, so the banner is sent with 200
         response.status_code = 200

@@ -68,7 +68,7 @@ async def unfreeze(context: Writing, name: str) -> Response:
 
 
 @router.get("/new", dependencies=[may("clusters.add")])
-async def new(request: Request, session: SignedIn, _: Reading) -> Response:
+async def new(request: Request, session: SignedIn, context: Reading) -> Response:
     return page(
         request,
         "cluster_edit.html",
@@ -77,6 +77,8 @@ async def new(request: Request, session: SignedIn, _: Reading) -> Response:
         cluster=None,
         modes=TLS,
         kinds=list(ClusterKind),
+        roles=await roles.list_roles(context),
+        made=None,
     )
 
 
@@ -92,6 +94,22 @@ async def fingerprints(
     shown = await clusters.fingerprints(context, words(hosts), kind)
     command = CERTIFICATE_COMMANDS[kind]
     return page(request, "cluster_fingerprints.html", session, shown=shown, command=command)
+
+
+@router.post("/account", dependencies=[may("clusters.make_account")])
+async def make_account(request: Request, session: SignedIn, context: Writing) -> Response:
+    """Make an account in Proxmox, and put its token into the form of the new cluster."""
+    form = await request.form()
+    pins = _fingerprints(form)
+    if text_of(form, "tls_mode") not in {TlsMode.PINNED, TlsMode.SYSTEM}:
+        raise BadArgument(
+            "tls_mode", "a password is sent only where the certificate is pinned, or the system's."
+        )
+    names = ("user", "password", "code", "role")
+    texts = {name: text for name in names if (text := text_of(form, name))}
+    fields = {"hosts": words(text_of(form, "hosts")), "fingerprints": pins, **texts}
+    made = await clusters.make_account(context, clusters.AccountFields.model_validate(fields))
+    return page(request, "cluster_token.html", session, made=made)
 
 
 @router.post("/try", dependencies=[may("clusters.try")])
@@ -234,6 +252,17 @@ def _connection(form: FormData) -> dict[str, Any]:
         "hosts": words(text_of(form, "hosts")),
         "tls_mode": text_of(form, "tls_mode"),
         "ca_pem": text_of(form, "ca_pem"),
-        "fingerprints": [word for text in texts_of(form, "fingerprint") for word in words(text)],
+        "fingerprints": _fingerprints(form),
         "protected": text_of(form, "protected") == "true",
     }
+
+
+def _fingerprints(form: FormData) -> list[str]:
+    """Return the fingerprints that were ticked or entered; raise BadArgument if one is needed."""
+    pins = [word for text in texts_of(form, "fingerprint") for word in words(text)]
+    if text_of(form, "tls_mode") == TlsMode.PINNED and not pins:
+        raise BadArgument(
+            "fingerprints",
+            "show the hosts' certificates, compare them and tick those to be pinned.",
+        )
+    return pins

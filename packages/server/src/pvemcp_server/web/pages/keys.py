@@ -1,13 +1,15 @@
 """API Access: keys with their rights, shown once with the configuration of each client."""
 
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import APIRouter, Form, Request, Response
+from pydantic import AwareDatetime
 
 from pvemcp_bridge.bundle import EXTENSION
 from pvemcp_server.access.keys import KeyChanges, KeyFields
-from pvemcp_server.access.model import Toolset
+from pvemcp_server.access.model import Effect, Toolset
 from pvemcp_server.admin import clusters, keys, overview
 from pvemcp_server.admin.client_setup import CLIENTS, Connection
 from pvemcp_server.admin.context import AdminContext
@@ -23,6 +25,18 @@ navigation = Navigation(
     operation="keys.list",
     icon="M8 16a4 4 0 1 1 0-8 4 4 0 0 1 0 8zM12 12h9v4M17 12v3",
 )
+
+
+class Kind(NamedTuple):
+    """Rights of a key with the same effect (read, write, destroy) and reach."""
+
+    effect: str
+    reach: str
+    tools: list[str]
+
+
+WAIT_FOR_CALL: Final = timedelta(minutes=10)
+STOP_POLLING: Final = 286  # htmx's own status: swap the answer, and stop
 
 
 @router.get("", dependencies=[may("keys.list")])
@@ -49,7 +63,7 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
 async def generate(request: Request, session: SignedIn, context: Writing) -> Response:
     """Create a key; a field that is left empty has its default."""
     fields = KeyFields(**fields_of(await request.form(), KeyFields))
-    return _show_secret(request, session, context, await keys.create_key(context, fields))
+    return await _show_secret(request, session, context, await keys.create_key(context, fields))
 
 
 @router.post("/{key}/change", dependencies=[may("keys.change")])
@@ -81,7 +95,8 @@ async def edit(request: Request, session: SignedIn, context: Reading, key: str) 
 
 @router.post("/{key}/regenerate", dependencies=[may("keys.regenerate")])
 async def regenerate(request: Request, session: SignedIn, context: Writing, key: str) -> Response:
-    return _show_secret(request, session, context, await keys.regenerate_key(context, key))
+    shown = await keys.regenerate_key(context, key)
+    return await _show_secret(request, session, context, shown)
 
 
 @router.post("/{key}/enabled", dependencies=[may("keys.change")])
@@ -103,12 +118,31 @@ async def rights(request: Request, session: SignedIn, context: Reading, key: str
         "key_rights.html",
         session,
         key=await keys.get_key(context, key),
-        rights=await keys.effective_rights(context, key),
+        kinds=_kinds(await keys.effective_rights(context, key)),
         budget=await keys.budget(context, key),
     )
 
 
-def _show_secret(
+@router.get("/{key}/first-call", dependencies=[may("keys.get")])
+async def first_call(
+    request: Request, session: SignedIn, context: Reading, key: str, since: AwareDatetime
+) -> Response:
+    """Answer 204 until the key was used since that time; with 286, htmx stops asking."""
+    known = await keys.get_key(context, key)
+    used = known.last_used is not None and known.last_used >= since
+    if not used and datetime.now(UTC) - since < WAIT_FOR_CALL:
+        return Response(status_code=204)
+    return page(
+        request,
+        "key_first_call.html",
+        session,
+        used=used,
+        address=known.last_address,
+        status=STOP_POLLING,
+    )
+
+
+async def _show_secret(
     request: Request, session: SignedIn, context: AdminContext, key: keys.ShownKey
 ) -> Response:
     file, command = bridge_files.file_and_command(request, context.services.config)
@@ -119,9 +153,29 @@ def _show_secret(
         key=key,
         connection=Connection(endpoint_of(request), key.secret, command=command),
         clients=CLIENTS.values(),
+        since=datetime.now(UTC).isoformat(),
+        enabled=(await context.services.settings.current()).enabled,
         bridge_file=file,
         extension=EXTENSION,
     )
+
+
+def _kinds(rights: list[keys.ToolRight]) -> list[Kind]:
+    """Group rights with the same effect and reach, what reads first."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for right in rights:
+        groups[right.effect, _reach(right.clusters)].append(right.tool)
+    kinds = [Kind(effect, reach, names) for (effect, reach), names in groups.items()]
+    return sorted(kinds, key=lambda kind: list(Effect).index(Effect(kind.effect)))
+
+
+def _reach(clusters: dict[str, dict[str, Any]]) -> str:
+    """Return what is reached on the clusters in words: those with the same reach together."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, resources in clusters.items():
+        names[keys.resources_text(resources)].append(name)
+    parts = (f"{what} on {', '.join(where)}" for what, where in names.items())
+    return "; ".join(parts) or "on no cluster"
 
 
 async def _choices(context: AdminContext) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pvemcp_server.access.model import (
 )
 from pvemcp_server.admin import clusters, connections, keys, roles
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.resource_names import all_names, names_by_cluster
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.web.pages.forms import lines, number, text_of, texts_of, words
@@ -31,6 +32,7 @@ navigation = Navigation(
 )
 Text = Annotated[str, Form()]
 MOST_GRANTS: Final = 1_000
+MOST_NAMES: Final = 1_000  # of each kind that are suggested
 REACH: Final = "-reach"
 NEW: Final[dict[str, Any]] = {
     "tools": [READS],
@@ -40,7 +42,9 @@ NEW: Final[dict[str, Any]] = {
 
 
 @router.get("", dependencies=[may("roles.list")])
-async def show(request: Request, session: SignedIn, context: Reading) -> Response:
+async def show(
+    request: Request, session: SignedIn, context: Reading, saved: Annotated[str, Query()] = ""
+) -> Response:
     held = [(key.name, key.role) for key in await keys.list_keys(context)]
     held += [(each.name, each.role) for each in await connections.known_connections(context)]
     known = await roles.list_roles(context)
@@ -53,17 +57,59 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
         roles=known,
         holders=holders,
         guest_lists=GUEST_LISTS,
+        summaries={each.name: roles.summary(each.grants) for each in known},
+        saved=saved if saved in holders else "",
     )
+
+
+@router.get("/names", dependencies=[may("roles.check")])
+async def names(request: Request, session: SignedIn, context: Reading) -> Response:
+    """Render the names that a grant's resources may have, after the form: clusters may be slow."""
+    known = all_names((await names_by_cluster(context)).values())
+    suggested = {kind: sorted(each)[:MOST_NAMES] for kind, each in known.items()}
+    return page(request, "role_names.html", session, suggested=suggested)
+
+
+@router.get("/{name}/warnings", dependencies=[may("roles.check")])
+async def saved_warnings(
+    request: Request, session: SignedIn, context: Reading, name: str
+) -> Response:
+    warnings = await roles.check_role(context, name)
+    return page(request, "role_warnings.html", session, warnings=warnings)
+
+
+@router.post("/warnings", dependencies=[may("roles.check")])
+async def draft_warnings(request: Request, session: SignedIn, context: Writing) -> Response:
+    """Render the warnings about the form as it stands, which is not saved."""
+    warnings = await roles.draft_warnings(context, list(_grants(await request.form())))
+    return page(request, "role_warnings.html", session, warnings=warnings)
 
 
 @router.get("/new", dependencies=[may("roles.create")])
 async def new(
-    request: Request, session: SignedIn, context: Reading, like: Annotated[str, Query()] = ""
+    request: Request,
+    session: SignedIn,
+    context: Reading,
+    like: Annotated[str, Query()] = "",
+    template: Annotated[str, Query()] = "",
 ) -> Response:
+    """Render the form for a new role: empty, like another one, or from a template."""
+    begun = roles.TEMPLATES.get(template)
     grants = (await roles.get_role(context, like)).grants if like else [NEW]
-    known = {"name": "", "description": "", "grants": grants}
+    known = {
+        "name": "",
+        "description": begun.description if begun else "",
+        "grants": begun.grants if begun else grants,
+    }
     return page(
-        request, "role_edit.html", session, here="roles", role=known, **await _choices(context)
+        request,
+        "role_edit.html",
+        session,
+        here="roles",
+        role=known,
+        templates=roles.TEMPLATES,
+        begun=template if begun else "",
+        **await _choices(context),
     )
 
 
@@ -104,7 +150,7 @@ async def save(request: Request, context: Writing, name: Text, was: Text = "") -
         await roles.change_role(context, was, roles.RoleChanges(**fields.model_dump()))
     else:
         await roles.create_role(context, fields)
-    return redirect("/admin/roles")
+    return redirect("/admin/roles?saved=", name)
 
 
 @router.post("/{name}/remove", dependencies=[may("roles.remove")])
@@ -136,7 +182,7 @@ def _resources(form: FormData, prefix: str) -> dict[str, Any]:
     }
     sets["vmids"] = [number(vmid) for vmid in sets["vmids"]]
     if not all(isinstance(vmid, int) for vmid in sets["vmids"]):
-        raise BadArgument("vmids", "numbers, separated by spaces.")
+        raise BadArgument(f"{prefix}vmids", "numbers, separated by spaces.")
     return {kind: names for kind, names in sets.items() if names}
 
 

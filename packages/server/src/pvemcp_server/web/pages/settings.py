@@ -1,4 +1,4 @@
-"""Page Settings: derived from the declarations, one form per group."""
+"""Page Settings: one form, derived from the declarations."""
 
 from itertools import groupby
 from typing import Any
@@ -36,11 +36,12 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
     )
 
 
-@router.post("/{group}", dependencies=[may("settings.change")])
-async def change(request: Request, session: SignedIn, context: Writing, group: str) -> Response:
+@router.post("", dependencies=[may("settings.change")])
+async def change(request: Request, session: SignedIn, context: Writing) -> Response:
+    """Change the settings of the form that have other values than before."""
     form = await request.form()
-    all_settings = await settings.list_settings(context)
-    declared = [setting for setting in all_settings if setting.group == group]
+    known = await settings.list_settings(context)
+    declared = [setting for setting in known if setting.name in form]
     values = {
         setting.name: _value(text_of(form, setting.name), setting.type) for setting in declared
     }
@@ -49,7 +50,9 @@ async def change(request: Request, session: SignedIn, context: Writing, group: s
     if changed:
         await settings.change_settings(context, changed)
     titles = [setting.title for setting in declared if setting.name in changed]
-    return page(request, "settings_saved.html", session, titles=titles)
+    response = page(request, "settings_saved.html", session, titles=titles)
+    response.headers["HX-Trigger"] = "saved"  # what the form holds is not unsaved any more
+    return response
 
 
 def _value(text: str, schema: dict[str, Any]) -> Any:

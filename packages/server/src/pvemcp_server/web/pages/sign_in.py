@@ -81,6 +81,7 @@ async def _sign_in_page(
         status=status,
         client=await connecting_client(request),
         wrong=wrong,
+        ended="ended" in request.query_params,
         name=name,
         external=services.config.oidc_issuer,
         local=services.access.external.admits_local,

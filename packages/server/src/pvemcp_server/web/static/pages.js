@@ -35,7 +35,7 @@ const addPart = (button) => {
   const number = Number(button.dataset.next);
   button.dataset.next = number + 1;
   const address = `${button.dataset.add}?index=${number}`;
-  htmx.ajax("GET", address, { target: `#${button.dataset.into}`, swap: "beforeend" });
+  return htmx.ajax("GET", address, { target: `#${button.dataset.into}`, swap: "beforeend" });
 };
 
 const passkeyProblem = (error) => {
@@ -66,7 +66,7 @@ const usePasskey = async (form) => {
 
 document.addEventListener("click", (event) => {
   const target = event.target.closest(
-    "[data-copy], [data-open], [data-use-passkey], [data-close], [data-add], [data-remove-grant], [data-retry], [role=tab]",
+    "[data-copy], [data-open], [data-use-passkey], [data-close], [data-agree], [data-add], [data-remove-grant], [data-retry], [role=tab]",
   );
   if (!target) return;
   if (target.dataset.copy) copy(target);
@@ -75,7 +75,8 @@ document.addEventListener("click", (event) => {
   else if ("retry" in target.dataset) sendAgain();
   else if ("removeGrant" in target.dataset) target.closest("[data-grant]").remove();
   else if (target.dataset.open) document.getElementById(target.dataset.open).showModal();
-  else if ("close" in target.dataset) target.closest("dialog").close();
+  else if ("agree" in target.dataset) agree();
+  else if ("close" in target.dataset) closeDialog(target.closest("dialog"));
   else showTab(target);
 });
 
@@ -93,16 +94,105 @@ document.addEventListener("keydown", (event) => {
   next.focus();
 });
 
+// A dialog with data-once shows what is never shown again: only its own button closes it.
+const isStored = (dialog) => !("once" in dialog.dataset) || "stored" in dialog.dataset;
+const closeDialog = (dialog) => {
+  dialog.dataset.stored = "";
+  dialog.close();
+};
+const holdOpen = (dialog) => {
+  const hint = dialog.querySelector(".once-hint");
+  hint.textContent = `This is shown only now. Press "${dialog.querySelector("[data-close]").textContent}" to close.`;
+};
+document.addEventListener("keydown", (event) => {
+  const dialog = event.key === "Escape" && [...document.querySelectorAll("dialog[open]")].at(-1);
+  if (!dialog || isStored(dialog)) return;
+  event.preventDefault(); // before the browser asks the dialog, which can refuse only once
+  holdOpen(dialog);
+});
+addEventListener("beforeunload", (event) => {
+  if ([...document.querySelectorAll("dialog[open]")].some((dialog) => !isStored(dialog))) event.preventDefault();
+});
+
 // A dialog in a response opens at once and is removed when it closes.
 document.addEventListener("htmx:afterSwap", (event) => {
   for (const dialog of event.target.querySelectorAll("dialog[data-now]")) {
+    const opener = document.activeElement;
+    const { verb, path } = event.detail.requestConfig;
+    if (verb === "get") dialog.dataset.from = path;
+    dialog.addEventListener("cancel", (cancelled) => {
+      if (isStored(dialog)) return;
+      cancelled.preventDefault();
+      holdOpen(dialog);
+    });
     dialog.addEventListener("close", () => {
+      if (!isStored(dialog)) {
+        dialog.showModal();
+        return;
+      }
       dialog.remove();
-      if (dialog.dataset.after === "reload") location.reload();
+      if (dialog.dataset.after !== "reload") return;
+      rememberFocus(opener);
+      location.reload();
     });
     dialog.showModal();
   }
 });
+
+// hx-confirm asks in a dialog of our own: the question is its title, its button says what it does.
+let asked;
+const ask = (question, { elt, triggeringEvent, issueRequest }) => {
+  const dialog = document.getElementById("question");
+  const button = triggeringEvent?.submitter ?? elt;
+  const end = question.indexOf("?") + 1;
+  dialog.querySelector("h2").textContent = question.slice(0, end) || "Are you sure?";
+  dialog.querySelector("p").textContent = question.slice(end).trim();
+  const agreeing = dialog.querySelector("[data-agree]");
+  agreeing.textContent = button.textContent.trim();
+  agreeing.className = button.classList.contains("danger") ? "danger" : "primary";
+  asked = issueRequest;
+  dialog.showModal();
+};
+const agree = () => {
+  document.getElementById("question").close(); // the focus returns to the button before it is sent
+  asked(true);
+};
+// A setting with data-ask is asked about when it is switched off.
+const questionOf = ({ question, elt }) => {
+  const setting = elt.querySelector?.("select[data-ask]");
+  return setting?.value === "false" && setting.querySelector("[selected]")?.value === "true" ? setting.dataset.ask : question;
+};
+
+// The focus after a reload: on the same button, else on what is nearest to where it was.
+const FOCUS = "pvemcp-focus";
+const nameOf = (element) => element.id || element.getAttribute("aria-label") || element.textContent.trim();
+const rememberFocus = (element) => {
+  const opener = document.querySelector(`[data-open="${element.closest("dialog")?.id}"]`);
+  if (opener) element = opener;
+  const place = element.closest("tr, li, article, section, .card") ?? element;
+  const near = [place, place.nextElementSibling, place.previousElementSibling].filter(Boolean);
+  const others = near.flatMap((part) => [...part.querySelectorAll("button, a")]);
+  sessionStorage.setItem(FOCUS, JSON.stringify([element, ...others].map(nameOf)));
+};
+const focusNearest = (names) => {
+  const visible = [...document.querySelectorAll("main button, main a")].filter((each) => each.offsetParent);
+  const present = new Map(visible.map((each) => [nameOf(each), each]));
+  const found = names.map((name) => present.get(name)).find(Boolean);
+  (found ?? document.getElementById("main"))?.focus();
+};
+document.addEventListener("htmx:beforeOnLoad", (event) => {
+  const { xhr } = event.detail;
+  // a poll of a session that ended must not take what is shown only once away
+  if (xhr.getResponseHeader("HX-Redirect") && event.target.closest("dialog[data-once]")) event.preventDefault();
+  if (xhr.getResponseHeader("HX-Refresh")) rememberFocus(event.detail.elt);
+});
+document.addEventListener("htmx:afterSettle", (event) => {
+  const isRemoved = !event.detail.requestConfig.elt.isConnected;
+  if (isRemoved && document.activeElement === document.body) document.getElementById("main")?.focus();
+});
+const remembered = sessionStorage.getItem(FOCUS);
+sessionStorage.removeItem(FOCUS);
+if (remembered) focusNearest(JSON.parse(remembered));
 
 // Before it has settled, htmx does not send the form of a response yet.
 const startPasskeys = (part) => {
@@ -124,12 +214,14 @@ const errorTarget = () => {
   return place;
 };
 
-const showError = (text) => {
+const showBanner = (kind, text) => {
   const banner = document.createElement("p");
-  banner.className = "banner bad";
+  banner.className = `banner ${kind}`;
   banner.textContent = text;
   errorTarget().replaceChildren(banner);
 };
+const showError = (text) => showBanner("bad", text);
+const showNotice = (text) => showBanner("good", text);
 
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target.id !== "errors") return;
@@ -138,7 +230,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 });
 // A poll would remove the button whose request waits for the answer of an open dialog.
 document.addEventListener("htmx:beforeRequest", (event) => {
-  const polls = event.target.getAttribute("hx-trigger")?.includes("every ");
+  const polls = event.target.getAttribute("hx-trigger")?.includes("every ") && !event.target.closest("dialog");
   if (polls && document.querySelector("dialog[open]")) event.preventDefault();
 });
 document.addEventListener("htmx:beforeRequest", (event) => {
@@ -158,11 +250,27 @@ const sendAgain = () => {
   document.querySelector("#confirmation dialog")?.close();
   waiting?.(true); // without asking hx-confirm's question a second time
 };
-document.addEventListener("htmx:confirm", (event) => requests.set(event.detail.elt, event.detail.issueRequest));
+document.addEventListener("htmx:confirm", (event) => {
+  requests.set(event.detail.elt, event.detail.issueRequest);
+  const question = questionOf(event.detail);
+  if (!question) return;
+  event.preventDefault();
+  ask(question, event.detail);
+});
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target.id === "confirmation") waiting = requests.get(event.detail.requestConfig.elt);
 });
 document.addEventListener("confirmed", sendAgain);
+
+// A field of several names: each suggestion is the text so far with the next name.
+document.addEventListener("input", (event) => {
+  if (!event.target.matches?.("[data-words][list]") || !event.target.list) return;
+  const before = event.target.value.replace(/\S*$/, "");
+  for (const option of event.target.list.options) {
+    option.dataset.name ??= option.value;
+    option.value = before + option.dataset.name;
+  }
+});
 
 // On a phone the navigation scrolls: bring the current page into view.
 document.querySelector(".side [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
