@@ -576,7 +576,8 @@ async def test_every_read_of_the_audit_waits_for_the_turn_of_its_actor(front, mo
     access = front.services.access
     reads = {
         *("/admin/api/audit", "/admin/api/audit/export.json", "/admin/api/audit/export.csv"),
-        *("/admin/api/overview/calls", "/admin/audit", "/admin/audit/entries"),
+        *("/admin/api/overview/calls", "/admin/api/overview/tools", "/admin/audit/chart"),
+        *("/admin/audit", "/admin/audit/entries"),
         *("/admin/audit/entries/1", "/admin/", "/admin/connections", "/admin/api/connections"),
     }
     searching = await _searching(front, monkeypatch)

@@ -29,6 +29,7 @@ class Stream:
         cookies = "; ".join(f"{each.name}={each.value}" for each in self._front.http.cookies.jar)
         path = "/admin/overview/events"
         headers = [(b"host", b"localhost"), (b"cookie", cookies.encode())]
+        headers.append((b"accept", b"text/event-stream"))
         scope = {
             "type": "http",
             "method": "GET",
@@ -207,8 +208,10 @@ async def test_streams_are_bounded_and_end_with_the_server(front, quick, monkeyp
     monkeypatch.setattr(live, "STREAMS_PER_SESSION", 1)
     async with opened(front) as stream:
         await stream.until("clusters")
-        refused = await front.get("/admin/overview/events")
+        accept = {"Accept": "text/event-stream"}
+        refused = await front.get("/admin/overview/events", headers=accept)
         assert refused.status_code == 429
+        assert (await front.get("/admin/overview/events")).headers["location"] == "/admin/"
         front.app.site.live.close()
         while (await stream.next())[0]:
             pass

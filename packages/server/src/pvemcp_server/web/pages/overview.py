@@ -34,8 +34,10 @@ async def show(request: Request, session: SignedIn, context: Reading) -> Respons
 
 @router.get("/overview/events", dependencies=[may("overview.calls")])
 async def events(request: Request, session: SignedIn, context: Reading) -> Response:
-    """Stream the parts of the page whenever they change."""
+    """Stream the parts of the page whenever they change; lead a browser to the page itself."""
     del context  # the stream checks the session at each look
+    if "text/event-stream" not in request.headers.get("accept", ""):
+        return RedirectResponse("/admin/", 303)
     return _live(request).response(request, session)
 
 
