@@ -6,7 +6,15 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from proxmox_client import Client, Password, ProxmoxError, Tls, fetch_fingerprint, is_trusted
+from proxmox_client import (
+    Client,
+    Password,
+    ProxmoxError,
+    Tls,
+    Unauthenticated,
+    fetch_fingerprint,
+    is_trusted,
+)
 from pvemcp_server.access.clusters import checked, hosts_with_ports
 from pvemcp_server.access.fields import Argument, Changes, Fields, Option
 from pvemcp_server.access.freezes import Freeze
@@ -17,7 +25,7 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.keys import check_unattended_keys
 from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS, EVERYONE, ISSUERS, OWNERS
-from pvemcp_server.clusters import Check, check, explain
+from pvemcp_server.clusters import Check, check, explain, reason_of
 from pvemcp_server.clusters.connections import tls_of
 from pvemcp_server.errors import BadArgument, CallError
 from pvemcp_server.link_local import check_hosts
@@ -278,6 +286,11 @@ async def make_account(context: AdminContext, fields: AccountFields) -> Account:
             made = await proxmox_accounts.make_account(client, role.name, reads, writes)
     except ValueError as error:
         raise CallError(str(error)) from error
+    except Unauthenticated as error:
+        raise CallError(
+            f"Proxmox refused the sign-in of {fields.user} ({reason_of(error)}).",
+            hint="Check user, realm and password; each code of a second factor counts once.",
+        ) from error
     except ProxmoxError as error:
         raise CallError(explain(error, fields.user)) from error
     await context.changed(

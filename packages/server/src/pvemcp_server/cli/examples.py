@@ -1,7 +1,9 @@
-"""An example for the help of each command."""
+"""The help of each command: with an example, and flags without a type."""
 
 from collections.abc import Mapping
 from typing import Any, Final
+
+from typer import Context
 
 EXAMPLES: Final[Mapping[str, str]] = {
     "serve": "serve --port 8811",
@@ -97,9 +99,15 @@ EXAMPLES: Final[Mapping[str, str]] = {
 }
 
 
-def show_examples(command: Any, path: str) -> None:
-    """Add the example of a command to its help, and of the commands in a group."""
-    for name, each in getattr(command, "commands", {}).items():
-        show_examples(each, f"{path} {name}")
+def complete_help(command: Any, path: str = "") -> None:
+    """Add the example of a command to its help, and of the commands in a group.
+
+    Typer shows `<bool>` after a flag, as if it took a value.
+    """
+    for name, each in getattr(command, "commands", {}).items() if path else ():
+        complete_help(each, f"{path} {name}")
+    for option in (*command.params, command.get_help_option(Context(command))):
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
     if path in EXAMPLES:
         command.epilog = f"Example: pvemcp {EXAMPLES[path]}"

@@ -8,7 +8,7 @@ from typing import Final
 import proxmox_client as pve
 from pvemcp_server.clusters.acl import Acl, Advice
 from pvemcp_server.clusters.backup_server import grant_lines, missing_privileges
-from pvemcp_server.clusters.explain import explain
+from pvemcp_server.clusters.explain import explain, reason_of
 from pvemcp_server.errors import CallError
 from pvemcp_server.link_local import check_hosts
 from pvemcp_server.store.records import ClusterKind
@@ -79,6 +79,9 @@ async def check(
         raise CallError(str(error)) from error
     except pve.TlsError as error:
         raise CallError(explain(error), hint=await _tls_hint(hosts, kind)) from error
+    except pve.Unauthenticated as error:  # who tests a cluster is the one who can fix it
+        refused = f"Proxmox refused the token {token_id} ({reason_of(error)})."
+        raise CallError(refused, hint=_hint(error, kind)) from error
     except pve.ProxmoxError as error:
         raise CallError(explain(error, token_id), hint=_hint(error, kind)) from error
 
