@@ -459,6 +459,17 @@ def test_the_master_key_is_not_replaced_while_a_server_runs(run, run_json, tmp_p
     assert run_json("keys", "list") == []
 
 
+def test_commands_show_the_address_at_which_the_server_of_the_state_runs(run):
+    elsewhere = Config.load().model_copy(update={"port": 8911})
+    with state_lock(elsewhere, shared=False):
+        key = run("keys", "create", "laptop").stdout
+        config = run("claude-config", "--client", "cursor").stdout
+    assert "Endpoint: http://127.0.0.1:8911/mcp/pvemcp_" in key
+    assert "Claude Code: claude mcp add " in key
+    assert '"url": "http://127.0.0.1:8911/mcp"' in config
+    assert "Endpoint: http://127.0.0.1:8811/mcp/" in run("keys", "create", "phone").stdout
+
+
 def test_a_backup_is_restored_into_an_empty_state(run, run_json, tmp_path, monkeypatch):
     run("keys", "create", "laptop")
     run("backup", tmp_path / "state.gz")
