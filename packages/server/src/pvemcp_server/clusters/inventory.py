@@ -162,6 +162,11 @@ class Inventory:
         """When the cluster last answered."""
         return self._latest.taken_at if self._latest else None
 
+    @property
+    def latest(self) -> InventoryView | None:
+        """The latest view, however old, without asking Proxmox; None before the first one."""
+        return self._latest
+
     def invalidate(self) -> None:
         """Mark every view that was requested until now as outdated, after a write."""
         self._written = monotonic()
