@@ -99,7 +99,7 @@ def test_a_wrong_answer_is_one_line_and_the_same_question_again(run, run_json, e
         "": "",
         "readonly": "No role 'readonly'. Did you mean Read-only?",
         "Read-only": "",
-        f"alice\n{PASSWORD}\n": "'alice' is not of the form user@realm",
+        "alice": "user: must have the form user@realm",
         "alice@pve\nwrong\n": "Proxmox refused the sign-in of alice@pve (",
         f"carol@pve\n{PASSWORD}\n": "carol@pve has a second factor, and no code was given",
         f"carol@pve\n{PASSWORD}\n000000": "Proxmox refused the sign-in of carol@pve (",

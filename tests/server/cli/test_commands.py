@@ -431,9 +431,9 @@ def test_the_audit_is_searched_by_day_kind_and_address(run, run_json):
     assert len(run_json("audit", "calls")) == 24
     assert run_json("audit", "list", "--address", "192.0.2.1") == []
     assert run("audit", "export", "--kind", "refused").stdout.splitlines()[1:] == []
-    assert "kind: Input should be" in run("audit", "list", "--kind", "odd", fails=True).stderr
+    assert "kind: must be" in run("audit", "list", "--kind", "odd", fails=True).stderr
     wrong = run("audit", "export", "--format", "xml", fails=True)
-    assert wrong.stderr == "--format: Input should be 'csv' or 'json'\n"
+    assert wrong.stderr == "--format: must be 'csv' or 'json'.\n"
 
 
 def test_another_master_key_replaces_the_first(run, run_json, tmp_path):

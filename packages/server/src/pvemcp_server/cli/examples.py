@@ -63,6 +63,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "audit verify": "audit verify",
     "audit forwarding": "audit forwarding",
     "audit calls": "audit calls",
+    "audit tools": "audit tools",
     "notices list": "notices list",
     "notices dismiss": "notices dismiss 3",
     "tools list": "tools list --key laptop",

@@ -136,6 +136,8 @@ async def _ask_role(context: AdminContext) -> str:
 async def _make_account(context: AdminContext, connection: dict[str, Any]) -> clusters.Account:
     """Ask for an administrator of Proxmox, and let them make the account."""
     user = ask("--token-id", "Proxmox user who may make it", default="root@pam")
+    if "@" not in user:  # before the password is typed
+        raise BadArgument("user", "must have the form user@realm, for example root@pam.")
     code = {"default": "", "show_default": False}
     sign_in = {
         "user": user,
