@@ -34,7 +34,7 @@ install: $(STAMP) ## .venv with the four packages
 $(STAMP): constraints.txt $(PACKAGES:%=packages/%/pyproject.toml)
 	@$(or $(PYTHON),false) -c '$(NEW_ENOUGH)' 2>/dev/null || { \
 		echo "pvemcp needs Python 3.11 or newer; $(or $(PYTHON),python3) is" \
-		"$$($(or $(PYTHON),python3) -V 2>&1 || echo missing). Install one," \
+		"$$($(or $(PYTHON),python3) -V 2>/dev/null || echo missing). Install one," \
 		"or name it: make PYTHON=/path/to/python3"; exit 1; }
 	@$(INSTALL) -- --require-hashes -r constraints.txt \
 		-- --no-deps --no-build-isolation $(PACKAGES:%=-e packages/%)

@@ -31,11 +31,11 @@ def main(folder: Path, groups: list[list[str]]) -> None:
 
 
 def is_usable(folder: Path) -> bool:
-    """Return whether the environment has pip and is of this Python: one half made has not."""
+    """Return whether it is an environment of this Python and has pip: one half made has not."""
     python = python_of(folder)
     if not python.exists():
         return False
-    code = "import sys, pip; print(*sys.version_info[:2])"
+    code = "import sys, pip; print(*sys.version_info[:2] * (sys.prefix != sys.base_prefix))"
     shown = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
     return shown.stdout.split() == [str(part) for part in sys.version_info[:2]]
 

@@ -77,6 +77,16 @@ async def test_doctor_accepts_a_server_without_the_stateless_era(bridges, server
     assert "3: look" in output
 
 
+@pytest.mark.parametrize("status", [400, 404, 405])
+async def test_doctor_fails_at_an_address_that_serves_no_version(bridges, server, faults, status):
+    error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "not here"}}
+    for method in ("server/discover", "initialize"):
+        server.fail(method, faults.status(status, error, content_type="application/json"), 9)
+    code, output = await run_command(bridges, "doctor", "--url", server.url)
+    assert code == 1
+    assert output.splitlines()[-1].startswith("FAIL  protocol  This address serves no protocol")
+
+
 @pytest.mark.parametrize(
     ("status", "step", "words"),
     [

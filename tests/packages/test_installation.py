@@ -69,6 +69,15 @@ def _kind(kind: str, name: str) -> dict[str, Any]:
     return found
 
 
+def test_an_environment_that_is_half_made_is_made_again(tmp_path):
+    install = _script("install")
+    python = install.python_of(tmp_path / ".venv")
+    assert not install.is_usable(tmp_path / ".venv")
+    python.parent.mkdir(parents=True)
+    python.symlink_to(Path(sys.executable).resolve())  # no pyvenv.cfg: the system's packages
+    assert not install.is_usable(tmp_path / ".venv")
+
+
 def test_the_packages_have_one_version_that_the_server_accepts():
     versions = {each["project"]["version"] for each in _projects().values()}
     [version] = versions

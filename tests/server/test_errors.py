@@ -1,9 +1,12 @@
-"""Suggestions of errors: the known names that resemble a wrong one."""
+"""The words of errors: known names that resemble a wrong one, and facts about values."""
+
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field, TypeAdapter, ValidationError
 
 from pvemcp_server import errors
-from pvemcp_server.errors import UnknownName, folded, nearest
+from pvemcp_server.errors import UnknownName, folded, nearest, value_fact
 
 MANY = 5_000
 
@@ -61,3 +64,21 @@ def test_a_text_too_long_for_a_name_is_not_folded():
 def test_a_name_that_is_empty_is_not_suggested():
     error = UnknownName("guest", "other", ["", "web-1"])
     assert error.hint == "There is web-1."
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "fact"),
+    [
+        (bool, "maybe", "must be true or false."),
+        (int, "x", "must be a whole number."),
+        (int, 1.5, "must be a whole number."),
+        (float, "x", "must be a valid number."),
+        (Literal["csv", "json"], "xml", "must be 'csv' or 'json'."),
+        (Annotated[int, Field(le=65535)], 99999, "must be less than or equal to 65535."),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_named_in_the_words_of_other_errors(kind, value, fact):
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(kind).validate_python(value)
+    assert value_fact(refused.value.errors()[0]) == fact

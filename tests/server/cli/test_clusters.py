@@ -1,6 +1,10 @@
 """Adding a cluster: what a terminal is asked, every host, and an account of its own."""
 
+import asyncio
+import signal
+
 import pytest
+import typer
 
 from pvemcp_server.cli import questions
 
@@ -15,7 +19,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_terminal_is_asked_and_an_account_is_made_for_the_role(run, run_json, emulated, terminal):
     host, user = emulated["hosts"][0], "alice@pve"
-    answers = ["shop", host, "y", "", user, PASSWORD, "", "Operator"]
+    answers = ["shop", host, "y", "", "Operator", user, PASSWORD, ""]
     added = run("clusters", "add", stdin="\n".join([*answers, ""]))
     assert emulated["fingerprints"][0] in added.stderr
     assert "Compare each fingerprint with `pvenode cert info`" in added.stderr
@@ -78,6 +82,61 @@ def test_certificates_that_are_not_confirmed_save_nothing(run, run_json, emulate
     declined = run("clusters", "add", stdin="\n".join([*answers, ""]), fails=True)
     assert "Nothing was saved: the certificates are not trusted." in declined.stderr
     assert run_json("clusters", "list") == []
+
+
+def test_a_wrong_answer_is_one_line_and_the_same_question_again(run, run_json, emulated, terminal):
+    host, other = emulated["hosts"][:2]
+    refusals = {
+        "sh op!": "name: 1 to 64 letters",
+        "shop": "",
+        "nosuch.invalid": "No host answers: check names, ports",
+        "127.0.0.1:99999": "hosts: '127.0.0.1:99999' is not a host",
+        f"https://{host}/": "hosts: one or more of host or host:port, without a scheme",
+        f"{host}, {other}": "",
+        "y": "",
+        "mcp@pve": "token_id: must have the form user@realm!name",
+        f"{emulated['token_id']}\nwrong": "Proxmox refused mcp@pve!emulator: the token is",
+        "": "",
+        "readonly": "No role 'readonly'. Did you mean Read-only?",
+        "Read-only": "",
+        "alice": "user: must have the form user@realm",
+        "alice@pve\nwrong\n": "Proxmox refused alice@pve: user, password or code",
+        f"carol@pve\n{PASSWORD}\n": "carol@pve has a second factor, and no code was given",
+        f"carol@pve\n{PASSWORD}\n000000": "Proxmox refused carol@pve: user, password or code",
+        f"bob@pve\n{PASSWORD}\n": "bob@pve lacks Sys.Modify on /access",
+        f"alice@pve\n{PASSWORD}\n": "",
+    }
+    added = run("clusters", "add", stdin="\n".join([*refusals, ""]))
+    lines = added.stderr.splitlines()
+    assert [each for each in refusals.values() if not any(each in line for line in lines)] == []
+    assert "under Clusters" not in added.stderr  # the user of this command is the administrator
+    assert "Saved shop: " in added.stdout
+    (cluster,) = run_json("clusters", "list")
+    assert cluster["hosts"] == [host, other]
+
+
+def test_a_name_in_use_is_refused_before_an_account_is_made(run, run_json, emulated, tmp_path):
+    file = tmp_path / "secret"
+    file.write_text(emulated["token_secret"])
+    add = ["clusters", "add", "shop", "--host", emulated["hosts"][0]]
+    add += ["--fingerprint", emulated["fingerprints"][0]]
+    run(*add, "--token-id", emulated["token_id"], "--token-secret-file", file)
+    for wrong in (add, [*add[:2], "sh op!", *add[3:]]):
+        assert run(*wrong, fails=True).stderr.startswith("name: ")
+    assert run_json("audit", "list", "--tool", "admin.clusters.make_account") == []
+
+
+def test_ctrl_c_ends_a_question_at_once(terminal, monkeypatch):
+    def interrupt(*_: object, **__: object) -> str:
+        signal.raise_signal(signal.SIGINT)
+        return "asked"
+
+    async def question() -> str:
+        return questions.ask("name", "Name")
+
+    monkeypatch.setattr(typer, "prompt", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(question())
 
 
 @pytest.mark.parametrize(

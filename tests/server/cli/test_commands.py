@@ -431,9 +431,9 @@ def test_the_audit_is_searched_by_day_kind_and_address(run, run_json):
     assert len(run_json("audit", "calls")) == 24
     assert run_json("audit", "list", "--address", "192.0.2.1") == []
     assert run("audit", "export", "--kind", "refused").stdout.splitlines()[1:] == []
-    assert "kind: Input should be" in run("audit", "list", "--kind", "odd", fails=True).stderr
+    assert "kind: must be" in run("audit", "list", "--kind", "odd", fails=True).stderr
     wrong = run("audit", "export", "--format", "xml", fails=True)
-    assert wrong.stderr == "--format: Input should be 'csv' or 'json'\n"
+    assert wrong.stderr == "--format: must be 'csv' or 'json'.\n"
 
 
 def test_another_master_key_replaces_the_first(run, run_json, tmp_path):
@@ -457,6 +457,17 @@ def test_the_master_key_is_not_replaced_while_a_server_runs(run, run_json, tmp_p
         refused = run("secrets", "change-master", "--new-key-file", new, fails=True)
     assert "already runs" in refused.stderr
     assert run_json("keys", "list") == []
+
+
+def test_commands_show_the_address_at_which_the_server_of_the_state_runs(run):
+    elsewhere = Config.load().model_copy(update={"port": 8911})
+    with state_lock(elsewhere, shared=False):
+        key = run("keys", "create", "laptop").stdout
+        config = run("claude-config", "--client", "cursor").stdout
+    assert "Endpoint: http://127.0.0.1:8911/mcp/pvemcp_" in key
+    assert "Claude Code: claude mcp add " in key
+    assert '"url": "http://127.0.0.1:8911/mcp"' in config
+    assert "Endpoint: http://127.0.0.1:8811/mcp/" in run("keys", "create", "phone").stdout
 
 
 def test_a_backup_is_restored_into_an_empty_state(run, run_json, tmp_path, monkeypatch):

@@ -30,6 +30,12 @@ def test_every_command_shows_an_example_that_it_accepts():
         command.make_context(path, words)  # raises for an argument that it does not take
 
 
+def test_a_flag_takes_no_value_in_the_help_of_any_command(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for path in ("", *dict(commands(get_command(app)))):
+        assert "<bool>" not in run(*path.split(), "--help").stdout, path
+
+
 def test_names_in_the_state_are_completed(run, tmp_path, monkeypatch):
     run("keys", "create", "laptop")
     run("keys", "create", "Lab")

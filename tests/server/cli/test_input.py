@@ -29,3 +29,11 @@ def test_a_file_in_another_encoding_is_named(tmp_path, content):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(BadArgument, match="No such file"):
         read_text(tmp_path / "none", "--ca-file")
+
+
+@pytest.mark.parametrize("content", ["", "\n", "\ufeff \r\n"], ids=repr)
+def test_an_empty_secret_is_named(tmp_path, content):
+    file = tmp_path / "secret"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(BadArgument, match=r"--token-secret-file: .*secret is empty"):
+        read_secret(file, "--token-secret-file")

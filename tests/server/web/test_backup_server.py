@@ -40,6 +40,7 @@ async def test_it_is_tried_added_and_tested_over_the_api(front, fields):
         "missing": [],
         "advice": [],
         "question": "",
+        "silent": [],
     }
     assert (await front.api("GET", "/clusters")).json() == []
     added = await front.api("POST", "/clusters", json=fields)

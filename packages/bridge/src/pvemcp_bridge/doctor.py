@@ -16,6 +16,7 @@ from pvemcp_bridge.errors import (
     DOCTOR,
     BridgeError,
     CertificateRefused,
+    NoReply,
     Refused,
     SignInFailed,
     SignInRequired,
@@ -139,7 +140,10 @@ class _Probe:
         self._session: dict[str, str] = {}
 
     async def versions(self) -> list[str]:
-        """Return the supported protocol versions, by discovery and by a handshake."""
+        """Return the supported protocol versions, by discovery and by a handshake.
+
+        Raise NoReply when there is none, as at another path of the server.
+        """
         versions: list[str] = []
         self._stateless = True
         discovered = (await self._request("server/discover", {"_meta": _META})).message.result
@@ -152,7 +156,9 @@ class _Probe:
                 "mcp-protocol-version": version,
                 "mcp-session-id": opened.headers.get("mcp-session-id", ""),
             }
-        return versions or ["none that this bridge supports"]
+        if not versions:
+            raise NoReply("This address serves no protocol version that the bridge supports.")
+        return versions
 
     async def tools(self) -> Finding:
         """Report the tools that the key may use."""

@@ -65,9 +65,7 @@ class TicketSession:
             return ticket
         if self._auth.totp is None:
             name = self._auth.username
-            raise Unauthenticated(
-                401, "", f"{name} has a second factor: give totp, or better an API token"
-            )
+            raise Unauthenticated(401, "", f"{name} has a second factor, and no code was given")
         return await self._request_ticket(f"totp:{self._auth.totp()}", challenge=ticket.ticket)
 
     async def _request_ticket(self, password: str, challenge: str | None = None) -> Ticket:

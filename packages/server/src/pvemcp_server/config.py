@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from pvemcp_server.errors import ConfigError
+from pvemcp_server.errors import ConfigError, value_fact
 
 DRIVERS: Mapping[str, str] = {
     "sqlite": "sqlite+aiosqlite",
@@ -211,7 +211,7 @@ class Config(BaseSettings):
 def _explain(invalid: ValidationError) -> str:
     """Name each wrong variable without its value, which may be a secret."""
     facts = (
-        f"PVEMCP_{str(error['loc'][0]).upper()}: {error['msg'].removeprefix('Value error, ')}"
+        f"PVEMCP_{str(error['loc'][0]).upper()}: {value_fact(error).removesuffix('.')}"
         for error in invalid.errors(include_input=False, include_url=False)
     )
     return "; ".join(facts)

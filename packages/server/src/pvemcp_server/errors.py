@@ -38,12 +38,12 @@
 Proxmox's own errors are `proxmox_client.ProxmoxError`; the endpoint turns both into text.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher, get_close_matches
 from heapq import nlargest
 from itertools import islice, pairwise
 from string import ascii_lowercase, ascii_uppercase
-from typing import Final
+from typing import Any, Final
 
 _UNCOUNTABLE: Final = {"traffic", "content"}
 _FOLD: Final = str.maketrans(ascii_uppercase, ascii_lowercase, "_- ")
@@ -327,6 +327,16 @@ class Unrecorded(CallError):
             "The call cannot be recorded in the audit, so it is refused; nothing was changed.",
             hint="Try again later, or ask the administrator.",
         )
+
+
+def value_fact(error: Mapping[str, Any]) -> str:
+    """Return what is wrong with a value as a sentence, from one of pydantic's errors."""
+    if error["type"].startswith("bool_"):
+        return "must be true or false."
+    if error["type"].startswith("int_"):
+        return "must be a whole number."
+    text: str = error["msg"].removeprefix("Value error, ").partition(", unable to ")[0]
+    return text.replace("Input should be ", "must be ", 1).removesuffix(".") + "."
 
 
 def plural(what: str) -> str:

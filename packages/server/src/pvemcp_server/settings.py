@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from proxmox_client.hosts import Host
 from proxmox_client.tls import normalize_fingerprint
 from pvemcp_formats import Format
-from pvemcp_server.errors import BadArgument, UnknownName
+from pvemcp_server.errors import BadArgument, UnknownName, value_fact
 from pvemcp_server.store import Store, Topic
 from pvemcp_server.store.records import MOST_PER_DAY, Unconfirmed
 
@@ -557,7 +557,7 @@ def _checked(values: Mapping[str, Any]) -> Values:
     except ValidationError as invalid:
         error = invalid.errors(include_url=False)[0]
         is_list = error["type"] == "tuple_type"
-        fact = 'it is a list, written in JSON: ["a","b"].' if is_list else error["msg"]
+        fact = 'it is a list, written in JSON: ["a","b"].' if is_list else value_fact(error)
         raise BadArgument(".".join(str(part) for part in error["loc"]), fact) from None
 
 

@@ -43,6 +43,11 @@ class ClusterConfigs:
             raise UnknownName("cluster", name, [other.name for other in await self.all()])
         return cluster
 
+    async def check_new_name(self, name: str) -> None:
+        """Raise BadArgument unless a new cluster can have this name."""
+        if check_name(name) in {cluster.name for cluster in await self.all()}:
+            raise BadArgument("name", f"{name!r} is already among the clusters.")
+
     async def create(
         self,
         name: str,
@@ -71,7 +76,7 @@ class ClusterConfigs:
             }
         )
         _check_tls(values)
-        token = {"token_id": _check_token_id(token_id), "secret": _check_secret(secret)}
+        token = {"token_id": checked_token_id(token_id), "secret": _check_secret(secret)}
         async with self._store.database.writing() as connection:
             cluster = await self._store.clusters.add_in(connection, created=utc_now(), **values)
             await self._store.identities.add_in(
@@ -143,7 +148,7 @@ class ClusterConfigs:
         return await self._store.identities.add(
             cluster_id=record.id,
             name=check_name(name),
-            token_id=_check_token_id(token_id),
+            token_id=checked_token_id(token_id),
             secret=_check_secret(secret),
         )
 
@@ -153,7 +158,7 @@ class ClusterConfigs:
         """Change the token id, the secret or both."""
         identity = await self.identity(cluster, name)
         values = {
-            "token_id": None if token_id is None else _check_token_id(token_id),
+            "token_id": None if token_id is None else checked_token_id(token_id),
             "secret": None if secret is None else _check_secret(secret),
         }
         changes = {column: value for column, value in values.items() if value is not None}
@@ -244,6 +249,11 @@ def _hosts(values: Iterable[str]) -> list[str]:
     hosts = list(dict.fromkeys(value.strip() for value in values if value.strip()))
     if not hosts or any(set(host) & set(" /@?#") for host in hosts):
         raise BadArgument("hosts", "one or more of host or host:port, without a scheme or path.")
+    try:
+        for host in hosts:
+            Host.parse(host)
+    except ValueError as error:
+        raise BadArgument("hosts", f"{error}.") from None
     return hosts
 
 
@@ -270,7 +280,8 @@ def _check_tls(values: Mapping[str, Any]) -> None:
         raise BadArgument(needs, f"is needed with tls_mode {values['tls_mode']}.")
 
 
-def _check_token_id(token_id: str) -> str:
+def checked_token_id(token_id: str) -> str:
+    """Return the id of a token; raise BadArgument when its form is wrong."""
     if not TOKEN_ID.fullmatch(token_id):
         raise BadArgument(
             "token_id", "must have the form user@realm!name, for example root@pam!pvemcp."

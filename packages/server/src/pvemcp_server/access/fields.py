@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pvemcp_server.errors import BadArgument
+from pvemcp_server.errors import BadArgument, value_fact
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -94,4 +94,4 @@ def bad_argument(invalid: ValidationError, prefix: str = "") -> BadArgument:
     a secret."""
     error = invalid.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in (*filter(None, [prefix]), *error["loc"]))
-    return BadArgument(place, error["msg"])
+    return BadArgument(place, value_fact(error))

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pvemcp_server.access.guest_lists import wrong_entry
 from pvemcp_server.access.model import GUEST_LISTS, RESOURCE_KINDS, Grant, Resources
-from pvemcp_server.errors import BadArgument
+from pvemcp_server.errors import BadArgument, value_fact
 
 GRANTS = TypeAdapter(tuple[Grant, ...])
 
@@ -19,7 +19,7 @@ def grants_from_json(value: object) -> tuple[Grant, ...]:
     except ValidationError as invalid:
         error = invalid.errors(include_url=False)[0]
         where = ".".join(str(part) for part in ("grants", *error["loc"]))
-        raise BadArgument(where, error["msg"]) from None
+        raise BadArgument(where, value_fact(error)) from None
     for index, grant in enumerate(grants):
         for name in ("tools", "clusters", "resources"):
             if not getattr(grant, name):

@@ -6,7 +6,14 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from proxmox_client import Client, Password, ProxmoxError, Tls, fetch_fingerprint, is_trusted
+from proxmox_client import (
+    Client,
+    Password,
+    ProxmoxError,
+    Tls,
+    fetch_fingerprint,
+    is_trusted,
+)
 from pvemcp_server.access.clusters import checked, hosts_with_ports
 from pvemcp_server.access.fields import Argument, Changes, Fields, Option
 from pvemcp_server.access.freezes import Freeze

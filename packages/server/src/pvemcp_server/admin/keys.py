@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pvemcp_server.access.grants import resources_to_json
 from pvemcp_server.access.keys import KeyChanges, KeyFields
 from pvemcp_server.access.model import ANY, Caller
-from pvemcp_server.admin.client_setup import Connection, endpoint_url
+from pvemcp_server.admin.client_setup import CLIENTS, Connection, endpoint_for_commands
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject, scope_of
 from pvemcp_server.admin.permission import EVERYONE, ISSUERS, OWNERS, Permission
@@ -162,12 +162,14 @@ async def may_write(context: AdminContext, role: str, names: list[str]) -> bool:
 
 
 def connection_text(result: Result) -> str:
-    """Return the key's secret with the URL that a client connects to."""
+    """Return the key's secret with what a client needs to connect."""
     key: ShownKey = result.answer
-    connection = Connection(endpoint_url(result.context.services.config), key.secret)
+    connection = Connection(endpoint_for_commands(result.context.services.config), key.secret)
     return (
         f"Key {key.name} ({key.id}), role {key.role}, shown once:\n\n  {key.secret}\n\n"
-        f"Endpoint: {connection.url_with_key}"
+        f"Endpoint: {connection.url_with_key}\n"
+        f"Claude Code: {CLIENTS['claude-code'].command_line(connection)}\n"
+        "Other clients: pvemcp claude-config --client NAME"
     )
 
 

@@ -1,5 +1,6 @@
 """`pvemcp clusters add`, `change` and `test`: certificates from files, all clusters at once."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ from pydantic import SecretStr
 
 from pvemcp_server.access.clusters import DEFAULT_IDENTITY
 from pvemcp_server.admin import clusters
+from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import (
     AsJson,
@@ -18,7 +20,14 @@ from pvemcp_server.cli.context import (
 )
 from pvemcp_server.cli.input import read_secret, read_text
 from pvemcp_server.cli.operations import by_hand
-from pvemcp_server.cli.questions import ask, ask_certificates, ask_token
+from pvemcp_server.cli.questions import (
+    ask,
+    ask_certificates,
+    ask_hosts,
+    ask_name,
+    ask_token,
+    until_accepted,
+)
 from pvemcp_server.cli.quickstart import this_command
 from pvemcp_server.cli.terminal import one_line
 from pvemcp_server.clusters import Check
@@ -60,41 +69,55 @@ async def add(
 ) -> None:
     """Try a cluster and, if it answers, save it. At a terminal, ask for what is missing."""
     secret = read_secret(token_secret_file, "--token-secret-file") if token_secret_file else ""
+    mode = _mode(ca_file, fingerprint, insecure=insecure)
     fields: dict[str, Any] = {
-        "name": name or ask("name", "Name of the cluster here, as home-lab"),
         "kind": kind,
-        "hosts": host or ask("--host", "Its hosts, as pve1.example pve2.example").split(),
         "description": description,
         "protected": protected,
-        "tls_mode": _mode(ca_file, fingerprint, insecure=insecure),
+        "tls_mode": mode,
         "ca_pem": _pem(ca_file),
         "fingerprints": fingerprint or [],
     }
     async with administrator() as context:
-        if fields["tls_mode"] is None:
-            mode, pins = await ask_certificates(context, fields["hosts"], kind)
-            fields |= {"tls_mode": mode, "fingerprints": pins}
-        if token_id is None:
-            pins = fields["fingerprints"]
-            token_id, token = await ask_token(context, fields["hosts"], pins, kind)
-        else:
-            token = SecretStr(secret or ask("--token-secret-file", "Its secret", hide_input=True))
-        new = clusters.ClusterFields(**fields, token_id=token_id, token_secret=token)
-        try:
-            if test_only:
-                outcome = await clusters.try_cluster(context, new)
-            else:
-                _, outcome = await clusters.check_and_add(context, new)
-        except UnusableCluster as error:
-            if error.about == "fingerprints":
-                error.hint += " That is the option --fingerprint."
-            raise
+        if name and not test_only:  # before an account is made for it
+            await context.services.access.clusters.check_new_name(name)
+        fields["name"] = name or await until_accepted(lambda: ask_name(context))
+
+        async def connect() -> None:
+            fields["hosts"] = host or await ask_hosts()
+            if mode is None:
+                pins = await ask_certificates(context, fields["hosts"], kind)
+                fields["tls_mode"], fields["fingerprints"] = pins
+
+        async def save() -> tuple[str, Check]:
+            made = await _token(context, fields, token_id, secret)
+            new = clusters.ClusterFields(**fields, token_id=made[0], token_secret=made[1])
+            try:
+                if test_only:
+                    return f"{new.name} answers", await clusters.try_cluster(context, new)
+                return f"Saved {new.name}", (await clusters.check_and_add(context, new))[1]
+            except UnusableCluster as error:
+                if error.about == "fingerprints":
+                    error.hint += " That is the option --fingerprint."
+                raise
+
+        await (connect() if host else until_accepted(connect))
+        title, outcome = await (save() if token_id else until_accepted(save))
         enabled = (await context.services.settings.current()).enabled
         has_keys = bool(await context.services.access.keys.all())
-    _print(f"{name} answers" if test_only else f"Saved {new.name}", outcome, as_json=as_json)
+    _print(title, outcome, as_json=as_json)
     if not (as_json or test_only):
         for step in _next_steps(enabled=enabled, has_keys=has_keys):
             typer.echo(step)
+
+
+async def _token(
+    context: AdminContext, fields: Mapping[str, Any], token_id: str | None, secret: str
+) -> tuple[str, SecretStr]:
+    """Return the token's id and secret, asking for what is missing."""
+    if token_id is None:
+        return await ask_token(context, fields["hosts"], fields["fingerprints"], fields["kind"])
+    return token_id, SecretStr(secret or ask("--token-secret-file", "Its secret", hide_input=True))
 
 
 def _next_steps(*, enabled: bool, has_keys: bool) -> list[str]:

@@ -1,7 +1,9 @@
-"""An example for the help of each command."""
+"""The help of each command: with an example, and flags without a type."""
 
 from collections.abc import Mapping
 from typing import Any, Final
+
+from typer import Context
 
 EXAMPLES: Final[Mapping[str, str]] = {
     "serve": "serve --port 8811",
@@ -29,6 +31,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "roles create": "roles create web --reads --tool ChangeVmState --pool web",
     "roles change": "roles change web --new-name dmz",
     "roles remove": "roles remove web",
+    "roles check": "roles check web",
     "clusters list": "clusters list",
     "clusters add": "clusters add lab --host pve1.example --host pve2.example",
     "clusters fingerprint": "clusters fingerprint pve1.example pve2.example",
@@ -61,6 +64,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "audit verify": "audit verify",
     "audit forwarding": "audit forwarding",
     "audit calls": "audit calls",
+    "audit tools": "audit tools",
     "notices list": "notices list",
     "notices dismiss": "notices dismiss 3",
     "tools list": "tools list --key laptop",
@@ -97,9 +101,15 @@ EXAMPLES: Final[Mapping[str, str]] = {
 }
 
 
-def show_examples(command: Any, path: str) -> None:
-    """Add the example of a command to its help, and of the commands in a group."""
-    for name, each in getattr(command, "commands", {}).items():
-        show_examples(each, f"{path} {name}")
+def complete_help(command: Any, path: str = "") -> None:
+    """Add the example of a command to its help, and of the commands in a group.
+
+    Typer shows `<bool>` after a flag, as if it took a value.
+    """
+    for name, each in getattr(command, "commands", {}).items() if path else ():
+        complete_help(each, f"{path} {name}")
+    for option in (*command.params, command.get_help_option(Context(command))):
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
     if path in EXAMPLES:
         command.epilog = f"Example: pvemcp {EXAMPLES[path]}"

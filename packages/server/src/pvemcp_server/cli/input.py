@@ -14,7 +14,10 @@ def read_secret(path: Path, option: str) -> str:
 
     Secrets are never options themselves: other users can see the command line of a process.
     """
-    return read_text(path, option).strip()
+    secret = read_text(path, option).strip()
+    if not secret:
+        raise BadArgument(option, f"{path} is empty.")
+    return secret
 
 
 def read_text(path: Path, option: str) -> str:

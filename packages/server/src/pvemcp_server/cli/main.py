@@ -12,7 +12,7 @@ from typer.main import get_group
 from pvemcp_server import __version__
 from pvemcp_server.admin import SUBJECTS
 from pvemcp_server.cli.deferred_gc import deferred_gc
-from pvemcp_server.cli.examples import show_examples
+from pvemcp_server.cli.examples import complete_help
 
 _PLACES: Final = {
     "serve": "cli.serve",
@@ -48,7 +48,7 @@ class Commands(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         command = _group(MODULES[name]).commands[name]
-        show_examples(command, name)
+        complete_help(command, name)
         return command
 
     def __iter__(self) -> Iterator[str]:
@@ -64,6 +64,11 @@ class Root(TyperGroup):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.commands = Commands()  # type: ignore[assignment]  # typer only reads it
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options; those of the completion are added after the command was made."""
+        complete_help(self)
+        return super().get_params(ctx)
 
 
 app = typer.Typer(

@@ -6,7 +6,12 @@ from typing import Annotated
 import typer
 
 from pvemcp_bridge.config_file import bridge_command
-from pvemcp_server.admin.client_setup import CLIENTS, KEY_PLACEHOLDER, Connection, endpoint_url
+from pvemcp_server.admin.client_setup import (
+    CLIENTS,
+    KEY_PLACEHOLDER,
+    Connection,
+    endpoint_for_commands,
+)
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.cli.context import AsJson, administrator, print_answer
 from pvemcp_server.cli.input import read_secret
@@ -71,7 +76,7 @@ async def claude_config(
     if client not in CLIENTS:
         raise UnknownName("client", client, CLIENTS)
     key = read_secret(api_key_file, "--api-key-file") if api_key_file else KEY_PLACEHOLDER
-    connection = Connection(endpoint_url(Config.load()), key, command=bridge_command())
+    connection = Connection(endpoint_for_commands(Config.load()), key, command=bridge_command())
     typer.echo(CLIENTS[client].text(connection, bridged=False), nl=False)
 
 

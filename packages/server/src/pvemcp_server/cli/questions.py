@@ -1,18 +1,26 @@
 """What `pvemcp clusters add` asks at a terminal, for options that were not given."""
 
+import re
+import signal
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import typer
 from pydantic import SecretStr
 
+from pvemcp_server.access.clusters import checked, checked_token_id
+from pvemcp_server.access.fields import validated
 from pvemcp_server.access.roles import READ_ONLY
 from pvemcp_server.admin import clusters
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.cli.terminal import one_line
-from pvemcp_server.errors import BadArgument, ConfigError
+from pvemcp_server.clusters.checks import CERTIFICATE_COMMANDS
+from pvemcp_server.errors import BadArgument, CallError, ConfigError
 from pvemcp_server.store.records import ClusterKind, TlsMode
+
+T = TypeVar("T")
 
 
 def can_ask() -> bool:
@@ -24,7 +32,36 @@ def ask(option: str, question: str, **options: Any) -> str:
     """Return the answer to a question; raise BadArgument for the option without a terminal."""
     if not can_ask():
         raise BadArgument(option, "is needed; at a terminal the command asks for it.")
-    return str(typer.prompt(question, err=True, **options)).strip()
+    with _interruptible():
+        return str(typer.prompt(question, err=True, **options)).strip()
+
+
+async def until_accepted(question: Callable[[], Awaitable[T]]) -> T:
+    """Ask again while the answer is refused: a wrong one costs one line, not the answers before.
+
+    Without a terminal the first refusal is raised.
+    """
+    while True:
+        try:
+            return await question()
+        except CallError as refused:
+            if not can_ask():
+                raise
+            typer.secho(one_line(str(refused)), fg="red", err=True)
+
+
+async def ask_name(context: AdminContext) -> str:
+    """Return a name for a new cluster that no other one has."""
+    name = ask("name", "Name of the cluster here, as home-lab")
+    await context.services.access.clusters.check_new_name(name)
+    return name
+
+
+async def ask_hosts() -> list[str]:
+    """Return the hosts, typed with spaces or commas between them."""
+    typed = ask("--host", "Its hosts, as pve1.example pve2.example")
+    hosts: list[str] = checked({"hosts": re.split(r"[\s,;]+", typed)})["hosts"]
+    return hosts
 
 
 async def ask_certificates(
@@ -32,7 +69,8 @@ async def ask_certificates(
 ) -> tuple[TlsMode, list[str]]:
     """Show each host's certificate, and return how to check them: by authority or by pin.
 
-    Without a terminal only certificates of the system's authorities are trusted.
+    Raise CallError where no host answers. Without a terminal only certificates of the system's
+    authorities are trusted.
     """
     if not can_ask():
         return TlsMode.SYSTEM, []
@@ -40,14 +78,23 @@ async def ask_certificates(
     answering = [each for each in shown if each.fingerprint]
     for each in shown:
         state = "signed by a known authority" if each.trusted else each.fingerprint
-        typer.echo(one_line(f"  {each.host}  {state or each.trouble}"), err=True)
+        # the trouble names the host itself
+        typer.echo(one_line(f"  {each.host}  {state}" if state else f"  {each.trouble}"), err=True)
     if not answering:
-        raise ConfigError("No host answers: check names, ports and the firewall in between.")
+        raise CallError("No host answers: check names, ports and the firewall in between.")
     if all(each.trusted for each in answering):
         return TlsMode.SYSTEM, []
-    typer.echo("Compare each fingerprint with `pvenode cert info` on its node.", err=True)
-    if not typer.confirm("Are they the same, and are they to be pinned?", err=True):
-        raise ConfigError("Nothing was saved: the certificates are not trusted.")
+    typer.echo(
+        f"Compare each fingerprint with `{CERTIFICATE_COMMANDS[kind]}` on its node.", err=True
+    )
+    with _interruptible():
+        if not typer.confirm("Are they the same, and are they to be pinned?", err=True):
+            again = " ".join(f"--host {host}" for host in hosts)
+            raise ConfigError(
+                "Nothing was saved: the certificates are not trusted. Start again with "
+                f"`clusters add {again}` when you have compared them, or name the authority that "
+                "signed them with --ca-file."
+            )
     return TlsMode.PINNED, [each.fingerprint for each in answering]
 
 
@@ -60,20 +107,11 @@ async def ask_token(
     default = {"default": "", "show_default": False} if is_pve else {}
     token_id = ask("--token-id", f"API token, as user@realm!name{made}", **default)
     if token_id:
+        checked_token_id(token_id)
         return token_id, SecretStr(ask("--token-secret-file", "Its secret", hide_input=True))
-    user = ask("--token-id", "Proxmox user who may make it", default="root@pam")
-    fields = {
-        "hosts": list(hosts),
-        "fingerprints": list(fingerprints),
-        "user": user,
-        "password": ask("--token-id", f"Password of {user}; it is not stored", hide_input=True),
-        "code": ask(
-            "--token-id", "Code of the second factor, if any", default="", show_default=False
-        )
-        or None,
-        "role": ask("--token-id", "Role of this server that it is for", default=READ_ONLY),
-    }
-    account = await clusters.make_account(context, clusters.AccountFields.model_validate(fields))
+    role = await until_accepted(lambda: _ask_role(context))
+    connection = {"hosts": list(hosts), "fingerprints": list(fingerprints), "role": role}
+    account = await until_accepted(lambda: _make_account(context, connection))
     user = account.token_id.partition("!")[0]
     typer.echo(
         f"Made {user} with the role {account.proxmox_role}: {', '.join(account.privileges)}.",
@@ -86,3 +124,35 @@ async def ask_token(
             err=True,
         )
     return account.token_id, SecretStr(account.token_secret)
+
+
+async def _ask_role(context: AdminContext) -> str:
+    roles = context.services.access.roles
+    names = ", ".join(sorted(role.name for role in await roles.all()))
+    question = f"Role of this server that the account is for ({names})"
+    return (await roles.get(ask("--token-id", question, default=READ_ONLY))).name
+
+
+async def _make_account(context: AdminContext, connection: dict[str, Any]) -> clusters.Account:
+    """Ask for an administrator of Proxmox, and let them make the account."""
+    user = ask("--token-id", "Proxmox user who may make it", default="root@pam")
+    if "@" not in user:  # before the password is typed
+        raise BadArgument("user", "must have the form user@realm, for example root@pam.")
+    code = {"default": "", "show_default": False}
+    sign_in = {
+        "user": user,
+        "password": ask("--token-id", f"Password of {user}; it is not stored", hide_input=True),
+        "code": ask("--token-id", "Code of the second factor, if any", **code) or None,
+    }
+    fields = validated(clusters.AccountFields, {**connection, **sign_in})
+    return await clusters.make_account(context, fields)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """End a question at Ctrl-C: asyncio's handler only cancels the task, which waits for a line."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -156,7 +156,8 @@ async def unusable(
         case _:
             return UnusableCluster(explain(error, account), hint=_hint(error, kind))
     message = f"Proxmox refused {account}: {what} ({reason_of(error)})."
-    return UnusableCluster(message, hint=_hint(error, kind) if "!" in account else "", about=about)
+    hint = _hint(error, kind) if "!" in account else "Each code of a second factor counts once."
+    return UnusableCluster(message, hint=hint, about=about)
 
 
 async def _tls_hint(hosts: Sequence[str], kind: ClusterKind) -> str:

@@ -59,6 +59,24 @@ def check_unlocked(config: Config) -> None:
             raise ConfigError(_already_running(config, stream))
 
 
+def running_at(config: Config) -> str | None:
+    """Return the URL of the server that runs on the state folder, for a command beside it.
+
+    The server may listen elsewhere than this process is configured: by options, or by variables of
+    another shell. None where no server runs, or only some that share the folder.
+    """
+    if config.public_url or not _file(config).exists():
+        return None
+    with (
+        config_errors(f"The lock {_file(config)} cannot be read"),
+        _file(config).open("r+", encoding="utf-8") as stream,
+    ):
+        if _try_lock(stream, shared=True):
+            return None
+        stream.seek(0)
+        return stream.read(_LONGEST).partition(" ")[0] or None
+
+
 def _file(config: Config) -> Path:
     return config.state_dir / "server.lock"
 
