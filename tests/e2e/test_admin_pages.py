@@ -28,7 +28,7 @@ PAGES = (
     *("/", "/keys", "/bridge", "/roles", "/roles/new", "/clusters", "/clusters/new"),
     *("/clusters/prod/edit", "/tools", "/tools/ExecuteQuery", "/tools/DeleteIso", "/query"),
     *("/audit", "/settings", "/administrators", "/service-tokens", "/account", "/password"),
-    "/approvals",
+    *("/approvals", "/overview/clusters/prod"),
 )
 COLORS = {"runOnly": {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}}
 AXE = """async (options) => {  // after the transitions from one look to the next
@@ -181,6 +181,52 @@ def test_a_page_has_no_serious_accessibility_fault(watched, axe, path):
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), look
         assert page.evaluate(NOTHING_HIDDEN), look
     assert not found, json.dumps(found, indent=1)
+
+
+def test_an_open_overview_follows_calls_and_the_first_step(watched, server):
+    page = watched.go("/")
+    expect(page.locator("#live-state")).to_have_text("Live")
+    expect(page.get_by_role("heading", name="Start")).to_be_visible()
+    expect(page.get_by_text("pve05 offline")).to_be_visible()
+    link = page.get_by_role("link", name="prod")
+    link.focus()
+    ask(server, server.key, "ListPools")
+    expect(page.get_by_role("link", name="ListPools")).to_be_visible()
+    expect(page.get_by_role("heading", name="Start")).to_have_count(0)
+    expect(link).to_be_focused()
+    page.locator("#hours-1").focus()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("/admin/audit[?]since="))
+    expect(page.get_by_role("link", name="ListPools").first).to_be_visible()
+    moment = page.locator("#entries time").first
+    assert moment.get_attribute("title") == moment.get_attribute("datetime")
+    page.get_by_role("link", name="ListPools").first.click()
+    expect(page.get_by_role("link", name="Remove the condition tool")).to_be_visible()
+
+
+def test_a_query_is_completed_charted_and_kept(watched):
+    page = watched.go("/query")
+    editor = page.get_by_label("Query (JSON)")
+    editor.fill("")
+    names = page.get_by_role("listbox", name="Names that fit")
+    for typed, offered in (('{"from": "gue', "guests"), ('", "select": ["no', "node")):
+        editor.press_sequentially(typed)
+        expect(names.get_by_role("option", selected=True)).to_have_text(offered)
+        page.keyboard.press("Enter")
+        expect(names).to_be_hidden()
+    editor.press_sequentially('", "SUM(memory_us')
+    page.keyboard.press("Escape")
+    expect(names).to_be_hidden()
+    editor.press_sequentially('age) as used"], "groupBy": ["node"]}')
+    page.keyboard.press("Control+Enter")
+    answer = page.get_by_label("Answer")
+    expect(answer.get_by_text("used by node")).to_be_visible()
+    cell = answer.locator("td.number[title$=' bytes']").first
+    assert cell.inner_text().endswith("iB")
+    page.reload()
+    page.get_by_role("tab", name="History").click()
+    page.get_by_role("button", name="SUM(memory_usage)").click()
+    assert "SUM(memory_usage) as used" in editor.input_value()
 
 
 def test_a_regenerated_key_is_shown_once_and_replaces_the_old(watched, server):

@@ -481,12 +481,25 @@ async def test_calls_are_counted_by_span_and_outcome(store: Store):
     await audit.admin(Event(tool="admin.settings.change", outcome=Outcome.OK))
     await audit.flush()
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    counts = await audit.counts(noon, noon + timedelta(minutes=5), 60)
+    until = noon + timedelta(minutes=5)
+    counts = await audit.counts(AuditFilter(calls=True, until=until), noon, 60)
     assert sorted(counts, key=str) == [
-        (noon, "error", 1),
-        (noon, "ok", 2),
-        (noon + timedelta(minutes=1), None, 1),
+        (noon, "x", "error", 1),
+        (noon, "x", "ok", 2),
+        (noon + timedelta(minutes=1), "x", None, 1),
     ]
+    everything = await audit.counts(AuditFilter(tool="admin.settings.change"), noon, 60)
+    assert [count.entries for count in everything] == [1]
+
+
+async def test_no_refused_sign_in_counts_as_a_call(store: Store):
+    audit = Audit(store)
+    for tool in ("sign in", "admin.sign_in", "oauth.sign_in", "admin.keys.create", "ListVms"):
+        await audit.refused(Event(tool=tool, outcome=Outcome.REFUSED))
+    await audit.flush()
+    since = datetime.now(UTC) - timedelta(hours=1)
+    counts = await audit.counts(AuditFilter(calls=True), since, 86400)
+    assert [(count.tool, count.entries) for count in counts] == [("ListVms", 1)]
 
 
 @pytest.mark.parametrize(

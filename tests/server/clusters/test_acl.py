@@ -188,11 +188,11 @@ async def check_lines(cluster, pve, run_line, seed, privileges):
     for (path, privilege), line in lines.items():
         cluster.state.user_config = deepcopy(people)
         run_line(cluster, line)
-        after = rights(cluster)
+        after, configured = rights(cluster), deepcopy(cluster.state.user_config)
         assert not lost(before, after), line
         assert has(cluster, path, privilege), line
         run_line(cluster, line)
-        assert rights(cluster) == after
+        assert cluster.state.user_config == configured, line
         gained = {name for key, names in after.items() for name in names - before.get(key, names)}
         role = line.rpartition("--roles ")[2].split(",")[-1]
         assert gained <= _privileges_of(cluster, role), line

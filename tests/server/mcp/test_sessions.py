@@ -462,14 +462,17 @@ async def test_a_question_without_a_decision_is_a_refusal(served, fake_tools):
     assert "gave no decision; nothing was changed" in result.content[0].text
 
 
-async def test_a_stream_that_is_not_read_bounds_what_its_key_posts(served, monkeypatch):
+async def test_a_stream_that_is_not_read_bounds_what_its_key_posts(served, fake_tools, monkeypatch):
     monkeypatch.setattr(sse, "MOST_UNANSWERED", 4)
+    # few answers of this size fill the buffers of the connection
+    thing = type(fake_tools.things[0])
+    fake_tools.things[:] = [thing(vmid=100 + n, name="x" * 1_000) for n in range(20)]
     await served.state.settings.change({"calls_per_minute_per_key": 10_000}, by="test")
     unanswered = served.app.endpoint.transports.sse.unanswered
 
     async def posts(address, number):
-        for each in range(number):
-            body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"n": each}}
+        for _ in range(number):
+            body = message("tools/call", 1, name="ListThings", arguments={})
             answer = await served.http.post(address, json=body)
             if answer.status_code != 202:
                 return answer

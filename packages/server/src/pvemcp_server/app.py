@@ -35,6 +35,12 @@ class App:
     asgi: KeyGate
     fastapi: FastAPI
     endpoint: Endpoint
+    site: AdminSite
+
+    async def drain(self) -> bool:
+        """End the streams of pages, then let running calls finish; return whether all ended."""
+        self.site.live.close()
+        return await self.endpoint.drain()
 
 
 def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> App:
@@ -56,13 +62,14 @@ def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> A
         # no content of calls leaves the process, whatever the environment configures
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    fastapi.include_router(health_routes(services.store, endpoint.active_requests))
-    fastapi.mount("/admin", AdminSite(services, endpoint.pipeline))
+    fastapi.include_router(health_routes(services.store, services.audit, endpoint.active_requests))
+    site = AdminSite(services, endpoint.pipeline)
+    fastapi.mount("/admin", site)
     fastapi.router.routes.extend(OAuthEndpoints(services).routes())
     fastapi.router.routes.extend(PeopleSite(services).routes())
     for path in ("/", "/admin"):  # the framework's own redirect would name http behind a TLS proxy
         fastapi.add_route(path, _redirect_to_admin)
-    return App(endpoint.gate(fastapi), fastapi, endpoint)
+    return App(endpoint.gate(fastapi), fastapi, endpoint, site)
 
 
 def _history(services: Services) -> HistoryRecorder:
@@ -99,7 +106,7 @@ async def serve_until_stopped(
         server = http_server(
             app.asgi,
             services.config,
-            app.endpoint.drain,
+            app.drain,
             announce,
             knows_key=services.access.authenticator.knows,
         )

@@ -1,6 +1,7 @@
 """The audit: search, export, verification, and counts of calls."""
 
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from pvemcp_server.access.fields import Fields, Option
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Result, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS
-from pvemcp_server.audit import AuditFilter, Entry, Outcome, Progress, progress_of
+from pvemcp_server.audit import AuditFilter, Count, Entry, Outcome, Progress, progress_of
 from pvemcp_server.errors import Unrecorded
 from pvemcp_server.query.values import FIRST_TIME, LAST_TIME, time_of
 from pvemcp_server.store.audit_chain import Finding
@@ -22,7 +23,11 @@ subject = Subject("Audit", {"audit": "Search, export and verify the audit."})
 overview = Subject("Overview")
 HOURS: Final = 24
 FAILURES: Final = 8
-NOT_FAILED: Final = (Outcome.OK, Outcome.WAITING)
+FAILED: Final = (Outcome.ERROR, Outcome.CANCELLED)
+REFUSED: Final = (Outcome.REFUSED, Outcome.DECLINED, Outcome.NO_ANSWER)
+EARLIEST: Final = datetime(2000, 1, 2, tzinfo=UTC)  # of charts: no entry is older
+MOST_BARS: Final = 60
+SPANS: Final = (60, 300, 900, 3_600, 10_800, 21_600, 86_400, 604_800)  # seconds of a bar
 Kinds = Literal["call", "intent", "decision", "refused", "admin", "retention", "break"]
 Outcomes = Literal[
     "ok",
@@ -39,8 +44,11 @@ Outcomes = Literal[
 
 
 def _in_utc(moment: datetime) -> datetime:
-    """Return the time as UTC if it has no zone: date fields of browsers have none."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    """Return the time in UTC, also if it has no zone: date fields of browsers have none."""
+    try:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:  # the first or last day of the calendar
+        return moment.replace(tzinfo=UTC)
 
 
 def _parse_time(value: object) -> object:
@@ -72,6 +80,9 @@ class Search(Fields):
     key: str | None = Field(default=None, description="Id of the key or connection")
     tool: str | None = Field(default=None, description="Name of the tool, admin.… for changes")
     cluster: str | None = Field(default=None, description="Cluster that was called")
+    guest: int | None = Field(
+        default=None, ge=1, le=2**31, description="VMID of a guest that the arguments name"
+    )
     kind: Kinds | None = Field(
         default=None,
         description="call, intent (a write), decision (a confirmation), refused, admin (a change), "
@@ -112,11 +123,38 @@ class SearchPage(Search):
 
 @dataclass(frozen=True)
 class Bar:
-    """The calls of one hour."""
+    """The calls of one hour; `failed` counts those that failed or were refused."""
 
     at: datetime
     calls: int
     failed: int
+    refused: int  # of those that failed
+
+
+@dataclass(frozen=True)
+class ToolUse:
+    """The calls of one tool; `failed` counts those that failed or were refused."""
+
+    tool: str
+    calls: int
+    failed: int
+    refused: int  # of those that failed
+
+
+@dataclass(frozen=True)
+class Usage:
+    """The calls of the last day, by hour and by tool."""
+
+    bars: list[Bar]
+    tools: list[ToolUse]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Entries by spans of time, oldest first; each bar covers `seconds`."""
+
+    bars: list[Bar]
+    seconds: int
 
 
 class Verified(BaseModel):
@@ -233,22 +271,75 @@ async def forwarded(context: AdminContext) -> list[Progress]:
 @overview.operation(
     "overview.calls",
     Route("GET", "/overview/calls"),
-    Command("audit calls", columns=("at", "calls", "failed")),
+    Command("audit calls", columns=("at", "calls", "failed", "refused")),
     may=AUDITORS,
 )
 async def calls_by_hour(context: AdminContext) -> list[Bar]:
     """Count the calls of the last day by hour, oldest first, and how many of them failed."""
-    until = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
-    since = until - timedelta(hours=HOURS)
+    return (await usage(context)).bars
+
+
+@overview.operation(
+    "overview.tools",
+    Route("GET", "/overview/tools"),
+    Command("audit tools", columns=("tool", "calls", "failed", "refused")),
+    may=AUDITORS,
+)
+async def calls_by_tool(context: AdminContext) -> list[ToolUse]:
+    """Count the calls of the last day by tool, most used first, and how many of them failed."""
+    return (await usage(context)).tools
+
+
+async def usage(context: AdminContext) -> Usage:
+    """Count the calls of the last day, for operations with permissions of their own."""
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    since = hour - timedelta(hours=HOURS - 1)
     async with turn_of_read(context):
-        counts = await context.services.audit.counts(since, until, 3600)
-    bars = []
-    for hour in range(HOURS):
-        at = since + timedelta(hours=hour)
-        calls = {outcome: count for start, outcome, count in counts if start == at}
-        failed = sum(count for outcome, count in calls.items() if outcome not in NOT_FAILED)
-        bars.append(Bar(at, sum(calls.values()), failed))
-    return bars
+        counts = await context.services.audit.counts(AuditFilter(calls=True), since, 3600)
+    by_tool: dict[str, list[Count]] = {}
+    for count in counts:
+        by_tool.setdefault(count.tool or "–", []).append(count)
+    tools = [ToolUse(tool, *_sums(some)) for tool, some in by_tool.items()]
+    tools.sort(key=lambda tool: (-tool.calls, tool.tool))
+    return Usage(_bars(counts, since, 3600, HOURS), tools)
+
+
+@subject.operation(
+    "audit.chart",
+    elsewhere="the page Audit; audit calls counts those of the last day",
+    may=AUDITORS,
+)
+async def chart(context: AdminContext, search: Search) -> Chart:
+    """Count the entries that match by spans of time: those of the last day without `since`."""
+    await _flush(context)
+    now = datetime.now(UTC)
+    until = max(EARLIEST, min(search.until or now, now))
+    since = search.since or until - timedelta(hours=HOURS)
+    whole = (until - since).total_seconds()
+    seconds = next((span for span in SPANS if whole <= span * MOST_BARS + 60), SPANS[-1])
+    last = int(until.timestamp()) // seconds * seconds
+    number = max(1, min(MOST_BARS + 2, last // seconds - int(since.timestamp()) // seconds + 1))
+    first = datetime.fromtimestamp(last - (number - 1) * seconds, UTC)
+    async with turn_of_read(context):
+        counts = await context.services.audit.counts(search.filter(), first, seconds)
+    return Chart(_bars(counts, first, seconds, number), seconds)
+
+
+def _bars(counts: Iterable[Count], since: datetime, seconds: int, number: int) -> list[Bar]:
+    by_span: dict[datetime, list[Count]] = {}
+    for count in counts:
+        by_span.setdefault(count.at, []).append(count)
+    starts = (since + timedelta(seconds=seconds * index) for index in range(number))
+    return [Bar(start, *_sums(by_span.get(start, ()))) for start in starts]
+
+
+def _sums(counts: Iterable[Count]) -> tuple[int, int, int]:
+    """Return how many entries there are, failed or were refused, and were refused."""
+    by_outcome: Counter[str | None] = Counter()
+    for count in counts:
+        by_outcome[count.outcome] += count.entries
+    refused = sum(by_outcome[outcome] for outcome in REFUSED)
+    return by_outcome.total(), refused + sum(by_outcome[outcome] for outcome in FAILED), refused
 
 
 @overview.operation(

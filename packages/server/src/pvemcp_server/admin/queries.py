@@ -19,11 +19,13 @@ from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.query.binder import bind
 from pvemcp_server.query.catalog import Catalog
 from pvemcp_server.query.parser import parse
+from pvemcp_server.query.plan import Aggregate
 from pvemcp_server.query.schema_description import details
 from pvemcp_server.query.sources import catalog_of
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import SavedQuery as SavedQueryRecord
 from pvemcp_server.tables.registry import tables
+from pvemcp_server.tables.rows import Kind
 
 TOOL = "ExecuteQuery"
 
@@ -72,6 +74,9 @@ class QueryAnswer(BaseModel):
     notes: str
     formats: list[FormattedAnswer]
     tool_call: dict[str, Any]
+    units: dict[str, str] = Field(description="Units of the columns that have one, by their names")
+    groups: list[str] = Field(description="Columns that the rows are grouped by")
+    figures: list[str] = Field(description="Columns with a figure of each group")
 
 
 @subject.operation(
@@ -114,12 +119,26 @@ async def run_query(context: AdminContext, pipeline: Pipeline, request: RunReque
     formats = await in_key_thread(  # megabytes of rows take seconds
         f"queries of {context.by}", lambda: [_formatted(columns, rows, each) for each in Format]
     )
+    plan = bind(parse(request.query), Catalog(tables()), utc_now())
+    is_grouped = bool(plan.group_by)
+    aggregates = [isinstance(output.expression, Aggregate) for output in plan.outputs]
     return QueryAnswer(
         columns=columns,
         rows=rows,
         notes=outcome.notes,
         formats=formats,
         tool_call=as_tool_call(TOOL, arguments),
+        units={output.name: output.unit.value for output in plan.outputs if output.unit},
+        groups=[
+            output.name
+            for output, aggregate in zip(plan.outputs, aggregates, strict=True)
+            if is_grouped and not aggregate
+        ],
+        figures=[
+            output.name
+            for output, aggregate in zip(plan.outputs, aggregates, strict=True)
+            if is_grouped and aggregate and output.kind in (Kind.INTEGER, Kind.NUMBER)
+        ],
     )
 
 

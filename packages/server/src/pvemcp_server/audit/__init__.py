@@ -6,12 +6,13 @@ from pvemcp_server.audit.guard import AuditGuard
 from pvemcp_server.audit.mask import mask, secret_fields_of
 from pvemcp_server.audit.reader import Entry, Kind
 from pvemcp_server.store.audit_chain import Finding, Mark
-from pvemcp_server.store.audit_search import AuditFilter
+from pvemcp_server.store.audit_search import AuditFilter, Count
 
 __all__ = [
     "Audit",
     "AuditFilter",
     "AuditGuard",
+    "Count",
     "Entry",
     "Event",
     "Finding",

@@ -16,7 +16,7 @@ from pvemcp_formats import guard_formulas
 from pvemcp_server.audit.json_lines import read_arguments
 from pvemcp_server.store import Store
 from pvemcp_server.store.audit_chain import Finding, Mark
-from pvemcp_server.store.audit_search import AuditFilter
+from pvemcp_server.store.audit_search import AuditFilter, Count
 
 EXPORT_PAGE = 500
 LINES = 10  # of an export in one piece of the answer
@@ -85,11 +85,9 @@ class AuditReader:
         rows = await self._store.audit_search.find(which, limit)
         return await run_sync(lambda: [_entry(row) for row in rows])
 
-    async def counts(
-        self, since: datetime, until: datetime, seconds: int
-    ) -> list[tuple[datetime, str | None, int]]:
-        """Return (start of the span, outcome, number of calls), for charts."""
-        return await self._store.audit_search.counts(since, until, seconds)
+    async def counts(self, which: AuditFilter, since: datetime, seconds: int) -> list[Count]:
+        """Count the entries from `since` on by tool, outcome and span of `seconds`, for charts."""
+        return await self._store.audit_search.counts(which, since, seconds)
 
     async def calls_of_keys(self, key_ids: Iterable[str]) -> dict[str, int]:
         """Return the number of calls of each of these keys that has any."""

@@ -49,6 +49,11 @@ class Output:
         return expression.kind if isinstance(expression, Aggregate) else expression.field.kind
 
     @property
+    def unit(self) -> Unit | None:
+        expression = self.expression
+        return expression.unit if isinstance(expression, Aggregate) else expression.field.unit
+
+    @property
     def is_rounded(self) -> bool:
         expression = self.expression
         rounded = (Function.AVERAGE, Function.SHARE)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, false, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,6 +17,7 @@ from pvemcp_server.store.repository import is_storable
 START = records.audit.alias("start")
 END = records.audit.alias("outcome_of")
 CALLS = ("call", "intent", "refused")
+SIGN_INS = ("sign in", "oauth.%", "admin.%")  # tools of refused attempts that are no calls
 OUTCOME_COLUMNS = ("outcome", "reason", "rows", "bytes", "duration_ms", "upid")
 COLUMNS = {
     column.name: (
@@ -49,6 +50,8 @@ class AuditFilter:
     address: str | None = None
     text: str | None = None  # in key name, acting administrator, tool, arguments or reason
     before: int | None = None  # entries older than this one: the next page
+    guest: int | None = None  # VMID that the arguments name
+    calls: bool | None = None  # True: calls of tools, neither sign-ins nor changes
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return the SQL conditions of the fields that are set."""
@@ -57,6 +60,15 @@ class AuditFilter:
             for name, value in asdict(self).items()
             if value not in (None, "")
         ]
+
+
+class Count(NamedTuple):
+    """How many entries began in the span of time that starts `at`."""
+
+    at: datetime
+    tool: str | None
+    outcome: str | None
+    entries: int
 
 
 class AuditSearch:
@@ -87,19 +99,20 @@ class AuditSearch:
                     break
             return found
 
-    async def counts(
-        self, since: datetime, until: datetime, seconds: int
-    ) -> list[tuple[datetime, str | None, int]]:
-        """Count the calls by outcome and by the span of `seconds` in which they began."""
+    async def counts(self, which: AuditFilter, since: datetime, seconds: int) -> list[Count]:
+        """Count the entries by tool, outcome and the span of `seconds` in which they began.
+
+        Entries before `since`, when the first span starts, are left out.
+        """
         width, origin = seconds * 1_000_000, microseconds(since)
         at = START.c.at.cast(Moment.impl)
         span = ((at - origin) // width * width + origin).cast(Moment).label("span")
-        outcome = COLUMNS["outcome"]
+        groups = (span, START.c.tool, COLUMNS["outcome"])
         async with self._database.reading() as connection:
-            query = await self._entries(connection, span, outcome, func.count().label("calls"))
-            query = query.where(START.c.at >= since, START.c.at < until, START.c.kind.in_(CALLS))
-            rows = (await connection.execute(query.group_by(span, outcome).order_by(span))).all()
-        return [(row.span, row.outcome, row.calls) for row in rows]
+            query = await self._entries(connection, *groups, func.count().label("entries"))
+            query = query.where(START.c.at >= since, *which.conditions())
+            rows = (await connection.execute(query.group_by(*groups).order_by(span))).all()
+        return [Count(*row) for row in rows]
 
     async def calls_of_keys(self, key_ids: Iterable[str]) -> dict[str, int]:
         """Count the calls of these keys, as far back as the audit reaches."""
@@ -136,6 +149,20 @@ def _ended(outcome: str) -> ColumnElement[bool]:
     return COLUMNS["outcome"] == outcome
 
 
+def _names_guest(vmid: int) -> ColumnElement[bool]:
+    """Match arguments with this VMID, alone or in the list of a call for many guests."""
+    ends = [f'"{name}":{vmid}{end}' for name in ("vmid", "new_vmid", "source") for end in ",}"]
+    ends += [f'"vmids":[{vmid}{end}' for end in ",]"]
+    alone = or_(*(START.c.arguments.contains(text, autoescape=True) for text in ends))
+    listed = or_(*(START.c.arguments.contains(f",{vmid}{end}", autoescape=True) for end in ",]"))
+    return alone | (START.c.arguments.contains('"vmids":[', autoescape=True) & listed)
+
+
+def _is_call(_calls: bool) -> ColumnElement[bool]:
+    signs_in = or_(*(START.c.tool.like(tool) for tool in SIGN_INS))
+    return START.c.kind.in_(CALLS) & (START.c.tool.is_(None) | ~signs_in)
+
+
 def _is_in_clusters(cluster: str) -> ColumnElement[bool]:
     """Match the cluster in the list of a call, such as "lab, prod"."""
     several = literal(", ") + START.c.cluster + ", "
@@ -158,4 +185,6 @@ CONDITIONS: Mapping[str, Condition] = {
     "address": _is("address"),
     "text": _mentions,
     "before": lambda seq: START.c.seq < seq,
+    "guest": _names_guest,
+    "calls": _is_call,
 }

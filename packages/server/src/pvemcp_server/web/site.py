@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
 
@@ -34,6 +34,7 @@ from pvemcp_server.services import Services
 from pvemcp_server.store.database import DatabaseFailed
 from pvemcp_server.web import pages
 from pvemcp_server.web.api import create_api
+from pvemcp_server.web.live import LiveOverview
 from pvemcp_server.web.pages.confirmation import ask_who
 from pvemcp_server.web.session import (
     PasswordDue,
@@ -78,6 +79,7 @@ class AdminSite:
 
     services: Services
     pipeline: Pipeline
+    live: LiveOverview = field(default_factory=LiveOverview)
 
     @property
     def application(self) -> FastAPI:

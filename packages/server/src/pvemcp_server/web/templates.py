@@ -1,6 +1,6 @@
 """Jinja templates: their filters and globals, and the responses made from them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,6 +15,7 @@ from pvemcp_server.access.sessions import Session
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.admin.permission import RoleAuthority
 from pvemcp_server.errors import counted
+from pvemcp_server.web.figures import bytes_text
 from pvemcp_server.web.static_files import static_url
 
 HERE: Final = Path(__file__).parent
@@ -69,6 +70,25 @@ def _size(count: int) -> str:
     return f"{value:.1f} GiB"
 
 
+def _span(seconds: int) -> str:
+    """Format a span of time in its largest whole unit: 5 minutes."""
+    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds % size == 0:
+            return counted(seconds // size, unit)
+    return counted(seconds, "second")
+
+
+def _axis(most: int) -> int:
+    """Return the end of an axis that reaches `most`: a round number with a whole half."""
+    power = 1
+    while True:
+        for tenths in (10, 15, 20, 30, 40, 50, 60, 80):
+            end, rest = divmod(tenths * power, 10)
+            if end >= most and not rest and end % 2 == 0:
+                return end
+        power *= 10
+
+
 def _isolated(text: str) -> str:
     """Return a text for a place without tags, in which its direction stays its own."""
     return text if text.isascii() else f"\u2068{text}\u2069"
@@ -89,6 +109,10 @@ _environment.filters |= {
     "size": _size,
     "number": _number,
     "isolated": _isolated,
+    "bytes": bytes_text,
+    "axis": _axis,
+    "span": _span,
+    "seconds": lambda count: timedelta(seconds=count),
 }
 _environment.globals |= {
     "static": static_url,

@@ -57,7 +57,7 @@ class EffectivePrivileges:
         roles: Roles = {}
         for prefix in prefixes(path):
             here = [entry for entry in self._at(prefix) if entry.propagate or prefix == path]
-            for entries in level(here):
+            for entries in level(here) if here else ():
                 if entries:
                     roles = _combined(entries)
                     break

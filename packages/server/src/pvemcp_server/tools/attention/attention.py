@@ -1,6 +1,6 @@
 """The tool GetAttention: what needs attention now, over all clusters, the most urgent first."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, ClassVar, Final
@@ -9,7 +9,8 @@ from pydantic import Field
 
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, offload
-from pvemcp_server.tables.registry import EVERY_KIND
+from pvemcp_server.settings import Values
+from pvemcp_server.tables.registry import EVERY_KIND, MOST_CALLS, LoadRequest, load
 from pvemcp_server.tables.rows import Col, Row, Unit
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ClusterName
@@ -33,6 +34,7 @@ from pvemcp_server.tools.attention.model import (
     checks,
 )
 
+_MOST_CALLS: Final = 2 * MOST_CALLS  # for twenty tables, of which some take a call per storage
 _NAMED: Final = 2  # things that a finding names
 _RECENT: Final = timedelta(days=1)  # since then times have hours
 
@@ -75,12 +77,16 @@ async def get_attention(
     topics = areas or (topic for topic in Topic if topic not in ON_REQUEST)
     chosen = [each for each in checks(topics) if any(map(each.is_about, kinds))]
     now = datetime.now(UTC)
-    request = with_budget(call)
+    request = with_budget(call, shared_by=clusters, most=_MOST_CALLS)
 
     async def read(cluster: Cluster) -> Evidence:
         named = frozenset(areas or ())
         reader = Reader(cluster, call.caller, call.tool, call.settings, now, request, named)
-        return await reader.evidence(chosen)
+        try:
+            return await reader.evidence(chosen)
+        finally:
+            if request.budget.shares:
+                request.budget.shares.end(cluster.name)
 
     every = [evidence for _, evidence in await call.each(clusters, read)]
     several = cluster_name is None and len(await call.reachable()) > 1
@@ -104,6 +110,36 @@ async def get_attention(
     if areas is None:
         call.notes.add(f"Only looked at when named in areas: {', '.join(ON_REQUEST)}.")
     return Rows([finding for _, finding in findings], Finding.minimal)
+
+
+async def inventory_findings(cluster: Cluster, limits: Values) -> list[tuple[Severity, str]]:
+    """Return what needs attention as far as the inventory shows it, the most urgent first.
+
+    It sends no request of its own: only checks of tables that are read from the inventory run. The
+    findings are kept with the view that they are about.
+    """
+    view = await cluster.inventory_view()
+    key = ("findings", limits)
+    if key not in view.derived:
+        every = (each for each in checks(Topic) if each.is_about(cluster.kind))
+        chosen = [each for each in every if all(read.table.from_inventory for read in each.reads)]
+        rows = {
+            read: await load(read.table, cluster, LoadRequest(columns=frozenset(read.columns)))
+            for read in dict.fromkeys(read for each in chosen for read in each.reads)
+        }
+        evidence = Evidence(cluster.name, limits, datetime.now(UTC), rows)
+        view.derived[key] = await offload(
+            len(view.guests), lambda: sorted(_in_words(evidence, chosen))
+        )
+    findings: list[tuple[Severity, str]] = view.derived[key]
+    return findings
+
+
+def _in_words(evidence: Evidence, chosen: Iterable[Check]) -> Iterator[tuple[Severity, str]]:
+    """Yield what the checks find on a cluster, with its severity."""
+    for each in chosen:
+        for severity, items in _by_severity(each, [evidence], several=False):
+            yield severity, f"{each.words(sum(item.number for item in items))}{_named(items)}"
 
 
 def _by_severity(

@@ -3,9 +3,10 @@
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from pvemcp_server.admin import audit, overview, settings
+from pvemcp_server.admin import overview, settings
+from pvemcp_server.web.live import LiveOverview
 from pvemcp_server.web.session import Reading, RowNumber, SignedIn, Writing, may
-from pvemcp_server.web.templates import Navigation, entry_page, page, visible
+from pvemcp_server.web.templates import Navigation, endpoint_of, entry_page, page, visible
 
 router = APIRouter()
 navigation = Navigation(
@@ -20,28 +21,37 @@ navigation = Navigation(
 async def show(request: Request, session: SignedIn, context: Reading) -> Response:
     if not visible(session, navigation.operation):
         return RedirectResponse(entry_page(session), 303)
-    bars = await audit.calls_by_hour(context)
+    facts = await _live(request).facts(context, fresh=True)
     return page(
         request,
         "overview.html",
         session,
         here="overview",
-        enabled=(await context.services.settings.current()).enabled,
-        notices=await overview.list_notices(context),
-        waiting=len(await context.services.approvals.waiting()),
-        bars=bars,
-        most=max(bar.calls for bar in bars),
-        calls=sum(bar.calls for bar in bars),
-        failed=sum(bar.failed for bar in bars),
-        failures=await audit.recent_failures(context),
+        endpoint=endpoint_of(request),
+        **facts.values(),
     )
+
+
+@router.get("/overview/events", dependencies=[may("overview.calls")])
+async def events(request: Request, session: SignedIn, context: Reading) -> Response:
+    """Stream the parts of the page whenever they change."""
+    del context  # the stream checks the session at each look
+    return _live(request).response(request, session)
 
 
 @router.get("/overview/clusters", dependencies=[may("overview.clusters")])
 async def show_clusters(request: Request, session: SignedIn, context: Reading) -> Response:
     """Render the clusters after the page, so that a slow cluster does not delay it."""
-    clusters = await overview.cluster_health(context)
+    clusters = await _live(request).clusters(context)
     return page(request, "overview_clusters.html", session, clusters=clusters)
+
+
+@router.get("/overview/clusters/{name}", dependencies=[may("overview.cluster")])
+async def show_cluster(
+    request: Request, session: SignedIn, context: Reading, name: str
+) -> Response:
+    use = await overview.cluster_use(context, name)
+    return page(request, "overview_cluster.html", session, here="overview", use=use)
 
 
 @router.post("/overview/endpoint", dependencies=[may("settings.change")])
@@ -56,3 +66,8 @@ async def switch(request: Request, session: SignedIn, context: Writing) -> Respo
 async def dismiss(context: Writing, notice: RowNumber) -> Response:
     await overview.dismiss_notice(context, notice)
     return Response()
+
+
+def _live(request: Request) -> LiveOverview:
+    live: LiveOverview = request.state.site.live
+    return live

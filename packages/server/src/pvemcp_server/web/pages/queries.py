@@ -9,6 +9,7 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from pvemcp_server.admin import clusters, keys, queries
 from pvemcp_server.errors import BadArgument
 from pvemcp_server.query.examples import EXAMPLES
+from pvemcp_server.web.figures import charts_of, rows_of
 from pvemcp_server.web.pages.forms import read_json
 from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing, may
 from pvemcp_server.web.templates import Navigation, page, redirect
@@ -35,6 +36,7 @@ async def show(
 ) -> Response:
     chosen = await queries.get_query(context, saved) if saved else None
     query: Any = chosen.query if chosen else EXAMPLES[example].query
+    schema = await queries.query_schema(context, key)
     return page(
         request,
         "query.html",
@@ -43,7 +45,8 @@ async def show(
         text=_formatted(query),
         question=chosen.description if chosen else EXAMPLES[example].question,
         chosen=chosen,
-        schema=await queries.query_schema(context, key),
+        schema=schema,
+        operators=sorted({each for some in schema["operators"].values() for each in some}),
         examples=list(enumerate(example.question for example in EXAMPLES)),
         saved=await queries.list_queries(context),
         keys=await keys.list_keys(context),
@@ -69,7 +72,8 @@ async def run(
         "query_answer.html",
         session,
         answer=answer,
-        rows=answer.rows[:SHOWN_ROWS],
+        rows=rows_of(answer, SHOWN_ROWS),
+        group_charts=charts_of(answer),
         tool_call=json.dumps(answer.tool_call, indent=2),
     )
 

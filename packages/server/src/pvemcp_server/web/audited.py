@@ -1,0 +1,97 @@
+"""What an entry of the audit is about: the action, and the guests with their names."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pvemcp_server.audit import Entry
+from pvemcp_server.clusters import Clusters
+from pvemcp_server.errors import CallError, UnknownName
+
+SHOWN_GUESTS: Final = 3
+LONGEST: Final = 60  # characters of a value
+WORDS: Final = {  # arguments that name the action, in the order of their words
+    "action": "{}",
+    "method": "{}",
+    "path": "{}",
+    "snapshot_name": "snapshot {}",
+    "disk": "{}",
+    "size": "to {}",
+    "volid": "{}",
+    "backup": "{}",
+    "filename": "{}",
+    "service": "{}",
+    "argv": "{}",
+    "node": "on {}",
+    "storage": "on {}",
+    "target_node": "to {}",
+    "target_storage": "to {}",
+    "name": "{}",
+    "role": "role {}",
+    "dry_run": "dry run",
+}
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest; its name is the last one known, and empty without one."""
+
+    vmid: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Audited:
+    """The action of an entry in a few words, and its first guests."""
+
+    action: str
+    guests: list[Guest]
+    further: int  # guests that are not shown
+
+
+async def audited(clusters: Clusters, entries: Iterable[Entry]) -> dict[int, Audited]:
+    """Return what each entry was about by its seq. Proxmox is not asked."""
+    names: dict[str, Mapping[int, str]] = {}
+    found = {}
+    for entry in entries:
+        vmids = _vmids(entry.arguments)
+        if vmids and entry.cluster and entry.cluster not in names:
+            names[entry.cluster] = await _guest_names(clusters, entry.cluster)
+        known = names.get(entry.cluster or "", {})
+        guests = [Guest(vmid, known.get(vmid, "")) for vmid in vmids[:SHOWN_GUESTS]]
+        found[entry.seq] = Audited(
+            _action(entry.arguments), guests, max(0, len(vmids) - SHOWN_GUESTS)
+        )
+    return found
+
+
+async def _guest_names(clusters: Clusters, cluster: str) -> Mapping[int, str]:
+    try:
+        view = (await clusters.connection(cluster)).inventory.latest
+    except (UnknownName, CallError):  # removed since, or several clusters
+        return {}
+    return {guest.vmid: guest.name for guest in view.guests} if view else {}
+
+
+def _vmids(arguments: Mapping[str, Any]) -> list[int]:
+    many = arguments.get("vmids")
+    values = [arguments.get("vmid"), arguments.get("source")]
+    values += many if isinstance(many, list) else []
+    values += [arguments.get("new_vmid")]
+    return list(dict.fromkeys(value for value in values if type(value) is int))
+
+
+def _action(arguments: Mapping[str, Any]) -> str:
+    words = []
+    for name, template in WORDS.items():
+        value = arguments.get(name)
+        if isinstance(value, list):
+            value = " ".join(map(str, value))
+        if isinstance(value, str | int) and value not in ("", False):
+            text = str(value)
+            cut = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+            words.append(template.format(cut))
+    query = arguments.get("query")
+    if isinstance(query, dict) and isinstance(query.get("from"), str):
+        words.append(f"from {query['from'][:LONGEST]}")
+    return " ".join(words)
