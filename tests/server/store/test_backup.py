@@ -14,6 +14,7 @@ from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import backup, open_store, restore
 from pvemcp_server.store.export import FORMAT, _SignedLines, open_export
+from pvemcp_server.store.state_lock import state_lock
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("migrated")]
 
@@ -87,6 +88,21 @@ async def test_a_restore_brings_back_the_whole_state(config: Config, tmp_path: P
         await AuditGuard(store).note_head()
     assert await restore(config, tmp_path / "state.jsonl.gz", replace=True) == count
     await check(config, secret)  # the audit is whole: the restore has noted its older end
+
+
+async def test_nothing_is_restored_while_a_server_runs(config: Config, tmp_path: Path):
+    await fill(config)
+    async with open_store(config) as store:
+        await backup(store, tmp_path / "state.jsonl.gz")
+        await store.keys.remove((await store.keys.all())[0].id)
+        left = await store.keys.all()
+    with (
+        state_lock(config, shared=not store.database.is_sqlite),
+        pytest.raises(ConfigError, match="already runs"),
+    ):
+        await restore(config, tmp_path / "state.jsonl.gz", replace=True)
+    async with open_store(config) as store:
+        assert await store.keys.all() == left
 
 
 @pytest.mark.postgres

@@ -35,14 +35,23 @@ def test_only_shared_locks_can_be_held_concurrently(tmp_path, first, second, sta
 def test_a_released_lock_can_be_taken(tmp_path):
     config = Config(state_dir=tmp_path)
     with state_lock(config, shared=False), pytest.raises(ConfigError):
-        check_unlocked(config)
-    check_unlocked(config)
+        check_unlocked(config, shared=True)
+    check_unlocked(config, shared=False)
     with state_lock(config, shared=False):
         pass
 
 
+@shared_locks
+def test_what_needs_the_state_alone_is_refused_beside_a_server_that_shares_it(tmp_path):
+    config = Config(state_dir=tmp_path)
+    with state_lock(config, shared=True):
+        check_unlocked(config, shared=True)
+        with pytest.raises(ConfigError, match="already runs"):
+            check_unlocked(config, shared=False)
+
+
 def test_checking_the_lock_creates_no_folder(tmp_path):
-    check_unlocked(Config(state_dir=tmp_path / "none"))
+    check_unlocked(Config(state_dir=tmp_path / "none"), shared=False)
     assert not (tmp_path / "none").exists()
 
 

@@ -175,3 +175,12 @@ def test_every_address_in_a_template_begins_with_the_prefix():
         made_elsewhere = [value for value in values if not value.startswith(("root ~", "path ~"))]
         wrong += [(template.name, "set", value) for value in made_elsewhere]
     assert wrong == []
+
+
+async def test_a_browser_at_an_endpoint_is_led_below_the_prefix(proxied):
+    front, prefix = proxied
+    for path in ("/mcp", "/sse", "/mcp/wrong"):
+        answer = await front.http.get(f"{HOST}{prefix}{path}", headers={"Accept": "text/html"})
+        assert answer.headers["Location"] == f"{prefix}/admin/endpoint"
+        page = await front.http.get(f"{HOST}{answer.headers['Location']}")
+        assert page.status_code == 200

@@ -58,7 +58,7 @@ def _listening(config: Config, stack: ExitStack) -> list[socket.socket]:
         if not sockets:
             raise failed
     except OSError as refused:
-        check_unlocked(config)
+        check_unlocked(config, shared=True)
         raise ConfigError(
             f"Cannot listen on {config.host} port {config.port}: {_reason(refused)}. Choose others "
             "with PVEMCP_HOST and PVEMCP_PORT, or --host and --port."

@@ -103,7 +103,7 @@ async def change_master(
     as_json: AsJson = False,
 ) -> None:
     """Encrypt renewed keys with another master key, while no server runs; replace the old then."""
-    check_unlocked(Config.load())
+    check_unlocked(Config.load(), shared=False)
     new = decode_master_key(read_secret(new_key_file, "--new-key-file"), str(new_key_file))
     async with administrator() as context:
         await context.services.store.vault.change_master(new)

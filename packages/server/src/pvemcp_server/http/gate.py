@@ -156,7 +156,7 @@ class KeyGate:
         callers only. A browser is led to a page before all that.
         """
         if scope["method"] == "GET" and _is_browser(scope):
-            await _to_page(self.hosts.prefix.text)(scope, receive, send)
+            await _to_page()(scope, receive, send)
             return
         try:
             if self.active_requests.closing:
@@ -270,13 +270,13 @@ def _is_browser(scope: Scope) -> bool:
     return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
 
 
-def _to_page(prefix: str) -> RedirectResponse:
+def _to_page() -> RedirectResponse:
     """Return the way to the page that describes the endpoint, without the key in its address.
 
     No key is checked and nothing is counted: it is the same for every key and for none.
     """
     headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
-    return RedirectResponse(f"{prefix}{ENDPOINT_PAGE}", 303, headers)
+    return RedirectResponse(ENDPOINT_PAGE, 303, headers)
 
 
 @lru_cache(1024)

@@ -12,9 +12,10 @@ from pvemcp_server.store.audit_head import AuditHeadFile
 from pvemcp_server.store.audit_log import AuditLog
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.export import Exported, export, insert_rows, open_export, reflect
-from pvemcp_server.store.files import config_errors, make_state_dir
+from pvemcp_server.store.files import config_errors
 from pvemcp_server.store.master_key import read_master_key
 from pvemcp_server.store.migrate import is_known, stamp, upgrade
+from pvemcp_server.store.state_lock import state_lock
 from pvemcp_server.store.store import Store
 from pvemcp_server.store.vault import Vault
 
@@ -27,9 +28,9 @@ async def backup(store: Store, path: Path) -> int:
 async def restore(config: Config, path: Path, *, replace: bool = False) -> int:
     """Replace the state by a backup while no server runs; return the number of rows.
 
-    Raise ConfigError for a database that is not empty, unless `replace`; then it is backed up
-    first. The file's signature is verified before anything is touched, and one transaction restores
-    everything or changes nothing.
+    Raise ConfigError while one runs on this state folder, and for a database that is not empty,
+    unless `replace`; then it is backed up first. The file's signature is verified before anything
+    is touched, and one transaction restores everything or changes nothing.
     """
     master = read_master_key(config)
     if master is None:
@@ -39,8 +40,13 @@ async def restore(config: Config, path: Path, *, replace: bool = False) -> int:
     exported = open_export(path, master)
     if not is_known(exported.revision):
         raise ConfigError(f"{path} is of a newer version ({exported.revision}) than this program.")
-    make_state_dir(config)
-    database = Database(config.database)
+    with state_lock(config, shared=False):
+        await _replace(config, exported, replace=replace)
+    return exported.count
+
+
+async def _replace(config: Config, exported: Exported, *, replace: bool) -> None:
+    database, master = Database(config.database), exported.master
     try:
         await database.open()
         if await _is_occupied(database):
@@ -56,7 +62,6 @@ async def restore(config: Config, path: Path, *, replace: bool = False) -> int:
         await _note_audit_head(database, vault, config.state_dir)
     finally:
         await database.close()
-    return exported.count
 
 
 async def _note_audit_head(database: Database, vault: Vault, state_dir: Path) -> None:

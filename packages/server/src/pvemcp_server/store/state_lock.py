@@ -46,8 +46,8 @@ def state_lock(config: Config, *, shared: bool) -> Iterator[None]:
         yield
 
 
-def check_unlocked(config: Config) -> None:
-    """Raise ConfigError when a server holds the lock exclusively; change nothing."""
+def check_unlocked(config: Config, *, shared: bool) -> None:
+    """Raise ConfigError when the lock could not be held so; change nothing."""
     file = _file(config)
     if not file.exists():
         return
@@ -55,7 +55,7 @@ def check_unlocked(config: Config) -> None:
         config_errors(f"The lock {file} cannot be read"),
         file.open("r+", encoding="utf-8") as stream,
     ):
-        if not _try_lock(stream, shared=True):
+        if not _try_lock(stream, shared=shared):
             raise ConfigError(_already_running(config, stream))
 
 
