@@ -129,7 +129,7 @@ class Bench:
     async def call(self, _event: Event) -> None:
         """Discard the event."""
 
-    async def intent(self, _event: Event) -> str:
+    async def intent(self, _event: Event, _call_id: str) -> str:
         return ""
 
     async def outcome(self, _call_id: str, _event: Event) -> None:

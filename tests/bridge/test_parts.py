@@ -55,6 +55,12 @@ def test_a_member_is_returned_as_its_exact_text(value, indent):
     assert jsontext.member(text, "missing member") is None
 
 
+@pytest.mark.parametrize("rest", [", x", "," + "[" * 5_000 + "]" * 5_001, ",NaN]"])
+def test_what_is_no_json_after_a_very_long_number_is_bad_json(rest):
+    with pytest.raises(jsontext.BadJson):
+        jsontext.parse(f"[{'1' * 5_000}{rest}")
+
+
 @given(objects, st.text(), values, indents)
 def test_replacing_a_member_keeps_all_others(value, name, new, indent):
     text = jsontext.with_member(json.dumps(value, indent=indent), name, json.dumps(new))

@@ -326,3 +326,18 @@ async def test_writes_bypass_the_circuit_breaker():
     with pytest.raises(Unreachable, match="no answer in time"):
         await client.transport.post("/nodes/pve2/time", timezone="UTC")
     assert cluster.requests["pve2"] == 3
+
+
+@pytest.mark.parametrize(("path", "failures"), [(PATH, 2), ("/version", 1)])
+async def test_a_shared_read_without_an_answer_shortens_all_others(reads, path, failures):
+    reads.breaker.note_silence(5)
+    for _ in range(failures):
+        await reads.fail(PROBE_TIMEOUT, path=path)
+    assert await reads.is_blocked(path)
+
+
+async def test_an_answer_ends_what_a_shared_read_noted(reads):
+    reads.breaker.note_silence(5)
+    await reads.succeed()
+    await reads.fail(PROBE_TIMEOUT)
+    assert not await reads.is_blocked()

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -149,6 +150,43 @@ def test_the_packaged_command_refuses_other_users_in_one_line():
     assert process.returncode == 1
     assert process.stderr.endswith("as root: sudo pvemcp keys list\n")
     assert len(process.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def open_folder():
+    """Return a folder that every user reaches, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="the script runs as root only")
+def test_names_of_backups_make_an_upgrade_delete_nothing_else(open_folder):
+    script = (DEBIAN / "preinst").read_text()
+    for text, other in {
+        "/usr/lib/pvemcp/bin/pvemcp": "/bin/true",
+        "/var/lib/pvemcp": str(open_folder),
+        "--reuid=pvemcp --regid=pvemcp": "--reuid=65534 --regid=65534",
+        "! pvemcp backup": "! true",
+    }.items():
+        assert text in script
+        script = script.replace(text, other)
+    victim, folder = open_folder / "victim", open_folder / "backups"
+    misleading = folder / f"a {victim} /before-package-0.jsonl.gz"
+    for file in (victim, open_folder / "server.lock", misleading):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    for number in range(8, 16):
+        file = folder / f"before-package-0.{number}\n{victim.name}.jsonl.gz"
+        file.touch()
+        os.utime(file, (number, number))
+    for place in (folder, *folder.rglob("*")):
+        os.chown(place, 65534, 65534)
+    run = ["sh", "-s", "upgrade", "0.1"]
+    subprocess.run(run, input=script, text=True, check=True, cwd=open_folder)
+    kept = {each.name.split("\n")[0] for each in folder.glob("before-*")}
+    assert victim.exists()
+    assert kept == {f"before-package-0.{number}" for number in range(11, 16)}
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="the script runs as root only")

@@ -1,6 +1,7 @@
 """The inventory: shared, refreshed when needed, and never stale without saying so."""
 
 import asyncio
+import time
 from contextlib import aclosing
 
 import anyio
@@ -12,14 +13,17 @@ from proxmox_client import (
     ApiToken,
     Client,
     DeadlineExceeded,
+    Delayed,
+    Limits,
     SocketBudget,
     Tls,
     Unreachable,
     deadline,
 )
 from proxmox_client.emulator import FaultKind
+from proxmox_client.limits import remaining
 from pvemcp_server.access.model import Resources
-from pvemcp_server.clusters import Inventory
+from pvemcp_server.clusters import Cluster, Inventory, Notes
 
 pytestmark = pytest.mark.anyio
 
@@ -209,10 +213,52 @@ async def test_a_cluster_that_was_not_asked_is_not_called_silent(lab):
     async with Client(lab.hosts, ApiToken(*lab.token), tls=tls, sockets=budget) as client:
         inventory = Inventory(client, lambda: 0.0, timeout=0.02, short_timeout=0.02)
         await budget.take()  # by another cluster
-        with pytest.raises(DeadlineExceeded, match="was not asked within"):
+        with pytest.raises(DeadlineExceeded, match="all sockets of this server are in"):
             await inventory.view()
         assert inventory.failure is None
         await budget.give_back(1)
         inventory.timeout = 10.0
         assert (await inventory.view()).guests
         await inventory.aclose()
+
+
+async def test_a_cluster_that_answers_other_requests_is_not_called_silent(lab, pve, inventory):
+    await inventory.view()
+    inventory.short_timeout = 0.2
+    inventory.invalidate()
+    lab.fault(FaultKind.HANG, path="/cluster/resources")
+    waiting = asyncio.create_task(inventory.view())
+    await asyncio.sleep(0)  # the inventory is asked first
+    await pve.version()
+    view = await waiting
+    assert view.is_delayed
+    assert view.stale.endswith("within 0.2 s: it answers other requests of this server")
+    everything = Resources(everything=True)
+    cluster = Cluster("lab", "", pve, "", inventory, everything, Notes())
+    await cluster.inventory_view()
+    assert not any("does not answer" in note for note in cluster.notes)
+    with cluster.short_deadline():
+        assert remaining() is None  # its other reads get their full time
+
+
+async def test_a_cluster_whose_slots_are_in_use_is_not_called_silent(lab):
+    tls, limits = Tls(fingerprints=lab.fingerprints.values()), Limits(per_cluster=1)
+    async with Client(lab.hosts, ApiToken(*lab.token), tls=tls, limits=limits) as client:
+        inventory = Inventory(client, lambda: 0.0, timeout=0.02)
+        async with client.transport.pool.limiter.slot(""):
+            with pytest.raises(Delayed, match="earlier requests to it have no answer"):
+                await inventory.view()
+            assert inventory.failure is None
+            with deadline(0.02), pytest.raises(Delayed, match="GET /version was not sent in time"):
+                await client.version()
+        await inventory.aclose()
+
+
+async def test_an_answer_that_waits_for_a_busy_process_is_not_late(requests, inventory):
+    inventory.timeout = 0.2
+    view = asyncio.create_task(inventory.view())
+    with anyio.fail_after(5):
+        while not requests:  # noqa: ASYNC110 - of another task
+            await asyncio.sleep(0)
+    time.sleep(0.5)  # noqa: ASYNC251 - the process is busy for longer than the timeout
+    assert (await view).guests

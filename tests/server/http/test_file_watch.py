@@ -3,9 +3,12 @@
 import os
 import resource
 
+import anyio
 import pytest
 
 from pvemcp_server import open_files
+from pvemcp_server.audit import Event
+from pvemcp_server.errors import Unrecorded
 from pvemcp_server.http.file_watch import FileWatch
 
 pytestmark = pytest.mark.anyio
@@ -41,6 +44,27 @@ async def test_the_probe_fails_while_nearly_all_files_are_open(http, leave_free)
     assert refused.json() == {"status": "nearly all open files are in use"}
     leave_free(100)
     assert (await http.get("/readyz")).status_code == 200
+
+
+async def test_the_probe_fails_while_the_audit_cannot_be_written(
+    http, served, monkeypatch: pytest.MonkeyPatch
+):
+    class Full:
+        def writing(self):
+            raise OSError("the disk is full")
+
+    audit = served.app.endpoint.services.audit
+    with monkeypatch.context() as full:
+        full.setattr(served.state.store.audit_log, "_database", Full())
+        with pytest.raises(Unrecorded):
+            await audit.intent(Event(tool="StartThing"))
+        refused = await http.get("/readyz")
+        assert refused.status_code == 503
+        assert refused.json() == {"status": "the audit cannot be written"}
+    with anyio.fail_after(10):  # no entry has to come: the server looks by itself
+        while (await http.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - of another task
+            await anyio.sleep(0.05)
+    assert await audit.verify() == []
 
 
 async def test_a_shortage_is_logged_and_noted_once(served, leave_free, caplog):

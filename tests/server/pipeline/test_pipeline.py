@@ -2,10 +2,20 @@
 
 import json
 import logging
+from functools import partial
 
+import anyio
 import pytest
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
 
-from pvemcp_server.errors import Unrecorded
+from pvemcp_server.errors import StateUnavailable, Unrecorded
+from pvemcp_server.store import audit_log
 
 pytestmark = pytest.mark.anyio
 
@@ -110,6 +120,49 @@ async def test_an_unexpected_failure_shows_only_an_incident_number(modern, caplo
     assert "secret detail" in str(record.exc_info)
 
 
+def statement_failed(kind: type[DBAPIError]) -> DBAPIError:
+    return kind("SELECT 1", {}, Exception("secret detail"))
+
+
+OUTAGES = [
+    StateUnavailable("The state's database does not answer."),
+    SQLAlchemyError("Connect call failed"),
+    *map(statement_failed, (DBAPIError, InterfaceError, OperationalError)),
+]
+
+
+@pytest.mark.parametrize("error", OUTAGES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    ("step", "next_step"),
+    [("open", "Nothing was changed. Try again"), ("_check_write", "check ListTasks before you")],
+    ids=["before a write", "while a write is sent"],
+)
+async def test_a_database_that_is_away_during_a_call_is_no_incident(
+    served, modern, fake_tools, monkeypatch, error, step, next_step
+):
+    async def away(*_args):
+        raise error
+
+    monkeypatch.setattr(served.app.endpoint.pipeline, step, away)
+    answer = await modern.call("StartThing", vmid=101)
+    assert answer["result"]["isError"] is True
+    [text] = texts(answer)
+    assert text.startswith("The server's database does not answer, so this call was given up.")
+    assert next_step in text
+    assert fake_tools.done == []
+    [entry] = await served.recorded()
+    assert (entry.outcome, entry.reason) == ("error", text)
+
+
+async def test_a_wrong_statement_is_an_incident(served, modern, monkeypatch):
+    async def wrong(*_args):
+        raise statement_failed(IntegrityError)
+
+    monkeypatch.setattr(served.app.endpoint.pipeline, "open", wrong)
+    [text] = texts(await modern.call("ListThings"))
+    assert "incident" in text
+
+
 @pytest.mark.parametrize(
     ("of_key", "of_call", "begins"),
     [
@@ -141,9 +194,9 @@ async def test_a_write_is_recorded_before_it_is_sent(served, modern, fake_tools)
     audit = served.app.endpoint.services.audit
     stored = audit.intent
 
-    async def intent(event):
+    async def intent(event, call_id):
         intents.append((event.tool, dict(event.arguments), list(fake_tools.done)))
-        return await stored(event)
+        return await stored(event, call_id)
 
     audit.intent = intent
     answer = await modern.call("StartThing", vmid=101)
@@ -155,13 +208,38 @@ async def test_a_write_is_recorded_before_it_is_sent(served, modern, fake_tools)
 
 
 async def test_a_write_that_cannot_be_recorded_is_not_done(served, modern, fake_tools):
-    async def intent(event):
+    async def intent(event, call_id):
         raise Unrecorded
 
     served.app.endpoint.services.audit.intent = intent
     answer = await modern.call("StartThing", vmid=101)
     assert answer["result"]["isError"] is True
     assert fake_tools.done == []
+
+
+async def test_a_write_cancelled_while_its_intent_is_stored_has_an_outcome(
+    served, modern, fake_tools, monkeypatch
+):
+    append, storing, stored = audit_log.AuditLog.append, anyio.Event(), anyio.Event()
+
+    async def slow(self, rows):
+        rows = list(rows)
+        if any(row["kind"] == "intent" for row in rows):
+            storing.set()
+            await stored.wait()
+        return await append(self, rows)
+
+    monkeypatch.setattr(audit_log.AuditLog, "append", slow)
+    pipeline = served.app.endpoint.pipeline
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(modern.call, "StartThing", vmid=101))
+        await storing.wait()
+        for scope in list(pipeline.running):
+            scope.cancel()
+        stored.set()
+    assert fake_tools.done == []
+    [entry] = await served.recorded()
+    assert (entry.kind, entry.tool, entry.outcome) == ("intent", "StartThing", "cancelled")
 
 
 async def test_a_write_with_an_unrecorded_end_is_answered(served, modern, fake_tools, caplog):

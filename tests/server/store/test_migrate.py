@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -13,6 +14,7 @@ from sqlalchemy import Connection
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store import Store, Topic, migrate, open_store, records
+from pvemcp_server.store import database as database_module
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.export import open_export
 from pvemcp_server.store.master_key import read_master_key
@@ -95,6 +97,29 @@ async def test_an_upgrade_keeps_the_rows_and_backs_them_up_first(config: Config,
     exported = open_export(saved, read_master_key(config))
     assert exported.revision == before
     assert "kept" in {line["row"].get("message") for line in exported.rows()}
+
+
+async def test_processes_that_upgrade_one_state_together_take_turns(
+    config: Config, next_version, monkeypatch: pytest.MonkeyPatch
+):
+    async with open_store(config):
+        pass
+    next_version()
+    # as if the first one takes longer than a statement may wait
+    pragmas = (*database_module.PRAGMAS[:-1], "PRAGMA busy_timeout = 0")
+    monkeypatch.setattr(database_module, "PRAGMAS", pragmas)
+    monkeypatch.setattr(migrate, "WAIT_SECONDS", 0.01)
+    databases = [Database(config.database) for _ in range(3)]
+    backups, master = config.state_dir / "backups", read_master_key(config)
+    async with anyio.create_task_group() as tasks:
+        for database in databases:
+            tasks.start_soon(migrate.migrate, database, backups, master)
+    for database in databases:
+        async with database.reading() as connection:
+            assert await connection.run_sync(migrate.revision_of) == "9999"
+        await database.close()
+    [saved] = backups.iterdir()
+    assert open_export(saved, master).revision != "9999"
 
 
 async def test_a_failed_upgrade_changes_nothing(config: Config, next_version):

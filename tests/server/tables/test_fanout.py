@@ -8,9 +8,10 @@ import pytest
 
 from proxmox_client import DeadlineExceeded, Unreachable
 from proxmox_client.limits import remaining
+from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import counted, plural
 from pvemcp_server.tables import fanout
-from pvemcp_server.tables.registry import Budget, LoadRequest
+from pvemcp_server.tables.registry import Budget, LoadRequest, Shares
 
 pytestmark = pytest.mark.anyio
 
@@ -125,6 +126,85 @@ async def test_a_fault_of_the_server_costs_one_key_and_is_logged(open_cluster, c
 )
 def test_a_number_has_its_noun_in_the_right_form(number, what, words):
     assert counted(number, what) == words
+
+
+def shared(clusters, most):
+    shares = Shares(most)
+    shares.begin(clusters)
+    return shares, LoadRequest(budget=Budget(shares=shares))
+
+
+async def read_together(open_cluster, sizes, request):
+    """Read so many keys of each cluster at once; return the notes, and how many keys were read."""
+    clusters = {name: replace(open_cluster(), name=name, notes=Notes()) for name in sizes}
+    read = dict.fromkeys(sizes, 0)
+
+    async def load(cluster):
+        async def ask(key):
+            read[cluster.name] += 1
+            await anyio.lowlevel.checkpoint()
+
+        keys = range(sizes[cluster.name])
+        try:
+            await fanout.each(cluster, keys, ask, request, "snapshots of guest")
+        finally:
+            request.budget.shares.end(cluster.name)
+
+    async with anyio.create_task_group() as tasks:
+        for cluster in clusters.values():
+            tasks.start_soon(load, cluster)
+    return read, [note for cluster in clusters.values() for note in cluster.notes.items()]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "read"),
+    [
+        ({"a": 100, "b": 100, "c": 100, "d": 100}, [25, 25, 25, 25]),
+        ({"a": 10, "b": 10, "c": 10, "d": 10}, [10, 10, 10, 10]),
+        ({"a": 900, "b": 10, "c": 10, "d": 10}, [70, 10, 10, 10]),
+        ({"a": 10, "b": 10, "c": 10, "d": 900}, [10, 10, 10, 70]),
+    ],
+    ids=["equal", "enough", "the first is large", "the last is large"],
+)
+async def test_clusters_share_the_calls_of_one_tool_call_fairly(open_cluster, sizes, read):
+    numbers, notes = await read_together(open_cluster, sizes, shared(sizes, 100)[1])
+    assert list(numbers.values()) == read
+    left_out = {kind.cut.cluster: kind.cut.number for _, kind in notes if kind.cut}
+    assert left_out == {n: sizes[n] - numbers[n] for n in sizes if sizes[n] > numbers[n]}
+
+
+async def test_no_cluster_waits_for_the_share_of_one_that_also_waits(open_cluster):
+    sizes = {"a": 900, "b": 900, "c": 0, "d": 1}
+    with anyio.fail_after(3):
+        numbers, _notes = await read_together(open_cluster, sizes, shared(sizes, 100)[1])
+    assert sum(numbers.values()) == 100
+    assert min(numbers["a"], numbers["b"]) >= 25
+
+
+async def test_what_many_clusters_left_out_is_one_note(open_cluster):
+    sizes = {f"c{n:02}": 100 for n in range(50)}
+    _shares, request = shared(sizes, 2000)
+    _numbers, found = await read_together(open_cluster, sizes, request)
+    notes = Notes(found)
+    notes.fold_cuts()
+    [note] = notes
+    assert note == (
+        "Incomplete: 3000 of 5000 snapshots of guests on 50 clusters not read (c00 60 of 100, "
+        "c01 60 of 100, c02 60 of 100 and 47 more): the call's budget was used up. Narrow the call "
+        "to some vmids, nodes or storages. Or read one cluster alone: cluster_name."
+    )
+
+
+async def test_a_key_of_several_calls_takes_them_all_from_the_share(open_cluster):
+    shares, request = shared(["prod"], 10)
+    request = replace(request, budget=replace(request.budget, per_key=4))
+
+    async def ask(key):
+        return key
+
+    cluster = open_cluster()
+    assert len(await fanout.each(cluster, range(9), ask, request, "guest")) == 2
+    assert shares.left == 2
 
 
 async def test_no_number_of_keys_begins_more_requests_at_once(open_cluster):

@@ -2,11 +2,13 @@
 
 import asyncio
 import re
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
 
 from proxmox_client.emulator.gateway import Gateway
+from pvemcp_server.access import limits
 from pvemcp_server.access.model import Resources
 from pvemcp_server.errors import CallError
 from pvemcp_server.toolkit.registry import tools
@@ -54,6 +56,33 @@ async def test_every_page_of_several_clusters_names_the_cluster_of_each_row(tool
     assert [(row["cluster"], row["node"]) for row in pages] == [
         (row["cluster"], row["node"]) for row in whole
     ]
+
+
+async def test_no_cluster_takes_all_places_of_a_key(tool_client, monkeypatch):
+    monkeypatch.setattr(limits, "PLACE_SECONDS", 0.01)
+    client = replace(tool_client, limits=limits.CallLimits())
+    alone = {"prod": client["prod"]}
+    async with AsyncExitStack() as running:
+        for _ in range(6):  # of the eight places of a key
+            await running.enter_async_context(client.limits.on_cluster("k", "prod", 8))
+        for tool, arguments in examples(PROD).items():
+            if "cluster_name" in arguments:
+                text = await client.refused(tool, **arguments)
+                assert text.startswith("This key has 6 calls on prod running already; 2 of"), tool
+        assert (await client("ListNodes", cluster_name="home-lab")).data
+        assert (await client("ListNodes")).column("cluster")[-1] == "prod"
+        only = replace(client, clusters=replace(client.clusters, connected=alone))
+        assert (await only("ListNodes", cluster_name="prod")).data
+        assert (await replace(client, key_id="other")("ListNodes", cluster_name="prod")).data
+    assert (await client("ListNodes", cluster_name="prod")).data
+
+
+async def test_a_call_beyond_the_places_of_a_cluster_waits_for_the_end_of_one(tool_client):
+    client = replace(tool_client, limits=limits.CallLimits())
+    answers = await asyncio.gather(
+        *(client("GetClusterStatus", cluster_name="prod") for _ in range(8))
+    )
+    assert not any(answer.failed for answer in answers)
 
 
 def _remove_accounts(demo_client, *names):

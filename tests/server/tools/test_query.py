@@ -11,8 +11,9 @@ from pvemcp_server.access.model import Grant, Resources
 from pvemcp_server.clusters.acl import question
 from pvemcp_server.query.examples import EXAMPLES
 from pvemcp_server.store.records import ClusterKind
-from pvemcp_server.tables.registry import tables
+from pvemcp_server.tables.registry import Shares, tables
 from pvemcp_server.toolkit.registry import tools
+from pvemcp_server.tools import query
 
 from .altered import RESOURCES, altered, rows_changed
 from .few_guests import few_guests
@@ -1101,3 +1102,18 @@ async def test_a_sum_over_an_integer_beyond_2_to_63_is_an_error(tool_client):
         exact = await tool_client("ListVms", cluster_name="prod", fields=["vmid", "network_in"])
     assert error.startswith("A sum is larger than 2^63.")
     assert LARGE in exact.column("network_in")
+
+
+async def test_the_clusters_of_a_query_share_one_budget_of_requests(tool_client, monkeypatch):
+    monkeypatch.setattr(query, "Shares", lambda: Shares(6))
+    tool_client.refresh()
+    for name in ("home-lab", "prod"):
+        tool_client.requests(name)
+    answer = await tool_client("ExecuteQuery", query={"from": "qemu_configs", "select": ["vmid"]})
+    sent = {
+        name: sum(not path.endswith("/resources") for path in tool_client.requests(name))
+        for name in ("home-lab", "prod")
+    }
+    assert sum(sent.values()) == 6
+    assert min(sent.values()) == 3
+    assert all(f"on {name} not read" in answer.notes for name in sent)

@@ -19,6 +19,7 @@ from proxmox_client.emulator import EmulatedCluster as Emulated
 from proxmox_client.responses import Response
 from pvemcp_server.access.budgets import Budget
 from pvemcp_server.access.freezes import Freeze
+from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import ANY, EVERYTHING, Caller, Grant, Resources, Role, Toolset
 from pvemcp_server.approvals import Approvals, PlannedCall
 from pvemcp_server.audit import Event
@@ -122,7 +123,7 @@ class FakeAudit:
 
     events: list[tuple[str, Event]] = field(default_factory=list)
 
-    async def intent(self, event: Event) -> str:
+    async def intent(self, event: Event, _call_id: str) -> str:
         self.events.append(("intent", event))
         return str(len(self.events))
 
@@ -248,6 +249,7 @@ class ToolClient:
     toolsets: frozenset[str] = frozenset(Toolset)
     open_writes: OpenWrites = field(default_factory=OpenWrites)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
+    limits: CallLimits = field(default_factory=CallLimits)
     key_id: str = "k"
     scopes: frozenset[str] | None = None  # of a connection's access token
 
@@ -297,6 +299,7 @@ class ToolClient:
             self.approvals,  # type: ignore[arg-type]
             StoredUndos(self.undos),  # type: ignore[arg-type]
             self.budgets,  # type: ignore[arg-type]
+            limits=self.limits,
             closing=self.closing,
             open_writes=self.open_writes,
         )

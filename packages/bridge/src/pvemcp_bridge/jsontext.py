@@ -54,13 +54,16 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 def parse(text: str) -> Any:
     """Return the value of a JSON text of any size; raise BadJson when it is none."""
     try:
-        return _DECODER.decode(text)
-    except (json.JSONDecodeError, BadJson) as error:
+        try:
+            return _DECODER.decode(text)
+        except (json.JSONDecodeError, BadJson):
+            raise
+        except ValueError:  # an integer with more digits than Python converts
+            return _LONG_DECODER.decode(text)
+    except ValueError as error:
         raise BadJson(str(error)) from None
     except RecursionError:
         raise BadJson("nested too deeply") from None
-    except ValueError:  # an integer with more digits than Python converts
-        return _LONG_DECODER.decode(text)
 
 
 def as_object(value: Any) -> Mapping[str, Any]:

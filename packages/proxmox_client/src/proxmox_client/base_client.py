@@ -68,10 +68,17 @@ class BaseClient:
         """Close all connections, including those of clients made by `signed_in_as`."""
         await self._pool.aclose()
 
-    @property
-    def is_queued(self) -> bool:
-        """Whether it asks nothing, because the sockets that it shares with others are in use."""
-        return self._pool.is_queued
+    def answers(self, since: float) -> bool:
+        """Return whether any host has answered since then, on the monotonic clock."""
+        return self._pool.answered > since
+
+    def delay(self, since: float) -> str:
+        """Return why no answer since then proves nothing about the hosts; "" if it does."""
+        return self._pool.delay(since)
+
+    def note_silence(self, seconds: float) -> None:
+        """Let other reads wait briefly only: no host has answered a shared one in that time."""
+        self._pool.circuit_breaker.note_silence(seconds)
 
     def retire(self) -> None:
         """Keep no connection open after its request from now on, for all accounts; none breaks.

@@ -19,7 +19,8 @@ domain that is slow rather than dead gets its full timeout again once a minute.
 The circuit of a node shortens reads of its other parts. It blocks them after NodeSilent, or once
 two parts failed without an answer of the node between them: a node with many parts would
 otherwise cost a probe for each. The circuit of the cluster shortens reads of all nodes, and any
-response closes it. The failure of a storage, of Ceph, or of a backup server's datastore affects
+response closes it; it is half-open as well after a shared read that callers wait for less long
+(`note_silence`). The failure of a storage, of Ceph, or of a backup server's datastore affects
 nothing else. Writes bypass the circuit breaker: a write is worth the full wait.
 """
 
@@ -151,6 +152,14 @@ class CircuitBreaker:
                 self._record_failure(domain, f"no answer within {limit:g} s", probing=probing)
             raise
         self._close(domain)
+
+    def note_silence(self, seconds: float) -> None:
+        """Note that no host answered a read about the cluster in so many seconds.
+
+        It is for one who waits for a shared read for less than the full timeout.
+        """
+        everything = FailureDomain(_CLUSTER, _CLUSTER, is_alone=False)
+        self._record_failure(everything, f"no answer within {seconds:g} s", probing=True)
 
     def _record_failure(self, domain: FailureDomain, reason: str, *, probing: bool) -> None:
         # a storage may hang while the rest of its node answers

@@ -18,6 +18,7 @@
     * UnexpectedAnswer   a success whose body cannot be decoded
   * TaskFailed           a task was started and did not succeed
   * DeadlineExceeded     a deadline or timeout of this client expired
+    * Delayed            the request waited for others of this process: no host is to blame
 """
 
 import re
@@ -163,3 +164,7 @@ class TaskFailed(ProxmoxError):
 
 class DeadlineExceeded(ProxmoxError):
     """A deadline or timeout of this client expired; a write may or may not have happened."""
+
+
+class Delayed(DeadlineExceeded):
+    """The time ran out, which says nothing about the hosts: they were not asked, or are busy."""

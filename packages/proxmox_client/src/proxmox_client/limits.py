@@ -50,6 +50,11 @@ class FairSemaphore:
         self._free = value
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}  # the next requester first
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether any requester waits."""
+        return bool(self._queues)
+
     async def __aenter__(self) -> None:
         if self._free:  # none waits then: a slot that is given back goes to one who does
             self._free -= 1
@@ -85,6 +90,11 @@ class ConcurrencyLimiter:
         self._cluster = FairSemaphore(limits.per_cluster)
         # weak: node names come from callers, so unused semaphores must not accumulate
         self._nodes: WeakValueDictionary[str, FairSemaphore] = WeakValueDictionary()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether requests wait for a slot of the cluster."""
+        return self._cluster.has_waiting
 
     @asynccontextmanager
     async def slot(self, node: str) -> AsyncIterator[None]:

@@ -1,6 +1,7 @@
 """HTTP requests to one cluster: host rotation, retries, limits, deadlines and typed answers."""
 
 import asyncio
+import math
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,8 @@ from proxmox_client.auth import Credential, Password, Ticket
 from proxmox_client.circuit_breaker import CircuitBreaker, failure_domain
 from proxmox_client.errors import (
     BadParameters,
+    DeadlineExceeded,
+    Delayed,
     NodeSilent,
     ProxmoxError,
     ResponseError,
@@ -86,6 +89,7 @@ class HostPool:
             raise ValueError("A cluster needs at least one host")
         self._hosts = [str(Host.parse(host, default_port)) for host in hosts]
         self._current = 0
+        self.answered = -math.inf  # when a host last answered, on the monotonic clock
         self.is_split = False  # whether a host was seen in a partition without quorum
         self.before_write: Callable[[], Awaitable[None]] | None = None  # may raise: nothing is sent
         self.limits = limits
@@ -146,10 +150,17 @@ class HostPool:
         self._closings.add(task)
         task.add_done_callback(self._closings.discard)
 
-    @property
-    def is_queued(self) -> bool:
-        """Whether requests wait for a place, and none is being sent."""
-        return self._queued > 0 and not self._leases
+    def delay(self, since: float) -> str:
+        """Return why no answer since then proves nothing about the hosts; "" if it does.
+
+        `since` is a time on the monotonic clock. Requests of this process wait for each other, so
+        one that took long may not have been sent yet.
+        """
+        if self._queued and not self._leases:
+            return "all sockets of this server are in use"
+        if self.answered > since:
+            return "it answers other requests of this server"
+        return "earlier requests to it have no answer yet" if self.limiter.is_full else ""
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[None]:
@@ -278,6 +289,7 @@ class HostPool:
             self._http_transport = self._open_transport()
         with limited_head():
             response = await self._http_transport.handle_async_request(request)
+        self.answered = time.monotonic()
         try:
             body = await read_body(response, MAX_ANSWER)
         finally:
@@ -476,28 +488,34 @@ class Transport:
             doseq=True,
         )
         pool, domain = self.pool, failure_domain(path)
-        name = f"{method} {path}"
-        async with (
-            time_limit(pool.limits.timeout, name),
-            pool.limiter.slot(domain.node),
-            pool.lease(),  # before the circuit breaker: our own queue is no failure of the cluster
-            pool.circuit_breaker.guard(domain, name) if method == "GET" else nullcontext(),
-            self._watch_node(domain.node) if method == "GET" and domain.node else nullcontext(),
-        ):
-            safe = method == "GET"
-            if pool.before_write and not safe:  # after the wait for a slot, so that it is current
-                await pool.before_write()
-            session = self._session
-            headers = await session.headers(method) if session else self._headers.get(method, {})
-            response = await pool.send(method, path, form, headers, safe=safe)
-            if response.status == 401 and session:
-                session.invalidate(headers)
-                if safe:  # a write is never sent twice, not even after a 401
+        name, is_turn = f"{method} {path}", False
+        try:
+            async with (
+                time_limit(pool.limits.timeout, name),
+                pool.limiter.slot(domain.node),
+                pool.lease(),  # before the circuit breaker: our own queue is no failure there
+                pool.circuit_breaker.guard(domain, name) if method == "GET" else nullcontext(),
+                self._watch_node(domain.node) if method == "GET" and domain.node else nullcontext(),
+            ):
+                is_turn, safe = True, method == "GET"
+                if pool.before_write and not safe:  # after the wait for a slot, to be current
+                    await pool.before_write()
+                session, headers = self._session, self._headers.get(method, {})
+                if session:
                     headers = await session.headers(method)
-                    response = await pool.send(method, path, form, headers, safe=safe)
-            if response.status >= 300:
-                raise response_error(path, *response)
-            return response
+                response = await pool.send(method, path, form, headers, safe=safe)
+                if response.status == 401 and session:
+                    session.invalidate(headers)
+                    if safe:  # a write is never sent twice, not even after a 401
+                        headers = await session.headers(method)
+                        response = await pool.send(method, path, form, headers, safe=safe)
+                if response.status >= 300:
+                    raise response_error(path, *response)
+                return response
+        except DeadlineExceeded as error:
+            if is_turn:
+                raise
+            raise Delayed(f"{name} was not sent in time") from error
 
     @asynccontextmanager
     async def _watch_node(self, node: str) -> AsyncIterator[None]:

@@ -62,7 +62,7 @@ def create_app(services: Services, known: Mapping[str, Tool] | None = None) -> A
         # no content of calls leaves the process, whatever the environment configures
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    fastapi.include_router(health_routes(services.store, endpoint.active_requests))
+    fastapi.include_router(health_routes(services.store, services.audit, endpoint.active_requests))
     site = AdminSite(services, endpoint.pipeline)
     fastapi.mount("/admin", site)
     fastapi.router.routes.extend(OAuthEndpoints(services).routes())

@@ -26,6 +26,7 @@
     * RecentSignInNeeded  the administrator has to confirm who they are first
     * RightsChanged       the key was refused, or its rights changed, while the call ran
     * ServerStops         the server stopped while the call ran
+    * StoreAway           the state's database stopped answering while the call ran
     * OverBudget          a limit of time, rows or rate is exceeded
       * Busy              too many requests of the same actor wait already
     * Unanswered          a write was sent, and its result is not known
@@ -259,6 +260,16 @@ class ServerStops(CallError):
 
     def __init__(self) -> None:
         super().__init__("The server is shutting down and gave up this call.", hint=_GIVEN_UP)
+
+
+class StoreAway(CallError):
+    """The state's database does not answer during a call; it may do so again in seconds."""
+
+    def __init__(self, *, was_sent: bool) -> None:
+        super().__init__(
+            "The server's database does not answer, so this call was given up.",
+            hint=_GIVEN_UP if was_sent else "Nothing was changed. Try again in a few seconds.",
+        )
 
 
 class OverBudget(CallError):

@@ -13,6 +13,7 @@ from pvemcp_server.errors import Busy, OverBudget, counted
 MOST_BUCKETS = 10_000  # the least recently used one is evicted
 MOST_WAITING = 8  # sources for a turn, and requests of one source
 BUSY_SECONDS = 2  # until another try
+PLACE_SECONDS = 2.0  # to wait for a place on a cluster: a healthy one gives it back sooner
 Clock = Callable[[], float]
 
 
@@ -54,6 +55,10 @@ class CallLimits:
         self._rate = RateLimiter(clock=clock)
         self._refusals = RateLimiter(clock=clock)
         self._running: Counter[str] = Counter()
+        # weak: as many as there are calls
+        self._on_cluster: WeakValueDictionary[tuple[str, str], anyio.Semaphore] = (
+            WeakValueDictionary()
+        )
 
     def check_rate(self, name: str, per_minute: int) -> None:
         """Count a call of `name`, a key's id; raise OverBudget beyond the rate."""
@@ -83,6 +88,29 @@ class CallLimits:
             self._running[key_id] -= 1
             if not self._running[key_id]:
                 del self._running[key_id]
+
+    @asynccontextmanager
+    async def on_cluster(self, key_id: str, cluster: str, most: int) -> AsyncIterator[None]:
+        """Hold one of the key's places on a cluster while inside (bulkhead).
+
+        A quarter of the key's slots, and at least one, is for other clusters, so that one that
+        hangs or is slow never takes all. Wait briefly for a place; then raise OverBudget.
+        """
+        kept = max(1, most // 4)
+        number = max(1, most - kept)
+        places = self._on_cluster.setdefault((key_id, cluster), anyio.Semaphore(number))
+        with anyio.move_on_after(PLACE_SECONDS) as wait:
+            await places.acquire()
+        if wait.cancelled_caught:
+            raise OverBudget(
+                f"This key has {counted(number, 'call')} on {cluster} running already; "
+                f"{kept} of its {most} are for other clusters.",
+                hint="Wait for one to end, or call another cluster.",
+            )
+        try:
+            yield
+        finally:
+            places.release()
 
 
 class FairQueue:

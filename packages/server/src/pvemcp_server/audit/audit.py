@@ -195,9 +195,18 @@ class Audit(AuditReader):
         self._recorded: Counter[_Attempt | str] = Counter()  # in this minute, also by network
         self._further: Counter[_Attempt] = Counter()
 
-    async def intent(self, event: Event) -> str:
-        """Store that a write is about to happen; raise Unrecorded if it cannot be stored."""
-        call_id = uuid4().hex
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last entries could not be written."""
+        return not self._answers
+
+    async def intent(self, event: Event, call_id: str | None = None) -> str:
+        """Store that a write is about to happen; raise Unrecorded if it cannot be stored.
+
+        It is also stored if the caller is cancelled while it waits: `call_id`, which is returned,
+        is for those that have to record the end of the write then.
+        """
+        call_id = call_id or uuid4().hex
         await self._store_rows([event.row(Kind.INTENT, self._clock(), call_id)])
         return call_id
 
@@ -311,12 +320,20 @@ class Audit(AuditReader):
                 await self.end_minute()
             with suppress(Unrecorded):  # the events stay in the buffer, and the failure is logged
                 await self.flush()
+            if self.is_failing and not self._buffer:
+                await self._try_to_write()
             if anyio.current_time() - pruned >= PRUNE_SECONDS:
                 pruned = anyio.current_time()
                 if guard.is_steady():
                     await self._prune_if_possible(retention_days(), targets())
         if self._buffer:
             log.error("%d entries of the audit could not be stored", len(self._buffer))
+
+    async def _try_to_write(self) -> None:
+        """Look whether the audit can be written again, as no entry waits that would show it."""
+        with suppress(Exception):  # the failure itself was logged
+            await self._log.check_writable()
+            self._answers = True
 
     async def end_minute(self) -> None:
         """Record how many attempts of this minute were only counted, and begin the next one."""

@@ -3,6 +3,7 @@
 from pvemcp_server.clusters.checks import Check, check
 from pvemcp_server.clusters.cluster import (
     Cluster,
+    Cut,
     Notes,
     backup_server_hint,
     datastores_hint,
@@ -18,6 +19,7 @@ __all__ = [
     "Check",
     "Cluster",
     "Clusters",
+    "Cut",
     "Inventory",
     "InventoryView",
     "Notes",

@@ -45,7 +45,7 @@ def hidden_parts(
         is_general = privilege in held.get(base, {})
         below = [path for path in sorted(held) if path.startswith(f"{base}/")]
         paths = [path for path in below if (privilege in held[path]) is not is_general]
-        some = ", ".join(paths[:_NAMED]) + (" …" if paths[_NAMED:] else "")
+        some = ", ".join(map(repr, paths[:_NAMED])) + (" …" if paths[_NAMED:] else "")
         if is_general and paths:
             yield f"{account} lacks {privilege} on {some} of {server}: {hidden} are missing there."
         elif not is_general:

@@ -62,12 +62,24 @@ def jobs_hint(names: Sequence[str]) -> str:
     )
 
 
+class Cut(NamedTuple):
+    """A part of a read on one cluster that a budget left out: `number` of `total`."""
+
+    cluster: str
+    number: int
+    total: int
+    what: str
+    predicate: str  # not read
+    why: str  # with the next step
+
+
 class NoteKind(NamedTuple):
     """What a note is about, if it isn't a part of the read that failed."""
 
     advice: bool  # it explains what an account doesn't see
     offline: AbstractSet[str]  # the nodes that it names, if it only says that they are offline
     fact: bool  # it says what the rows, or their absence, say as well
+    cut: Cut | None = None
 
 
 class Notes(dict[str, NoteKind]):
@@ -82,6 +94,32 @@ class Notes(dict[str, NoteKind]):
         fact: bool = False,
     ) -> None:
         self[sentence] = NoteKind(advice, offline, fact)
+
+    def add_cut(self, cut: Cut) -> None:
+        """Add a note of a read that left out a part of one cluster."""
+        parts = f"{cut.number} of {counted(cut.total, cut.what)} on {cut.cluster}"
+        sentence = f"Incomplete: {parts} {cut.predicate}: {cut.why}"
+        self[sentence] = NoteKind(advice=False, offline=frozenset(), fact=False, cut=cut)
+
+    def fold_cuts(self) -> None:
+        """Make one note of those that say the same of more than a few clusters."""
+        alike: dict[tuple[str, str, str], dict[str, Cut]] = {}
+        for sentence, kind in self.items():
+            if cut := kind.cut:
+                alike.setdefault((cut.what, cut.predicate, cut.why), {})[sentence] = cut
+        for (what, predicate, why), cuts in alike.items():
+            if len(cuts) <= _NAMED:
+                continue
+            for sentence in cuts:
+                del self[sentence]
+            number = sum(cut.number for cut in cuts.values())
+            total = counted(sum(cut.total for cut in cuts.values()), what)
+            every = [f"{cut.cluster} {cut.number} of {cut.total}" for cut in cuts.values()]
+            named = f"{', '.join(every[:_NAMED])} and {len(every) - _NAMED} more"
+            self.add(
+                f"Incomplete: {number} of {total} on {len(every)} clusters {predicate} ({named}): "
+                f"{why} Or read one cluster alone: cluster_name."
+            )
 
 
 async def offload(size: int, work: Callable[[], T]) -> T:
@@ -165,8 +203,9 @@ class Cluster:
         if self._view is None:
             whole = await self.inventory.view()
             if whole.stale:
+                silent = f"{self.name} does not answer ({whole.stale})"
                 self.notes.add(
-                    f"{self.name} does not answer ({whole.stale}); "
+                    f"{whole.stale if whole.is_delayed else silent}; "
                     f"this is its state from {monotonic() - whole.taken:.0f} s ago."
                 )
             if self.scope.everything:
@@ -179,8 +218,9 @@ class Cluster:
 
     def short_deadline(self) -> AbstractContextManager[None]:
         """Set a short deadline for a cluster that just failed, so that it does not delay others."""
-        failed = self.inventory.failure is not None
-        return deadline(self.inventory.short_timeout) if failed else nullcontext()
+        failure = self.inventory.failure
+        silent = failure is not None and not isinstance(failure, proxmox_client.Delayed)
+        return deadline(self.inventory.short_timeout) if silent else nullcontext()
 
     def within(self, scope: Resources) -> "Cluster":
         """Return the same cluster for the same caller, with a narrower scope."""

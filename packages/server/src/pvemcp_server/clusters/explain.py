@@ -32,6 +32,8 @@ def explain(error: BaseException, account: str = "", grants: Grants | None = Non
             return f"Node {error.host} does not answer ({error.message})."
         case pve.Unreachable():
             return f"Proxmox does not answer ({error})."
+        case pve.Delayed():
+            return f"{error}. Narrow the call, or try again."
         case pve.DeadlineExceeded():
             return f"Proxmox did not answer in time ({error})."
         case pve.ProxmoxError() | ServerError():

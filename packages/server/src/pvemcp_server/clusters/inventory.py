@@ -33,10 +33,14 @@ NO_ANSWER = (
     proxmox_client.UnexpectedAnswer,
 )
 
+BUSY_SECONDS = 0.1  # by which a timeout comes late if this process was busy
+
 
 @dataclass(frozen=True)
 class InventoryView:
     """An answer of /cluster/resources. `stale` is the reason why it could not be refreshed.
+
+    `is_delayed` if that is a lack of time here, and no sign that the cluster does not answer.
 
     That of a backup server has its datastores, and nothing else.
     """
@@ -48,6 +52,7 @@ class InventoryView:
     storages: tuple[StorageResource, ...]
     pools: tuple[PoolResource, ...]
     stale: str = ""
+    is_delayed: bool = False
     malformed: tuple[str, ...] = ()  # rows and values that could not be decoded
     datastores: tuple[DatastoreUsage, ...] = ()
     derived: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -100,6 +105,7 @@ class InventoryView:
                 ),
                 pools=tuple(pool for pool in self.pools if scope.covers_pool(pool.pool)),
                 stale=self.stale,
+                is_delayed=self.is_delayed,
                 malformed=self.malformed,
                 datastores=tuple(
                     usage for usage in self.datastores if scope.covers_storage(usage.store)
@@ -155,7 +161,8 @@ class Inventory:
         except NO_ANSWER as error:
             if latest is None:
                 raise
-            return replace(latest, stale=reason_of(error))
+            delayed = isinstance(error, proxmox_client.Delayed)
+            return replace(latest, stale=reason_of(error), is_delayed=delayed)
 
     @property
     def last_seen(self) -> datetime | None:
@@ -195,20 +202,35 @@ class Inventory:
             # retrieve the exception, which asyncio would log if every caller has timed out
             running.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._refreshing = running
-        try:
-            async with asyncio.timeout(timeout):
-                return await asyncio.shield(running)
-        except TimeoutError:
-            if self.client.is_queued:  # no failure of the cluster: later calls wait for it as well
-                raise proxmox_client.DeadlineExceeded(
-                    f"{self.client.name} was not asked within {timeout:g} s: all sockets of this "
-                    "server are in use"
-                ) from None
-            message = f"{self.client.name} did not answer within {timeout:g} s"
-            first = proxmox_client.DeadlineExceeded(message)
-            raise self._failed(self.failure or first) from None
-        except NO_ANSWER as error:
-            raise self._failed(error) from error
+        began, seconds = monotonic(), timeout
+        while True:
+            ends = monotonic() + seconds
+            try:
+                async with asyncio.timeout(seconds):
+                    return await asyncio.shield(running)
+            except TimeoutError:
+                # while this process was busy, an answer may have come that it has not read yet
+                if (seconds := monotonic() - ends) < BUSY_SECONDS:
+                    raise self._timed_out(timeout, began) from None
+            except proxmox_client.Delayed:
+                raise
+            except NO_ANSWER as error:
+                raise self._failed(error) from error
+
+    def _timed_out(self, timeout: float, began: float) -> proxmox_client.ProxmoxError:
+        """Return the error of a refresh that takes too long: a delay here proves no silence."""
+        name, answers = self.client.name, self.client.answers(began)
+        reason = self.client.delay(began)
+        known = None if isinstance(self.failure, proxmox_client.Delayed) else self.failure
+        if reason and (answers or known is None):
+            message = f"The inventory of {name} did not come within {timeout:g} s: {reason}"
+            delayed = proxmox_client.Delayed(message)
+            # a cluster that is slow makes no later call wait; our own queue is worth the wait
+            return self._failed(delayed) if answers else delayed
+        if known is None:
+            self.client.note_silence(timeout)
+        first = proxmox_client.DeadlineExceeded(f"{name} did not answer within {timeout:g} s")
+        return self._failed(known or first)
 
     def _failed(self, error: proxmox_client.ProxmoxError) -> proxmox_client.ProxmoxError:
         self.failure, self._retry_at = error, monotonic() + self.retry_after

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 from mcp_types.version import SUPPORTED_PROTOCOL_VERSIONS
 
 from pvemcp_server import __version__
+from pvemcp_server.audit import Audit
 from pvemcp_server.http.exchange import ActiveRequests
 from pvemcp_server.open_files import shortage
 from pvemcp_server.store import Store
@@ -15,7 +16,7 @@ PROBED: Final = ["GET", "HEAD"]  # many monitors send HEAD
 ICON = (files(__package__) / "icon.svg").read_bytes()
 
 
-def health_routes(store: Store, active_requests: ActiveRequests) -> APIRouter:
+def health_routes(store: Store, audit: Audit, active_requests: ActiveRequests) -> APIRouter:
     """Return the routes of health probes, version and icon."""
     routes = APIRouter(tags=["health"])
 
@@ -28,9 +29,10 @@ def health_routes(store: Store, active_requests: ActiveRequests) -> APIRouter:
     async def ready(response: Response) -> dict[str, str]:
         """Report whether calls can be served.
 
-        The database answers, files are left to open, and no shutdown has begun.
+        The database answers, the audit can be written, files are left to open, and no shutdown has
+        begun.
         """
-        reason = "shutting down" if active_requests.closing else await _failure(store)
+        reason = "shutting down" if active_requests.closing else await _failure(store, audit)
         response.status_code = 503 if reason else 200
         return {"status": reason or "ready"}
 
@@ -48,10 +50,12 @@ def health_routes(store: Store, active_requests: ActiveRequests) -> APIRouter:
     return routes
 
 
-async def _failure(store: Store) -> str:
+async def _failure(store: Store, audit: Audit) -> str:
     """Return why calls cannot be served; of the database at most half a second old."""
     try:
         await store.watch.poll_if_due()
     except Exception:  # noqa: BLE001 - any failure: no key can be checked without the database
         return "the state's database does not answer"
+    if audit.is_failing:  # writes are refused, and reads too once its buffer is full
+        return "the audit cannot be written"
     return "nearly all open files are in use" if shortage() else ""

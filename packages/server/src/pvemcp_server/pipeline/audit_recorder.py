@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 import anyio
 
 from pvemcp_server.access.model import Caller
 from pvemcp_server.audit import Audit, Event, Outcome
+from pvemcp_server.errors import Unrecorded
 from pvemcp_server.pipeline.answers import Written
 from pvemcp_server.toolkit.bulk import by_reason
 from pvemcp_server.toolkit.call import Call
@@ -42,8 +44,22 @@ class Recorder:
         await self.audit.decision(self._event(outcome, reason=question))
 
     async def intent(self) -> None:
-        """Store the intent, before Proxmox is asked to change anything; raise Unrecorded."""
-        self._intent = await self.audit.intent(self._event(None))
+        """Store the intent, before Proxmox is asked to change anything; raise Unrecorded.
+
+        Its id is known before it is stored: a cancellation until then is the outcome of this intent
+        too, which is stored whether its caller waits or not.
+        """
+        self._intent = uuid4().hex
+        try:
+            await self.audit.intent(self._event(None), self._intent)
+        except Unrecorded:
+            self._intent = None
+            raise
+
+    @property
+    def is_write(self) -> bool:
+        """Whether the intent of a write is recorded, so that something may have been sent."""
+        return self._intent is not None
 
     async def answered(self, written: Written) -> None:
         """Record the success; raise Unrecorded for a read, which has no intent to show it."""

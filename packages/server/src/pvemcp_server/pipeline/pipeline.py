@@ -29,6 +29,8 @@ from pvemcp_server.errors import (
     Precondition,
     RightsChanged,
     ServerStops,
+    StateUnavailable,
+    StoreAway,
     ToolsetMissing,
     Unanswered,
     Unrecorded,
@@ -53,7 +55,7 @@ from pvemcp_server.pipeline.selection import with_selected
 from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.services import Services
 from pvemcp_server.settings import Settings, Values
-from pvemcp_server.store.database import DatabaseFailed
+from pvemcp_server.store.database import DatabaseFailed, is_outage
 from pvemcp_server.toolkit.arguments import WriteOptions
 from pvemcp_server.toolkit.bulk import BulkPlan
 from pvemcp_server.toolkit.call import Call, Conversation
@@ -263,7 +265,8 @@ class Pipeline:
             ):
                 while True:
                     try:
-                        written, started = await self._run(tool, accepted, call, recorder)
+                        async with call.places:
+                            written, started = await self._run(tool, accepted, call, recorder)
                         break
                     except Agreed:
                         if not await self.has_same_rights(caller):
@@ -281,17 +284,25 @@ class Pipeline:
             opened = recorder.call
             text = explain(error) if opened is None else await opened.explain(error)
             return await self._failed(recorder, error, text)
-        except Exception as error:
-            incident = secrets.token_hex(4)
-            log.exception("Call of %s failed, incident %s", tool.name, incident)
-            text = f"The server failed on this call; its log says why under incident {incident}."
-            return await self._failed(recorder, error, text)
+        except Exception as error:  # noqa: BLE001 - logged there, with its traceback
+            return await self._failed_here(recorder, error)
         try:
             await recorder.answered(written)
         except Unrecorded as error:
             return Result((str(error),), error)
         blocks = (written.data, written.notes) if written.notes else (written.data,)
         return Result(blocks, started=started)
+
+    async def _failed_here(self, recorder: Recorder, error: Exception) -> Result:
+        """Return the result of a failure of this server: its database is away, or an incident."""
+        if isinstance(error, StateUnavailable) or is_outage(error):
+            log.warning("Call of %s failed: the database does not answer", recorder.name)
+            away = StoreAway(was_sent=recorder.is_write)
+            return await self._failed(recorder, away, str(away))
+        incident = secrets.token_hex(4)
+        log.error("Call of %s failed, incident %s", recorder.name, incident, exc_info=error)
+        text = f"The server failed on this call; its log says why under incident {incident}."
+        return await self._failed(recorder, error, text)
 
     async def _undo(
         self, kept: KeptUndo, accepted: BaseModel, caller: Caller, conversation: Conversation
@@ -328,6 +339,7 @@ class Pipeline:
             undo_log=self.undo_log,
             kinds=tool.kinds,
             closing=self.closing,
+            limits=self.limits,
             deadline=monotonic() + settings.call_deadline_seconds,
         )
         if accepted is not None:

@@ -11,12 +11,11 @@ from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import BadArgument, Precondition
 from pvemcp_server.query.execute import QueryResult, execute
 from pvemcp_server.query.sources import TOOL, Sources
-from pvemcp_server.tables.registry import Budget
+from pvemcp_server.tables.registry import Budget, Shares
 from pvemcp_server.toolkit.arguments import MOST_GUESTS
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.write_target import writable_cluster
 
-_CALLS: Final = 2_000  # to Proxmox, for each table
 _SHARE: Final = 0.5  # of the call's time: the rest is for the plans
 _FEW: Final = 3  # notes in an error
 
@@ -42,7 +41,7 @@ async def with_selected(
     if not call.caller.resources(TOOL, Effect.READ, cluster.name):
         raise Precondition(f"{TOOL} is not granted on {cluster.name}.", hint="Give vmids.")
     cluster.changed()  # no cached rows: the answer to a question may have taken a while
-    budget = Budget(_CALLS, monotonic() + call.seconds_left * _SHARE)
+    budget = Budget(until=monotonic() + call.seconds_left * _SHARE, shares=Shares())
     sources = Sources(call.caller, [cluster])
     result = await execute(query, sources, budget, datetime.now(UTC), call.settings.row_cap)
     others |= {"vmids": _vmids(result, list(own.notes)), "cluster_name": cluster.name}

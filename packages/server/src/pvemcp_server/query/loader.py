@@ -201,6 +201,7 @@ class Loader:
         """Add the tables' notes to the call's; one that isn't about all tables names its own."""
         tables: dict[str, list[str]] = {}
         for table, notes in self._notes.items():
+            notes.fold_cuts()
             for note in notes:
                 tables.setdefault(note, []).append(table)
         for note, about in tables.items():
@@ -211,6 +212,11 @@ class Loader:
         self, required: Mapping[str, RequiredColumns], requests: Requests
     ) -> dict[str, RowsByCluster]:
         names = list(required)
+        if self.budget.shares:
+            pairs = [
+                cluster for name in names for cluster in self._chosen(name, requests.get(name))
+            ]
+            self.budget.shares.begin(pairs)
         answers = await asyncio.gather(
             *(
                 self._read_table(self.catalog.tables[name], required[name], requests.get(name))
@@ -230,13 +236,11 @@ class Loader:
         A cluster that fails becomes a note; if all fail for a table that decides which rows there
         are, the first error is raised.
         """
-        clusters = self._clusters(table.name)
-        if requests is not None:
-            clusters = {name: view for name, view in clusters.items() if name in requests}
+        clusters = self._chosen(table.name, requests)
         answers = await asyncio.gather(
             *(
                 outcome_of(
-                    load(table, view, self._request(table, need, (requests or {}).get(name))),
+                    self._load(table, view, self._request(table, need, (requests or {}).get(name))),
                     f"{table.name} of {name}",
                 )
                 for name, view in clusters.items()
@@ -271,6 +275,14 @@ class Loader:
             )
         return rows
 
+    async def _load(self, table: Table, view: Cluster, request: LoadRequest) -> Sequence[Row]:
+        """Return the rows of a cluster; then others may use the rest of its share of the calls."""
+        try:
+            return await load(table, view, request)
+        finally:
+            if self.budget.shares:
+                self.budget.shares.end(view.name)
+
     async def _across(
         self, table: Table, need: RequiredColumns, rows: RowsByCluster
     ) -> RowsByCluster:
@@ -296,6 +308,15 @@ class Loader:
             states=pushdown.named_states(self.plan, table),
             budget=self.budget,
         )
+
+    def _chosen(
+        self, name: str, requests: Mapping[str, LoadRequest] | None
+    ) -> Mapping[str, Cluster]:
+        """Return the clusters to read a table from: all, or those with a request."""
+        clusters = self._clusters(name)
+        if requests is None:
+            return clusters
+        return {name: view for name, view in clusters.items() if name in requests}
 
     def _clusters(self, name: str) -> Mapping[str, Cluster]:
         """Return the clusters to read a table from; the same views during one query."""

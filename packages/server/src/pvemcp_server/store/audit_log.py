@@ -115,6 +115,13 @@ class AuditLog:
         self._break = broken or self._break
         return mark
 
+    async def check_writable(self) -> None:
+        """Write the mark of the head as it is; raise the database's error if that fails."""
+        table = records.audit_marks
+        async with self._database.writing() as connection:
+            same = {"seq": table.c.seq}
+            await connection.execute(table.update().where(table.c.name == HEAD).values(same))
+
     async def head(self) -> Mark:
         """Return the head; stored elsewhere, it reveals a database that was rolled back."""
         async with self._database.reading() as connection:

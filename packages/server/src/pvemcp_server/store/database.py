@@ -8,7 +8,14 @@ from typing import Any
 
 import anyio
 from sqlalchemy import URL, Connection, event, make_url, select
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+    TimeoutError,  # noqa: A004 - of the pool
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from pvemcp_server.errors import ConfigError
@@ -121,6 +128,13 @@ def _driver_errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise DatabaseFailed(str(error) or type(error).__name__) from error
+
+
+def is_outage(error: Exception) -> bool:
+    """Return whether the database did not answer, or could not store: no fault of a statement."""
+    kinds = OperationalError | InterfaceError | TimeoutError
+    # the driver of PostgreSQL reports a server that stops as an error without a class of its own
+    return isinstance(error, kinds) or type(error) in (SQLAlchemyError, DBAPIError)
 
 
 def reason_of(error: Exception) -> str:

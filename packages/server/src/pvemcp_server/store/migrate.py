@@ -1,13 +1,19 @@
 """Migrations: upgrade a database to the newest schema, after a backup of an existing one."""
 
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
+import anyio
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.errors import ConfigError
@@ -16,10 +22,12 @@ from pvemcp_server.store.export import export
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 0x7076656D  # key of the advisory lock of PostgreSQL, any fixed number
+WAIT_SECONDS: Final = 0.2  # between two attempts to get the turn
+log = logging.getLogger(__name__)
 
 
 async def migrate(database: Database, backups: Path, master: bytes | None) -> None:
-    """Upgrade in one transaction; processes that start at the same time wait for each other.
+    """Upgrade in one transaction, after a backup; processes take turns, and the first does both.
 
     Raise ConfigError for a database that has to be backed up first while its master key is missing.
     """
@@ -27,14 +35,50 @@ async def migrate(database: Database, backups: Path, master: bytes | None) -> No
         before = await connection.run_sync(revision_of)
     if before == newest_revision():
         return
-    if before is not None:
-        _check_known(before)
-        if master is None:
-            raise ConfigError("The master key of this database is missing: put your copy back.")
-        backup = backups / f"before-upgrade-from-{before}-{stamp()}.jsonl.gz"
-        await export(database, backup, master)
-    async with database.writing() as connection:
+    async with _turn(database) as connection:
+        before = await connection.run_sync(revision_of)  # another process may have upgraded it
+        if before == newest_revision():
+            return
+        if before is not None:
+            _check_known(before)
+            if master is None:
+                raise ConfigError("The master key of this database is missing: put your copy back.")
+            backup = backups / f"before-upgrade-from-{before}-{stamp()}.jsonl.gz"
+            await export(database, backup, master)
         await upgrade(connection)
+
+
+@asynccontextmanager
+async def _turn(database: Database) -> AsyncIterator[AsyncConnection]:
+    """Open the transaction of an upgrade; wait as long as another process upgrades.
+
+    It asks again and again: the timeouts of a waiting statement are shorter than a large backup.
+    """
+    async with AsyncExitStack() as stack:
+        waits = False
+        while (connection := await _locked(database, stack)) is None:
+            if not waits:
+                log.info("Another process upgrades the database: waiting until it is done")
+            waits = True
+            await anyio.sleep(WAIT_SECONDS)
+        yield connection
+
+
+async def _locked(database: Database, stack: AsyncExitStack) -> AsyncConnection | None:
+    """Return a transaction that holds the lock of upgrades; None if another process holds it."""
+    async with AsyncExitStack() as attempt:
+        try:
+            connection = await attempt.enter_async_context(database.writing())
+        except OperationalError as error:
+            if database.is_sqlite and "locked" in str(error.orig):
+                return None
+            raise
+        if not database.is_sqlite:
+            query = f"SELECT pg_try_advisory_xact_lock({LOCK})"
+            if not (await connection.exec_driver_sql(query)).scalar():
+                return None
+        stack.push_async_exit(attempt.pop_all())
+        return connection
 
 
 async def upgrade(connection: AsyncConnection, revision: str = "head") -> None:

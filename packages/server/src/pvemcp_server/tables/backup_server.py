@@ -15,6 +15,7 @@ from proxmox_client.api.backup_server import BackupSnapshot, DatastoreUsage, Ser
 from proxmox_client.properties import whole_number
 from pvemcp_server.clusters import Cluster, offload
 from pvemcp_server.clusters.backup_server import hidden_parts
+from pvemcp_server.errors import counted
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import Reach
 from pvemcp_server.tables.registry import (
@@ -33,6 +34,8 @@ from pvemcp_server.tables.series import Forecast, Point, forecast
 ROOT: Final = ""  # the namespace of that name
 _STORAGES_SECONDS: Final = 5.0  # for those of another cluster, which only say whose backups are
 _GC: Final = ("gc_last_run", "gc_status", "gc_ok", "gc_next_run")
+_MOST_RECORDED: Final = 10_000  # values of a datastore; the server records 1,500 of a month
+_NAMED: Final = 10  # datastores that cannot be read
 _PUSHDOWN: Final = {"vmid": "vmids", "datastore": "storages"}
 TO_GUEST: Final = Relation(
     "guest",
@@ -231,7 +234,12 @@ async def pbs_datastores(cluster: Cluster, request: LoadRequest) -> list[PbsData
         failure = f"Garbage collections of {cluster.name} are not known"
         jobs = await cluster.optional(cluster.pbs.gc_jobs(), failure)
         collections = {job.store: job for job in jobs or ()}
-    return made(cluster, stores, lambda store: [_datastore(store, collections.get(store.store))])
+    recorded = sum(len(store.history) for store in stores)  # any number, from a hostile server
+
+    def row(store: DatastoreUsage) -> list[PbsDatastore]:
+        return [_datastore(store, collections.get(store.store))]
+
+    return await offload(recorded, lambda: made(cluster, stores, row))
 
 
 async def _fill_guest_cluster(
@@ -320,11 +328,13 @@ async def _datastores(cluster: Cluster, request: LoadRequest) -> Sequence[Datast
     visible = (await cluster.inventory_view()).datastores
     await _note_hidden(cluster, "Datastore.Audit")
     stores = [store for store in visible if request.wants_storage(store.store)]
-    for store in stores:
-        if store.error:
-            cluster.notes.add(
-                f"Datastore {store.store} of {cluster.name} cannot be read: {store.error!r}."
-            )
+    unreadable = [store for store in stores if store.error]
+    for store in unreadable[:_NAMED]:
+        cluster.notes.add(
+            f"Datastore {store.store} of {cluster.name} cannot be read: {store.error!r}."
+        )
+    if more := len(unreadable[_NAMED:]):
+        cluster.notes.add(f"{counted(more, 'more datastore')} of {cluster.name} cannot be read.")
     return stores
 
 
@@ -359,9 +369,9 @@ def _status(job: ServerJob | None) -> str | None:
 
 
 def _growth(usage: DatastoreUsage) -> Forecast | None:
-    """Return the forecast from the recorded fractions of the last month."""
+    """Return the forecast from the recorded fractions of the last month, unless they are none."""
     total, start, delta = usage.total, usage.history_start, usage.history_delta
-    if not total or start is None or not delta:
+    if not total or start is None or not delta or len(usage.history) > _MOST_RECORDED:
         return None
     points = [
         Point(start + step * delta, fraction * total)

@@ -14,13 +14,13 @@ from typing import TypeVar
 
 from proxmox_client import deadline
 from proxmox_client.api.resources import GuestResource, StorageResource
-from pvemcp_server.clusters import Cluster, Notes
-from pvemcp_server.errors import counted
+from pvemcp_server.clusters import Cluster, Cut, Notes
 from pvemcp_server.tables.registry import ALL, LoadRequest
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
+_USED_UP = "the call's budget was used up. Narrow the call to some vmids, nodes or storages."
 _NAMED = 3  # missing keys that are noted one by one
 _BATCH = 64  # keys begun together; the client itself holds fewer requests open
 
@@ -34,27 +34,32 @@ async def each(
 ) -> dict[K, T]:
     """Call `ask` for every key until the budget is used up; missing answers are noted.
 
-    All keys run concurrently, since any of them may be on a node that hangs.
+    All keys run concurrently, since any of them may be on a node that hangs. Those beyond the
+    cluster's share follow as far as other clusters leave calls.
     """
     all_keys = list(keys)
-    budget = request.budget
-    keys_in_budget = all_keys[: budget.calls] if monotonic() < budget.until else []
+    budget, begun = request.budget, 0
+    most = min(len(all_keys), budget.calls)
 
     async def ask_batch(turn: int, batch: Sequence[K]) -> tuple[dict[K, T], dict[K, str]]:
         for _ in range(turn):
             await sleep(0)  # other work of the event loop runs between the batches
         return await cluster.ask_all(batch, ask)
 
-    batches = [
-        keys_in_budget[start : start + _BATCH] for start in range(0, len(keys_in_budget), _BATCH)
-    ]
+    outcomes: list[tuple[dict[K, T], dict[K, str]]] = []
     time_limit = nullcontext() if isinf(budget.until) else deadline(budget.until - monotonic())
     with time_limit, cluster.short_deadline():
-        outcomes = await gather(*(ask_batch(n, batch) for n, batch in enumerate(batches)))
+        while monotonic() < budget.until and (
+            taken := await budget.take(cluster.name, most - begun)
+        ):
+            starts = range(begun, begun + taken, _BATCH)
+            begun += taken
+            batches = [all_keys[start : min(start + _BATCH, begun)] for start in starts]
+            outcomes += await gather(*(ask_batch(n, batch) for n, batch in enumerate(batches)))
     answers = {key: answer for answered, _ in outcomes for key, answer in answered.items()}
     missing = {key: reason for _, failed in outcomes for key, reason in failed.items()}
     cluster.note_missing(missing, what)
-    _note_cut(cluster, len(all_keys) - len(keys_in_budget), "not read", len(all_keys), what)
+    _note_cut(cluster, len(all_keys) - begun, "not read", len(all_keys), what)
     if monotonic() >= budget.until and len(missing) > _NAMED:
         _note_cut(cluster, len(missing), "not in time", len(all_keys), what)
     return answers
@@ -62,10 +67,7 @@ async def each(
 
 def _note_cut(cluster: Cluster, number: int, predicate: str, total: int, what: str) -> None:
     if number:
-        cluster.notes.add(
-            f"Incomplete: {number} of {counted(total, what)} on {cluster.name} {predicate}: the "
-            "call's budget was used up. Narrow the call to some vmids, nodes or storages."
-        )
+        cluster.notes.add_cut(Cut(cluster.name, number, total, what, predicate, _USED_UP))
 
 
 async def each_masked(

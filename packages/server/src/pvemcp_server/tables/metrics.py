@@ -349,7 +349,8 @@ class _Read(Generic[K, P]):
 
     async def _each(self, read: Callable[[K], Awaitable[Cells]], calls: int) -> dict[K, Cells]:
         """Call `read`, which takes so many calls for all time frames, for every key."""
-        budget = replace(self.request.budget, calls=self.request.budget.calls // calls)
+        whole = self.request.budget
+        budget = replace(whole, calls=whole.calls // calls, per_key=calls)
         request = replace(self.request, budget=budget)
         what = f"metrics of {self.what}"
         return await fanout.each(self.cluster, self.ids.values(), read, request, what)

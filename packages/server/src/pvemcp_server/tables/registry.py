@@ -1,8 +1,11 @@
 """Tables: declared once for tools, queries and documentation, and loaded within a scope."""
 
+import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -18,6 +21,9 @@ from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.reach import Reach, of_everything
 from pvemcp_server.tables.rows import Field, Row, fields_of
 
+MOST_CALLS: Final = 2_000
+"""Proxmox calls of one tool call to all clusters: about 20 s of a busy process."""
+_LONGEST_WAIT: Final = 5.0  # seconds for what other clusters leave of their shares
 CLUSTER_FIELD: Final = "cluster"  # each row of a query has it
 PVE_ONLY: Final = frozenset({ClusterKind.PVE})
 PBS_ONLY: Final = frozenset({ClusterKind.PBS})
@@ -64,12 +70,87 @@ class Relation:
         return {**own, **self.on}
 
 
+@dataclass(eq=False)
+class Shares:
+    """The Proxmox calls of one tool call, for all its tables, shared fairly among its clusters.
+
+    While tables are loaded, each of their clusters has a share that no other one uses up. What is
+    left of it when a cluster has all its rows is for those that need more.
+    """
+
+    left: int = MOST_CALLS
+    _reserved: dict[str, int] = field(default_factory=dict)  # by cluster that loads
+    _loading: Counter[str] = field(default_factory=Counter)  # tables
+    _waiting: set[str] = field(default_factory=set)  # clusters that have used up their share
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def begin(self, clusters: Iterable[str]) -> None:
+        """Divide the calls that are left among clusters that begin to load.
+
+        A cluster is named once for each of its tables; call `end` for each of them.
+        """
+        self._loading.update(list(clusters))  # a mapping would be counts
+        share = self.left // max(1, len(self._loading))
+        self._reserved = dict.fromkeys(self._loading, share)
+
+    def end(self, cluster: str) -> None:
+        """Give back what is left of the cluster's share, when it has loaded all its tables."""
+        self._loading[cluster] -= 1
+        if self._loading[cluster] <= 0:
+            del self._loading[cluster]
+            self._reserved.pop(cluster, None)
+        self._note_change()
+
+    async def take(self, cluster: str, keys: int, per_key: int = 1) -> int:
+        """Take calls for at most so many keys; return for how many there are any.
+
+        If only shares of clusters that still load are left, wait a few seconds for their ends. When
+        all clusters wait, nothing comes any more.
+        """
+        taken = self._take(cluster, keys, per_key)
+        if taken or not keys or self.left < per_key:
+            return taken
+        self._waiting.add(cluster)
+        self._note_change()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LONGEST_WAIT):
+                    while not taken and self._loading.keys() - self._waiting:
+                        await self._changed.wait()
+                        taken = self._take(cluster, keys, per_key)
+        finally:
+            self._waiting.discard(cluster)
+        return taken
+
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _take(self, cluster: str, keys: int, per_key: int) -> int:
+        own = self._reserved.get(cluster, 0)
+        others = sum(self._reserved.values()) - own
+        taken = min(keys, (self.left - others) // per_key)
+        if own:
+            self._reserved[cluster] = max(0, own - taken * per_key)
+        self.left -= taken * per_key
+        return taken
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The number of Proxmox calls that loading may take, and its end on the monotonic clock."""
+    """The number of Proxmox calls that loading may take, and its end on the monotonic clock.
 
-    calls: int = 2000
+    `calls` are those for one table of one cluster; `shares` those of the whole tool call.
+    """
+
+    calls: int = MOST_CALLS
     until: float = inf
+    shares: Shares | None = None
+    per_key: int = 1  # calls that a key takes
+
+    async def take(self, cluster: str, keys: int) -> int:
+        """Take calls for at most so many keys from the shares; return for how many."""
+        return await self.shares.take(cluster, keys, self.per_key) if self.shares else keys
 
 
 @dataclass(frozen=True, slots=True)

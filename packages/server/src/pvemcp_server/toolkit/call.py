@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from time import monotonic
@@ -9,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from proxmox_client import deadline
 from proxmox_client.properties import whole_number
+from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.clusters import (
     Cluster,
@@ -93,6 +95,8 @@ class Call:
     result: str = ""  # what became of a program in a guest: for the audit
     touched: set[str] = field(default_factory=set)  # clusters used: for the audit
     opened: dict[str, Cluster] = field(default_factory=dict)  # by name: for error texts
+    limits: CallLimits | None = None  # of concurrent calls on one cluster
+    places: AsyncExitStack = field(default_factory=AsyncExitStack)  # on those, until the call ends
 
     @property
     def seconds_left(self) -> float:
@@ -156,6 +160,10 @@ class Call:
             if other := next((n for n in others if n.casefold() == name.casefold()), None):
                 raise BadArgument("cluster_name", backup_server_hint(other))
             raise UnknownName("cluster", name, names)
+        if len(names) > 1 and match not in self.opened and self.limits:
+            most = self.settings.concurrent_calls_per_key
+            place = self.limits.on_cluster(self.caller.key_id, match, most)
+            await self.places.enter_async_context(place)
         return await self._open(match)
 
     async def all_clusters(self, name: str | None) -> list[Cluster]:
@@ -239,14 +247,16 @@ class Call:
             cluster.notes = Notes()
 
         async def attempt(cluster: Cluster) -> T:
-            seconds = self.seconds_left * _SHARE_OF_CLUSTERS
+            began, seconds = monotonic(), self.seconds_left * _SHARE_OF_CLUSTERS
             try:
                 with deadline(seconds * _SHARE_OF_CLUSTERS):
                     async with asyncio.timeout(seconds):
                         return await read(cluster)
             except TimeoutError:
+                delay = cluster.client.delay(began)
+                fact = f"was not read in time: {delay}" if delay else "did not answer in time"
                 raise CallError(
-                    f"{cluster.name} did not answer in time.", hint="Read it alone: cluster_name."
+                    f"{cluster.name} {fact}.", hint="Read it alone: cluster_name."
                 ) from None
 
         results = await asyncio.gather(

@@ -14,7 +14,16 @@ from msgspec.structs import asdict
 from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.errors import CallError, folded
 from pvemcp_server.tables import load
-from pvemcp_server.tables.registry import ALL, Budget, LoadRequest, Table, note_node_states
+from pvemcp_server.tables.registry import (
+    ALL,
+    MOST_CALLS,
+    Budget,
+    Cost,
+    LoadRequest,
+    Shares,
+    Table,
+    note_node_states,
+)
 from pvemcp_server.tables.rows import caveats
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.missing_privileges import explain_filtered
@@ -55,8 +64,11 @@ async def listed(
         picked = (by_folded.get(folded(name)) for name in call.fields)
         needed = frozenset(name for name in picked if name)
     loaded = needed - table.extra if finish else needed
-    request = replace(with_budget(call, request), columns=loaded)
+    shared_by = () if table.cost is Cost.ONE else clusters
+    request = replace(with_budget(call, request, shared_by), columns=loaded)
     answers = await call.each(clusters, partial(_read, table, request, required=required))
+    if request.budget.shares:
+        call.notes.fold_cuts()
     if table.overlaps:
         for note in table.overlaps({cluster.name: rows for cluster, rows in answers}):
             call.notes.add(note)
@@ -85,10 +97,14 @@ async def _read(
 ) -> Sequence[Any]:
     """Return the rows of a cluster; note what the role or the account hides, and silent nodes."""
     rows: Sequence[Any]
-    if required:
-        rows = await rows_or_error(cluster, lambda quiet: load(table, quiet, request))
-    else:
-        rows = await load(table, cluster, request)
+    try:
+        if required:
+            rows = await rows_or_error(cluster, lambda quiet: load(table, quiet, request))
+        else:
+            rows = await load(table, cluster, request)
+    finally:
+        if request.budget.shares:
+            request.budget.shares.end(cluster.name)
     if not rows and request.is_whole:
         cluster.note_narrow_scope(table.name.replace("_", " "))
     if table.looks_filtered(cluster.account, rows):
@@ -155,7 +171,18 @@ class NewestFirst:
         return -time.timestamp() if time is not None else 0.0
 
 
-def with_budget(call: Call, request: LoadRequest = ALL) -> LoadRequest:
-    """Return the request with limits on its Proxmox calls and its time."""
+def with_budget(
+    call: Call,
+    request: LoadRequest = ALL,
+    shared_by: Sequence[Cluster] = (),
+    most: int = MOST_CALLS,
+) -> LoadRequest:
+    """Return the request with limits on its Proxmox calls and its time.
+
+    Several clusters have `most` calls together; end the share of each when its rows are loaded.
+    """
     until = monotonic() + call.seconds_left * _SHARE_OF_LOADING
-    return replace(request, budget=Budget(_CALLS, until))
+    shares = Shares(most) if len(shared_by) > 1 else None
+    if shares:
+        shares.begin(cluster.name for cluster in shared_by)
+    return replace(request, budget=Budget(_CALLS, until, shares))

@@ -14,14 +14,13 @@ from pvemcp_server.query.execute import execute
 from pvemcp_server.query.operators import Operator
 from pvemcp_server.query.schema_description import details, overview
 from pvemcp_server.query.sources import TOOL, Sources, granted_catalog
-from pvemcp_server.tables.registry import EVERY_KIND, Budget, Table
+from pvemcp_server.tables.registry import EVERY_KIND, Budget, Shares, Table
 from pvemcp_server.toolkit.arguments import ClusterName
 from pvemcp_server.toolkit.call import NO_CLUSTER, Call
 from pvemcp_server.toolkit.missing_privileges import explain_filtered
 from pvemcp_server.toolkit.registry import Document, Rows, tool
 
 _FOR_THE_ANSWER = 2.0  # seconds of a call that are kept for executing the query and formatting
-_CALLS = 2000  # to Proxmox, for each table of each cluster
 
 TableNames = Annotated[
     list[str], Field(max_length=50, description="Tables to describe in full; empty: all in short")
@@ -120,7 +119,8 @@ async def get_query_schema(call: Call, *, tables: TableNames = []) -> Document: 
 @tool(TOOL, area=Area.QUERY, effect=Effect.READ, kinds=EVERY_KIND)
 async def execute_query(call: Call, *, query: AskedQuery, cluster_name: ClusterName = None) -> Rows:
     """Answer a question over guests, nodes, storages, backups, tasks and more, in one call."""
-    budget = Budget(_CALLS, monotonic() + max(1.0, call.seconds_left - _FOR_THE_ANSWER))
+    until = monotonic() + max(1.0, call.seconds_left - _FOR_THE_ANSWER)
+    budget = Budget(until=until, shares=Shares())
 
     async def explain_empty(cluster: Cluster, table: Table) -> None:
         with deadline(budget.until - monotonic()):

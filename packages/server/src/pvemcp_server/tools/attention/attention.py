@@ -10,7 +10,7 @@ from pydantic import Field
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, offload
 from pvemcp_server.settings import Values
-from pvemcp_server.tables.registry import EVERY_KIND, LoadRequest, load
+from pvemcp_server.tables.registry import EVERY_KIND, MOST_CALLS, LoadRequest, load
 from pvemcp_server.tables.rows import Col, Row, Unit
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ClusterName
@@ -34,6 +34,7 @@ from pvemcp_server.tools.attention.model import (
     checks,
 )
 
+_MOST_CALLS: Final = 2 * MOST_CALLS  # for twenty tables, of which some take a call per storage
 _NAMED: Final = 2  # things that a finding names
 _RECENT: Final = timedelta(days=1)  # since then times have hours
 
@@ -76,12 +77,16 @@ async def get_attention(
     topics = areas or (topic for topic in Topic if topic not in ON_REQUEST)
     chosen = [each for each in checks(topics) if any(map(each.is_about, kinds))]
     now = datetime.now(UTC)
-    request = with_budget(call)
+    request = with_budget(call, shared_by=clusters, most=_MOST_CALLS)
 
     async def read(cluster: Cluster) -> Evidence:
         named = frozenset(areas or ())
         reader = Reader(cluster, call.caller, call.tool, call.settings, now, request, named)
-        return await reader.evidence(chosen)
+        try:
+            return await reader.evidence(chosen)
+        finally:
+            if request.budget.shares:
+                request.budget.shares.end(cluster.name)
 
     every = [evidence for _, evidence in await call.each(clusters, read)]
     several = cluster_name is None and len(await call.reachable()) > 1

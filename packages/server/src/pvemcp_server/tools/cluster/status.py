@@ -27,7 +27,8 @@ from pvemcp_server.toolkit.lists import with_budget
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
 from pvemcp_server.toolkit.registry import Document, document, tool
 
-# timeout for Ceph's health and paused VMs: a second more than detecting a node that hangs takes
+# timeout for quorum, then for Ceph's health and paused VMs: a second more than it takes to detect a
+# node that hangs
 DETAIL_SECONDS: Final = 6.0
 _MOST_CHECKED = 1000  # running VMs that are checked for being paused
 # What a role for some resources sees of the options: the others name networks, hosts and tags
@@ -105,10 +106,13 @@ async def get_cluster_status(call: Call, cluster_name: OneCluster = None) -> Doc
     cluster = await call.cluster(cluster_name)
     if cluster.kind is ClusterKind.PBS:
         return document(await _backup_server(call, cluster))
-    view, membership = await asyncio.gather(
-        cluster.inventory_view(), cluster.membership("Quorum is not known")
-    )
-    with deadline(DETAIL_SECONDS):  # the rest of the answer is worth more than these
+    with deadline(DETAIL_SECONDS):  # the rest of the answer is worth more than the quorum
+        view, membership = await asyncio.gather(
+            cluster.inventory_view(), cluster.membership("Quorum is not known")
+        )
+    is_silent = bool(view.stale) and not view.is_delayed
+    # and more than these, of which a cluster that does not answer has none
+    with deadline(cluster.inventory.retry_timeout if is_silent else DETAIL_SECONDS):
         ceph, paused_vmids = await asyncio.gather(
             _ceph(cluster, view), _paused(call, cluster, view)
         )
