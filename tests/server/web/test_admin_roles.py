@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 ROUTES = [route for router in routers(has_issuer=False) for route in router.routes]
 # The sign-in, each session's own account, and a page that leads to what it may show
-OF_EVERYONE = {"/sign-in", "/sign-out", "/password", "/confirm", "/connect", "/"}
+OF_EVERYONE = {"/endpoint", "/sign-in", "/sign-out", "/password", "/confirm", "/connect", "/"}
 OF_EVERYONE |= {"/sign-in/second-factor", "/sign-in/passkey"}
 each_role = pytest.mark.parametrize("role", AdminRole)
 
@@ -56,6 +56,7 @@ def test_an_auditor_runs_only_what_reads():
 
 def test_whatever_changes_something_records_it():
     records = ("context.changed(", "context.recorded(", "check_and_add(", "_decide(", "call_tool(")
+    records += ("_end(context, ",)
     for name, operation in operations().items():
         if AdminRole.AUDITOR not in operation.permission.roles:
             source = inspect.getsource(operation.run)
