@@ -20,7 +20,7 @@ NAMES = {
     "audit.html": ("each.name",),
     "audit_entries.html": ("entry.key_name",),
     "audit_entry.html": ("value",),
-    "overview.html": ("entry.key_name",),
+    "overview_failures.html": ("entry.key_name",),
     "macros.html": ("it.client.name",),
 }
 CHOSEN = re.compile(

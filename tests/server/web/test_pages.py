@@ -13,9 +13,12 @@ from pvemcp_server.pipeline.pagination import FORMATS, TABLE, estimate
 from pvemcp_server.store.records import TlsMode
 from pvemcp_server.web import static_files
 from pvemcp_server.web.static_files import static_url
+from pvemcp_server.web.templates import HERE
 
 REPOSITORY = Path(__file__).parents[3]
 pytestmark = pytest.mark.anyio
+
+TEMPLATES = HERE / "templates"
 
 
 async def last_change(front) -> tuple[str, dict]:
@@ -480,3 +483,17 @@ async def test_htmx_takes_over_what_it_has_swapped_in_at_once(equipped):
     # for the default of 20 ms, Enter sends the form without htmx
     page = (await equipped.get("/admin/keys")).text
     assert '"defaultSettleDelay": 0' in page
+
+
+def test_no_page_repeats_an_id_of_its_layout():
+    identified = re.compile(r'\bid="([\w-]+)"')
+    own = set(identified.findall((TEMPLATES / "layout.html").read_text("utf-8")))
+    assert {"dialog", "main"} < own
+    repeated = {
+        path.name: sorted(found)
+        for path in TEMPLATES.glob("*.html")
+        for text in [path.read_text("utf-8")]
+        if "{% block body %}" not in text  # which replaces what the layout shows
+        and (found := own & set(identified.findall(text)))
+    }
+    assert repeated == {}

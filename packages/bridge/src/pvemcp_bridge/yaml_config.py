@@ -14,10 +14,10 @@ from pvemcp_bridge.config_file import UnusableConfig
 __all__ = ["hidden", "with_server"]
 
 _EMPTY = re.compile(r"(?:\{\s*\}|\[\s*\]|null|~)?\s*(?:#.*)?")
-_NAME = re.compile(r"(?P<name>\s*(?:- )?[\w.-]+:)(?P<value>\s.*|$)")
+_ENTRY_NAME = re.compile(r"(?P<name>\s*(?:- )?[\w.-]+:)(?P<value>\s.*|$)")
 _PLAIN_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _RESERVED = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
-_SCALAR = r"""(?P<text>"(?:\\.|[^"\\])*"|'[^']*'|[^\s'"#:][^#:]*?)"""
+_SCALAR = r"""(?P<text>"(?:\\.|[^"\\])*"|'[^']*'|[^\s'"#:](?:[^#:]*[^\s#:])?)"""
 _KEY = re.compile(rf"{_SCALAR}\s*:(?:\s|$)")
 _STRING = re.compile(rf"\s*{_SCALAR}\s*(?:\s#.*)?")
 
@@ -159,7 +159,7 @@ def _key(name: str) -> str:
 
 def hidden(line: str) -> str:
     """Return a line of a configuration without its value: the name alone."""
-    match = _NAME.match(line)
+    match = _ENTRY_NAME.match(line)
     if match and not match["value"].strip():
         return line
     return f"{match['name']} ***" if match else "***" if line.strip() else line

@@ -65,7 +65,8 @@ class TicketSession:
             return ticket
         if self._auth.totp is None:
             name = self._auth.username
-            raise Unauthenticated(401, "", f"{name} has a second factor, and no code was given")
+            text = f"{name} has a second factor, and no code was given; an API token needs none"
+            raise Unauthenticated(401, "", text)
         return await self._request_ticket(f"totp:{self._auth.totp()}", challenge=ticket.ticket)
 
     async def _request_ticket(self, password: str, challenge: str | None = None) -> Ticket:

@@ -117,7 +117,7 @@ const keepForms = () => {
       checked: field.checked,
       isChoice: field.type === "checkbox" || field.type === "radio",
     })));
-  const dialogs = [...document.querySelectorAll("dialog[open]:not(#question)")].map(({ id, dataset }) => ({ id, from: dataset.from }));
+  const dialogs = [...document.querySelectorAll("dialog[open]:not(#asking)")].map(({ id, dataset }) => ({ id, from: dataset.from }));
   const grants = [...document.querySelectorAll("[data-grant]")].map((grant) => Number(grant.dataset.grant));
   if (!fields.length) return;
   sessionStorage.setItem(KEPT, JSON.stringify({ page, account, at: Date.now(), fields, dialogs, grants }));

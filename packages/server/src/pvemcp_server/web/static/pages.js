@@ -142,7 +142,7 @@ document.addEventListener("htmx:afterSwap", (event) => {
 // hx-confirm asks in a dialog of our own: the question is its title, its button says what it does.
 let asked;
 const ask = (question, { elt, triggeringEvent, issueRequest }) => {
-  const dialog = document.getElementById("question");
+  const dialog = document.getElementById("asking");
   const button = triggeringEvent?.submitter ?? elt;
   const end = question.indexOf("?") + 1;
   dialog.querySelector("h2").textContent = question.slice(0, end) || "Are you sure?";
@@ -154,7 +154,7 @@ const ask = (question, { elt, triggeringEvent, issueRequest }) => {
   dialog.showModal();
 };
 const agree = () => {
-  document.getElementById("question").close(); // the focus returns to the button before it is sent
+  document.getElementById("asking").close(); // the focus returns to the button before it is sent
   asked(true);
 };
 // A setting with data-ask is asked about when it is switched off.
