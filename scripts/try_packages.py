@@ -24,10 +24,10 @@ KEPT = ("PATH", "SSL_CERT_FILE", "UV_", "PIP_", "XDG_")
 
 def ways(folder: Path) -> Iterator[tuple[str, list[Sequence[str | Path]], Sequence[str | Path]]]:
     """Yield each way: its name, the commands that install, and the one that starts `pvemcp`."""
-    wheels = ("--find-links", DIST)
-    uvx = ("uvx", "--python", sys.executable, "--with", "pvemcp-bridge")
-    yield "uvx, wheels", [], (*uvx, *wheels, "--from", "pvemcp-server[demo]", "pvemcp")
+    server, *others = sorted(DIST.glob("pvemcp_*.whl"), key=lambda each: "server" not in each.name)
     uvx = ("uvx", "--python", sys.executable)
+    beside = [word for wheel in others for word in ("--with", wheel)]
+    yield "uvx, wheels", [], (*uvx, *beside, "--from", f"{server}[demo]", "pvemcp")
     yield "uvx, checkout", [], (*uvx, "--from", f"{PACKAGES / 'server'}[demo]", "pvemcp")
     venv = folder / "venv"
     make = (sys.executable, "-m", "venv", venv)
@@ -35,10 +35,11 @@ def ways(folder: Path) -> Iterator[tuple[str, list[Sequence[str | Path]], Sequen
     install = (venv / "bin" / "pip", "install", "-q", *parts, f"{PACKAGES / 'server'}[demo]")
     yield "pip, checkout", [make, install], (venv / "bin" / "pvemcp",)
     if shutil.which("pipx"):
-        install = ("pipx", "install", "--quiet", "--pip-args", f"--find-links {DIST}")
+        before = [word for wheel in others for word in ("--preinstall", wheel)]
+        install = ("pipx", "install", "--quiet", *before)
         yield (
             "pipx, wheels",
-            [(*install, "--python", sys.executable, "pvemcp-server[demo]")],
+            [(*install, "--python", sys.executable, f"{server}[demo]")],
             (folder / ".local" / "bin" / "pvemcp",),
         )
     else:

