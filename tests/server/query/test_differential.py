@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-DATASETS, QUERIES = 50, 100
+DATASETS, QUERIES = 100, 100
 
 
 @pytest.mark.slow
@@ -15,7 +15,7 @@ DATASETS, QUERIES = 50, 100
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(seed=st.integers(0, 2**40))
-def test_five_thousand_random_queries_have_the_oracles_answer(differential, seed):
+def test_ten_thousand_random_queries_have_the_oracles_answer(differential, seed):
     differential.check(seed, QUERIES)
 
 
