@@ -19,6 +19,7 @@ from proxmox_client import Forbidden
 from proxmox_client.api.access import Access
 from proxmox_client.emulator.auth import totp
 from proxmox_client.emulator.auth.second_factors import SecondFactors
+from proxmox_client.emulator.auth.webauthn import SecurityKey
 from proxmox_client.emulator.state.user_config import SecondFactor
 from pvemcp_server.access import ExternalAdmins, open_access
 from pvemcp_server.access.second_factors import new_totp_secret
@@ -44,6 +45,7 @@ pytestmark = pytest.mark.anyio
 ADMIN, ADMIN_PASSWORD = "ada", "correct horse battery"
 REDIRECT = "http://127.0.0.1:33418/callback"
 WEB_REDIRECT = "https://claude.example/callback"
+SECURE = "https://localhost"
 _addresses = count(1)
 
 
@@ -62,9 +64,10 @@ async def front(anyio_backend, tmp_path_factory, new_state, emulator):
         await settings.change({"enabled": True}, by="test")
         for cluster in emulator:
             token_id, secret = auditor(cluster)
+            hosts = [host.replace("127.0.0.1", "localhost") for host in cluster.hosts]
             await access.clusters.create(
                 cluster.name,
-                cluster.hosts,
+                hosts,  # by name, since security keys are for names
                 token_id=token_id,
                 secret=secret,
                 tls_mode=TlsMode.PINNED,
@@ -358,7 +361,7 @@ async def test_factors_that_work_elsewhere_only_are_named(browser, users):
         patched.setattr(SecondFactors, "challenge", lambda _: {"webauthn": challenge})
         await browser.authorize()
         await browser.sign_in("prod/pve", "bob", PASSWORD)
-    assert "Your second factor is WebAuthn." in browser.text
+    assert "Your security key (WebAuthn) is bound to pve.example" in browser.text
     for way in ("an authenticator app or recovery keys", "an OpenID realm", "an API key"):
         assert way in browser.text
     assert f'href="/admin/connect{browser.query}"' in unescape(browser.page.text)
@@ -368,8 +371,58 @@ async def test_factors_that_work_elsewhere_only_are_named(browser, users):
         patched.setattr(SecondFactors, "challenge", lambda _: both)
         await browser.go(f"/oauth/sign-in{browser.query}")
         await browser.sign_in("prod/pve", "bob", PASSWORD)
-    assert "Keys of WebAuthn are bound to Proxmox's own address" in browser.text
+    assert "browsers offer it on https pages at or below that name" in browser.text
     assert browser.page.text.count('name="code"') == 1
+    assert "data-options" not in browser.page.text
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SecondFactors, "challenge", lambda _: {"u2f": {"challenge": "x"}})
+        await browser.go(f"/oauth/sign-in{browser.query}")
+        await browser.sign_in("prod/pve", "bob", PASSWORD)
+    assert "Your U2F key works in no present browser" in browser.text
+
+
+@pytest.mark.parametrize("origin", [{}, {"origin": "https://localhost"}], ids=["host", "origin"])
+async def test_a_security_key_of_proxmox_signs_in_on_our_page(
+    front, browser, emulator, users, monkeypatch, origin
+):
+    key, browser.http.base_url = SecurityKey(), SECURE
+    users["prod"].users["bob@pve"].factors = [key.factor()]
+    settings = {"id": "localhost", "rp": "Lab", **origin}
+    monkeypatch.setitem(emulator["prod"].state.options, "webauthn", settings)
+
+    async def answered(signing: SecurityKey):
+        await browser.authorize()
+        await browser.sign_in("prod/pve", "bob", PASSWORD)
+        options = json.loads(unescape(re.search(r'data-options="([^"]+)"', browser.page.text)[1]))
+        assert options["allowCredentials"] == [{"type": "public-key", "id": key.credential}]
+        credential = signing.sign({"publicKey": options}, SECURE)
+        return await browser.submit(
+            f"/oauth/sign-in/second-factor{browser.query}", credential=credential
+        )
+
+    assert (await answered(SecurityKey())).status_code == 403
+    assert "Proxmox: 'authentication failure'" in browser.text
+    assert "Proxmox accepts a security key on this page only while" in browser.text
+    assert 'name="password"' in browser.page.text, "a challenge counts once"
+    await answered(key)
+    assert "bob@pve on prod" in browser.text
+    assert browser.page.url.path == "/oauth/authorize"
+
+
+@pytest.mark.parametrize("credential", ["x", "[]", "{}", '{"id": 1}', "x" * 20_000])
+async def test_what_is_no_answer_of_a_security_key_is_not_sent(
+    browser, emulator, users, monkeypatch, credential
+):
+    browser.http.base_url = SECURE
+    users["prod"].users["bob@pve"].factors = [SecurityKey().factor()]
+    settings = {"id": "localhost", "rp": "Lab"}
+    monkeypatch.setitem(emulator["prod"].state.options, "webauthn", settings)
+    await browser.authorize()
+    await browser.sign_in("prod/pve", "bob", PASSWORD)
+    step = f"/oauth/sign-in/second-factor{browser.query}"
+    assert (await browser.submit(step, credential=credential)).status_code in (403, 413)
+    await browser.go(step)
+    assert "Use your security key" in browser.text, "the challenge is open"
 
 
 async def test_a_realm_of_a_provider_signs_in_through_proxmox(browser, emulator):

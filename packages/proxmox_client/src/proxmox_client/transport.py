@@ -214,17 +214,18 @@ class HostPool:
             return sending.give_up(failure)
 
     async def send_once(
-        self, path: str, form: str, only: str | None = None
+        self, path: str, form: str, only: str | None = None, *, host_header: str | None = None
     ) -> tuple[str, Response]:
         """POST a form that at most one host receives, or the host `only`; return that host too.
 
         The next host is tried only if no connection was made. Raise Unreachable.
         """
         hosts = [self.host(n) for n in range(self.size)] if only is None else [only]
+        headers = {"Host": host_header} if host_header else {}
         while True:
             host = hosts.pop(0)
             try:
-                response = await self.exchange(host, "POST", path, form, {})
+                response = await self.exchange(host, "POST", path, form, headers)
             except httpx.RequestError as error:
                 failure = _RequestFailed(host, error)
                 if failure.without_effect and hosts:
@@ -563,17 +564,21 @@ class Transport:
         *,
         secrets: Sequence[str] = (),
         only: str | None = None,
+        host_header: str | None = None,
     ) -> tuple[str, T]:
         """POST a form without an account, to one host; return that host and the decoded data.
 
         Errors never contain the `secrets` of the form. `only` is the host that has to get it; raise
-        Unreachable if it is no host of the cluster.
+        Unreachable if it is no host of the cluster. `host_header` replaces the name of the host in
+        the request, not in TLS.
         """
         if only is not None and not self.pool.has(only):
             raise Unreachable(only, "it is not a host of this cluster any more")
         try:
             async with time_limit(self.pool.limits.timeout, f"POST {path}"), self.pool.lease():
-                host, response = await self.pool.send_once(path, urlencode(form), only)
+                host, response = await self.pool.send_once(
+                    path, urlencode(form), only, host_header=host_header
+                )
             if response.status >= 300:
                 raise response_error(path, *response)
             return host, _decode(path, response, answer).data
