@@ -193,8 +193,7 @@ async def _consent_page(
         return page(request, "oauth_error.html", status=403, text=NO_ROLE, then="", to="")
     held = await services.connections.of(person.subject, authorization.client.id)
     before, key = held[0] if held else (None, None)
-    is_known = before is not None and set(authorization.scopes) <= {*before.scopes}
-    before_on = [] if key is None else key.clusters
+    chosen = [name for name in clusters if key is not None and {name, ANY} & {*key.clusters}]
     return page(
         request,
         "oauth_consent.html",
@@ -205,18 +204,30 @@ async def _consent_page(
         authorization=authorization,
         person=person,
         clusters=clusters,
-        chosen=clusters if not before_on or ANY in before_on else before_on,
+        chosen=chosen or clusters,
         roles=roles,
         role=_role_of(key, roles),
         abilities={each.role.name: _abilities(each.role, authorization.scopes) for each in roles},
         read_only=before.read_only if before else False,
-        is_known=is_known and authorization.is_remembered and not wrong,
+        is_known=_asks_no_more(authorization, before)
+        and any(key is not None and each.role.id == key.role_id for each in roles)
+        and bool(chosen)
+        and not wrong,
         held=held,
         is_full=len(held) >= MOST_OF_CLIENT,
         days=_days(await services.settings.current()),
         query=request.url.query,
         add=at(request, SIGN_IN) if person.admin_id is None else "",
     )
+
+
+def _asks_no_more(authorization: AuthorizationRequest, before: ConnectionRecord | None) -> bool:
+    """Return whether the client has a consent for all that it asks for.
+
+    This shortens the page, and never answers for the user: any program can use the name and the
+    redirect of one on the user's computer (RFC 8252, 8.6).
+    """
+    return before is not None and set(authorization.scopes) <= {*before.scopes}
 
 
 def _days(values: Values) -> int:
