@@ -41,6 +41,7 @@ UNUSED: Final = timedelta(minutes=1)  # after a consent, its code is issued
 LONGEST_NAME: Final = 64
 MOST_OF_USER: Final = 50  # connections: each has sessions, streams and approvals of its own
 CLEANED_SECONDS: Final = 60
+MOST_LEFT: Final = 10_000  # tokens that a process remembers to be strays
 _MARK: Final = re.compile(r"\[([0-9a-f]{12}) (\d{4}-\d\d-\d\dT\d\d:\d\d)Z\]\Z")
 _UNUSABLE: Final = re.compile(r"[^\w .@+-]+")
 log = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class Connections:
         self._clusters = clusters
         self._base_url = base_url
         self._clock = clock
+        self._left: set[LeftToken] = set()  # of this process: strays at once, however new
 
     async def of(
         self, subject: str, client_id: str | None = None
@@ -383,14 +385,17 @@ class Connections:
                 if removed := await self._remove(account, strays):
                     text = counted(removed, "stray token")
                     log.info("Removed %s of %s", text, account.userid)
+                self._left -= {_left_token(account, name) for name in strays}
         except (ProxmoxError, ServerError) as error:
             log.info("The tokens of %s cannot be read: %s", account.userid, error)
 
     def _is_stray(self, account: Account, name: str, comment: str) -> bool:
-        """Return whether this server made the token, and not just now."""
+        """Return whether this server made the token, and has ended it, or not made it just now."""
         mark = _MARK.search(comment)
         if not name.startswith(OWN_TOKEN_PREFIX) or mark is None or mark[1] != self._tag(account):
             return False
+        if _left_token(account, name) in self._left:
+            return True
         made = datetime.fromisoformat(mark[2]).replace(tzinfo=UTC)
         return abs(self._clock() - made) > NEW
 
@@ -422,7 +427,10 @@ class Connections:
                 return None
             return LeftToken(cluster, identity.token_id)
 
-        return [left for left in await asyncio.gather(*map(remove, identities)) if left]
+        left = [each for each in await asyncio.gather(*map(remove, identities)) if each]
+        if len(self._left) < MOST_LEFT:
+            self._left.update(left)
+        return left
 
     async def _remove(self, account: Account, names: Iterable[str]) -> int:
         """Remove tokens with the user's own ticket, as far as that is possible; return how many."""
@@ -449,6 +457,10 @@ class Connections:
         record, client = await self._clusters.for_user(account.place.name, account.ticket)
         account.place.check(record)
         return client
+
+
+def _left_token(account: Account, name: str) -> LeftToken:
+    return LeftToken(account.place.name, f"{account.userid}!{name}")
 
 
 async def _delete(client: Client, userid: str, name: str) -> bool:
