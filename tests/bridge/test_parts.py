@@ -172,9 +172,8 @@ def test_the_docs_page_names_every_option_and_command():
 def test_a_command_may_stand_before_and_after_options(monkeypatch, command, before):
     seen = []
     monkeypatch.setitem(cli._COMMANDS, command, (seen.append, "x"))
-    client = ["--client", "cursor"] if command == "install" else []
     after = [] if "--url" in before else ["--url", "http://x/mcp"]
-    monkeypatch.setattr("sys.argv", ["pvemcp-bridge", *before, command, *after, *client])
+    monkeypatch.setattr("sys.argv", ["pvemcp-bridge", *before, command, *after])
     main.main()
     assert [values["url"] for values in seen] == ["http://x/mcp"]
     assert all(values.get("insecure", False) is ("-i" in before) for values in seen)
