@@ -99,7 +99,7 @@ async def open_browser(front, users):
     yield browser
     for key in await front.services.store.keys.all():
         if key.person:
-            await front.services.connections.end(key.id)
+            await front.services.connections.end(key.id, forget=True)
 
 
 @pytest.fixture
@@ -525,7 +525,7 @@ async def test_a_known_client_asks_shortly_until_it_wants_more(front, open_brows
             await browser.authorize(scope=scope)
             await browser.sign_in("prod/pve", "bob", PASSWORD)
             is_open = "<details open>" in browser.page.text
-            as_before = "As before Role Read-only on prod: it asks for no more" in browser.text
+            as_before = "As before Role Read-only on prod: no more than you allowed" in browser.text
             shown[step] = (is_open, "again?" in browser.text, as_before)
             is_vouched_for = "Publisher's address claude.example" in unescape(browser.text)
             assert is_vouched_for is (kind == "document")
@@ -555,6 +555,33 @@ async def test_a_consent_is_shown_again_when_its_role_is_not_allowed_any_more(fr
     await browser.authorize()
     assert "As before" not in browser.text
     assert "<details open>" in browser.page.text
+
+
+@pytest.mark.parametrize("ended_by", ["client", "user"])
+async def test_a_consent_is_remembered_after_its_connection_until_its_user_ends_it(
+    front, open_browser, ended_by
+):
+    async with open_browser() as browser:
+        await connected(browser)
+        [record] = await front.services.store.connections.all(client_id=browser.client["client_id"])
+        if ended_by == "user":
+            await browser.go("/oauth/sign-in")
+            await browser.sign_in("prod/pve", "bob", PASSWORD)
+            await browser.submit("/connections/end", id=record.id)
+            browser.http.cookies.clear()
+        else:
+            await front.services.connections.end(record.id)
+        assert await front.services.store.connections.find(id=record.id) is None
+        await browser.authorize()
+        await browser.sign_in("prod/pve", "bob", PASSWORD)
+        assert ("As before" in browser.text) is (ended_by == "client")
+        [known] = await front.services.store.consents.all() or [None]
+        if known is not None:
+            await front.services.store.consents.change(known.id, expires=utc_now())
+            await browser.authorize()
+            assert "As before" not in browser.text, "it has expired"
+            await front.services.connections.remove_expired()
+            assert await front.services.store.consents.all() == []
 
 
 async def with_document(store) -> dict:

@@ -35,6 +35,7 @@ from pvemcp_server.store.records import ConnectionRecord, IdentityRecord, KeyRec
 from pvemcp_server.store.watch import Topic, bump
 
 TOKEN_SECONDS: Final = 15
+REMEMBERED: Final = timedelta(days=180)  # a consent, after which the page is whole again
 NEW: Final = timedelta(minutes=10)  # a token this young may belong to a consent in progress
 MOST_OF_CLIENT: Final = 10  # connections of a user with a client: a program's computers
 UNUSED: Final = timedelta(minutes=1)  # after a consent, its code is issued
@@ -157,17 +158,22 @@ class Connections:
             raise
         return record
 
-    async def end(self, connection_id: str, person: Person | None = None) -> list[LeftToken]:
+    async def end(
+        self, connection_id: str, person: Person | None = None, *, forget: bool = False
+    ) -> list[LeftToken]:
         """End a connection at once, in every process; return the Proxmox tokens that are left.
 
-        They are removed with the ticket of the user, if `person` is given, or by the default
-        account of the cluster, where that may. A user of an external issuer, whose tokens go on,
-        is refused with every client until `allow`.
+        The tokens are removed with the ticket of the user, if `person` is given, or by the default
+        account of the cluster, where that may. With `forget`, the consent for the client is not
+        remembered any more. A user of an external issuer, whose tokens go on, is refused with every
+        client until `allow`.
         """
         record = await self._store.connections.find(id=connection_id)
         if record is not None and record.is_external:
             await self._enable(record.subject, enabled=False)
             return []
+        if record is not None and forget:
+            await self._store.consents.forget(record.subject, record.client_id)
         return await self._remove_connection(connection_id, person)
 
     async def allow(self, subject: str) -> None:
@@ -253,6 +259,7 @@ class Connections:
         """End connections that cannot be used any more, and delete expired sessions of users."""
         now = self._clock()
         await self._store.person_sessions.remove_expired(now)  # first: a silent cluster takes time
+        await self._store.consents.remove_expired(now)
         for connection_id in await self._store.connections.finished(now, made_before=now - UNUSED):
             await self._remove_connection(connection_id)
 
@@ -312,6 +319,19 @@ class Connections:
             )
             for each in made:
                 await self._add_identity(connection, record.id, each)
+            await store.consents.put_in(
+                connection,
+                person.subject,
+                client.id,
+                most=MOST_OF_USER,
+                admin_id=person.admin_id,
+                role_id=choice.role.id,
+                scopes=list(choice.scopes),
+                clusters=sorted(choice.clusters),
+                read_only=choice.read_only,
+                created=self._clock(),
+                expires=self._clock() + REMEMBERED,
+            )
         await store.watch.poll()
         return record
 

@@ -17,7 +17,7 @@ from pvemcp_server.oauth.rules import RoleChoice, has_group_rules, role_choices
 from pvemcp_server.oauth.scopes import NEEDED, Scope
 from pvemcp_server.settings import Values
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.records import ConnectionRecord, KeyRecord
+from pvemcp_server.store.records import ConnectionRecord, ConsentRecord
 from pvemcp_server.toolkit.registry import tools
 from pvemcp_server.web.oauth.request import (
     AuthorizationRequest,
@@ -192,8 +192,12 @@ async def _consent_page(
     if not roles:
         return page(request, "oauth_error.html", status=403, text=NO_ROLE, then="", to="")
     held = await services.connections.of(person.subject, authorization.client.id)
-    before, key = held[0] if held else (None, None)
-    chosen = [name for name in clusters if key is not None and {name, ANY} & {*key.clusters}]
+    before = await services.store.consents.find(
+        subject=person.subject, client_id=authorization.client.id
+    )
+    if before is not None and before.expires <= utc_now():
+        before = None
+    chosen = [name for name in clusters if before and {name, ANY} & {*before.clusters}]
     return page(
         request,
         "oauth_consent.html",
@@ -206,13 +210,11 @@ async def _consent_page(
         clusters=clusters,
         chosen=chosen or clusters,
         roles=roles,
-        role=_role_of(key, roles),
+        role=_role_of(before, roles),
         abilities={each.role.name: _abilities(each.role, authorization.scopes) for each in roles},
         read_only=before.read_only if before else False,
-        is_known=_asks_no_more(authorization, before)
-        and any(key is not None and each.role.id == key.role_id for each in roles)
-        and bool(chosen)
-        and not wrong,
+        before=before,
+        is_known=_asks_no_more(authorization, before, roles) and bool(chosen) and not wrong,
         held=held,
         is_full=len(held) >= MOST_OF_CLIENT,
         days=_days(await services.settings.current()),
@@ -221,13 +223,17 @@ async def _consent_page(
     )
 
 
-def _asks_no_more(authorization: AuthorizationRequest, before: ConnectionRecord | None) -> bool:
-    """Return whether the client has a consent for all that it asks for.
+def _asks_no_more(
+    authorization: AuthorizationRequest, before: ConsentRecord | None, roles: Sequence[RoleChoice]
+) -> bool:
+    """Return whether the user has consented to all that the client asks for, with a role of theirs.
 
     This shortens the page, and never answers for the user: any program can use the name and the
     redirect of one on the user's computer (RFC 8252, 8.6).
     """
-    return before is not None and set(authorization.scopes) <= {*before.scopes}
+    if before is None or not set(authorization.scopes) <= {*before.scopes}:
+        return False
+    return any(each.role.id == before.role_id for each in roles)
 
 
 def _days(values: Values) -> int:
@@ -252,10 +258,10 @@ async def _clusters(request: Request, person: Person) -> list[str]:
     return list(await services_of(request).clusters.kinds())
 
 
-def _role_of(key: KeyRecord | None, roles: Sequence[RoleChoice]) -> str:
+def _role_of(before: ConsentRecord | None, roles: Sequence[RoleChoice]) -> str:
     """Return the role to offer: the latest one if it is still allowed, else the first."""
     for each in roles:
-        if key is not None and each.role.id == key.role_id:
+        if before is not None and each.role.id == before.role_id:
             return each.role.name
     return roles[0].role.name if roles else ""
 
