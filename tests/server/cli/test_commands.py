@@ -20,11 +20,9 @@ from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.audit.reader import AuditReader
 from pvemcp_server.cli import context
 from pvemcp_server.cli.main import MODULES, app
-from pvemcp_server.cli.quickstart import (
-    print_welcome,
-    this_command,
-)
+from pvemcp_server.cli.quickstart import print_welcome
 from pvemcp_server.cli.state import open_state, place_of
+from pvemcp_server.cli.terminal import this_command
 from pvemcp_server.config import Config
 from pvemcp_server.settings import Values
 from pvemcp_server.store.state_lock import state_lock
@@ -573,9 +571,13 @@ def test_a_call_without_any_cluster_says_so_and_returns_no_empty_list(run):
     assert asked.output.startswith("No cluster is available")
 
 
-@pytest.mark.parametrize("words", [("doctor",), ("clusters", "test")])
-def test_an_examination_without_any_cluster_says_so(run, words):
-    assert run(*words).stdout == "No cluster is configured: pvemcp clusters add.\n"
+@pytest.mark.parametrize("words", [("status",), ("doctor",), ("clusters", "test")])
+def test_an_examination_without_any_cluster_names_the_command_that_adds_one(
+    run, words, monkeypatch
+):
+    monkeypatch.setattr(sys, "argv", [".venv/bin/pvemcp", *words])
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert run(*words).stdout == "No cluster is configured: .venv/bin/pvemcp clusters add.\n"
 
 
 def test_an_unknown_notice_is_not_dismissed(run):
@@ -650,7 +652,7 @@ def test_an_unwritable_backup_is_one_line_and_leaves_nothing(run, tmp_path):
 )
 def test_a_wrong_first_administrator_is_named_by_its_variable(run, monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
-    assert run("serve", fails=True).stderr.startswith(f"{variable}: 1")
+    assert run("serve", "--port", "0", fails=True).stderr.startswith(f"{variable}: 1")
 
 
 def test_a_port_in_use_ends_the_start_with_the_next_step(run):

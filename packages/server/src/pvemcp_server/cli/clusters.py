@@ -28,8 +28,7 @@ from pvemcp_server.cli.questions import (
     ask_token,
     until_accepted,
 )
-from pvemcp_server.cli.quickstart import this_command
-from pvemcp_server.cli.terminal import one_line
+from pvemcp_server.cli.terminal import no_cluster, one_line, this_command
 from pvemcp_server.clusters import Check
 from pvemcp_server.errors import BadArgument, CallError, UnusableCluster
 from pvemcp_server.store.records import ClusterKind, TlsMode
@@ -194,7 +193,7 @@ async def check(
         for each, outcome in outcomes.items():
             _print(f"{each} answers", outcome, as_json=False)
         if not names:
-            typer.echo("No cluster is configured: pvemcp clusters add.")
+            typer.echo(no_cluster())
     if len(outcomes) < len(names):
         raise typer.Exit(1)
 

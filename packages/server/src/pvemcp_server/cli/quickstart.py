@@ -1,7 +1,5 @@
 """The messages of a start: the server's address, how to connect, and secrets shown once."""
 
-import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +11,7 @@ from pvemcp_server.access.passwords import check_password
 from pvemcp_server.access.roles import ADMINISTRATOR
 from pvemcp_server.admin.client_setup import CLIENTS, KEY_PLACEHOLDER, Connection, endpoint_url
 from pvemcp_server.cli.state import State, place_of, record_change
+from pvemcp_server.cli.terminal import this_command
 from pvemcp_server.errors import BadArgument, ConfigError
 from pvemcp_server.store.records import AdminRole, ClusterKind
 
@@ -114,11 +113,6 @@ async def _first_key(state: State) -> str | None:
     key, secret = await state.access.keys.create(FIRST_KEY, role=ADMINISTRATOR)
     await record_change(state, "keys.create", key=key.id, name=FIRST_KEY, role=ADMINISTRATOR)
     return secret
-
-
-def this_command() -> str:
-    """Return this command as a shell finds it: in a virtual environment it is on no path."""
-    return "pvemcp" if shutil.which("pvemcp") else sys.argv[0]
 
 
 def _console() -> Console:
