@@ -331,6 +331,10 @@ def test_a_command_that_writes_names_the_state_that_it_wrote(run, run_json, tmp_
     assert run("keys", "list").stderr == ""
     assert [row["name"] for row in run_json("keys", "list")] == ["one"]
     assert [row["name"] for row in run_json("keys", "list", "--state-dir", other)] == ["two"]
+    assert [row["name"] for row in run_json("--state-dir", other, "keys", "list")] == ["two"]
+    both = run_json("--state-dir", tmp_path / "none", "keys", "list", "--state-dir", other)
+    assert [row["name"] for row in both] == ["two"]
+    assert [row["name"] for row in run_json("keys", "list")] == ["one"]  # the option has ended
 
 
 def test_a_database_elsewhere_is_named_without_its_password():
