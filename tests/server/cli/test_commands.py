@@ -550,6 +550,24 @@ def test_a_backup_server_is_added_by_its_kind(run, run_json, emulated_demo, tmp_
     assert run_json("queries", "run", query)["rows"] == [[6]]
 
 
+def test_names_that_nothing_has_are_warned_of_and_saved(run, run_json, emulated, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text(emulated["token_secret"])
+    token = ["--token-id", emulated["token_id"], "--token-secret-file", secret]
+    run("clusters", "add", "prod", "--host", emulated["hosts"][0], "--insecure", *token)
+    wrong = "No pool 'prodction' on prod. Did you mean production?"
+    named = ["--reads", "--pool", "prodction"]
+    for words in (["create", "web"], ["change", "web"]):
+        saved = run("roles", *words, *named)
+        assert f"Note: {wrong}" in saved.stderr
+        assert "Note:" not in saved.stdout
+    assert run_json("roles", "check", "web") == [wrong]
+    assert run("roles", "check", "web").stdout == f"{wrong}\n"
+    right = run("roles", "change", "web", "--reads", "--pool", "production")
+    assert "Note:" not in right.stderr
+    assert run("roles", "check", "web").stdout == "Every name that the role names exists.\n"
+
+
 def test_rights_are_printed_in_words(run, emulated, tmp_path):
     run("roles", "create", "web", "--tool", "ListVms", "--tag", "web", "--vmid", "100")
     run("keys", "create", "laptop", "--role", "web")
