@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from pyotp import TOTP
+from tests.ports import free_port
 from typer.main import get_command
 
 from pvemcp_server import __version__
@@ -672,7 +673,8 @@ def test_an_unwritable_backup_is_one_line_and_leaves_nothing(run, tmp_path):
 )
 def test_a_wrong_first_administrator_is_named_by_its_variable(run, monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
-    assert run("serve", fails=True).stderr.startswith(f"{variable}: 1")
+    wrong = run("serve", "--port", free_port(), fails=True)
+    assert wrong.stderr.startswith(f"{variable}: 1")
 
 
 def test_a_port_in_use_ends_the_start_with_the_next_step(run):
