@@ -28,6 +28,7 @@ from pvemcp_server.cli.quickstart import (
 from pvemcp_server.cli.state import open_state, place_of
 from pvemcp_server.config import Config
 from pvemcp_server.settings import Values
+from pvemcp_server.store.records import AdminRole
 from pvemcp_server.store.state_lock import state_lock
 
 
@@ -217,6 +218,21 @@ def test_the_welcome_is_one_screen_that_begins_with_the_page_to_open(tmp_path, c
     assert "one-time password" not in "".join(again)
     assert "admin reset-password admin" in again[3]
     assert key not in "".join(again)
+
+
+def test_the_welcome_names_an_owner_who_signs_in_with_a_password(tmp_path, capsys):
+    async def start() -> None:
+        async with open_state(Config.load(state_dir=tmp_path)) as state:
+            admins = state.access.admins
+            await admins.create("zoe", "a password of her own")
+            await admins.create("ada", None, subject="https://issuer.example/ada")
+            await admins.create("bob", "a password of his own", role=AdminRole.AUDITOR)
+            await admins.create("cyd", "a password of her own")
+            await admins.set_enabled("cyd", enabled=False)
+            await print_welcome(state, demo=False)
+
+    asyncio.run(start())
+    assert "/admin, user zoe (lost password: " in capsys.readouterr().out
 
 
 def test_what_a_start_changes_is_in_the_audit(tmp_path):

@@ -123,7 +123,8 @@ async def ask_token(
     """
     is_checked = connection["tls_mode"] in (TlsMode.PINNED, TlsMode.SYSTEM)
     can_make = may_make and can_ask() and connection["kind"] is ClusterKind.PVE and is_checked
-    question, default = "API token, as user@realm!name", {}
+    question = "API token, as user@realm!name"
+    default: dict[str, Any] = {}
     if made:
         default = {"default": made.id}
     elif can_make:
