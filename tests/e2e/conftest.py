@@ -3,10 +3,12 @@
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,3 +108,22 @@ def browser() -> Iterator[Browser]:
         opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def forget_proof(server: Running) -> Iterator[Callable[[], None]]:
+    """Return how to let the last proof of who the administrator is lie too far back.
+
+    Afterwards it lies where it was: no other test is asked because of this one.
+    """
+    with closing(sqlite3.connect(server.state / "pvemcp.sqlite3")) as database:
+        proofs = database.execute("SELECT verified_at, digest FROM sessions").fetchall()
+
+        def forget() -> None:
+            with database:
+                database.execute("UPDATE sessions SET verified_at = 0")
+
+        yield forget
+        with database:
+            restore = "UPDATE sessions SET verified_at = ? WHERE digest = ? AND verified_at = 0"
+            database.executemany(restore, proofs)
