@@ -114,6 +114,7 @@ class Result:
     blocks: tuple[str, ...]
     cause: Exception | None = None  # of the failure
     started: Started | None = None
+    values: Mapping[str, Any] | None = None  # of an answer: what the blocks say, for views
 
     @property
     def texts(self) -> list[str]:
@@ -291,7 +292,8 @@ class Pipeline:
         except Unrecorded as error:
             return Result((str(error),), error)
         blocks = (written.data, written.notes) if written.notes else (written.data,)
-        return Result(blocks, started=started)
+        values = {**written.values, "notes": written.notes}
+        return Result(blocks, started=started, values=values)
 
     async def _failed_here(self, recorder: Recorder, error: Exception) -> Result:
         """Return the result of a failure of this server: its database is away, or an incident."""
