@@ -16,7 +16,7 @@ from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.http.gate import caller_of, client_program
 from pvemcp_server.mcp import completion, resources
 from pvemcp_server.mcp.elicitation import SdkConversation, SilentConversation
-from pvemcp_server.mcp.middleware import RecordedError
+from pvemcp_server.mcp.middleware import RecordedError, shows_views
 from pvemcp_server.mcp.prompts import PLAYBOOKS, QUESTIONS, Prompt, prompts
 from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
@@ -27,7 +27,7 @@ from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.store.records import SavedQuery
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.toolkit.call import Call
-from pvemcp_server.views.catalog import VIEWS, View, find_view, shows_views
+from pvemcp_server.views.catalog import VIEWS, View, find_view
 
 Context = ServerRequestContext[Any, Any]
 Ref = types.PromptReference | types.ResourceTemplateReference

@@ -26,7 +26,7 @@ from pvemcp_server.mcp.json_rpc import MOST_MESSAGES
 from pvemcp_server.mcp.scopes import ScopeChecks
 from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.audit_recorder import Recorder
-from pvemcp_server.views.catalog import shows_views
+from pvemcp_server.views.catalog import EXTENSION, MIME_TYPE
 
 RECORDED_METHODS: Final = (
     "tools/call",
@@ -40,6 +40,14 @@ _NAME_CHARACTERS: Final = 100
 _LEFT_OUT: Final = ("name", "_meta", "requestState")
 
 Context = ServerRequestContext[Any, Any]
+
+
+def shows_views(ctx: Context) -> bool:
+    """Return whether the client of this very request shows views, in either era."""
+    capabilities = ctx.session.client_capabilities
+    extensions = capabilities.extensions if capabilities and capabilities.extensions else {}
+    types = extensions.get(EXTENSION, {}).get("mimeTypes")
+    return isinstance(types, list) and MIME_TYPE in types
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from mcp.server.context import HandlerResult, ServerRequestContext
 from pvemcp_server.access.model import Caller
 from pvemcp_server.http.gate import caller_of, client_program
 from pvemcp_server.mcp.elicitation import SdkConversation
-from pvemcp_server.mcp.middleware import RecordedError
+from pvemcp_server.mcp.middleware import RecordedError, shows_views
 from pvemcp_server.mcp.tasks import McpTasks, knows_tasks
 from pvemcp_server.pipeline.confirmation import InputRequired
 from pvemcp_server.pipeline.pipeline import Pipeline, UnknownTool, granted_tools
 from pvemcp_server.store.database import DatabaseFailed
 from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.toolkit.registry import Tool
-from pvemcp_server.views.catalog import VIEWS, shows_views
+from pvemcp_server.views.catalog import VIEWS
 
 log = logging.getLogger(__name__)
 Context = ServerRequestContext[Any, Any]

@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final
-
-from mcp.server.context import ServerRequestContext
+from typing import Final
 
 EXTENSION: Final = "io.modelcontextprotocol/ui"
 MIME_TYPE: Final = "text/html;profile=mcp-app"
@@ -66,11 +64,3 @@ def _read(name: str) -> str:
 def find_view(uri: str) -> View | None:
     """Return the view of a URI; None for any other URI."""
     return next((view for view in VIEWS.values() if view.uri == uri), None)
-
-
-def shows_views(ctx: ServerRequestContext[Any, Any]) -> bool:
-    """Return whether the client of this very request shows views, in either era."""
-    capabilities = ctx.session.client_capabilities
-    extensions = capabilities.extensions if capabilities and capabilities.extensions else {}
-    types = extensions.get(EXTENSION, {}).get("mimeTypes")
-    return isinstance(types, list) and MIME_TYPE in types
