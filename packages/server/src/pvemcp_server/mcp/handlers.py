@@ -162,7 +162,7 @@ def _contents(uri: str, result: Result) -> list[Contents]:
         raise RecordedError(types.INTERNAL_ERROR, result.blocks[0], {"uri": uri})
     kinds = (resources.JSON, resources.PLAIN)
     return [
-        types.TextResourceContents(uri=uri, mime_type=kind, text=text)
+        types.TextResourceContents(uri=uri, mime_type=kind, text=text.lstrip("\n"))
         for kind, text in zip(kinds, result.blocks, strict=False)
     ]
 

@@ -57,7 +57,7 @@ class ToolHandlers:
                 return await self.tasks.create(ctx, result.started)
             except (DatabaseFailed, OSError):
                 log.exception("A task could not be stored, so its client gets the UPID")
-        content: list[types.ContentBlock] = [types.TextContent(text=text) for text in result.texts]
+        content: list[types.ContentBlock] = [types.TextContent(text=text) for text in result.blocks]
         values = None
         if result.values and self.pipeline.tools[params.name].view and shows_views(ctx):
             callable_tools = granted_tools(self.pipeline.tools, caller_of(ctx))

@@ -109,22 +109,16 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The text blocks for the client; those of a failed call describe its cause."""
+    """The text blocks for the client; those of a failed call describe its cause.
+
+    Notes begin with a line end: some clients join the blocks of a result without a separator, so
+    that the notes would be read as part of the data.
+    """
 
     blocks: tuple[str, ...]
     cause: Exception | None = None  # of the failure
     started: Started | None = None
     values: Mapping[str, Any] | None = None  # of an answer: what the blocks say, for views
-
-    @property
-    def texts(self) -> list[str]:
-        """The blocks as clients receive them: data, then the notes on a line of their own.
-
-        Some clients join the blocks of a result without a separator, so that the notes would be
-        read as part of the data.
-        """
-        data, *notes = self.blocks
-        return [data, *(f"\n{note}" for note in notes)]
 
 
 def granted_tools(tools: Mapping[str, Tool], caller: Caller) -> list[str]:
@@ -291,7 +285,7 @@ class Pipeline:
             await recorder.answered(written)
         except Unrecorded as error:
             return Result((str(error),), error)
-        blocks = (written.data, written.notes) if written.notes else (written.data,)
+        blocks = (written.data, f"\n{written.notes}") if written.notes else (written.data,)
         values = {**written.values, "notes": written.notes}
         return Result(blocks, started=started, values=values)
 
