@@ -65,6 +65,22 @@ Start = Callable[..., Running]
 
 
 @pytest.fixture(scope="session")
+def npm() -> Path:
+    """Return the folder of npm's packages; skip with a reason where they are missing."""
+    folder = Path(os.environ.get("PVEMCP_NPM", Path.home() / ".cache" / "pvemcp-node"))
+    packages = folder / "node_modules"
+    if not packages.exists():
+        pytest.skip(f"no packages in {folder}: python scripts/node_tools.py installs them")
+    return packages
+
+
+@pytest.fixture(scope="session")
+def axe(npm: Path) -> str:
+    """Read the source of axe-core."""
+    return (npm / "axe-core" / "axe.min.js").read_text()
+
+
+@pytest.fixture(scope="session")
 def start() -> Iterator[Start]:
     """Return how to start `pvemcp run` with the demo in a state folder; stop it at the end."""
     running: list[Running] = []

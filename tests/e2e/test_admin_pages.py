@@ -1,7 +1,6 @@
 """The admin pages in Chromium, over the real server: every flow."""
 
 import json
-import os
 import re
 import sqlite3
 import subprocess
@@ -152,16 +151,6 @@ def emulated() -> Iterator[dict]:
         assert process.stdout
         yield json.loads(process.stdout.readline())["clusters"][0]
         process.terminate()
-
-
-@pytest.fixture(scope="module")
-def axe() -> str:
-    """Read the source of axe-core; skip with a reason where npm's packages are missing."""
-    folder = Path(os.environ.get("PVEMCP_NPM", Path.home() / ".cache" / "pvemcp-node"))
-    script = folder / "node_modules" / "axe-core" / "axe.min.js"
-    if not script.exists():
-        pytest.skip(f"no axe-core in {folder}: python scripts/node_tools.py installs it")
-    return script.read_text()
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -160,7 +160,7 @@ async def call_tool(
 
 
 def _outcome(result: Result, conversation: TrialConversation) -> Outcome:
-    data, *notes = result.blocks
+    data, *notes = (block.lstrip("\n") for block in result.blocks)
     if conversation.question and not conversation.confirmed:
         notes.append(f"It needs confirmation: {conversation.question} Confirm it and call again.")
     return Outcome(failed=result.cause is not None, data=data, notes="\n".join(notes))

@@ -31,7 +31,7 @@ from pvemcp_server.mcp.middleware import RecordedError
 from pvemcp_server.oauth.scopes import Scope, is_sufficient
 from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, clean_line, single_lines
 from pvemcp_server.pipeline.audit_recorder import Recorder
-from pvemcp_server.pipeline.pipeline import Pipeline, Result, Started
+from pvemcp_server.pipeline.pipeline import Pipeline, Started
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import McpTask
 from pvemcp_server.store.repository import Repository
@@ -249,8 +249,8 @@ def _result(stored: Mapping[str, Any], ended: TaskOutcome) -> dict[str, Any]:
     if output_format is Format.CSV:
         rows = single_lines(rows)
     data = encode_document(rows[0], output_format)
-    blocks = [data, "\n".join(stored.get("warnings", ()))]  # missing in tasks of older versions
-    texts = Result(tuple(filter(None, blocks))).texts
+    notes = ["\n" + "\n".join(warnings)] if (warnings := stored.get("warnings")) else []
+    texts = [data, *notes]
     content: list[types.ContentBlock] = [types.TextContent(text=text) for text in texts]
     result = types.CallToolResult(content=content, is_error=not ended.ok)
     return result.model_dump(by_alias=True, mode="json", exclude_none=True)

@@ -109,21 +109,16 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The text blocks for the client; those of a failed call describe its cause."""
+    """The text blocks for the client; those of a failed call describe its cause.
+
+    Notes begin with a line end: some clients join the blocks of a result without a separator, so
+    that the notes would be read as part of the data.
+    """
 
     blocks: tuple[str, ...]
     cause: Exception | None = None  # of the failure
     started: Started | None = None
-
-    @property
-    def texts(self) -> list[str]:
-        """The blocks as clients receive them: data, then the notes on a line of their own.
-
-        Some clients join the blocks of a result without a separator, so that the notes would be
-        read as part of the data.
-        """
-        data, *notes = self.blocks
-        return [data, *(f"\n{note}" for note in notes)]
+    values: Mapping[str, Any] | None = None  # of an answer: what the blocks say, for views
 
 
 def granted_tools(tools: Mapping[str, Tool], caller: Caller) -> list[str]:
@@ -290,8 +285,9 @@ class Pipeline:
             await recorder.answered(written)
         except Unrecorded as error:
             return Result((str(error),), error)
-        blocks = (written.data, written.notes) if written.notes else (written.data,)
-        return Result(blocks, started=started)
+        blocks = (written.data, f"\n{written.notes}") if written.notes else (written.data,)
+        values = {**written.values, "notes": written.notes}
+        return Result(blocks, started=started, values=values)
 
     async def _failed_here(self, recorder: Recorder, error: Exception) -> Result:
         """Return the result of a failure of this server: its database is away, or an incident."""

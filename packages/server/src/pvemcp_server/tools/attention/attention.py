@@ -61,6 +61,7 @@ class Finding(Row):
 
 @tool(
     "GetAttention",
+    view="attention",
     title="What needs attention",
     area=Area.CLUSTER,
     effect=Effect.READ,

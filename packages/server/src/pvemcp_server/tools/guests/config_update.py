@@ -114,6 +114,7 @@ class _Change:
 
 @tool(
     "UpdateVmConfig",
+    view="plan",
     title="Change configuration",
     area=Area.VMS,
     effect=Effect.WRITE,

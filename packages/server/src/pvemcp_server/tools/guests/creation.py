@@ -77,6 +77,7 @@ class _Place:
 
 @tool(
     "CreateVm",
+    view="plan",
     title="Create VM",
     area=Area.VMS,
     effect=Effect.WRITE,

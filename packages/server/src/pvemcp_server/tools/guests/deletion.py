@@ -32,6 +32,7 @@ Purge = Annotated[
 
 @tool(
     "DeleteVm",
+    view="plan",
     title="Delete guest",
     area=Area.VMS,
     effect=Effect.DESTROY,

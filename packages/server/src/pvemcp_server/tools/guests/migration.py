@@ -49,6 +49,7 @@ _RESTART = (
 
 @tool(
     "MigrateVm",
+    view="plan",
     title="Migrate guest",
     area=Area.VMS,
     effect=Effect.WRITE,

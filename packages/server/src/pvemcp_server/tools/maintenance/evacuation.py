@@ -65,6 +65,7 @@ class Evacuation(BulkPlan):
 
 @tool(
     "EvacuateNode",
+    view="plan",
     area=Area.NODES,
     effect=Effect.WRITE,
     toolset=Toolset.MAINTENANCE,

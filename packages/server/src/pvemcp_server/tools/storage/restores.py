@@ -74,6 +74,7 @@ class _Archive:
 
 @tool(
     "RestoreBackup",
+    view="plan",
     area=Area.STORAGE,
     effect=Effect.WRITE,
     toolset=Toolset.LIFECYCLE,
