@@ -1,6 +1,7 @@
 """Changes of resources and prompts are announced to their subscribers in each era."""
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import anyio
 import mcp_types as types
@@ -211,10 +212,36 @@ async def test_many_subscribers_cost_one_request_per_renewal(
 
 
 async def test_the_subscriptions_of_a_key_are_limited(demo_served, monkeypatch):
-    monkeypatch.setattr(resource_watcher, "MOST_PER_KEY", 1)
+    monkeypatch.setattr(resource_watcher, "MOST_WATCHED", 1)
     async with Client(demo_served.mcp, mode="legacy") as client:
         again = [await subscribed(client, uri) for uri in (GUEST, OTHER, GUEST)]
     assert again == [True, False, True]
+
+
+async def test_the_subscriptions_of_all_connections_of_a_user_are_limited_together(
+    demo_served, monkeypatch
+):
+    monkeypatch.setattr(resource_watcher, "MOST_WATCHED", 2)
+    key = await demo_served.state.access.authenticator.caller(demo_served.key_id)
+    first, second, stranger = (
+        replace(key, key_id=name, holder=user)
+        for name, user in [("first", "alice"), ("second", "alice"), ("third", "bob")]
+    )
+    endpoint = demo_served.app.endpoint
+
+    async def ignored(_event):
+        pass
+
+    one = Subscriber(first.key_id, first.holder, "", ignored, {GUEST})
+    end = endpoint.notifications._add(one)
+    try:
+        accepted = [
+            await endpoint.watcher.accepted(caller, [GUEST, OTHER])
+            for caller in (first, second, stranger)
+        ]
+    finally:
+        end()
+    assert accepted == [[GUEST, OTHER], [GUEST], [GUEST, OTHER]]
 
 
 async def test_a_cluster_that_does_not_answer_has_not_changed(
@@ -240,7 +267,7 @@ async def test_a_client_that_does_not_read_delays_no_other(connect, demo_served,
 
     notifications = demo_served.app.endpoint.notifications
     async with connect() as (_, heard):
-        gone = notifications._add(Subscriber(demo_served.key_id, "", broken))
+        gone = notifications._add(Subscriber(demo_served.key_id, "", "", broken))
         await notifications.queries_changed()
         await until(lambda: heard.prompts)
         gone()

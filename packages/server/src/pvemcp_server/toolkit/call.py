@@ -162,7 +162,7 @@ class Call:
             raise UnknownName("cluster", name, names)
         if len(names) > 1 and match not in self.opened and self.limits:
             most = self.settings.concurrent_calls_per_key
-            place = self.limits.on_cluster(self.caller.key_id, match, most)
+            place = self.limits.on_cluster(self.caller.holder, match, most)
             await self.places.enter_async_context(place)
         return await self._open(match)
 
