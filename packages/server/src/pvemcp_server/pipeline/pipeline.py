@@ -315,7 +315,11 @@ class Pipeline:
             caller, call.tool, {**call.arguments, **options}, conversation, undoing=kept
         )
         if result.cause is None and not options["dry_run"]:
-            await self.undo_log.remove(kept)
+            try:
+                with CancelScope(shield=True):  # it is done, also if the client has gone
+                    await self.undo_log.remove(kept)
+            except DatabaseFailed:
+                log.exception("The undo of a write could not be removed, so Undo finds it again")
         return result
 
     async def open(
