@@ -11,6 +11,7 @@ from mcp.client import Client
 from mcp.client.sse import sse_client
 
 import proxmox_client
+from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Grant, Resources
 from pvemcp_server.mcp import resource_watcher
 from pvemcp_server.mcp.notifications import Subscriber
@@ -242,6 +243,24 @@ async def test_the_subscriptions_of_all_connections_of_a_user_are_limited_togeth
     finally:
         end()
     assert accepted == [[GUEST, OTHER], [GUEST], [GUEST, OTHER]]
+
+
+async def test_a_watched_resource_takes_no_place_of_calls_on_its_cluster(demo_served, monkeypatch):
+    taken, on_cluster = [], CallLimits.on_cluster
+
+    def recorded(limits, holder, cluster, most):
+        taken.append(cluster)
+        return on_cluster(limits, holder, cluster, most)
+
+    monkeypatch.setattr(CallLimits, "on_cluster", recorded)
+    async with Client(demo_served.mcp, mode="legacy") as client:
+        await client.subscribe_resource(GUEST)
+        argument = {"name": "vmid", "value": "1"}
+        template = types.ResourceTemplateReference(uri="pve://clusters/{cluster}/guests/{vmid}")
+        await client.complete(template, argument, context_arguments={"cluster": "home-lab"})
+        assert taken == []  # nothing would give it back
+        await client.call_tool("ListNodes", {"cluster_name": "home-lab"})
+    assert taken == ["home-lab"]
 
 
 async def test_a_cluster_that_does_not_answer_has_not_changed(

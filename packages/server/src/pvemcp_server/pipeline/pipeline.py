@@ -344,10 +344,10 @@ class Pipeline:
             undo_log=self.undo_log,
             kinds=tool.kinds,
             closing=self.closing,
-            limits=self.limits,
             deadline=monotonic() + settings.call_deadline_seconds,
         )
         if accepted is not None:
+            call.limits = self.limits  # `_answer` gives its places back
             options = vars(accepted)  # those that this kind of tool has
             call.dry_run = options.get("dry_run", False)
             call.wait = options.get("wait", False)
