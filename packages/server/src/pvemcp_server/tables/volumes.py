@@ -290,7 +290,7 @@ async def _note_hidden(cluster: Cluster, privilege: str, path: str, what: str) -
 
 
 def _holding(held: Permissions) -> Callable[[str, str], bool]:
-    """Return whether the account has a privilege on a path: the nearest listed path decides.
+    """Return a function of path and privilege: whether the account has it; the nearest path counts.
 
     A privilege on a pool counts as held: which storages and guests it covers is not known here.
     """
