@@ -9,6 +9,7 @@ import pytest
 from proxmox_client.emulator import Clock, FaultKind, demo
 from pvemcp_server.access.model import Resources
 from pvemcp_server.pipeline.confirmation import Agreed
+from pvemcp_server.store.database import DatabaseFailed
 
 from .tool_client import PACE, FakeConversation, FakeUndos, offered
 
@@ -251,6 +252,21 @@ async def test_what_changed_while_the_user_was_asked_is_seen(fast_client):
 
     client.conversation.ask = ask
     assert "its snapshot 'patching' is another one" in await client.refused("Undo", wait=True)
+
+
+async def test_an_undo_that_cannot_be_removed_afterwards_is_still_done(
+    fast_client, monkeypatch, caplog
+):
+    async def refused(_number):
+        raise DatabaseFailed("away")
+
+    client = replace(fast_client, undos=FakeUndos())
+    call = {**PROD, "vmid": 131, "snapshot_name": "once"}
+    assert not (await client("CreateVmSnapshot", **call, wait=True)).failed
+    monkeypatch.setattr(client.undos, "remove", refused)
+    assert not (await client("Undo", wait=True)).failed
+    assert "so Undo finds it again" in caplog.text
+    assert "its snapshot 'once'" in await client.refused("Undo", wait=True)
 
 
 async def test_a_write_that_failed_or_was_tried_dry_is_not_undone(demo_client):

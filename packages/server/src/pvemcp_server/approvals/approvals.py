@@ -84,10 +84,11 @@ class Approvals:
     async def ask(self, call: PlannedCall) -> tuple[ApprovalRecord, bool] | None:
         """Return the open approval of this call and plan, and whether it is new.
 
-        Return None when the most calls of the key wait already.
+        Return None when the most calls of the key, or of its user, wait already.
         """
         now = self._clock()
         return await self._approvals.ask(
+            call.caller.holder,
             now=now,
             expires=now + WAITING_LIFE,
             key_id=call.caller.key_id,

@@ -17,7 +17,7 @@ from pvemcp_server.store.repository import is_storable
 START = records.audit.alias("start")
 END = records.audit.alias("outcome_of")
 CALLS = ("call", "intent", "refused")
-SIGN_INS = ("sign in", "oauth.%", "admin.%")  # tools of refused attempts that are no calls
+NO_CALLS = ("sign in", "request", "oauth.%", "admin.%")  # tools of refusals that are no calls
 OUTCOME_COLUMNS = ("outcome", "reason", "rows", "bytes", "duration_ms", "upid")
 COLUMNS = {
     column.name: (
@@ -168,8 +168,8 @@ def _names_guest(vmid: int) -> ColumnElement[bool]:
 
 
 def _is_call(_calls: bool) -> ColumnElement[bool]:
-    signs_in = or_(*(START.c.tool.like(tool) for tool in SIGN_INS))
-    return START.c.kind.in_(CALLS) & (START.c.tool.is_(None) | ~signs_in)
+    is_none = or_(*(START.c.tool.like(tool) for tool in NO_CALLS))
+    return START.c.kind.in_(CALLS) & (START.c.tool.is_(None) | ~is_none)
 
 
 def _is_in_clusters(cluster: str) -> ColumnElement[bool]:

@@ -46,7 +46,7 @@ class _Write:
     cluster: Cluster
     request: ApiRequest
     parameters: Values = field(repr=False)
-    key_id: str  # in whose thread the answer is masked
+    holder: str  # in whose thread the answer is masked
     result: Any = None
 
     async def send(self) -> Task | None:
@@ -55,7 +55,7 @@ class _Write:
         data = await pve.raw(self.request.method, self.request.path, **self.parameters)
         if isinstance(data, str) and data.startswith("UPID:"):
             return pve.task(data)
-        self.result = await in_key_thread(self.key_id, partial(masked, data))
+        self.result = await in_key_thread(self.holder, partial(masked, data))
         return None
 
     async def report(self) -> Mapping[str, Any]:
@@ -82,13 +82,13 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     asks = f" Proxmox asks for {needed}." if needed else ""
     about = f"{labels(cluster, guests, every)}{asks}"
     loses = _losses(request, guests, before - after)
-    reversal, key_id = Reversal(cluster, request, present), call.caller.key_id
+    reversal, holder = Reversal(cluster, request, present), call.caller.holder
 
     def described() -> tuple[str, Undo | None]:
         return _described(cluster, request, present, about, loses), reversal.planned()
 
     # to mask what a hostile host has there takes seconds, and calls of other keys go on
-    would, undo = await in_key_thread(key_id, described)
+    would, undo = await in_key_thread(holder, described)
     return Plan(
         cluster=cluster,
         would=would,
@@ -97,7 +97,7 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
         loses=loses,
         discloses=effects.disclosure(request.endpoint, request.parameters),
         ids={"method": request.method, "path": request.shown_path},
-        act=(write := _Write(cluster, request, parameters, key_id)).send,
+        act=(write := _Write(cluster, request, parameters, holder)).send,
         report=write.report,
         undo=undo,
         read_undo=partial(reversal.after, undo) if undo else None,

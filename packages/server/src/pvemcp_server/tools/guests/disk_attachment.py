@@ -196,7 +196,7 @@ async def _source(guest: TargetGuest, configs: BothConfigs[Any], given: str) -> 
     if drive := unused.get(given) or by_volume.get(given):
         return _Source(
             drive.volume,
-            f"{drive.id} ({drive.volume})",
+            f"{drive.id} ({shown_volume(drive.volume)})",
             drive.storage or "",
             drive.size,
             is_new=False,
@@ -231,7 +231,8 @@ async def _own_volume(guest: TargetGuest, configs: BothConfigs[Any], volid: str)
         raise BadArgument(
             "volume", f"{volid} holds RAM, cloud-init or a base image; it is no disk."
         )
-    return _Source(volid, f"{volid} ({readable(own.size)})", storage, own.size, is_new=False)
+    words = f"{shown_volume(volid)} ({readable(own.size)})"
+    return _Source(volid, words, storage, own.size, is_new=False)
 
 
 def _free_name(guest: TargetGuest, configs: BothConfigs[Any], name: str | None) -> str:
@@ -277,7 +278,8 @@ def _attached_disk(guest: TargetGuest, configs: BothConfigs[Any], name: str) -> 
             hint="UpdateVmConfig with options=['protection=0'] ends it.",
         )
     if not drive.storage:
-        raise Precondition(f"{name} of {guest.label} is {drive.volume}, which no storage holds.")
+        volume = shown_volume(drive.volume)
+        raise Precondition(f"{name} of {guest.label} is {volume}, which no storage holds.")
     if current is not None and pending is None:
         raise Precondition(f"{name} is detached when {guest.label} restarts.")
     if current is not None and pending != current:

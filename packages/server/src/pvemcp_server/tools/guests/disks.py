@@ -164,7 +164,8 @@ def _disk(guest: TargetGuest, configs: BothConfigs[Any], name: str) -> GuestDisk
             hint=f"Restart it, or drop the change by UpdateVmConfig with revert=['{name}'].",
         )
     if not drive.storage:
-        raise Precondition(f"{name} of {guest.label} is {drive.volume}, which no storage holds.")
+        volume = shown_volume(drive.volume)
+        raise Precondition(f"{name} of {guest.label} is {volume}, which no storage holds.")
     return drive
 
 
