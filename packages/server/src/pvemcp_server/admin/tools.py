@@ -69,7 +69,7 @@ class TrialConversation:
     async def progress(self, done: float, total: float | None, message: str) -> None:
         """Ignore the progress: only the outcome is shown."""
 
-    async def ask(self, question: str, beside: str = "") -> Decision:
+    async def ask(self, question: str, beside: str = "", _digest: str = "") -> Decision:
         """Keep the question, and answer it with the confirmation of the attempt."""
         self.question = " ".join(filter(None, (question, beside)))
         return Decision.YES if self.confirmed else Decision.NO

@@ -78,6 +78,12 @@ class BulkPlan:
         return tuple({need: None for needs in own for need in needs}) if own else None
 
     @property
+    def digest(self) -> str:
+        """Those of all configurations that it was made from."""
+        digests = {vmid: plan.digest for vmid, plan in self.plans.items() if plan.digest}
+        return " ".join(f"{vmid}:{digest}" for vmid, digest in digests.items())
+
+    @property
     def needs_consent(self) -> bool:
         """Whether the user has to agree to any of the plans."""
         return any(plan.needs_consent for plan in self.plans.values())
@@ -390,6 +396,6 @@ class _GuestConversation:
         """Report the progress of this guest's task."""
         await self.whole.report(self.vmid, done, message)
 
-    async def ask(self, _question: str, _beside: str = "") -> Decision:
+    async def ask(self, _question: str, _beside: str = "", _digest: str = "") -> Decision:
         """Return CANNOT_ASK: the user has agreed before."""
         return Decision.CANNOT_ASK

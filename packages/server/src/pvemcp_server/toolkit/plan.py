@@ -54,6 +54,7 @@ class ConfirmedRead:
     would: str  # a sentence with the verb first: "Read /etc/hostname in qemu 101 (web) on lab."
     read: Callable[[], Awaitable[Mapping[str, Any]]]  # returns the answer
     discloses: str
+    digest: str = ""  # it changes no configuration
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -84,6 +85,8 @@ class Plan:
     guest: TargetGuest | None = None  # the one that it is about
     others: frozenset[int] = frozenset()  # further guests that it is about
     guests: int = 1  # that one request is about: each counts as a write where data is lost
+    digest: str | None = None
+    """Of the configuration that it was made from: if that changes, a consent does not count."""
     past: PastTasks | None = None  # say how long it takes: for the dry run only
     storage: str = ""  # the one that the task fills, where that bounds how many run at once
     undo: Undo | None = None  # where it is known before

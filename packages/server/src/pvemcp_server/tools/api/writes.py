@@ -20,7 +20,7 @@ from pvemcp_server.toolkit.own_rights import refuse_protecting_tags
 from pvemcp_server.toolkit.plan import Plan, is_shown_whole
 from pvemcp_server.toolkit.task_guests import guests_of_task
 from pvemcp_server.toolkit.undo import Undo
-from pvemcp_server.toolkit.undo_check import values_at
+from pvemcp_server.toolkit.undo_check import text_of, values_at
 from pvemcp_server.toolkit.write_target import require_no_protected_owner, volume_owners
 from pvemcp_server.tools.api import backup_jobs, effects, privileges
 from pvemcp_server.tools.api.mask import is_secret, masked
@@ -72,8 +72,9 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     before, after = backup_jobs.coverage(request, present, every)
     guests = await _guests(call, cluster, request, present, before | after)
     parameters = dict(request.parameters)
-    if "digest" in request.endpoint.parameters and isinstance(present.get("digest"), str):
-        parameters.setdefault("digest", present["digest"])
+    digest = text_of(present.get("digest"))
+    if digest and "digest" in request.endpoint.parameters:
+        parameters.setdefault("digest", digest)
     needed, lacking = await privileges.required(cluster, request)
     refused = f"{lacking}, so Proxmox will refuse this." if lacking else ""
     if refused and not call.dry_run:
@@ -97,6 +98,7 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
         loses=loses,
         discloses=effects.disclosure(request.endpoint, request.parameters),
         ids={"method": request.method, "path": request.shown_path},
+        digest=digest,
         act=(write := _Write(cluster, request, parameters, key_id)).send,
         report=write.report,
         undo=undo,

@@ -187,6 +187,7 @@ async def update_vm_config(
         would=f"Change {guest.label}: {options_of.in_words(change.changes)}.{_forecast(change)}",
         loses=_losses(change),
         ids={"vmid": vmid},
+        digest=configs.current.digest,
         act=partial(_write, change),
         report=partial(_report, call, change),
         warnings=tuple(await _warnings(change)),
