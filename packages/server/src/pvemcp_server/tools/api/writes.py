@@ -68,6 +68,8 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     await _require_known_node(cluster, request)
     refuse_protecting_tags(call, split_list(str(request.parameters.get("tags", ""))))
     present = await _present(cluster, request)
+    if "allow-move" in request.parameters:
+        cluster.inventory.invalidate()  # an undo moves guests back to the pool that they are in now
     every = (await cluster.inventory.view()).guests
     before, after = backup_jobs.coverage(request, present, every)
     guests = await _guests(call, cluster, request, present, before | after)
@@ -83,7 +85,8 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     asks = f" Proxmox asks for {needed}." if needed else ""
     about = f"{labels(cluster, guests, every)}{asks}"
     loses = _losses(request, guests, before - after)
-    reversal, key_id = Reversal(cluster, request, present), call.caller.key_id
+    reversal = Reversal(cluster, request, present, {row.vmid: row.pool for row in every})
+    key_id = call.caller.key_id
 
     def described() -> tuple[str, Undo | None]:
         return _described(cluster, request, present, about, loses), reversal.planned()
