@@ -92,6 +92,35 @@ async def test_a_consent_does_not_count_for_a_changed_configuration(
     assert "the consent does not count" in entry.reason
 
 
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("DeleteVm", {"vmid": 140}),
+        ("DeleteVm", {"vmid": 305}),
+        ("RestoreBackup", {"backup": "140", "vmid": 140, "overwrite": True}),
+    ],
+)
+async def test_a_guest_that_changed_since_the_question_is_not_deleted(
+    served,  # noqa: F811
+    pve,  # noqa: F811
+    received,  # noqa: F811
+    tool,
+    arguments,
+):
+    guest = pve["prod"].state.guests[arguments["vmid"]]
+    name = {"name": guest.name} if tool == "DeleteVm" else {}
+
+    async def agree(_context, _params):
+        guest.config["description"] = f"needed after all, says {tool}"
+        guest.touch()
+        return types.ElicitResult(action="accept", content={"confirm": True})
+
+    async with Client(served.mcp, elicitation_callback=agree) as client:
+        refused = await client.call_tool(tool, PROD | arguments | name)
+    assert refused.content[0].text.startswith("The configuration was changed after the user was")
+    assert received["prod"].writes == []
+
+
 @EACH_WRITE
 async def test_an_approval_does_not_count_for_a_changed_configuration(
     served,  # noqa: F811

@@ -23,7 +23,7 @@ from pvemcp_server.errors import CallError, Precondition
 from pvemcp_server.toolkit.call import Call, Conversation, Decision
 from pvemcp_server.toolkit.needs import RequiredPrivilege
 from pvemcp_server.toolkit.plan import Plan, lines
-from pvemcp_server.toolkit.room import room_for_several
+from pvemcp_server.toolkit.room import room_for_several, space_for_several
 from pvemcp_server.toolkit.write_target import writable_cluster
 
 _PLANNED_AT_ONCE: Final = 8
@@ -59,7 +59,7 @@ class BulkPlan:
     notes: Mapping[int, Notes]  # of each guest; a report after the write adds to them
     stop_at_failure: bool = False  # send nothing more once a write has failed
     advice: Sequence[str] = ()  # what to know about all of it before
-    room: str = ""  # what nodes have free for several of the guests
+    room: str = ""  # what nodes and storages have free for several of the guests
 
     @property
     def parts(self) -> tuple[Plan, ...]:
@@ -260,18 +260,20 @@ async def _plan_all(
     plans, refused, notes = await plan_each(call, plan, vmids)
     if not plans:
         raise Precondition(f"Refused for every guest. {by_reason(refused)}")
-    room = await _room(cluster, plans.values())
+    room = await _room(cluster, list(plans.values()))
     return BulkPlan(cluster, plans, refused, limits, notes, room=room)
 
 
-async def _room(cluster: Cluster, plans: Iterable[Plan]) -> str:
-    """Return the room on nodes that get several guests, each of which may fit alone."""
+async def _room(cluster: Cluster, plans: Collection[Plan]) -> str:
+    """Return the room on nodes and storages that get several guests: each may fit alone."""
     by_node: dict[str, list[int]] = {}
     for plan in plans:
         if plan.runs_on and plan.guest:
             by_node.setdefault(plan.runs_on, []).append(plan.guest.status.memory_max or 0)
     several = {node: sum(sizes) for node, sizes in by_node.items() if len(sizes) > 1}
-    return room_for_several(await cluster.inventory_view(), several)
+    view = await cluster.inventory_view()
+    texts = (room_for_several(view, several), space_for_several(view, (p.takes for p in plans)))
+    return " ".join(filter(None, texts))
 
 
 async def plan_each(

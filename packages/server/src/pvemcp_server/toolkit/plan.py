@@ -26,6 +26,7 @@ from pvemcp_server.errors import Unanswered
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.needs import RequiredPrivilege
 from pvemcp_server.toolkit.past_tasks import PastTasks
+from pvemcp_server.toolkit.room import Space
 from pvemcp_server.toolkit.task_wait import follow
 from pvemcp_server.toolkit.undo import Undo
 from pvemcp_server.toolkit.write_target import TargetGuest
@@ -81,6 +82,7 @@ class Plan:
     """Reads further fields of the answer after a write without a task."""
     needs: tuple[RequiredPrivilege, ...] | None = None  # of these arguments; None: the tool's
     room: str = ""  # what the target has free at the moment: for the dry run only
+    takes: tuple[Space, ...] = ()  # on storages, likewise
     runs_on: str = ""  # the node on which the guest runs then, and did not before
     guest: TargetGuest | None = None  # the one that it is about
     others: frozenset[int] = frozenset()  # further guests that it is about
