@@ -23,7 +23,7 @@ from pvemcp_server.errors import CallError, Precondition
 from pvemcp_server.toolkit.call import Call, Conversation, Decision
 from pvemcp_server.toolkit.needs import RequiredPrivilege
 from pvemcp_server.toolkit.plan import Plan, lines
-from pvemcp_server.toolkit.room import room_for_several, space_for_several
+from pvemcp_server.toolkit.room import room_for_several
 from pvemcp_server.toolkit.write_target import writable_cluster
 
 _PLANNED_AT_ONCE: Final = 8
@@ -271,9 +271,8 @@ async def _room(cluster: Cluster, plans: Collection[Plan]) -> str:
         if plan.runs_on and plan.guest:
             by_node.setdefault(plan.runs_on, []).append(plan.guest.status.memory_max or 0)
     several = {node: sum(sizes) for node, sizes in by_node.items() if len(sizes) > 1}
-    view = await cluster.inventory_view()
-    texts = (room_for_several(view, several), space_for_several(view, (p.takes for p in plans)))
-    return " ".join(filter(None, texts))
+    takes = [plan.takes for plan in plans]
+    return room_for_several(await cluster.inventory_view(), several, takes)
 
 
 async def plan_each(

@@ -105,11 +105,18 @@ async def room_for(
     return " ".join(sentences)
 
 
-def room_for_several(view: InventoryView, memory: Mapping[str, int]) -> str:
-    """Return what nodes have free for the guests that each gets, with their memory in bytes.
+def room_for_several(
+    view: InventoryView, memory: Mapping[str, int], writes: Iterable[Iterable[Space]]
+) -> str:
+    """Return what nodes and storages have free for several writes: each alone may have room.
 
-    A node that the role hides is left out.
+    `memory` is in bytes, of the guests that a node gets.
     """
+    return f"{_memory_for_several(view, memory)} {_space_for_several(view, writes)}".strip()
+
+
+def _memory_for_several(view: InventoryView, memory: Mapping[str, int]) -> str:
+    """Return what nodes have free; one that the role hides is left out."""
     sentences = []
     for name, needed in sorted(memory.items()):
         node = view.by_node.get(name)
@@ -125,8 +132,8 @@ def room_for_several(view: InventoryView, memory: Mapping[str, int]) -> str:
     return " ".join(sentences)
 
 
-def space_for_several(view: InventoryView, writes: Iterable[Iterable[Space]]) -> str:
-    """Return what storages have free for the writes that share them; each may have room alone.
+def _space_for_several(view: InventoryView, writes: Iterable[Iterable[Space]]) -> str:
+    """Return what storages have free for the writes that share them.
 
     A storage that the role hides is left out, and one on which no write takes a known size.
     """

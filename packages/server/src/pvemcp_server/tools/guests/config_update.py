@@ -153,7 +153,7 @@ async def update_vm_config(
     others = _others(kind, options or ())
     parts = (vlan, others.get("firewall"), others.get("rate"))
     _refuse_missing_device(guest, configs, network, bridge, *parts)
-    typed = GuestOptions(
+    parameters = GuestOptions(
         cores=cores,
         memory=memory,
         tags=None if tags is None else await _tags(call, guest, configs, tags),
@@ -165,8 +165,7 @@ async def update_vm_config(
         rate=others.pop("rate", None),
         password=password,
         ip=ip,
-    )
-    parameters = typed.parameters(kind, configured)
+    ).parameters(kind, configured)
     for name, value in others.items():
         if str(parameters.setdefault(name, value)) != str(value):
             raise BadArgument("options", f"{name} is set twice.")

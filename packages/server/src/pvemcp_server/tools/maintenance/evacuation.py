@@ -23,7 +23,7 @@ from pvemcp_server.toolkit.bulk import BulkLimits, BulkPlan, by_reason, plan_eac
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
-from pvemcp_server.toolkit.room import room_for_several, space_for_several
+from pvemcp_server.toolkit.room import room_for_several
 from pvemcp_server.toolkit.write_target import target_guest, writable_cluster
 from pvemcp_server.tools.guests.migration import migration
 from pvemcp_server.tools.maintenance.facts import HA_MAINTENANCE, MoveFacts, read_move_facts
@@ -108,11 +108,7 @@ async def evacuate_node(
     reasons |= {row.vmid: f"one call moves {MOST_GUESTS} guests: repeat it" for row in later}
     if not plans and not call.dry_run:
         raise Precondition(f"No guest of {node} is moved by this call. {by_reason(reasons)}")
-    view = await cluster.inventory_view()
-    rooms = (
-        room_for_several(view, chosen.memory),
-        space_for_several(view, (plan.takes for plan in plans.values())),
-    )
+    takes = [plan.takes for plan in plans.values()]
     return Evacuation(
         cluster=cluster,
         plans=plans,
@@ -123,7 +119,7 @@ async def evacuate_node(
         node=node,
         table=[_row(row, plans, reasons) for row in (*guests, *later)],
         advice=tuple(_advice(cluster, facts, placed.values(), by_ha)),
-        room=" ".join(filter(None, rooms)),
+        room=room_for_several(await cluster.inventory_view(), chosen.memory, takes),
     )
 
 
