@@ -533,6 +533,7 @@ class Pipeline:
                 for each in plan.sentences
                 for line in lines(mask_text(each))  # a secret is recognized in the whole only
             ),
+            digest=plan.digest or "",
         )
 
     async def _confirm(
@@ -549,6 +550,7 @@ class Pipeline:
             recorder.decided,
             partial(require_approval, self.approvals, planned, recorder.decided),
             beside,
+            planned.digest,
         )
 
     async def _failed(self, recorder: Recorder, cause: Exception, text: str) -> Result:
