@@ -88,7 +88,7 @@ def test_the_server_has_the_emulator_as_an_extra_only():
 
 def test_make_run_installs_every_extra_with_pinned_packages():
     requirements = (ROOT / "requirements.in").read_text()
-    assert "-e ./packages/server[demo,oidc]\n" in requirements
+    assert "-e ./packages/server[demo,oidc,otel]\n" in requirements
     pinned = re.findall(r"^([^=\s]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     emulator = _project(ROOT / "packages" / "proxmox_client")["optional-dependencies"]["emulator"]
     oidc = _project(ROOT / "packages" / "server")["optional-dependencies"]["oidc"]

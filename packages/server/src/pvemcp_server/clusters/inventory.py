@@ -4,6 +4,7 @@ It is refreshed on demand and shared by all callers of that identity, never with
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Hashable
 from contextvars import Context
 from dataclasses import dataclass, field, replace
@@ -142,6 +143,8 @@ class Inventory:
     retry_timeout: float = 1.0  # the same after a failed attempt
     retry_after: float = 5.0  # seconds after a failed attempt during which no call waits
     search_after: float = 60.0  # seconds after a search for a host with quorum, until the next
+    reads: Counter[str] = field(default_factory=Counter)  # "cached", "refreshed" or "stale"
+    new_context: Callable[[], Context] = Context  # of a refresh: not that of its first caller
     failure: proxmox_client.ProxmoxError | None = None  # of the last attempt, until an answer
     _latest: InventoryView | None = None
     _refreshing: asyncio.Task[InventoryView] | None = None
@@ -155,14 +158,18 @@ class Inventory:
         latest = self._latest
         oldest = max(monotonic() - self.freshness(), self._written)
         if latest and latest.taken > oldest:
+            self.reads["cached"] += 1
             return latest
         try:
-            return await self._refreshed()
+            refreshed = await self._refreshed()
         except NO_ANSWER as error:
+            self.reads["stale"] += 1
             if latest is None:
                 raise
             delayed = isinstance(error, proxmox_client.Delayed)
             return replace(latest, stale=reason_of(error), is_delayed=delayed)
+        self.reads["refreshed"] += 1
+        return refreshed
 
     @property
     def last_seen(self) -> datetime | None:
@@ -195,9 +202,9 @@ class Inventory:
         running = self._refreshing
         if running is None or running.done() or self._sent < self._written:
             self._sent = monotonic()
-            # an empty context: the deadline of the first caller must not apply to the others
+            # a new context: the deadline of the first caller must not apply to the others
             running = asyncio.create_task(
-                self._fetch(self._sent), name="inventory refresh", context=Context()
+                self._fetch(self._sent), name="inventory refresh", context=self.new_context()
             )
             # retrieve the exception, which asyncio would log if every caller has timed out
             running.add_done_callback(lambda task: task.cancelled() or task.exception())
