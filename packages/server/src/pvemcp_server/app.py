@@ -40,7 +40,7 @@ class App:
 
     async def drain(self) -> bool:
         """End the streams of pages, then let running calls finish; return whether all ended."""
-        self.site.live.close()
+        self.site.closing.set()
         return await self.endpoint.drain()
 
 
@@ -103,8 +103,8 @@ async def serve_until_stopped(
         housekeeping(services.connections.run_housekeeping),
     ):
         app = create_app(services)
-        # loaded objects stay: later full collections need not walk them, which would delay calls
-        gc.collect()
+        # loaded objects stay: later full collections need not walk them, which would delay calls.
+        # Imports leave next to no garbage, so that to collect it first would only take time
         gc.freeze()
         # Ctrl-C while modules were imported cancels here, not in the middle of uvicorn's startup
         await asyncio.sleep(0)
