@@ -210,9 +210,13 @@ class Measurements:
         )
         self._names: frozenset[str] = frozenset()  # of the configured clusters
 
+    def tool_of(self, event: Event) -> str:
+        """Return the tool of a call as a label: callers can name anything."""
+        return event.tool if event.tool in self._tools else OTHER
+
     def count_call(self, event: Event) -> None:
         """Count a call that has ended, as the audit records it."""
-        tool = event.tool if event.tool in self._tools else OTHER
+        tool = self.tool_of(event)
         cluster = event.cluster or ""
         labels = (tool, event.outcome or "", SEVERAL if "," in cluster else cluster)
         if len(self._calls) >= MOST_SERIES and labels not in self._calls:

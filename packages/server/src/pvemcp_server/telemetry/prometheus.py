@@ -42,9 +42,12 @@ def family_of(figure: Figure, values: Values) -> Metric:
                 histograms.add_metric(names, buckets, value.total)
         return histograms
     kinds = {Kind.COUNTER: CounterMetricFamily, Kind.GAUGE: GaugeMetricFamily}
-    family = kinds[figure.kind](figure.name, text, labels=labels)
+    family: CounterMetricFamily | GaugeMetricFamily = kinds[figure.kind](
+        figure.name, text, labels=labels
+    )
     for names, value in values.items():
-        family.add_metric(names, value)
+        if not isinstance(value, Histogram):
+            family.add_metric(names, value)
     return family
 
 

@@ -30,10 +30,14 @@ class Loaded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
-        if self._application is None:
-            async with self._loading:
-                self._application = self._application or await asyncio.to_thread(self.load)
-        await self._application(scope, receive, send)
+        application = self._application or await self._loaded()
+        await application(scope, receive, send)
+
+    async def _loaded(self) -> FastAPI:
+        async with self._loading:  # requests may come together
+            if self._application is None:
+                self._application = await asyncio.to_thread(self.load)
+            return self._application
 
 
 @dataclass(eq=False)
