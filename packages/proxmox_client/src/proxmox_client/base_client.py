@@ -80,6 +80,11 @@ class BaseClient:
         return self._pool.delay(since)
 
     @property
+    def written(self) -> float:
+        """When the last request that is no GET ended, of any account, on the monotonic clock."""
+        return self._pool.written
+
+    @property
     def circuits(self) -> Circuits:
         """The state of the circuit breaker."""
         return self._pool.circuit_breaker.circuits

@@ -105,6 +105,7 @@ class HostPool:
         self._hosts = [str(Host.parse(host, default_port)) for host in hosts]
         self._current = 0
         self.answered = -math.inf  # when a host last answered, on the monotonic clock
+        self.written = -math.inf  # when the last request that is no GET ended
         self.is_split = False  # whether a host was seen in a partition without quorum
         self.before_write: Callable[[], Awaitable[None]] | None = None  # may raise: nothing is sent
         self.observe: Observe | None = None
@@ -316,6 +317,8 @@ class HostPool:
             failure = type(error)
             raise
         finally:
+            if method != "GET":
+                self.written = time.monotonic()
             if self.observe:
                 seconds = time.monotonic() - began
                 self.observe(Exchange(host, method, path, seconds, status, failure))

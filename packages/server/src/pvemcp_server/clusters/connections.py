@@ -169,12 +169,15 @@ class Clusters:
             self.forget_idle()
 
     def forget_idle(self) -> None:
-        """Forget the connections of users that no call has used for OWN_IDLE_SECONDS.
+        """Forget the connections of users that no call has used for OWN_IDLE_SECONDS, and old
+        configurations.
 
         A call that still runs keeps what it has; the next one opens the connection again.
         """
         oldest = monotonic() - OWN_IDLE_SECONDS
         for key, connection in list(self._open.items()):
+            inventory = connection.inventory
+            inventory.configs.drop_expired(inventory.written)
             if connection.is_own and connection.used < oldest:
                 self._forget(key)
 

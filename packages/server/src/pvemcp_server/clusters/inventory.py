@@ -25,6 +25,7 @@ from proxmox_client.api.resources import (
 from proxmox_client.api.resources import Resources as ClusterResources
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.explain import reason_of
+from pvemcp_server.clusters.kept_configs import KeptConfigs
 
 # Errors after which an older answer is better than none
 NO_ANSWER = (
@@ -145,6 +146,7 @@ class Inventory:
     search_after: float = 60.0  # seconds after a search for a host with quorum, until the next
     reads: Counter[str] = field(default_factory=Counter)  # "cached", "refreshed" or "stale"
     new_context: Callable[[], Context] = Context  # of a refresh: not that of its first caller
+    configs: KeptConfigs = field(default_factory=KeptConfigs)
     failure: proxmox_client.ProxmoxError | None = None  # of the last attempt, until an answer
     _latest: InventoryView | None = None
     _refreshing: asyncio.Task[InventoryView] | None = None
@@ -180,6 +182,14 @@ class Inventory:
     def latest(self) -> InventoryView | None:
         """The latest view, however old, without asking Proxmox; None before the first one."""
         return self._latest
+
+    @property
+    def written(self) -> float:
+        """When something was last changed through this server, on the monotonic clock.
+
+        Also by other accounts: their writes end no view, which lasts seconds only.
+        """
+        return max(self._written, self.client.written)
 
     def invalidate(self) -> None:
         """Mark every view that was requested until now as outdated, after a write."""
