@@ -29,6 +29,7 @@ from proxmox_client.errors import (
     NoQuorum,
     NotFound,
     OutdatedDigest,
+    PlainPort,
     ProxmoxError,
     ResponseError,
     TaskFailed,
@@ -40,7 +41,7 @@ from proxmox_client.errors import (
 from proxmox_client.json_decoder import tolerate_malformed
 from proxmox_client.limits import Limits, deadline, requester
 from proxmox_client.sockets import SocketBudget
-from proxmox_client.tls import Tls, fetch_fingerprint, is_trusted
+from proxmox_client.tls import Tls, fetch_fingerprint, is_trusted, tls_fault, tls_reason
 from proxmox_client.transport import Exchange
 from proxmox_client.upid import Upid
 
@@ -69,6 +70,7 @@ __all__ = [
     "OpenIdRequest",
     "OutdatedDigest",
     "Password",
+    "PlainPort",
     "ProxmoxError",
     "Qemu",
     "Realm",
@@ -92,5 +94,7 @@ __all__ = [
     "fetch_fingerprint",
     "is_trusted",
     "requester",
+    "tls_fault",
+    "tls_reason",
     "tolerate_malformed",
 ]
