@@ -62,6 +62,21 @@ _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "pvemcp-client"}
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request to a host, with its response or without one, for those who measure."""
+
+    host: str
+    method: str
+    path: str
+    seconds: float
+    status: int = 0  # of HTTP; 0 without a response
+    failure: type[BaseException] | None = None  # in place of a complete response
+
+
+Observe = Callable[[Exchange], None]
+
+
 class HostPool:
     """Connections to the hosts of one cluster, shared by all accounts.
 
@@ -89,8 +104,10 @@ class HostPool:
         self._hosts = [str(Host.parse(host, default_port)) for host in hosts]
         self._current = 0
         self.answered = -math.inf  # when a host last answered, on the monotonic clock
+        self.written = -math.inf  # when the last request that is no GET ended
         self.is_split = False  # whether a host was seen in a partition without quorum
         self.before_write: Callable[[], Awaitable[None]] | None = None  # may raise: nothing is sent
+        self.observe: Observe | None = None
         self.limits = limits
         self.clock = clock
         self.limiter = ConcurrencyLimiter(limits)
@@ -287,13 +304,24 @@ class HostPool:
         )
         if self._http_transport is None:
             self._http_transport = self._open_transport()
-        with limited_head():
-            response = await self._http_transport.handle_async_request(request)
-        self.answered = time.monotonic()
+        began, status, failure = time.monotonic(), 0, None
         try:
-            body = await read_body(response, MAX_ANSWER)
+            with limited_head():
+                response = await self._http_transport.handle_async_request(request)
+            self.answered, status = time.monotonic(), response.status_code
+            try:
+                body = await read_body(response, MAX_ANSWER)
+            finally:
+                await response.aclose()
+        except BaseException as error:
+            failure = type(error)
+            raise
         finally:
-            await response.aclose()
+            if method != "GET":
+                self.written = time.monotonic()
+            if self.observe:
+                seconds = time.monotonic() - began
+                self.observe(Exchange(host, method, path, seconds, status, failure))
         if body is None:
             raise UnexpectedAnswer(
                 response.status_code,
