@@ -44,8 +44,9 @@ def test_an_image_starts_from_a_digest_or_from_an_earlier_stage():
     assert all(re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image) for image in foreign)
 
 
-def test_an_image_is_healthy_when_calls_can_be_served():
-    assert "/readyz" in re.search(r"HEALTHCHECK.*\n.*", DOCKERFILE.read_text())[0]
+def test_the_health_of_a_container_is_not_asked_like_a_balancer():
+    # a stop waits for those who ask for /readyz, and Docker kills after ten seconds
+    assert "/healthz" in re.search(r"HEALTHCHECK.*\n.*", DOCKERFILE.read_text())[0]
 
 
 def test_what_the_dockerfile_copies_is_not_ignored():

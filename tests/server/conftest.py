@@ -587,7 +587,11 @@ async def _served(
     async with open_services(state) as services:
         app = create_app(services, fake_tools.tools)
         server = http_server(
-            app.asgi, state.config, app.endpoint.drain, knows_key=state.access.authenticator.knows
+            app.asgi,
+            state.config,
+            app.endpoint.drain,
+            leave=app.leave,
+            knows_key=state.access.authenticator.knows,
         )
         async with _running(server) as url, _client(url) as http:
             yield Served(app, state, url, key, key_id, server, http, fake_tools)

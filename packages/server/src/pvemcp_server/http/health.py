@@ -1,6 +1,7 @@
 """Health probes, version and icon: routes that need no key."""
 
 from importlib.resources import files
+from time import monotonic
 from typing import Final
 
 from fastapi import APIRouter, Response
@@ -32,7 +33,8 @@ def health_routes(store: Store, audit: Audit, active_requests: ActiveRequests) -
         The database answers, the audit can be written, files are left to open, and no shutdown has
         begun.
         """
-        reason = "shutting down" if active_requests.closing else await _failure(store, audit)
+        active_requests.probed = monotonic()
+        reason = "shutting down" if active_requests.leaving else await _failure(store, audit)
         response.status_code = 503 if reason else 200
         return {"status": reason or "ready"}
 
