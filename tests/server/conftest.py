@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
@@ -617,6 +617,39 @@ def _client(url: str) -> httpx.AsyncClient:
 async def served(serving: Serving) -> AsyncIterator[Served]:
     async with serving() as running:
         yield running
+
+
+@pytest.fixture
+async def two_processes(
+    fake_tools: FakeTools,
+    tmp_path: Path,
+    new_postgres_database: Callable[[], str],
+    fill_postgres: Callable[[Config], Awaitable[None]],
+) -> AsyncIterator[tuple[Served, Served]]:
+    """Start two servers that share nothing but a PostgreSQL database and the tools' doings."""
+    config = Config(
+        state_dir=tmp_path / "var",
+        database_url=new_postgres_database(),
+        port=0,
+        log_level="warning",
+    )
+    await fill_postgres(config)
+    key: Any = None
+    secret = ""
+    async with AsyncExitStack() as stack:
+        servers = []
+        for _ in range(2):
+            store = await stack.enter_async_context(open_store(config))
+            access = await stack.enter_async_context(open_access(store))
+            state = State(config, store, access, Settings(store))
+            if key is None:
+                await state.settings.change({"enabled": True}, by="test")
+                key, secret = await access.keys.create("test", role="Administrator")
+            served = _served(state, fake_tools, secret, key.id)
+            servers.append(await stack.enter_async_context(served))
+            with anyio.fail_after(20):
+                await store.process_channel.listens.wait()
+        yield servers[0], servers[1]
 
 
 @pytest.fixture

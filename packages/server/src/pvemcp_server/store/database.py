@@ -1,7 +1,7 @@
 """The connection to one database, SQLite or PostgreSQL."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,30 @@ class Database:
             connection = await connection.execution_options(begin="IMMEDIATE")
             async with connection.begin():
                 yield connection
+
+    @asynccontextmanager
+    async def listening(
+        self, channel: str, receive: Callable[[str], None]
+    ) -> AsyncIterator[anyio.Event]:
+        """Call `receive` with each notification of PostgreSQL on a channel while inside.
+
+        The event that it returns is set when the connection is lost.
+        """
+        lost = anyio.Event()
+
+        def take(_connection: object, _process: int, _channel: str, payload: str) -> None:
+            receive(payload)
+
+        with _driver_errors():
+            async with self._engine.connect() as connection:
+                raw: Any = (await connection.get_raw_connection()).driver_connection
+                raw.add_termination_listener(lambda _connection: lost.set())
+                await raw.add_listener(channel, take)
+                try:
+                    yield lost
+                finally:  # no other user of the pool may get a connection that listens
+                    with anyio.CancelScope(shield=True):
+                        await connection.invalidate()
 
     async def close(self) -> None:
         """Close all connections."""
