@@ -28,9 +28,10 @@ import httpx2 as httpx
 import pytest
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
-from pydantic import Field
+from pydantic import Field, SecretStr
 from sqlalchemy import make_url
 from tests.server import sqlite_dialect
+from tests.server.postgres_proxy import PostgresProxy, postgres_proxy
 
 from proxmox_client.emulator import Emulator, demo
 from proxmox_client.emulator.access.roles import all_privileges, builtin_roles
@@ -619,37 +620,69 @@ async def served(serving: Serving) -> AsyncIterator[Served]:
         yield running
 
 
+@dataclass
+class Processes:
+    """Starts servers that share nothing but a PostgreSQL database and the tools' doings."""
+
+    config: Config
+    fake_tools: FakeTools
+    _stack: AsyncExitStack
+    _key: tuple[str, str] | None = None
+
+    async def start(self) -> Served:
+        """Start one more server."""
+        store = await self._stack.enter_async_context(open_store(self.config))
+        access = await self._stack.enter_async_context(open_access(store))
+        state = State(self.config, store, access, Settings(store))
+        if self._key is None:
+            await state.settings.change({"enabled": True}, by="test")
+            key, secret = await access.keys.create("test", role="Administrator")
+            self._key = secret, key.id
+        running = _served(state, self.fake_tools, *self._key)
+        served = await self._stack.enter_async_context(running)
+        with anyio.fail_after(20):
+            await store.process_channel.listens.wait()
+        return served
+
+
 @pytest.fixture
-async def two_processes(
-    fake_tools: FakeTools,
+async def postgres_config(
     tmp_path: Path,
     new_postgres_database: Callable[[], str],
     fill_postgres: Callable[[Config], Awaitable[None]],
-) -> AsyncIterator[tuple[Served, Served]]:
-    """Start two servers that share nothing but a PostgreSQL database and the tools' doings."""
-    config = Config(
-        state_dir=tmp_path / "var",
-        database_url=new_postgres_database(),
-        port=0,
-        log_level="warning",
-    )
+) -> Config:
+    """Configure a server whose state is a PostgreSQL database with the built-in roles."""
+    url = new_postgres_database()
+    config = Config(state_dir=tmp_path / "var", database_url=url, port=0, log_level="warning")
     await fill_postgres(config)
-    key: Any = None
-    secret = ""
+    return config
+
+
+@pytest.fixture
+async def processes(postgres_config: Config, fake_tools: FakeTools) -> AsyncIterator[Processes]:
     async with AsyncExitStack() as stack:
-        servers = []
-        for _ in range(2):
-            store = await stack.enter_async_context(open_store(config))
-            access = await stack.enter_async_context(open_access(store))
-            state = State(config, store, access, Settings(store))
-            if key is None:
-                await state.settings.change({"enabled": True}, by="test")
-                key, secret = await access.keys.create("test", role="Administrator")
-            served = _served(state, fake_tools, secret, key.id)
-            servers.append(await stack.enter_async_context(served))
-            with anyio.fail_after(20):
-                await store.process_channel.listens.wait()
-        yield servers[0], servers[1]
+        yield Processes(postgres_config, fake_tools, stack)
+
+
+@pytest.fixture
+async def two_processes(processes: Processes) -> tuple[Served, Served]:
+    return await processes.start(), await processes.start()
+
+
+@pytest.fixture
+async def behind_proxy(
+    postgres_config: Config, postgres_server: str, fake_tools: FakeTools, tmp_path: Path
+) -> AsyncIterator[tuple[Served, PostgresProxy]]:
+    """Start a server whose PostgreSQL can be away."""
+    assert postgres_config.database_url is not None
+    url = postgres_config.database_url.get_secret_value()
+    async with (
+        postgres_proxy(tmp_path / "proxy", postgres_server) as proxy,
+        AsyncExitStack() as stack,
+    ):
+        through = SecretStr(url.replace(postgres_server, str(proxy.folder)))
+        config = postgres_config.model_copy(update={"database_url": through})
+        yield await Processes(config, fake_tools, stack).start(), proxy
 
 
 @pytest.fixture

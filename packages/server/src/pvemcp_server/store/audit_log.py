@@ -1,7 +1,7 @@
 """The audit table: append to its hash chain, verify it, delete old rows."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from pvemcp_server.store.audit_chain import (
     violations,
 )
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.database import Database, DatabaseFailed
+from pvemcp_server.store.database import Database, DatabaseFailed, is_outage
 
 Row = Mapping[str, Any]
 PAGE = 100  # rows to hash before other tasks run: a small page, so that calls do not wait
@@ -107,10 +107,21 @@ class AuditLog:
         taken, self._break = self._break, None
         return taken
 
-    async def append(self, rows: Iterable[Row]) -> Mark:
-        """Append the rows in one transaction, durable on return; return the new head."""
-        async with self._database.writing() as connection:
-            mark, broken = await self._append_in(connection, rows)
+    async def append(self, rows: Collection[Row]) -> Mark:
+        """Append the rows in one transaction, durable on return; return the new head.
+
+        If PostgreSQL is lost, they are appended once more when it is back. A commit that was under
+        way may have succeeded, so rows that are there already are left out then.
+        """
+        try:
+            async with self._database.writing() as connection:
+                mark, broken = await self._append_in(connection, rows)
+        except DatabaseFailed as error:
+            if self._database.is_sqlite or not is_outage(error):
+                raise
+            async with self._database.writing() as connection:
+                missing = await self._missing(connection, rows)
+                mark, broken = await self._append_in(connection, missing)
         self.remember(mark)
         self._break = broken or self._break
         return mark
@@ -287,6 +298,15 @@ class AuditLog:
             if not violations(key, Mark(seq - 1, row.get("previous", "")), row):
                 return row
         return None
+
+    async def _missing(self, connection: AsyncConnection, rows: Collection[Row]) -> list[Row]:
+        """Return the rows that are not in the table; keep other processes from appending."""
+        await self._mark(connection, HEAD, lock=True)
+        table = records.audit
+        query = select(table.c.call_id, table.c.kind)
+        query = query.where(table.c.call_id.in_({row["call_id"] for row in rows}))
+        present = {tuple(row) for row in await connection.execute(query)}
+        return [row for row in rows if (row["call_id"], row["kind"]) not in present]
 
     async def _append_in(
         self, connection: AsyncConnection, rows: Iterable[Row]
