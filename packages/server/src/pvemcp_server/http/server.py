@@ -26,12 +26,12 @@ from pvemcp_server.http.connection_limits import (
     knows_none,
 )
 from pvemcp_server.http.hosts import networks
+from pvemcp_server.http.signals import RETIRE, SIGNALS
 
 CLOSING_SECONDS: Final = 4  # for connections, after running calls have had their time
 SETTLE_SECONDS: Final = 2.0  # in which idle connections may bring a last request
 BACKLOG: Final = 100  # asyncio accepts so many before it counts one: fewer than files are reserved
 POLL_SECONDS: Final = 0.01  # uvicorn has a flag for its start, and no event
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 Drain = Callable[[], Coroutine[Any, Any, bool]]
 Leave = Callable[[], float]
@@ -72,6 +72,7 @@ class HttpServer:
         self._leave = leave
         self._stopping = asyncio.Event()
         self._interrupted = False  # by Ctrl-C
+        self._retires = False
 
     @property
     def started(self) -> bool:
@@ -100,6 +101,7 @@ class HttpServer:
                 # the second Ctrl-C
                 self._uvicorn.force_exit = self._uvicorn.force_exit or self._interrupted
                 self._interrupted = True
+            self._retires = self._retires or number == RETIRE
             loop.call_soon_threadsafe(self._stopping.set)
 
         with _signal_handlers() as install:
@@ -145,7 +147,8 @@ class HttpServer:
         for connection in list(connections):
             if connection.is_answering:
                 connection.shutdown()  # after its response
-        balancers = self._leave()  # also after Ctrl-C: what is still asked gets the truth
+        # also after Ctrl-C: what is still asked gets the truth
+        balancers = 0.0 if self._retires else self._leave()
         await self._unless(lambda: self._interrupted, balancers)
         await self._refuse_connections()
         await self._unless(lambda: all(each.is_answering for each in connections), SETTLE_SECONDS)
