@@ -1,8 +1,9 @@
 """Run the examples of docs/users/replicas.md: three servers, restarted while real clients call.
 
 Called by `try_proxies.py --replicas [name …]`; the name `workers` runs `pvemcp serve --workers 3`
-without a balancer. Needs PostgreSQL beside what that script needs. Takes two minutes for each. It
-prints a row of the page's table, and fails when a call of 2026-07-28 or of a session fails.
+without a balancer, and `database` restarts PostgreSQL behind three servers. Needs PostgreSQL beside
+what that script needs. Takes two minutes for each. It prints a row of the page's table, and fails
+when a call of 2026-07-28 or of a session fails.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,27 @@ async def restart_each(servers: Sequence[Server]) -> list[float]:
     return seconds
 
 
+def restart_postgres(data: Path) -> None:
+    """Restart PostgreSQL as its own user, with the options that it was started with."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    program = folders[0] / "pg_ctl" if folders else Path("pg_ctl")
+    command = (str(program), "-D", str(data), "-l", f"{data}.log", "-m", "fast", "-w", "restart")
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=data.owner())
+
+
+async def restart_database(url: str) -> list[float]:
+    """Restart PostgreSQL three times; return how long each took."""
+    data = Path(url.partition("host=")[2]) / "data"
+    restart = partial(restart_postgres, data)
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        await asyncio.to_thread(restart)
+        seconds.append(time.monotonic() - began)
+        await asyncio.sleep(5)
+    return seconds
+
+
 async def replace_workers(servers: Sequence[Server]) -> list[float]:
     """Let the parent of the workers replace them; return how long that took."""
     [server] = servers
@@ -223,12 +246,13 @@ def fleet(name: str, folder: Path, url: str) -> Iterator[tuple[str, list[Server]
             server.start()
         stack.callback(lambda: [each.process.terminate() for each in servers if each.process])
         if is_behind:
-            text = example(name, PAGE)
+            proxy = "haproxy" if name == "database" else name
+            text = example(proxy, PAGE)
             for address, each in zip(ADDRESSES, ports, strict=True):
                 text = text.replace(address, f"127.0.0.1:{each}")
             home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder)}
             text = localized(text, folder).replace(str(PROXY), str(port))
-            command = PROXIES[name](text, folder)
+            command = PROXIES[proxy](text, folder)
             stack.enter_context(running(command, folder / "proxy.log", **home))
         yield base, servers
 
@@ -241,6 +265,8 @@ def attempt(name: str, folder: Path, url: str) -> bool:
     async def run() -> tuple[dict[str, Results], list[float]]:
         for server in servers:
             await server.ready()
+        if name == "database":
+            return await under_load(base, key, trust, lambda: restart_database(url))
         restart = replace_workers if name == "workers" else restart_each
         return await under_load(base, key, trust, lambda: restart(servers))
 
@@ -266,8 +292,8 @@ def main(names: Sequence[str]) -> None:
     print("| balancer | 2026-07-28 | sessions | HTTP+SSE | slowest call | to stop |")
     print("|---|---|---|---|---|---|")
     passed = True
-    for name in names or (*PROXIES, "workers"):
-        if name != "workers" and shutil.which(name) is None:
+    for name in names or (*PROXIES, "workers", "database"):
+        if name in PROXIES and shutil.which(name) is None:
             print(f"{name} is not installed", file=sys.stderr)
             continue
         with tempfile.TemporaryDirectory() as folder, postgres() as url:

@@ -1,10 +1,10 @@
-"""PostgreSQL is away for seconds: calls wait for it, probes don't, and none is an incident."""
+"""PostgreSQL is away for seconds: calls wait for it, and none is an incident."""
 
 import anyio
 import pytest
 from mcp.client import Client
 
-from pvemcp_server.store import database
+from pvemcp_server.store import database, watch
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
 
@@ -35,11 +35,11 @@ async def test_a_call_waits_for_a_database_that_is_away(behind_proxy, tool, argu
         async with anyio.create_task_group() as tasks:
             proxy.stop()
             tasks.start_soon(call)
-            while (ready := await served.http.get("/readyz")).status_code == 200:
-                pass  # as the last poll is less than half a second old
+            await until_away(served)
+            ready = await served.http.get("/readyz")  # while another task waits
             await proxy.start()
         recorded = await served.recorded()
-    assert ready.json() == {"status": "the state's database does not answer"}
+    assert ready.status_code == 200
     assert answers[0]["result"]["isError"] is False
     assert [entry.tool for entry in recorded].count(tool) == 2
 
@@ -93,9 +93,13 @@ async def test_a_connection_lost_at_any_statement_fails_no_list(behind_proxy, me
 
 async def test_what_is_away_for_long_is_not_waited_for(behind_proxy, monkeypatch):
     monkeypatch.setattr(database, "AWAY_SECONDS", -1)
+    monkeypatch.setattr(watch, "AWAY_SECONDS", -1)
     served, proxy = behind_proxy
     with anyio.fail_after(20):
         proxy.stop()
         await until_away(served)
+        while (ready := await served.http.get("/readyz")).status_code == 200:
+            pass  # as the last poll is less than half a second old
         answer = await served.modern.send("tools/list")
+    assert ready.json() == {"status": "the state's database does not answer"}
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")

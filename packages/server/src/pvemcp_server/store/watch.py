@@ -49,6 +49,7 @@ class Watch:
         self._clock = clock
         self._polled = -math.inf  # on the clock
         self._failed = -math.inf  # when the last failed poll ended
+        self._failing_since: float | None = None
         self._lock = anyio.Lock()
         self._seen: Mapping[str, int] = {}
         self._listeners: dict[Topic, list[Listener]] = {topic: [] for topic in Topic}
@@ -85,6 +86,13 @@ class Watch:
             await anyio.sleep(RETRY_SECONDS)
             began = self._clock()
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether polls fail, and calls still wait for the database to come back."""
+        since = self._failing_since
+        is_short = since is not None and self._clock() - since <= AWAY_SECONDS
+        return is_short and not self._database.is_sqlite
+
     async def poll(self) -> None:
         """Poll at once, so that a process sees its own change; may raise StateUnavailable."""
         async with self._lock:
@@ -110,6 +118,7 @@ class Watch:
             versions = await self._versions()
         except (OSError, SQLAlchemyError) as error:
             self._failed = self._clock()
+            self._failing_since = self._failing_since or self._failed
             raise StateUnavailable(_NO_ANSWER) from error
         finally:
             waits.reset(token)
@@ -118,7 +127,7 @@ class Watch:
                 for listener in self._listeners[topic]:
                     await listener()
         # last: if a listener failed, the next poll calls it again
-        self._seen, self._polled = versions, started
+        self._seen, self._polled, self._failing_since = versions, started, None
 
     async def _versions(self) -> Mapping[str, int]:
         table = records.versions
