@@ -29,7 +29,7 @@ from pvemcp_server.store.database import Database, DatabaseFailed, is_outage
 Row = Mapping[str, Any]
 PAGE = 100  # rows to hash before other tasks run: a small page, so that calls do not wait
 HIGHEST = 2**62  # numbers beyond it come from no append, and nothing could follow them
-PRUNE = 500  # rows to verify and delete in one transaction, while appends wait
+PRUNE = 500  # rows to verify and delete in one transaction
 STOP = "audit.retention"  # the tool of a break row that reports where retention stopped
 log = logging.getLogger(__name__)
 BASE_CHANGED = "the mark of its beginning was changed"
@@ -257,9 +257,9 @@ class AuditLog:
         """Delete at most PRUNE rows, or all before a STOP, and move the base mark to the last."""
         seq = records.audit.c.seq
         async with self._database.writing() as connection:
-            await self._mark(connection, HEAD, lock=True)
+            # appends go on: they read and write nothing at the beginning of the chain
+            base, is_sealed_base = await self._mark(connection, BASE, lock=True)
             _, head = await self.bounds(connection)
-            base, is_sealed_base = await self._mark(connection, BASE)
             violation = None if is_sealed_base else Finding(base.seq, BASE_CHANGED)
             base = end = base if is_sealed_base else GENESIS
             stop = await self._stop(connection, base, head)
