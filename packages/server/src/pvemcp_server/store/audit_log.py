@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+import anyio.lowlevel
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -279,7 +280,10 @@ class AuditLog:
     ) -> tuple[Mark, Finding | None]:
         """Return the last row that can be deleted, and the violation that comes after it."""
         last, root = base, 0
-        for row in await self._readable_page(connection, base.seq, head, PRUNE):
+        rows = await self._readable_page(connection, base.seq, head, PRUNE)
+        for number, row in enumerate(rows):
+            if number % PAGE == 0:
+                await anyio.lowlevel.checkpoint()  # calls of this process have their turn
             if found := violations(await self._key_of(row, root), last, row):
                 return last, found[0]
             if row["at"] >= before:
