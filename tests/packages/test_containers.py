@@ -17,7 +17,7 @@ FLEET = {name: each for name, each in SERVERS.items() if each.get("profiles") ==
 BALANCER = ROOT / "deploy" / "fleet" / "haproxy.cfg"
 
 service = pytest.mark.parametrize("service", SERVERS.values(), ids=SERVERS.keys())
-published = pytest.mark.parametrize("name", SERVERS.keys() - FLEET.keys())
+published = pytest.mark.parametrize("name", sorted(SERVERS.keys() - FLEET.keys()))
 
 
 @published
