@@ -26,6 +26,7 @@ from pvemcp_server.errors import (
     counted,
     plural,
 )
+from pvemcp_server.store.database import is_outage
 from pvemcp_server.store.history_repository import History
 from pvemcp_server.store.records import ClusterKind
 
@@ -132,7 +133,7 @@ async def outcome_of(read: Awaitable[T], what: str) -> T | Exception:
 
     Any error counts: an answer that we cannot handle must not cost the rows of other clusters. An
     unexpected one is logged with its traceback; `explain` refers to the log. Raise
-    StateUnavailable, because then permissions cannot be checked.
+    StateUnavailable and other errors of a database that is away: the whole call waits for it.
     """
     try:
         return await read
@@ -141,6 +142,8 @@ async def outcome_of(read: Awaitable[T], what: str) -> T | Exception:
     except (CallError, ProxmoxError, TimeoutError) as error:
         return error
     except Exception as error:
+        if is_outage(error):
+            raise
         log.exception("Reading %s failed", what)
         return error
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -47,6 +48,7 @@ from pvemcp_server.store.master_key import create_master_key, master_key_file, r
 from pvemcp_server.store.mcp_task_repository import McpTaskRepository
 from pvemcp_server.store.migrate import migrate
 from pvemcp_server.store.notice_repository import NoticeRepository
+from pvemcp_server.store.process_channel import ProcessChannel
 from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.store.records import (
     PersonRule,
@@ -102,6 +104,7 @@ class Store:
         self.audit_head = AuditHeadFile(state_dir, lambda: vault.derive("audit"))
         self.audit_search = AuditSearch(database, self.audit_log)
         self.audit_targets = AuditTargetRepository(database)
+        self.process_channel = ProcessChannel(database, partial(vault.derive, "process messages"))
 
 
 @asynccontextmanager

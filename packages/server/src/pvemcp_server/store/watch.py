@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pvemcp_server.errors import StateUnavailable
 from pvemcp_server.store import records
 from pvemcp_server.store.background import ticks
-from pvemcp_server.store.database import Database
+from pvemcp_server.store.database import AWAY_SECONDS, RETRY_SECONDS, Database, waits
 
 POLL_SECONDS = 0.5
 _NO_ANSWER = "The state's database does not answer."
@@ -49,6 +49,7 @@ class Watch:
         self._clock = clock
         self._polled = -math.inf  # on the clock
         self._failed = -math.inf  # when the last failed poll ended
+        self._failing_since: float | None = None
         self._lock = anyio.Lock()
         self._seen: Mapping[str, int] = {}
         self._listeners: dict[Topic, list[Listener]] = {topic: [] for topic in Topic}
@@ -64,15 +65,33 @@ class Watch:
         """Poll unless the last poll is less than POLL_SECONDS old; may raise StateUnavailable.
 
         Callers that wait for a poll share its result, also a failure: they would otherwise wait
-        for a database that does not answer one after the other.
+        for a database that does not answer one after the other. Calls poll again while it is away
+        for seconds.
         """
-        began = self._clock()
-        if began - self._polled >= POLL_SECONDS:
+        began = first = self._clock()
+        while began - self._polled >= POLL_SECONDS:
+            failure = None
             async with self._lock:
                 if self._failed >= began:
-                    raise StateUnavailable(_NO_ANSWER)
-                if self._clock() - self._polled >= POLL_SECONDS:  # no other caller has polled
-                    await self._poll()
+                    failure = StateUnavailable(_NO_ANSWER)
+                elif self._clock() - self._polled >= POLL_SECONDS:  # no other caller has polled
+                    try:
+                        await self._poll()
+                    except StateUnavailable as error:
+                        failure = error
+            if failure is None:
+                return
+            if not self._database.is_waited_for or self._clock() - first > AWAY_SECONDS:
+                raise failure
+            await anyio.sleep(RETRY_SECONDS)
+            began = self._clock()
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether polls fail, and calls still wait for the database to come back."""
+        since = self._failing_since
+        is_short = since is not None and self._clock() - since <= AWAY_SECONDS
+        return is_short and not self._database.is_sqlite
 
     async def poll(self) -> None:
         """Poll at once, so that a process sees its own change; may raise StateUnavailable."""
@@ -94,17 +113,21 @@ class Watch:
     async def _poll(self) -> None:
         # the time before the query: the result may be older than its arrival
         started = self._clock()
+        token = waits.set(False)  # a probe must not wait for the lock
         try:
             versions = await self._versions()
         except (OSError, SQLAlchemyError) as error:
             self._failed = self._clock()
+            self._failing_since = self._failing_since or self._failed
             raise StateUnavailable(_NO_ANSWER) from error
+        finally:
+            waits.reset(token)
         for topic in Topic:
             if versions.get(topic) != self._seen.get(topic):
                 for listener in self._listeners[topic]:
                     await listener()
         # last: if a listener failed, the next poll calls it again
-        self._seen, self._polled = versions, started
+        self._seen, self._polled, self._failing_since = versions, started, None
 
     async def _versions(self) -> Mapping[str, int]:
         table = records.versions
