@@ -82,7 +82,9 @@ async def open_services(state: State) -> AsyncIterator[Services]:
             lambda: _audit_receivers(state.config, settings.values).keys(),
         ) as audit,
         aclosing(Clusters(store, lambda: settings.values.inventory_freshness_seconds)) as clusters,
+        housekeeping(store.fleet.run),
         housekeeping(store.watch.run),
+        housekeeping(store.cluster_writes.run),
         housekeeping(clusters.run_housekeeping),
         housekeeping(approvals.webhook.run),
     ):
@@ -92,6 +94,7 @@ async def open_services(state: State) -> AsyncIterator[Services]:
             store, connections, lambda: settings.values, state.config.public_url
         )
         state.access.authenticator.accept(issuer_users)
+        await store.fleet.joined()
         await settings.current()  # a command has to know them before the first poll
         async with housekeeping(oauth.run_housekeeping):
             yield Services(

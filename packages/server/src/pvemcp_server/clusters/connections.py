@@ -6,6 +6,7 @@ for all of them.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -120,6 +121,7 @@ class Clusters:
         self._opening = asyncio.Lock()
         self._retired: WeakSet[Client | BackupServer | Inventory] = WeakSet()  # calls may use them
         store.watch.on_change(Topic.CLUSTERS, self._changed)
+        store.watch.on_change(Topic.WRITES, self._others_wrote)
 
     async def aclose(self) -> None:
         """Close every connection, also the replaced ones."""
@@ -173,7 +175,21 @@ class Clusters:
             read_freeze=partial(self.freezes.of, connection.record),
             tls=connection.record.tls_mode.value,
             history=History(self._store.history, connection.identity),
+            on_write=partial(self._wrote, connection.record.id),
         )
+
+    def _wrote(self, cluster_id: int) -> None:
+        """Mark the inventories of a cluster as outdated after a write, in all processes."""
+        self._invalidate({cluster_id})
+        self._store.cluster_writes.note(cluster_id)
+
+    async def _others_wrote(self) -> None:
+        self._invalidate(await self._store.cluster_writes.others())
+
+    def _invalidate(self, cluster_ids: AbstractSet[int]) -> None:
+        for (cluster_id, _), connection in self._open.items():
+            if cluster_id in cluster_ids:
+                connection.inventory.invalidate()
 
     async def connection(self, name: str, identity_id: int | None = None) -> Connection:
         """Return the connection of that cluster and identity; open it when needed.

@@ -33,6 +33,7 @@ from pvemcp_server.store.cluster_repositories import (
     FreezeRepository,
     IdentityRepository,
 )
+from pvemcp_server.store.cluster_writes import ClusterWrites
 from pvemcp_server.store.connection_repositories import (
     ConnectionRepository,
     OAuthClientRepository,
@@ -41,6 +42,7 @@ from pvemcp_server.store.connection_repositories import (
 )
 from pvemcp_server.store.database import Database, reason_of
 from pvemcp_server.store.files import make_state_dir
+from pvemcp_server.store.fleet import Fleet
 from pvemcp_server.store.history_repository import HistoryRepository
 from pvemcp_server.store.master_key import create_master_key, master_key_file, read_master_key
 from pvemcp_server.store.migrate import migrate
@@ -65,7 +67,9 @@ class Store:
     def __init__(self, database: Database, vault: Vault, state_dir: Path) -> None:
         self.database = database
         self.vault = vault
-        self.watch = Watch(database)
+        self.fleet = Fleet(database)
+        self.watch = Watch(database, self.fleet)
+        self.cluster_writes = ClusterWrites(database, self.fleet)
         self.watch.on_change(Topic.SECRETS, vault.reload)
         self.settings = SettingRepository(database)
         self.roles = RoleRepository(database)
