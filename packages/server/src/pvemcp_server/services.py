@@ -1,7 +1,7 @@
 """The services under endpoint, pages and commands, opened together."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,6 +85,7 @@ async def open_services(state: State) -> AsyncIterator[Services]:
         housekeeping(store.fleet.run),
         housekeeping(store.watch.run),
         housekeeping(store.cluster_writes.run),
+        housekeeping(store.shared_limits.run) if store.shared_limits else nullcontext(),
         housekeeping(clusters.run_housekeeping),
         housekeeping(approvals.webhook.run),
     ):

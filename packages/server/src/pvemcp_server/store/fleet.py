@@ -8,6 +8,7 @@ process on SQLite has none of this.
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Final
 from uuid import uuid4
 
@@ -60,6 +61,7 @@ class Fleet:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.is_shared = not database.is_sqlite
+        self.takes_part = False  # a command does not
         self.id = uuid4().hex
         self.others: tuple[str, ...] = ()  # the ids of the other processes that are alive
         self._session: Any | None = None
@@ -79,7 +81,10 @@ class Fleet:
         self._listeners[kind] = listener
 
     def on_join(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after the connection was opened: messages before that are lost."""
+        """Call `listener` after the connection was opened, or this process was taken for dead.
+
+        Messages before that may be lost.
+        """
         self._on_join.append(listener)
 
     async def joined(self) -> None:
@@ -108,7 +113,7 @@ class Fleet:
 
     async def run(self, stop: anyio.Event) -> None:
         """Take part until `stop` is set; open the connection again whenever it is lost."""
-        answers = True
+        answers, self.takes_part = True, self.is_shared
         while self.is_shared and not stop.is_set():
             try:
                 async with self._database.session() as session:
@@ -135,13 +140,17 @@ class Fleet:
         self._joined.set()
         for listener in self._on_join:
             listener()
-        beats = 0
+        beats, beat = 0, monotonic()
         while not stop.is_set() and not lost.is_set():
             with anyio.move_on_after(BEAT_SECONDS):
                 await first_of(stop, lost)
             beats += 1
             if not lost.is_set() and not stop.is_set():
                 await self._beat(session)
+                if monotonic() - beat >= LIVE_SECONDS:  # others took this process for dead
+                    for listener in self._on_join:
+                        listener()
+                beat = monotonic()
                 if beats % SWEEP_BEATS == 0:
                     await self.fetch(_SWEEP)
         if stop.is_set():

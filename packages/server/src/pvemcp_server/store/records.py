@@ -664,7 +664,8 @@ rate_buckets = Table(  # token buckets of all processes together
     Column("tokens", Float, nullable=False),
     Column("since", Float, nullable=False),
     Column("capacity", Float, nullable=False),
-    Column("granted", Float, nullable=False),  # by the last request
+    Column("wanted", Float, nullable=False),  # by the process that asked last
+    Column("granted", Float, nullable=False),
 )
 
 claims = Table(  # of places for concurrent calls
