@@ -21,6 +21,7 @@ from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.checks import CLIENTS
 from pvemcp_server.clusters.cluster import Cluster, Notes
 from pvemcp_server.clusters.inventory import Inventory
+from pvemcp_server.clusters.shared_inventory import RowPool, SharedInventory
 from pvemcp_server.errors import CallError, UnknownName
 from pvemcp_server.open_files import file_limit, shares
 from pvemcp_server.store.background import ticks
@@ -30,8 +31,8 @@ from pvemcp_server.store.store import Store
 from pvemcp_server.store.watch import Topic, VersionedCache
 
 OWN_FRESHNESS: Final = 1.0  # seconds: who is disabled in Proxmox is refused at the next call
-OWN_IDLE_SECONDS: Final = 300.0  # without a call, then the inventory of a user is forgotten
-SWEEP_SECONDS: Final = 60.0
+OWN_IDLE_SECONDS: Final = 60.0  # without a call, then the inventory of a user is forgotten
+SWEEP_SECONDS: Final = 30.0
 
 
 @dataclass(eq=False)
@@ -118,6 +119,7 @@ class Clusters:
         self._configured: VersionedCache[None, Configured] = VersionedCache()
         self._clients: dict[int, tuple[ClusterRecord, Client | BackupServer]] = {}  # by cluster id
         self._open: dict[tuple[int, int], Connection] = {}  # by ids of cluster and identity
+        self._pools: dict[int, RowPool] = {}  # by cluster id
         self._opening = asyncio.Lock()
         self._retired: WeakSet[Client | BackupServer | Inventory] = WeakSet()  # calls may use them
         store.watch.on_change(Topic.CLUSTERS, self._changed)
@@ -133,7 +135,7 @@ class Clusters:
             await each.aclose()
 
     async def run_housekeeping(self, stop: anyio.Event) -> None:
-        """Forget users' connections that no call has used for some minutes, until stopped."""
+        """Forget users' connections that no call has used for a minute, until stopped."""
         async for _ in ticks(stop, SWEEP_SECONDS):
             self.forget_idle()
 
@@ -146,6 +148,8 @@ class Clusters:
         for key, connection in list(self._open.items()):
             if connection.is_own and connection.used < oldest:
                 self._forget(key)
+        with_pool = {key[0] for key, each in self._open.items() if each.inventory.pool}
+        self._pools = {key: pool for key, pool in self._pools.items() if key in with_pool}
 
     async def _changed(self) -> None:
         """Forget what a change has replaced; without clients, the next call reads the change."""
@@ -274,10 +278,23 @@ class Clusters:
             identity,
             configured.secrets.get(identity.id, b""),
             client,
-            Inventory(client, freshness),
+            Inventory(
+                client,
+                freshness,
+                pool=None if identity.is_default else self._pools.setdefault(record.id, RowPool()),
+                fleet=self._shared_inventory(record, identity, configured),
+            ),
         )
         self._open[record.id, identity.id] = connection
         return connection
+
+    def _shared_inventory(
+        self, record: ClusterRecord, identity: IdentityRecord, configured: Configured
+    ) -> SharedInventory | None:
+        if (shared := self._store.shared_inventories) is None:
+            return None
+        secret_digest = configured.secrets.get(identity.id, b"")
+        return SharedInventory.of(shared, record, identity, secret_digest)
 
     def _client_of(self, record: ClusterRecord) -> Client | BackupServer:
         """Return the client of the cluster, without an account."""
