@@ -115,6 +115,7 @@ class Endpoint:
             self.tools,
             services.config.path_prefix,
         )
+        services.store.cluster_writes.on_write(self.watcher.written)
         watch = services.store.watch
         watch.on_change(Topic.ACCESS, self.notifications.rights_changed)
         watch.on_change(Topic.SETTINGS, self.notifications.rights_changed)

@@ -1,7 +1,7 @@
 """Notes of writes to Proxmox, by which other processes learn that their inventories are old."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import anyio
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class ClusterWrites:
-    """Writes to clusters, noted in the store for all processes; none on SQLite, which has one.
+    """Writes to clusters, noted in the store for all processes; not on SQLite, which has one.
 
     A note is a row, and not only a notification: a process that was not listening finds it with
     its next poll, which no call does without.
@@ -31,9 +31,15 @@ class ClusterWrites:
         self._pending: set[int] = set()
         self._is_due = anyio.Event()
         self._seen = 0
+        self._listeners: list[Callable[[], None]] = []
+
+    def on_write(self, listener: Callable[[], None]) -> None:
+        """Call `listener` in this process after each write by any process."""
+        self._listeners.append(listener)
 
     def note(self, cluster_id: int) -> None:
         """Note a write that was sent to the cluster; `run` stores it at once."""
+        self._announce()
         if self._fleet.is_shared:
             self._pending.add(cluster_id)
             self._is_due.set()
@@ -86,4 +92,11 @@ class ClusterWrites:
         async with self._database.reading() as connection:
             rows = (await connection.execute(query)).all()
         self._seen = max((row.value for row in rows), default=self._seen)
-        return {row.cluster_id for row in rows if row.process != self._fleet.id}
+        written = {row.cluster_id for row in rows if row.process != self._fleet.id}
+        if written:
+            self._announce()
+        return written
+
+    def _announce(self) -> None:
+        for listener in self._listeners:
+            listener()
