@@ -101,9 +101,10 @@ bridge: dev ## The bridge as a binary for this machine, tested, in dist/
 mcpb: bridge ## The bridge as a Claude Desktop extension
 	@$(BIN)/python scripts/build_mcpb.py
 
+# Without the hook of packages/server, which would name the folders of this checkout
 wheels: $(STAMP) ## The four packages as wheels, in dist/
-	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-		-w dist $(PACKAGES:%=./packages/%)
+	@HATCH_BUILD_NO_HOOKS=true $(BIN)/python -m pip wheel --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation -w dist $(PACKAGES:%=./packages/%)
 
 deb: ## The Debian package for this machine's Debian, in dist/
 	@scripts/build_deb.sh

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 folder=$1
 prefix=${2:-$1}
 python=${PYTHON:-python3}
+export HATCH_BUILD_NO_HOOKS=true # the hook of packages/server would name this folder in the metadata
 
 "$python" -m venv "$folder"
 "$folder/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check \

@@ -1,7 +1,7 @@
 """Set the version of all four packages: `python scripts/set_version.py 0.3.0`.
 
 The packages' own metadata is the one place of the version: programs, pages, bundles and the Debian
-package read it from there. The server accepts the client and formats of its own minor version.
+package read it from there. The server accepts its sibling packages of its own minor version.
 """
 
 import re
@@ -20,7 +20,7 @@ def with_version(text: str, version: str) -> str:
     major, minor = map(int, numbers.groups())
     siblings = f">={major}.{minor},<{major}.{minor + 1}"
     text = re.sub(r'^version = ".*"$', f'version = "{version}"', text, count=1, flags=re.MULTILINE)
-    return re.sub(r'("pvemcp-(?:client|formats)(?:\[\w+\])?)[<>=][^"]*"', rf'\1{siblings}"', text)
+    return re.sub(r'("pvemcp-\w+(?:\[\w+\])?)[<>=][^"]*"', rf'\1{siblings}"', text)
 
 
 def main() -> None:

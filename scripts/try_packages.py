@@ -1,49 +1,47 @@
-"""Install the packages in each way that the docs name, from wheels and a checkout, and serve.
+"""Run the commands of docs/users/install.md that install the packages and serve.
 
 `make wheels` first. Needs uv (from constraints-dev.txt), and pipx for its part; packages of others
-come from the configured index. Takes about two minutes, so the suite does not run it.
+come from the configured index. Takes some minutes, so the suite does not run it; arguments name the
+programs to try.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+PAGE = REPOSITORY / "docs" / "users" / "install.md"
 DIST = REPOSITORY / "dist"
-PACKAGES = REPOSITORY / "packages"
 PORT = 8897
-READY_SECONDS = 120
-KEPT = ("PATH", "SSL_CERT_FILE", "UV_", "PIP_", "XDG_")
+READY_SECONDS = 300  # uvx and pipx install first
+KEPT = ("SSL_CERT_FILE", "UV_", "PIP_", "XDG_")
 
 
-def ways(folder: Path) -> Iterator[tuple[str, list[Sequence[str | Path]], Sequence[str | Path]]]:
-    """Yield each way: its name, the commands that install, and the one that starts `pvemcp`."""
-    server, *others = sorted(DIST.glob("pvemcp_*.whl"), key=lambda each: "server" not in each.name)
-    uvx = ("uvx", "--python", sys.executable)
-    beside = [word for wheel in others for word in ("--with", wheel)]
-    yield "uvx, wheels", [], (*uvx, *beside, "--from", f"{server}[demo]", "pvemcp")
-    yield "uvx, checkout", [], (*uvx, "--from", f"{PACKAGES / 'server'}[demo]", "pvemcp")
-    venv = folder / "venv"
-    make = (sys.executable, "-m", "venv", venv)
-    parts = (PACKAGES / "proxmox_client", PACKAGES / "formats", PACKAGES / "bridge")
-    install = (venv / "bin" / "pip", "install", "-q", *parts, f"{PACKAGES / 'server'}[demo]")
-    yield "pip, checkout", [make, install], (venv / "bin" / "pvemcp",)
-    if shutil.which("pipx"):
-        before = [word for wheel in others for word in ("--preinstall", wheel)]
-        install = ("pipx", "install", "--quiet", *before)
-        yield (
-            "pipx, wheels",
-            [(*install, "--python", sys.executable, f"{server}[demo]")],
-            (folder / ".local" / "bin" / "pvemcp",),
-        )
-    else:
-        print("pipx is not installed: its way is not tried")
+def examples() -> list[str]:
+    """Return the scripts of the page; each ends with the command that serves."""
+    section = PAGE.read_text().partition("## uvx, pipx or pip\n")[2].partition("\n## ")[0]
+    return re.findall(r"^```\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Make an empty environment for pip in a new home; return the variables for the commands."""
+    subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True)
+    programs = [home / "venv" / "bin", home / ".local" / "bin", os.environ["PATH"]]
+    return {
+        **{name: value for name, value in os.environ.items() if name.startswith(KEPT)},
+        "HOME": str(home),
+        "PATH": os.pathsep.join(map(str, programs)),
+        "UV_PYTHON": sys.executable,
+        "PIPX_DEFAULT_PYTHON": sys.executable,
+        "PVEMCP_PORT": str(PORT),
+        "PVEMCP_STATE_DIR": str(home / "state"),
+    }
 
 
 def is_ready(process: subprocess.Popen[bytes]) -> bool:
@@ -58,31 +56,39 @@ def is_ready(process: subprocess.Popen[bytes]) -> bool:
     return False
 
 
+def attempt(example: str) -> bool:
+    """Run an example in an empty home; return whether its server gets ready."""
+    with tempfile.TemporaryDirectory() as name:
+        *steps, serve = example.replace("\\\n", " ").splitlines()
+        variables = environment(Path(name))
+        for step in steps:
+            subprocess.run(["sh", "-c", step], check=True, cwd=REPOSITORY, env=variables)
+        with subprocess.Popen(
+            ["sh", "-c", f"exec {serve}"],
+            cwd=REPOSITORY,
+            env=variables,
+            stdout=subprocess.DEVNULL,
+        ) as process:
+            ready = is_ready(process)
+            process.terminate()
+    return ready
+
+
 def main() -> None:
     if not list(DIST.glob("pvemcp_server-*.whl")):
         raise SystemExit("No wheels in dist/: make wheels")
-    for each in ("uvx", "pipx"):
-        print(f"{each}: {shutil.which(each) or 'missing'}")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        environment = {k: v for k, v in os.environ.items() if k.startswith(KEPT)} | {"HOME": name}
-        for way, preparation, command in ways(folder):
-            began = time.monotonic()
-            for step in preparation:
-                subprocess.run(step, check=True, cwd=folder, env=environment)
-            state = folder / way.replace(", ", "-")
-            serve = (*command, "run", "--demo-if-empty", "--port", str(PORT))
-            with subprocess.Popen(
-                serve,
-                cwd=folder,
-                env={**environment, "PVEMCP_STATE_DIR": str(state)},
-                stdout=subprocess.DEVNULL,
-            ) as process:
-                ready = is_ready(process)
-                process.terminate()
-            print(f"{way:<14} {'ready' if ready else 'FAILED'}  {time.monotonic() - began:.0f} s")
-            if not ready:
-                raise SystemExit(1)
+    for example in examples():
+        program, began = example.split()[0], time.monotonic()
+        if program not in (sys.argv[1:] or [program]):
+            continue
+        if program != "pip" and not shutil.which(program):
+            print(f"{program} is not installed: its way is not tried")
+            continue
+        print(example, end="", flush=True)
+        ready = attempt(example)
+        print(f"{'ready' if ready else 'FAILED'}  {time.monotonic() - began:.0f} s\n", flush=True)
+        if not ready:
+            raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -152,8 +152,12 @@ async def test_https_to_a_plain_http_server_is_reported(bridges, server):
     url = server.url.replace("http:", "https:")
     async with bridges.running("--url", url) as bridge:
         error = (await bridge.initialize())["error"]
-    assert "TLS failed" in error["message"]
+    assert "TLS failed: the server does not speak TLS at this port." in error["message"]
     assert "speaks HTTPS" in error["message"]
+    async with bridges.running("doctor", "--url", url) as doctor:
+        output = (await doctor.process.stdout.read()).decode()
+    assert "FAIL  TLS       TLS failed: the server does not speak TLS at this port." in output
+    assert "_ssl" not in output
 
 
 @pytest.mark.parametrize("code", [301, 302, 307, 308])

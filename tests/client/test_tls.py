@@ -5,7 +5,7 @@ import ssl
 import anyio
 import pytest
 
-from proxmox_client import Tls, TlsError, Unreachable, fetch_fingerprint
+from proxmox_client import PlainPort, Tls, TlsError, Unreachable, fetch_fingerprint, tls_reason
 from proxmox_client.tls import normalize_fingerprint
 
 pytestmark = pytest.mark.anyio
@@ -49,9 +49,24 @@ async def test_an_untrusted_host_is_replaced_by_the_next_host(
     assert (await client.version()).release == "9.2"
 
 
-async def test_a_host_without_tls_is_a_tls_error(socket_client, plain_host):
-    with pytest.raises(TlsError, match=plain_host):
-        await socket_client(plain_host).version()
+async def test_a_port_without_tls_is_named_without_the_codes_of_openssl(socket_client, plain_host):
+    for ask in (socket_client(plain_host).version, lambda: fetch_fingerprint(plain_host)):
+        with pytest.raises(PlainPort) as raised:
+            await ask()
+        assert str(raised.value) == f"{plain_host}: the port does not speak TLS"
+
+
+def test_no_reason_of_tls_has_the_codes_of_openssl():
+    refused = ssl.SSLCertVerificationError(1, "[SSL] certificate verify failed (_ssl.c:992)")
+    refused.verify_message = "self-signed certificate"
+    alert = ssl.SSLError(1, "[SSL: TLSV1_ALERT_PROTOCOL_VERSION] tlsv1 alert (_ssl.c:992)")
+    alert.reason = "TLSV1_ALERT_PROTOCOL_VERSION"
+    unknown = ssl.SSLError("unknown error (_ssl.c:3134)")
+    assert [tls_reason(each) for each in (refused, alert, unknown)] == [
+        "the certificate is not trusted: self-signed certificate",
+        "the TLS handshake failed: tlsv1 alert protocol version",
+        "the TLS handshake failed: unknown",
+    ]
 
 
 async def test_the_pin_is_checked_on_every_connection(socket_client, pveproxy, certificate):

@@ -3,10 +3,12 @@
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,6 +65,22 @@ Start = Callable[..., Running]
 
 
 @pytest.fixture(scope="session")
+def npm() -> Path:
+    """Return the folder of npm's packages; skip with a reason where they are missing."""
+    folder = Path(os.environ.get("PVEMCP_NPM", Path.home() / ".cache" / "pvemcp-node"))
+    packages = folder / "node_modules"
+    if not packages.exists():
+        pytest.skip(f"no packages in {folder}: python scripts/node_tools.py installs them")
+    return packages
+
+
+@pytest.fixture(scope="session")
+def axe(npm: Path) -> str:
+    """Read the source of axe-core."""
+    return (npm / "axe-core" / "axe.min.js").read_text()
+
+
+@pytest.fixture(scope="session")
 def start() -> Iterator[Start]:
     """Return how to start `pvemcp run` with the demo in a state folder; stop it at the end."""
     running: list[Running] = []
@@ -106,3 +124,22 @@ def browser() -> Iterator[Browser]:
         opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def forget_proof(server: Running) -> Iterator[Callable[[], None]]:
+    """Return how to let the last proof of who the administrator is lie too far back.
+
+    Afterwards it lies where it was: no other test is asked because of this one.
+    """
+    with closing(sqlite3.connect(server.state / "pvemcp.sqlite3")) as database:
+        proofs = database.execute("SELECT verified_at, digest FROM sessions").fetchall()
+
+        def forget() -> None:
+            with database:
+                database.execute("UPDATE sessions SET verified_at = 0")
+
+        yield forget
+        with database:
+            restore = "UPDATE sessions SET verified_at = ? WHERE digest = ? AND verified_at = 0"
+            database.executemany(restore, proofs)

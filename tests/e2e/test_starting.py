@@ -83,7 +83,9 @@ def test_the_token_secrets_of_clusters_are_encrypted_at_rest(product):
 
 
 @pytest.mark.parametrize("command", ["serve", "run"])
-def test_without_its_option_no_demo_starts(command, tmp_path):
+def test_without_its_option_no_demo_starts_and_a_second_serve_is_refused(
+    command, attempt, tmp_path
+):
     first = subprocess.Popen(
         [PVEMCP, command, "--port", "0"],
         env={**environment(tmp_path), "PVEMCP_DEMO": "1"},
@@ -96,11 +98,14 @@ def test_without_its_option_no_demo_starts(command, tmp_path):
     address = re.search(r"http://127\.0\.0\.1:[1-9]\d+", shown)
     assert address, shown
     children = psutil.Process(first.pid).children()
+    second = attempt(tmp_path, "serve", "--port", "0")
     first.terminate()
     first.communicate(timeout=20)
     assert first.returncode == 0
     assert children == []
     assert stored_clusters(tmp_path) == [[], []]
+    assert second.exit_code == 1
+    assert f"already runs on the state folder {tmp_path} at {address[0]}" in second.stderr
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What installs the server for good: Debian package, manifests, proxies, and their agreement."""
 
 import configparser
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -10,14 +11,18 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import tomllib
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hatchling.build as hatchling
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from tests.cases import walk
 
 from pvemcp_server.config import Config
@@ -93,7 +98,8 @@ def test_a_new_version_changes_versions_and_ranges_and_no_name():
     text = (ROOT / "packages/server/pyproject.toml").read_text()
     project = tomllib.loads(change(text, "1.4.2"))["project"]
     assert project["version"] == "1.4.2"
-    assert {"pvemcp-client>=1.4,<1.5", "pvemcp-formats>=1.4,<1.5"} < set(project["dependencies"])
+    siblings = [each for each in project["dependencies"] if each.startswith("pvemcp-")]
+    assert siblings == [f"pvemcp-{name}>=1.4,<1.5" for name in ("bridge", "client", "formats")]
     assert project["optional-dependencies"]["demo"] == ["pvemcp-client[emulator]>=1.4,<1.5"]
     client = (ROOT / "packages/proxmox_client/pyproject.toml").read_text()
     assert tomllib.loads(change(client, "1.4.2"))["project"]["name"] == "pvemcp-client"
@@ -106,6 +112,77 @@ def test_uv_takes_every_sibling_package_from_a_checkout():
     assert siblings == {name for name in named if name.startswith("pvemcp-")}
     for source in server["tool"]["uv"]["sources"].values():
         assert (ROOT / "packages/server" / source["path"] / "pyproject.toml").is_file()
+
+
+def _siblings_in(metadata: str) -> list[str]:
+    """Return the requirements of our own packages: a name with the range or the URL."""
+    return re.findall(r"^Requires-Dist: (pvemcp-[^;\n]+)$", metadata, re.MULTILINE)
+
+
+def _metadata_of_wheel(folder: Path, into: Path) -> str:
+    """Build a wheel as pip does; return its metadata."""
+    with (
+        contextlib.chdir(folder),
+        zipfile.ZipFile(into / hatchling.build_wheel(str(into))) as wheel,
+    ):
+        [name] = [name for name in wheel.namelist() if name.endswith("/METADATA")]
+        return wheel.read(name).decode()
+
+
+def _copy_without_code(checkout: Path) -> Path:
+    """Copy what makes the metadata of the server, with its siblings; return its folder."""
+    for file in ROOT.glob("packages/*/pyproject.toml"):
+        folder = checkout / "packages" / file.parent.name
+        folder.mkdir(parents=True)
+        shutil.copy(file, folder)
+    server = checkout / "packages" / "server"
+    (server / "src" / "pvemcp_server").mkdir(parents=True)
+    for name in ("hatch_build.py", "README.md", "LICENSE", "src/pvemcp_server/__init__.py"):
+        shutil.copy(ROOT / "packages" / "server" / name, server / name)
+    return server
+
+
+def test_a_wheel_has_urls_of_its_siblings_in_a_checkout_only(tmp_path, monkeypatch):
+    server, dist = _copy_without_code(tmp_path / "a checkout"), tmp_path / "dist"
+    project = _projects()["server"]
+    sources = project["tool"]["uv"]["sources"]
+    urls = [
+        f"{name} @ {(server / source['path']).resolve().as_uri()}"
+        for name, source in sources.items()
+    ]
+    named = project["project"]["dependencies"]
+    ranges = [str(Requirement(each)) for each in named if each.startswith("pvemcp-")]
+    assert _siblings_in(_metadata_of_wheel(server, dist)) == [*urls, *ranges]
+    with contextlib.chdir(server), tarfile.open(dist / hatchling.build_sdist(str(dist))) as file:
+        file.extractall(tmp_path, filter="data")
+    [unpacked] = tmp_path.glob("pvemcp_server-*/")
+    assert _siblings_in((unpacked / "PKG-INFO").read_text()) == ranges
+    assert _siblings_in(_metadata_of_wheel(unpacked, dist)) == ranges
+    monkeypatch.setenv("HATCH_BUILD_NO_HOOKS", "true")
+    assert _siblings_in(_metadata_of_wheel(server, dist)) == ranges
+
+
+RELEASED = [ROOT / "Makefile", ROOT / ".github/workflows/bridge.yml", *ROOT.glob("scripts/*.sh")]
+
+
+@walk("path", RELEASED)
+def test_what_is_released_is_built_without_urls_of_siblings(path):
+    text = path.read_text()
+    builds = re.search(
+        r"pip (wheel|install)\b(.*\\\n)*.*(\./packages/server|\$\(PACKAGES:%=\./)", text
+    )
+    assert bool(builds) == bool(re.search(r"HATCH_BUILD_NO_HOOKS(=|: \")true", text))
+
+
+def test_the_page_gives_uvx_and_pipx_a_wheel_of_every_sibling():
+    examples = [each for each in _script("try_packages").examples() if "/dist/" in each]
+    files = {
+        f"{name.replace('-', '_')}-*.whl" for name in _projects()["server"]["tool"]["uv"]["sources"]
+    }
+    for example, option in zip(examples, ("uvx --with", "pipx install --preinstall"), strict=True):
+        assert example.startswith(option)
+        beside = re.findall(rf" {option.split()[-1]} \S+/dist/(\S+)", example)
+        assert set(beside) == files
 
 
 def _unit() -> configparser.ConfigParser:

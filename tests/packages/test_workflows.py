@@ -3,12 +3,15 @@
 import json
 import re
 import tomllib
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from tests.cases import walk
+
+from pvemcp_bridge import bundle
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = {path.name: path.read_text() for path in (ROOT / ".github/workflows").glob("*.yml")}
@@ -167,6 +170,29 @@ def test_a_job_that_signs_or_publishes_names_what_it_takes(name, sources):
     for step in jobs[name]["steps"]:
         if "download-artifact" in step.get("uses", ""):
             assert expanded(step["with"]["pattern"]) == made
+
+
+@pytest.mark.parametrize(
+    ("job", "command"), [("attest", "sha256sum pvemcp"), ("release", "gh release create")]
+)
+def test_every_file_that_is_made_for_a_release_is_summed_and_released(job, command):
+    jobs = _jobs(WORKFLOWS["bridge.yml"])
+    uploads = [step["with"] for name in MAKERS for step in jobs[name]["steps"] if "with" in step]
+    made = " ".join(upload.get("path", "") for upload in uploads).split()
+    run = next(step["run"] for step in jobs[job]["steps"] if command in step.get("run", ""))
+    [line] = [line for line in _commands(run) if line.startswith(command)]
+    assert "dist/server.json" in made
+    for path in made:
+        name = Path(path).name.replace("*", "any")
+        assert any(fnmatchcase(name, word) for word in line.split()), path
+
+
+def test_the_registry_entry_is_made_of_the_released_extension():
+    steps = _jobs(WORKFLOWS["bridge.yml"])["build"]["steps"]
+    [run] = [step["run"] for step in steps if "make_server_json.py" in step.get("run", "")]
+    build, entry = _commands(run)
+    assert build == "python scripts/build_mcpb.py"
+    assert entry.endswith(f'"$GITHUB_REPOSITORY" dist/{bundle.EXTENSION}')
 
 
 def expanded(pattern: str) -> set[str]:

@@ -298,7 +298,7 @@ async def test_a_forged_note_of_the_head_is_not_used(
     assert await audit.verify() == []
 
 
-async def test_the_head_is_noted_each_minute_and_when_the_server_stops(
+async def test_the_head_is_noted_each_minute_and_logged_when_the_server_stops(
     audit: Audit, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level("INFO")
@@ -311,9 +311,26 @@ async def test_the_head_is_noted_each_minute_and_when_the_server_stops(
         await audit.intent(Event(tool="ListVms"))
     head = await audit.head()
     assert store.audit_head.read() == head
-    assert f"The audit ends at {head}" in caplog.text
+    lines = [message for message in caplog.messages if message.startswith("The audit ends at")]
+    assert lines == [f"The audit ends at {head}"]
     assert store.audit_head.path.stat().st_mode & 0o777 == 0o600
     assert await store.notices.open() == []
+
+
+async def test_the_head_is_logged_once_an_hour_while_it_changes(
+    audit: Audit, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    now = 0.0
+    monkeypatch.setattr(guard_module, "monotonic", lambda: now)
+    guard, logged = AuditGuard(store), []
+    for now in (60.0, 3599.0, 3600.0, 3660.0, 7199.0, 7200.0, 10_800.0):
+        if now < 10_000:
+            await audit.intent(Event(tool="ListVms"))
+        caplog.clear()
+        await guard.note_head()
+        logged += [now for message in caplog.messages if "The audit ends at" in message]
+    assert logged == [3600.0, 7200.0]
 
 
 async def test_retention_removes_old_rows_and_the_rest_verifies(store: Store):

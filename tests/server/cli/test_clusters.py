@@ -6,7 +6,10 @@ import signal
 import pytest
 import typer
 
+from proxmox_client.api.access import Access
+from pvemcp_server.admin import clusters
 from pvemcp_server.cli import questions
+from pvemcp_server.errors import UnusableCluster
 
 PASSWORD = "proxmox-demo"
 
@@ -124,6 +127,63 @@ def test_a_name_in_use_is_refused_before_an_account_is_made(run, run_json, emula
     for wrong in (add, [*add[:2], "sh op!", *add[3:]]):
         assert run(*wrong, fails=True).stderr.startswith("name: ")
     assert run_json("audit", "list", "--tool", "admin.clusters.make_account") == []
+
+
+def test_an_account_that_was_made_is_tried_again_and_the_command_removes_it(
+    run, run_json, emulated, terminal, monkeypatch
+):
+    outcomes = iter([UnusableCluster("No answer.", about="hosts")])
+    check = clusters.check_and_add
+
+    async def fail_once(context, fields):
+        for failure in outcomes:
+            raise failure
+        return await check(context, fields)
+
+    monkeypatch.setattr(clusters, "check_and_add", fail_once)
+    answers = ["shop", emulated["hosts"][0], "y", "", "Operator", "alice@pve", PASSWORD, "", ""]
+    added = run("clusters", "add", stdin="\n".join([*answers, ""]))
+    made = added.stderr.partition("Made ")[2].partition("@")[0]
+    assert f"No answer. The account of {made}@pve!pvemcp stays on Proxmox" in added.stderr
+    assert f"`pveum user delete {made}@pve && pveum role delete {made}`" in added.stderr
+    (cluster,) = run_json("clusters", "list")
+    assert cluster["identities"][0]["token_id"] == f"{made}@pve!pvemcp"
+    assert len(run_json("audit", "list", "--tool", "admin.clusters.make_account")) == 1
+
+
+@pytest.mark.parametrize("option", ["--insecure", "--test-only"])
+def test_no_account_is_made_that_would_be_lost_or_whose_password_would_be(
+    run, emulated, terminal, option
+):
+    answers = ["shop", emulated["hosts"][0], *(["y"] if option == "--test-only" else [])]
+    asked = run("clusters", "add", option, stdin="\n".join([*answers, ""]), fails=True)
+    assert "API token, as user@realm!name:Aborted." in asked.stderr
+
+
+@pytest.mark.parametrize("lacking", ["Administrator", "PVEAuditor"])
+def test_a_host_without_the_roles_of_proxmox_is_named_and_nothing_is_made(
+    run, emulated, tmp_path, monkeypatch, lacking
+):
+    listed = Access.roles
+
+    async def short(self):
+        return [role for role in await listed(self) if role.role_id != lacking]
+
+    monkeypatch.setattr(Access, "roles", short)
+    file = tmp_path / "password"
+    file.write_text(PASSWORD)
+    make = ["clusters", "make-account", "--host", emulated["hosts"][0], "--user", "alice@pve"]
+    make += ["--password-file", file, "--fingerprint", emulated["fingerprints"][0]]
+    wrong = run(*make, fails=True).stderr
+    assert wrong.startswith(f"The host lists no role {lacking}, which each Proxmox VE has")
+    assert wrong.count("\n") == 1
+
+
+def test_a_wrong_fingerprint_of_a_new_account_is_named(run, emulated, tmp_path):
+    file = tmp_path / "password"
+    file.write_text(PASSWORD)
+    make = ["clusters", "make-account", "--host", emulated["hosts"][0], "--password-file", file]
+    assert run(*make, "--fingerprint", "AB:CD", fails=True).stderr.startswith("fingerprints: ")
 
 
 def test_ctrl_c_ends_a_question_at_once(terminal, monkeypatch):

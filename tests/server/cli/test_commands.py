@@ -20,13 +20,12 @@ from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.audit.reader import AuditReader
 from pvemcp_server.cli import context
 from pvemcp_server.cli.main import MODULES, app
-from pvemcp_server.cli.quickstart import (
-    print_welcome,
-    this_command,
-)
+from pvemcp_server.cli.quickstart import print_welcome
 from pvemcp_server.cli.state import open_state, place_of
+from pvemcp_server.cli.terminal import this_command
 from pvemcp_server.config import Config
 from pvemcp_server.settings import Values
+from pvemcp_server.store.records import AdminRole
 from pvemcp_server.store.state_lock import state_lock
 
 
@@ -218,6 +217,21 @@ def test_the_welcome_is_one_screen_that_begins_with_the_page_to_open(tmp_path, c
     assert key not in "".join(again)
 
 
+def test_the_welcome_names_an_owner_who_signs_in_with_a_password(tmp_path, capsys):
+    async def start() -> None:
+        async with open_state(Config.load(state_dir=tmp_path)) as state:
+            admins = state.access.admins
+            await admins.create("zoe", "a password of her own")
+            await admins.create("ada", None, subject="https://issuer.example/ada")
+            await admins.create("bob", "a password of his own", role=AdminRole.AUDITOR)
+            await admins.create("cyd", "a password of her own")
+            await admins.set_enabled("cyd", enabled=False)
+            await print_welcome(state, demo=False)
+
+    asyncio.run(start())
+    assert "/admin, user zoe (lost password: " in capsys.readouterr().out
+
+
 def test_what_a_start_changes_is_in_the_audit(tmp_path):
     async def start() -> list[tuple[str | None, dict[str, Any]]]:
         async with open_state(Config.load(state_dir=tmp_path)) as state:
@@ -331,6 +345,10 @@ def test_a_command_that_writes_names_the_state_that_it_wrote(run, run_json, tmp_
     assert run("keys", "list").stderr == ""
     assert [row["name"] for row in run_json("keys", "list")] == ["one"]
     assert [row["name"] for row in run_json("keys", "list", "--state-dir", other)] == ["two"]
+    assert [row["name"] for row in run_json("--state-dir", other, "keys", "list")] == ["two"]
+    both = run_json("--state-dir", tmp_path / "none", "keys", "list", "--state-dir", other)
+    assert [row["name"] for row in both] == ["two"]
+    assert [row["name"] for row in run_json("keys", "list")] == ["one"]  # the option has ended
 
 
 def test_a_database_elsewhere_is_named_without_its_password():
@@ -546,6 +564,24 @@ def test_a_backup_server_is_added_by_its_kind(run, run_json, emulated_demo, tmp_
     assert run_json("queries", "run", query)["rows"] == [[6]]
 
 
+def test_names_that_nothing_has_are_warned_of_and_saved(run, run_json, emulated, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text(emulated["token_secret"])
+    token = ["--token-id", emulated["token_id"], "--token-secret-file", secret]
+    run("clusters", "add", "prod", "--host", emulated["hosts"][0], "--insecure", *token)
+    wrong = "No pool 'prodction' on prod. Did you mean production?"
+    named = ["--reads", "--pool", "prodction"]
+    for words in (["create", "web"], ["change", "web"]):
+        saved = run("roles", *words, *named)
+        assert f"Note: {wrong}" in saved.stderr
+        assert "Note:" not in saved.stdout
+    assert run_json("roles", "check", "web") == [wrong]
+    assert run("roles", "check", "web").stdout == f"{wrong}\n"
+    right = run("roles", "change", "web", "--reads", "--pool", "production")
+    assert "Note:" not in right.stderr
+    assert run("roles", "check", "web").stdout == "Every name that the role names exists.\n"
+
+
 def test_rights_are_printed_in_words(run, emulated, tmp_path):
     run("roles", "create", "web", "--tool", "ListVms", "--tag", "web", "--vmid", "100")
     run("keys", "create", "laptop", "--role", "web")
@@ -573,9 +609,13 @@ def test_a_call_without_any_cluster_says_so_and_returns_no_empty_list(run):
     assert asked.output.startswith("No cluster is available")
 
 
-@pytest.mark.parametrize("words", [("doctor",), ("clusters", "test")])
-def test_an_examination_without_any_cluster_says_so(run, words):
-    assert run(*words).stdout == "No cluster is configured: pvemcp clusters add.\n"
+@pytest.mark.parametrize("words", [("status",), ("doctor",), ("clusters", "test")])
+def test_an_examination_without_any_cluster_names_the_command_that_adds_one(
+    run, words, monkeypatch
+):
+    monkeypatch.setattr(sys, "argv", [".venv/bin/pvemcp", *words])
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert run(*words).stdout == "No cluster is configured: .venv/bin/pvemcp clusters add.\n"
 
 
 def test_an_unknown_notice_is_not_dismissed(run):
@@ -650,7 +690,7 @@ def test_an_unwritable_backup_is_one_line_and_leaves_nothing(run, tmp_path):
 )
 def test_a_wrong_first_administrator_is_named_by_its_variable(run, monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
-    assert run("serve", fails=True).stderr.startswith(f"{variable}: 1")
+    assert run("serve", "--port", "0", fails=True).stderr.startswith(f"{variable}: 1")
 
 
 def test_a_port_in_use_ends_the_start_with_the_next_step(run):

@@ -44,13 +44,23 @@ def test_names_in_the_state_are_completed(run, tmp_path, monkeypatch):
     assert complete("role")("o") == ["Operator"]
     assert complete("cluster")("") == []
     assert complete("pairs")("row_c") == ["row_cap="]
+    assert complete("tool")("rollback") == ["RollbackVmSnapshot"]
     assert complete("address") is None
     monkeypatch.setenv("PVEMCP_STATE_DIR", str(tmp_path / "none"))
     assert complete("key")("") == []
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"), [("pvemcp keys remove la", "laptop"), ("pvemcp keys cr", "create")]
+    ("words", "expected"),
+    [
+        ("pvemcp keys remove la", "laptop"),
+        ("pvemcp keys cr", "create"),
+        ("pvemcp roles show Op", "Operator"),
+        ("pvemcp roles change Op", "Operator"),
+        ("pvemcp roles create web --tool Roll", "RollbackVmSnapshot"),
+        ("pvemcp keys create web --tool Roll", "RollbackVmSnapshot"),
+        ("pvemcp tools call Roll", "RollbackVmSnapshot"),
+    ],
 )
 def test_a_shell_gets_completions(run, monkeypatch, words, expected):
     run("keys", "create", "laptop")

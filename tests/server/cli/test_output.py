@@ -10,11 +10,13 @@ from types import SimpleNamespace
 import pytest
 import typer
 
+from pvemcp_server.admin.operation import operations
 from pvemcp_server.cli.context import cell_text, print_answer, print_table, to_json
 from pvemcp_server.cli.logs import formatter_of
 from pvemcp_server.cli.state import command
 from pvemcp_server.config import Config
 from pvemcp_server.errors import CallError
+from pvemcp_server.settings import declared_settings
 
 ORDERS = ["\x1b[2J", "\x9b31m", "\u202e", "\x7f", "\u2028", "\r"]
 
@@ -118,3 +120,62 @@ def test_a_table_has_words_as_headers_local_times_and_no_empty_column(capsys, mo
     assert "last used" in header
     assert header.split()[-1] == "used"
     assert line.split() == ["laptop", "2026-01-02", "09:00:00", "CET"]
+
+
+LISTS = [
+    (command.path, command.columns)
+    for operation in operations().values()
+    for command in operation.commands
+    if command.columns
+]
+
+
+@pytest.mark.parametrize(("path", "columns"), LISTS, ids=[path for path, _ in LISTS])
+def test_every_list_is_readable_at_80_columns(path, columns, capsys, monkeypatch):
+    """Print names of 20 letters, times, and texts of 250."""
+    names = [each if isinstance(each, str) else each.name for each in columns]
+    texts = {"at": "2026-01-02 09:00:00 CEST", "value": "JsonCompact", "default": "JsonCompact"}
+    texts |= dict.fromkeys(("reason", "description", "trouble", "error"), "word " * 50)
+    row = SimpleNamespace(**{name: texts.get(name, name[:1] * 20) for name in names})
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "dumb")  # 80 columns, without colours
+    print_table([row], [(name, str) for name in names])
+    printed = capsys.readouterr()
+    header, _, first, *further = printed.out.splitlines()
+    assert max(map(len, printed.out.splitlines())) <= 80
+    assert all(set(line.split()) == {"word"} for line in further)  # only a text is wrapped
+    assert len(further) <= 6
+    hidden = printed.err.removeprefix("Not shown for lack of room: ").partition(".")[0]
+    shown = [name.strip() for name in header.split("  ") if name.strip()]
+    every = [name.replace("_", " ") for name in names]
+    assert [*shown, *filter(None, hidden.split(", "))] == every
+    assert len(shown) >= min(2, len(names)), first
+
+
+def test_entries_and_settings_take_a_line_each_at_80_columns(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    entry = {
+        "seq": "12345",
+        "at": "2026-01-02 09:00:00 CEST",
+        "tool": "admin.settings.change",
+        "outcome": "refused",
+        "key_name": "cli:root",
+        "cluster": "prod",
+        "acting": "",
+        "rows": "40",
+        "duration_ms": "33",
+        "reason": "word " * 50,
+    }
+    settings = [
+        SimpleNamespace(name=each.name, value=each.default, default=each.default, description="x")
+        for each in declared_settings()
+    ]
+    for path, rows, last in (
+        ("audit list", [SimpleNamespace(**entry)], "cli:root"),
+        ("settings list", settings, "no"),
+    ):
+        print_table(rows, [(name, cell_text) for name in dict(LISTS)[path]])
+        _, _, *lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == len(rows)
+        assert lines[0].split()[-1] == last

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxmox_client import Forbidden, TaskFailed, Unauthenticated
+from proxmox_client import Forbidden, PlainPort, TaskFailed, TlsError, Unauthenticated
 from proxmox_client.response_errors import response_error
 from pvemcp_server.clusters.explain import LACKS_QUORUM, explain
 
@@ -54,6 +54,15 @@ def test_a_node_with_a_wrong_certificate_is_not_taken_for_silent():
     assert "pvecm updatecerts" in explain(error)
     error = response_error("/nodes/pve3/status", 596, "Connection timed out", b"")
     assert explain(error).startswith("Node pve3 does not answer")
+
+
+def test_a_host_that_is_not_asked_has_the_next_step():
+    plain = PlainPort("pve1.example:80", "the port does not speak TLS")
+    assert explain(plain) == (
+        "Nothing was asked: pve1.example:80: the port does not speak TLS. Check host and port: "
+        "Proxmox VE listens at 8006, a backup server at 8007."
+    )
+    assert "`pvemcp doctor`" in explain(TlsError("pve1.example", "the certificate is not trusted"))
 
 
 @pytest.mark.parametrize(

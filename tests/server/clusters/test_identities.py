@@ -61,7 +61,7 @@ class Elicitation:
 
     async def progress(self, done: float, total: float | None, message: str) -> None: ...
 
-    async def ask(self, question: str, _beside: str = "") -> Decision:
+    async def ask(self, question: str, _beside: str = "", _digest: str = "") -> Decision:
         self.questions.append(question)
         return Decision.YES
 
@@ -77,7 +77,7 @@ class Clients:
 
     async def call(self, caller: Caller, tool: str, arguments: Arguments) -> str:
         result = await self.pipeline.call(caller, tool, arguments, self.elicitation)
-        return "\n".join(result.blocks)
+        return "".join(result.blocks)
 
     async def completed(self, caller: Caller, argument: str, typed: str) -> list[str]:
         call = await self.pipeline.open(tools()[COMPLETED[argument]], caller, self.elicitation)

@@ -174,7 +174,7 @@ class FakeConversation:
         self.progress_reports.append((done, total, message))
         self.progress_received.set()
 
-    async def ask(self, question: str, beside: str = "") -> Decision:
+    async def ask(self, question: str, beside: str = "", _digest: str = "") -> Decision:
         self.questions.append(question)
         self.beside.append(beside)
         return self.decision
@@ -304,7 +304,7 @@ class ToolClient:
             open_writes=self.open_writes,
         )
         result = await pipeline.call(caller, tool, arguments, self.conversation)
-        notes = result.blocks[1] if len(result.blocks) > 1 else ""
+        notes = result.blocks[1].lstrip("\n") if len(result.blocks) > 1 else ""
         return Answer(result.blocks[0], notes, result.cause is not None)
 
     async def refused(self, tool: str, **arguments: Any) -> str:

@@ -6,6 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pvemcp_server.audit import Event, Outcome
+from pvemcp_server.store.audit_search import GUEST, GUESTS
+from pvemcp_server.toolkit.registry import tools
+from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it declares every tool
 
 pytestmark = pytest.mark.anyio
 
@@ -58,6 +61,33 @@ async def test_a_guest_is_found_by_its_number_alone(recorded):
     ]
     found = await recorded.api("GET", "/audit?guest=1011")
     assert [entry["tool"] for entry in found.json()] == ["MigrateVm"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *({name: value} for name in GUEST for value in (4711, "4711")),
+        *({GUESTS: [4710, value, 4712]} for value in (4711, "4711")),
+        *({GUESTS: [value]} for value in (4711, "4711")),
+    ],
+    ids=str,
+)
+async def test_a_guest_is_found_by_each_argument_that_names_it(front, arguments):
+    await front.services.audit.call(Event(tool="CloneVm", cluster="prod", arguments=arguments))
+    await front.services.audit.flush()
+    (row,) = rows((await front.get("/admin/audit?guest=4711&text=CloneVm")).text)
+    assert "4711" in row
+    assert "Nothing matches." in (await front.get("/admin/audit?guest=471")).text
+
+
+def test_every_argument_that_names_a_guest_is_known_to_the_audit():
+    named = {
+        name
+        for tool in tools().values()
+        for name, schema in tool.input_schema["properties"].items()
+        if name.endswith(("vmid", "vmids")) or schema.get("description", "").startswith("VMID")
+    }
+    assert named == {*GUEST, GUESTS}
 
 
 async def test_links_of_a_row_narrow_the_present_search(recorded):

@@ -161,6 +161,12 @@ def _header_options(to: Connection, template: str) -> Parts:
     )
 
 
+def _added_by(program: str, to: Connection) -> Parts:
+    """Return the command of Claude Code, which others have with the same options."""
+    options = ("--scope", "user", "--transport", "http")
+    return (program, "mcp", "add", *options, to.name, to.url, *_header_options(to, "{}: {}"))
+
+
 def _opencode_program(to: Connection) -> Entry:
     command, environment = list(to.command), dict(to.environment)
     return {"type": "local", "command": command, "environment": environment, "enabled": True}
@@ -219,10 +225,7 @@ _CLIENTS = (
         _in_home(".claude.json"),
         local=lambda to: _program(to, type="stdio"),
         remote=lambda to: _address(to, type="http"),
-        command=lambda to: (
-            *("claude", "mcp", "add", "--scope", "user", "--transport", "http", to.name, to.url),
-            *_header_options(to, "{}: {}"),
-        ),
+        command=lambda to: _added_by("claude", to),
     ),
     Client(
         "cursor",
@@ -270,10 +273,7 @@ _CLIENTS = (
         "~/.gemini/settings.json",
         _in_home(".gemini", "settings.json"),
         remote=lambda to: _address(to, url="httpUrl"),
-        command=lambda to: (
-            *("gemini", "mcp", "add", "--scope", "user", "--transport", "http"),
-            *(to.name, to.url, *_header_options(to, "{}: {}")),
-        ),
+        command=lambda to: _added_by("gemini", to),
     ),
     Client(
         "codex",
@@ -318,10 +318,7 @@ _CLIENTS = (
         "~/.qwen/settings.json",
         _in_home(".qwen", "settings.json"),
         remote=lambda to: _address(to, url="httpUrl"),
-        command=lambda to: (
-            *("qwen", "mcp", "add", "--scope", "user", "--transport", "http"),
-            *(to.name, to.url, *_header_options(to, "{}: {}")),
-        ),
+        command=lambda to: _added_by("qwen", to),
     ),
     Client(
         "cline",

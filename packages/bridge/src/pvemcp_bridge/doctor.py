@@ -1,7 +1,6 @@
 """Step-by-step test of a server: where it fails and what to do about it."""
 
 import socket
-import ssl
 import statistics
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -81,7 +80,9 @@ async def examine(target: Target, mask: Masker) -> AsyncIterator[Finding]:
 def _passed_steps(target: Target) -> list[Finding]:
     findings = [Finding("reach", f"{target.origin} answers")]
     if target.url.startswith("https"):
-        findings.append(Finding("TLS", f"{_trust(target)}; fingerprint {_fingerprint(target)}"))
+        fingerprint = _fingerprint(target)
+        shown = f"; fingerprint {fingerprint}" if fingerprint else ""
+        findings.append(Finding("TLS", f"{_trust(target)}{shown}"))
     return findings
 
 
@@ -98,8 +99,9 @@ def _failed_steps(target: Target, error: BridgeError) -> list[Finding]:
     passed = _passed_steps(target)
     text = str(error).replace(f" {DOCTOR}", "")  # the user is running it already
     if isinstance(error, CertificateRefused):
-        fingerprint = f"Its fingerprint is {_fingerprint(target)}."
-        return [passed[0], Finding("TLS", f"{text} {fingerprint}", ok=False)]
+        fingerprint = _fingerprint(target)
+        shown = f" Its fingerprint is {fingerprint}." if fingerprint else ""
+        return [passed[0], Finding("TLS", f"{text}{shown}", ok=False)]
     if isinstance(error, SignInRequired | SignInFailed):
         return [*passed, Finding("sign-in", text, ok=False)]
     if isinstance(error, Unreachable):
@@ -118,7 +120,10 @@ def _trust(target: Target) -> str:
 
 
 def _fingerprint(target: Target) -> str:
-    """Return the fingerprint of the server's certificate; nothing is sent but the handshake."""
+    """Return the fingerprint of the server's certificate; empty when there is no handshake.
+
+    Nothing else is sent.
+    """
     parts = urlsplit(target.url)
     try:
         with (
@@ -126,8 +131,8 @@ def _fingerprint(target: Target) -> str:
             tls.unverified().wrap_socket(plain, server_hostname=parts.hostname) as connection,
         ):
             certificate = connection.getpeercert(binary_form=True) or b""
-    except (OSError, ssl.SSLError) as error:
-        return f"unknown ({error})"
+    except OSError:  # of TLS too; the step that fails says why
+        return ""
     return tls.format_fingerprint(sha256(certificate).hexdigest())
 
 

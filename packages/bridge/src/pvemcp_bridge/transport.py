@@ -344,7 +344,7 @@ def _unreachable(error: httpx.TransportError) -> Unreachable:
             reason = cause.verify_message if hasattr(cause, "verify_message") else cause.args[-1]
             return CertificateRefused(f"The server's certificate is not trusted: {reason}.")
         if isinstance(cause, ssl.SSLError):
-            return CertificateRefused(f"TLS failed: {cause.reason or cause}.", hint=_TLS_HINT)
+            return CertificateRefused(f"TLS failed: {_tls_reason(cause)}.", hint=_TLS_HINT)
         if isinstance(cause, socket.gaierror):
             return Unreachable(f"The server's name cannot be resolved: {cause.strerror}.")
     if isinstance(error, httpx.ConnectTimeout):
@@ -355,6 +355,16 @@ def _unreachable(error: httpx.TransportError) -> Unreachable:
     return Unreachable("The server refused the connection.")
 
 
+def _tls_reason(error: ssl.SSLError) -> str:
+    """Return in words why a handshake failed, without the codes of OpenSSL."""
+    if error.reason in _WITHOUT_TLS:
+        return "the server does not speak TLS at this port"
+    return (error.reason or "the handshake was broken off").replace("_", " ").lower()
+
+
+_WITHOUT_TLS = frozenset(  # what OpenSSL makes of an answer without TLS, by version
+    {"HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "WRONG_VERSION_NUMBER"}
+)
 _TLS_HINT = "Check that the server speaks HTTPS at this port, or use http://."
 
 

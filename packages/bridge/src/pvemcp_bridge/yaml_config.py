@@ -13,8 +13,10 @@ from pvemcp_bridge.config_file import UnusableConfig
 
 __all__ = ["hidden", "with_server"]
 
+_ANCHOR = re.compile(r"(?:^|\s)&\w")
 _EMPTY = re.compile(r"(?:\{\s*\}|\[\s*\]|null|~)?\s*(?:#.*)?")
 _ENTRY_NAME = re.compile(r"(?P<name>\s*(?:- )?[\w.-]+:)(?P<value>\s.*|$)")
+_OPEN_QUOTE = re.compile(r"""(?:^\s*|[:-]\s+)(?:"(?:\\.|[^"\\])*|'(?:[^']|'')*)$""")
 _PLAIN_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _RESERVED = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
 _SCALAR = r"""(?P<text>"(?:\\.|[^"\\])*"|'[^']*'|[^\s'"#:](?:[^#:]*[^\s#:])?)"""
@@ -41,9 +43,11 @@ def with_server(text: str, section: str, name: str, server: Mapping[str, Any]) -
     rest = lines[top].removeprefix(f"{section}:")
     if not _EMPTY.fullmatch(rest.strip()):
         raise UnusableConfig(f"{section!r} is not written as a block in this file.")
-    end = _end_of_section(lines, top, in_list=in_list)
+    end = _end_of_section(lines, top)
     indent = _indent_of(lines[top + 1 : end])
     start, stop = _place(lines, range(top + 1, end), indent, name, in_list=in_list)
+    if any(map(_ANCHOR.search, lines[start:stop])):
+        raise UnusableConfig(f"Other parts of this file may refer to an anchor in {name!r}.")
     comment = rest.partition("#")
     lines[top] = f"{section}:" + (f" #{comment[2]}" if comment[1] else "")
     lines[start:stop] = _entry(server, name, indent, in_list=in_list)
@@ -54,6 +58,8 @@ def _check_style(lines: list[str], section: str) -> None:
     content = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if any(line.startswith(("...", "---")) for line in content[1:]):
         raise UnusableConfig("This file holds several YAML documents.")
+    if any(map(_OPEN_QUOTE.search, content)):
+        raise UnusableConfig("A text in quotes goes over several lines of this file.")
     if any("\t" in line[: len(line) - len(line.lstrip())] for line in content):
         raise UnusableConfig("This file is indented with tabs, which YAML does not allow.")
     first = next((line for line in content if not line.startswith(("---", "%"))), "a:")
@@ -66,14 +72,14 @@ def _check_style(lines: list[str], section: str) -> None:
         raise UnusableConfig(f"{section!r} is in this file twice.")
 
 
-def _end_of_section(lines: list[str], top: int, *, in_list: bool) -> int:
+def _end_of_section(lines: list[str], top: int) -> int:
     """Return the line after the last one of the block that begins at `top`."""
     end = top + 1
     for at in range(top + 1, len(lines)):
         line = lines[at]
         if not line.strip() or line.startswith("#"):
             continue
-        if not line.startswith(" ") and not (in_list and line.startswith("-")):
+        if not line.startswith((" ", "-")):
             break
         end = at + 1
     return end
@@ -112,9 +118,12 @@ def _entries(
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         depth = len(line) - len(line.lstrip())
-        if depth < len(indent) or (in_list and depth == len(indent) and line.lstrip()[0] != "-"):
+        if depth < len(indent):
             raise UnusableConfig("This file is not indented evenly.")
         if depth == len(indent):
+            if line.lstrip().startswith("-") != in_list:
+                kind = "a list" if in_list else "a mapping"
+                raise UnusableConfig(f"The servers in this file are not {kind}.")
             if start is not None and stop is not None:
                 yield start, stop
             start = at

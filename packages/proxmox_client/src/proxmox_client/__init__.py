@@ -28,6 +28,7 @@ from proxmox_client.errors import (
     NoQuorum,
     NotFound,
     OutdatedDigest,
+    PlainPort,
     ProxmoxError,
     ResponseError,
     TaskFailed,
@@ -39,7 +40,7 @@ from proxmox_client.errors import (
 from proxmox_client.json_decoder import tolerate_malformed
 from proxmox_client.limits import Limits, deadline, requester
 from proxmox_client.sockets import SocketBudget
-from proxmox_client.tls import Tls, fetch_fingerprint, is_trusted
+from proxmox_client.tls import Tls, fetch_fingerprint, is_trusted, tls_fault, tls_reason
 from proxmox_client.upid import Upid
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "OpenIdRequest",
     "OutdatedDigest",
     "Password",
+    "PlainPort",
     "ProxmoxError",
     "Qemu",
     "Realm",
@@ -88,5 +90,7 @@ __all__ = [
     "fetch_fingerprint",
     "is_trusted",
     "requester",
+    "tls_fault",
+    "tls_reason",
     "tolerate_malformed",
 ]

@@ -3,7 +3,8 @@
 * ProxmoxError
   * Unreachable          no answer: connection refused, timed out or dropped
     * NodeSilent         the node of a read answers nothing else either
-    * TlsError           the certificate is not trusted; nothing secret was sent
+    * TlsError           no trusted connection could be made; nothing was sent
+      * PlainPort        the port does not speak TLS
   * ResponseError        an answer that is not a success
     * Unauthenticated    401: the token, ticket or password is not accepted
     * Forbidden          403: the account lacks a privilege; names path and privileges
@@ -43,7 +44,11 @@ class NodeSilent(Unreachable):
 
 
 class TlsError(Unreachable):
-    """The certificate is not trusted; nothing secret was sent."""
+    """The certificate is not trusted, or the handshake failed; nothing was sent."""
+
+
+class PlainPort(TlsError):
+    """The port does not speak TLS: it is not the one of Proxmox, or a proxy ends TLS elsewhere."""
 
 
 class ResponseError(ProxmoxError):

@@ -12,11 +12,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from proxmox_client.errors import TlsError, Unreachable
+from proxmox_client.errors import PlainPort, TlsError, Unreachable
 from proxmox_client.hosts import Host
 from proxmox_client.responses import LimitedObject, limit_heads
 
 HANDSHAKE_TIMEOUT = 10.0
+PLAIN = "the port does not speak TLS"
+_PLAIN = frozenset(  # what OpenSSL makes of an answer without TLS, by version
+    {"HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "WRONG_VERSION_NUMBER"}
+)
 _FINGERPRINT = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){31}", re.ASCII)
 
 
@@ -95,6 +99,35 @@ async def is_trusted(host: str) -> bool:
         return False
 
 
+def tls_fault(error: BaseException | None) -> ssl.SSLError | None:
+    """Return the TLS error that this one was raised from; a connection that merely ended is none.
+
+    It is the first TLS error of the chain of causes.
+    """
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    ended = ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
+    return None if isinstance(error, ended) else error
+
+
+def tls_reason(fault: ssl.SSLError) -> str:
+    """Return in words why a handshake failed, without the codes of OpenSSL."""
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        known = getattr(fault, "verify_message", "")  # of OpenSSL; a pin has its own sentence
+        text = f"the certificate is not trusted: {known}" if known else str(fault.args[-1])
+        return text.removesuffix(".")
+    reason = getattr(fault, "reason", None)  # only OpenSSL sets it
+    if reason in _PLAIN:
+        return PLAIN
+    return f"the TLS handshake failed: {(reason or 'unknown').replace('_', ' ').lower()}"
+
+
+def tls_error(host: str, fault: ssl.SSLError) -> TlsError:
+    """Return the error of a host whose handshake failed."""
+    reason = tls_reason(fault)
+    return PlainPort(host, reason) if reason == PLAIN else TlsError(host, reason)
+
+
 @asynccontextmanager
 async def _handshake(host: str, context: ssl.SSLContext) -> AsyncIterator[bytes]:
     """Connect, and yield the host's certificate in DER."""
@@ -105,7 +138,7 @@ async def _handshake(host: str, context: ssl.SSLContext) -> AsyncIterator[bytes]
                 address.name, address.port, ssl=context, server_hostname=address.name
             )
     except ssl.SSLError as error:
-        raise TlsError(host, f"the TLS handshake failed ({error.reason or error})") from error
+        raise tls_error(host, error) from error
     except TimeoutError as error:
         raise Unreachable(host, f"no answer within {HANDSHAKE_TIMEOUT:g} s") from error
     except OSError as error:

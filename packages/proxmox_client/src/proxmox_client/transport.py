@@ -23,7 +23,6 @@ from proxmox_client.errors import (
     NodeSilent,
     ProxmoxError,
     ResponseError,
-    TlsError,
     UnexpectedAnswer,
     Unreachable,
 )
@@ -34,7 +33,7 @@ from proxmox_client.response_errors import response_error, undecodable
 from proxmox_client.responses import Outage, Response, limited_head, outage_of, read_body
 from proxmox_client.session import TicketSession
 from proxmox_client.sockets import SocketBudget
-from proxmox_client.tls import Tls
+from proxmox_client.tls import Tls, tls_error, tls_fault
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -401,14 +400,7 @@ class _RequestFailed(Exception):
     @property
     def tls(self) -> ssl.SSLError | None:
         """The TLS error in the chain of causes; a connection that merely ended is none."""
-        ended = ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
-        error = self.cause if isinstance(self.cause, httpx.ConnectError) else None
-        chain: BaseException | None = error
-        while chain is not None:
-            if isinstance(chain, ssl.SSLError):
-                return None if isinstance(chain, ended) else chain
-            chain = chain.__cause__ or chain.__context__
-        return None
+        return tls_fault(self.cause) if isinstance(self.cause, httpx.ConnectError) else None
 
     def answer_or_raise(self) -> Response:
         """Return the response that may be an error of the request; else raise Unreachable."""
@@ -420,7 +412,7 @@ class _RequestFailed(Exception):
 
     def _unreachable(self, error: httpx.RequestError) -> Unreachable:
         if self.tls is not None:
-            return TlsError(self.host, str(self.tls.args[-1] if self.tls.args else self.tls))
+            return tls_error(self.host, self.tls)
         if isinstance(error, httpx.TimeoutException):
             return Unreachable(self.host, f"no answer in time ({type(error).__name__})")
         default = "no connection" if self.without_effect else "the connection broke"

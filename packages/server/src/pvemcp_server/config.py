@@ -33,6 +33,7 @@ RESERVED: Final = frozenset(
 )
 """First segments of this server's own paths. No path prefix begins with one, so that each path has
 one reading, whether a reverse proxy has removed the prefix or not."""
+_PORTS: Final = {"http": ":80", "https": ":443"}  # which browsers leave out
 _PREFIX: Final = re.compile(r"(?:/[\w~-][\w.~-]*)*", re.ASCII)
 
 
@@ -70,12 +71,16 @@ def _public_url(text: str) -> str:
 
 
 def _split_url(text: str) -> tuple[str, str]:
-    """Return the origin of a URL, and what follows it without a slash at the end."""
+    """Return the origin of a URL, and what follows it without a slash at the end.
+
+    The origin is as browsers and clients send it: in lower case, without the port of its scheme.
+    """
     url = urlsplit(text)
-    if url.scheme not in ("http", "https") or not url.hostname:
+    if url.scheme not in _PORTS or not url.hostname or "@" in url.netloc:
         raise ValueError("must begin with http:// or https://, like https://mcp.example")
-    origin = f"{url.scheme}://{url.netloc}"
-    return origin, url.geturl().removeprefix(origin).rstrip("/")
+    host = url.netloc.lower().removesuffix(_PORTS[url.scheme]).removesuffix(":")
+    rest = url.geturl().removeprefix(f"{url.scheme}://{url.netloc}")
+    return f"{url.scheme}://{host}", rest.rstrip("/")
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]

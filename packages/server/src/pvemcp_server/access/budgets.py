@@ -58,15 +58,15 @@ class DestructiveBudgets:
         `count` is the number of guests that one request is about. Raise Conflict when the key has
         been removed.
         """
-        budget = await self.of(key_id, default)
         key = await self._store.keys.find(id=key_id)
         if key is None:
             raise Conflict("The key was removed; nothing was sent.")
+        limit = default if key.destructive_per_day is None else key.destructive_per_day
         now = self._clock()
         day, kept = (f"{moment:%Y-%m-%d}" for moment in (now, now - KEPT))
         holder = await self._holder(key_id, key)
         uses = self._store.destructive_uses
-        if not await uses.spend(holder, day=day, most=budget.limit, count=count, kept=kept):
+        if not await uses.spend(holder, day=day, most=limit, count=count, kept=kept):
             raise self.error(await self.of(key_id, default), count)
 
     async def _holder(self, key_id: str, key: KeyRecord | None) -> str:

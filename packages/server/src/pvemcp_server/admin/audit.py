@@ -179,8 +179,8 @@ def _verified_text(result: Result) -> str:
     Command(
         "audit list",
         columns=(
-            *("seq", "at", "key_name", "acting", "tool", "cluster"),
-            *("outcome", "rows", "duration_ms", "reason"),
+            *("seq", "at", "tool", "outcome", "key_name", "cluster"),
+            *("acting", "rows", "duration_ms", "reason"),
         ),
     ),
     may=AUDITORS,

@@ -79,17 +79,29 @@ class System:
 _QUARANTINE: Final = "xattr -d com.apple.quarantine"
 SYSTEMS: Final = (
     System(
-        *("windows", "Windows", "C:\\full\\path\\"),
-        *("py", ".\\", "pvemcp-bridge-win"),
+        id="windows",
+        title="Windows",
+        folder="C:\\full\\path\\",
+        python="py",
+        here=".\\",
+        binaries="pvemcp-bridge-win",
     ),
     System(
-        *("macos", "macOS", "/full/path/"),
-        *("python3", "./", "pvemcp-bridge-osx"),
+        id="macos",
+        title="macOS",
+        folder="/full/path/",
+        python="python3",
+        here="./",
+        binaries="pvemcp-bridge-osx",
         unlock=("chmod +x", _QUARANTINE),
     ),
     System(
-        *("linux", "Linux", "/full/path/"),
-        *("python3", "./", "pvemcp-bridge-linux"),
+        id="linux",
+        title="Linux",
+        folder="/full/path/",
+        python="python3",
+        here="./",
+        binaries="pvemcp-bridge-linux",
         unlock=("chmod +x",),
     ),
 )

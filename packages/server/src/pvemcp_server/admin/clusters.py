@@ -270,7 +270,8 @@ async def make_account(context: AdminContext, fields: AccountFields) -> Account:
 
     The role has what the tools of the given role need, and no more. The password goes to Proxmox.
     """
-    hosts = hosts_with_ports(fields.hosts, ClusterKind.PVE)
+    connection = checked(fields.model_dump(include={"hosts", "fingerprints"}))
+    hosts, tls = connection["hosts"], Tls(fingerprints=connection["fingerprints"])
     await check_hosts(hosts)
     role = await context.services.access.roles.get(fields.role)
     caller = Caller("", "", role)
@@ -282,7 +283,7 @@ async def make_account(context: AdminContext, fields: AccountFields) -> Account:
         auth = Password(
             fields.user, fields.password.get_secret_value(), (lambda: code) if code else None
         )
-        async with Client(hosts, auth, tls=Tls(fingerprints=fields.fingerprints)) as client:
+        async with Client(hosts, auth, tls=tls) as client:
             made = await proxmox_accounts.make_account(client, role.name, reads, writes)
     except ValueError as error:
         raise UnusableCluster(str(error), about="user") from error

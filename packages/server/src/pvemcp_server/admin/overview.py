@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from proxmox_client.api.resources import NodeResource
+from proxmox_client.api.resources import NodeResource, StorageResource
 from pvemcp_server.access.model import EVERYTHING
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
@@ -164,11 +164,9 @@ async def cluster_use(
 ) -> ClusterUse:
     """Read the state of a cluster, with the use of each node and storage."""
     record = await context.services.access.clusters.get(cluster)
-    health = await _health(context, record)
-    if not (health.nodes_total or health.datastores):
+    health, view = await _read(context, record)
+    if view is None:
         return ClusterUse(health, [], [])
-    connection = await context.services.clusters.connection(cluster)
-    view = await connection.inventory.view()
     guests = Counter(guest.node for guest in view.guests)
     running = Counter(guest.node for guest in view.guests if guest.status == "running")
     nodes = [
@@ -183,7 +181,6 @@ async def cluster_use(
         )
         for node in view.nodes
     ]
-    first_rows = primary(view.storages)
     storages = [
         StorageUse(
             each.storage,
@@ -191,8 +188,7 @@ async def cluster_use(
             each.plugin_type,
             _use([(each.disk, each.disk_max)]),
         )
-        for each in view.storages
-        if (each.storage, each.node) in first_rows
+        for each in _once(view.storages)
     ]
     storages += [
         StorageUse(each.store, "", "datastore", _use([(each.used, each.total)]))
@@ -233,39 +229,43 @@ async def dismiss_notice(
 
 
 async def _health(context: AdminContext, record: ClusterRecord) -> Health:
-    async def read() -> Health:
+    health, _ = await _read(context, record)
+    return health
+
+
+async def _read(
+    context: AdminContext, record: ClusterRecord
+) -> tuple[Health, InventoryView | None]:
+    """Return the state of a cluster with the view that it is from; without an answer, no view."""
+
+    async def read() -> tuple[Health, InventoryView]:
         async with asyncio.timeout(HEALTH_SECONDS):
             clusters = context.services.clusters
             cluster = await clusters.open(record.name, {}, EVERYTHING, Notes())
+            view = await cluster.inventory_view()
             limits = await context.services.settings.current()
-            return _of_view(
-                record,
-                await cluster.inventory_view(),
-                tuple(
-                    NeedsAttention(severity.word, text)
-                    for severity, text in await inventory_findings(cluster, limits)
-                ),
-            )
+            findings = await inventory_findings(cluster, limits)
+        attention = tuple(NeedsAttention(severity.word, text) for severity, text in findings)
+        return _of_view(record, view, attention), view
 
-    health = await outcome_of(read(), f"cluster {record.name}")
-    if isinstance(health, Health):
-        return health
-    return Health(
+    outcome = await outcome_of(read(), f"cluster {record.name}")
+    if not isinstance(outcome, Exception):
+        return outcome
+    health = Health(
         record.name,
         record.description,
         False,
-        explain(health),
+        explain(outcome),
         protected=record.protected,
         kind=record.kind,
     )
+    return health, None
 
 
 def _of_view(
     record: ClusterRecord, view: InventoryView, attention: tuple[NeedsAttention, ...]
 ) -> Health:
-    first_rows = primary(view.storages)
-    storages = [each for each in view.storages if (each.storage, each.node) in first_rows]
-    space = [(each.disk, each.disk_max) for each in storages]
+    space = [(each.disk, each.disk_max) for each in _once(view.storages)]
     space += [(each.used, each.total) for each in view.datastores]
     nodes = [node for node in view.nodes if not node.is_offline]
     return Health(
@@ -286,6 +286,12 @@ def _of_view(
         storage=_use(space),
         attention=attention,
     )
+
+
+def _once(storages: Sequence[StorageResource]) -> list[StorageResource]:
+    """Return one row of each storage: nodes report a shared one each."""
+    chosen = primary(storages)
+    return [each for each in storages if (each.storage, each.node) in chosen]
 
 
 def _busy(node: NodeResource) -> float | None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from proxmox_client import Client, ProxmoxError
 from pvemcp_server.clusters import explain
-from pvemcp_server.errors import CallError
+from pvemcp_server.errors import CallError, UnusableCluster
 from pvemcp_server.toolkit.needs import RequiredPrivilege
 
 TOKEN: Final = "pvemcp"  # noqa: S105 - its name, no secret
@@ -45,11 +45,19 @@ async def make_account(
     """Make a role, a user and a token, named after the role of this server that they are for.
 
     Needs Permissions.Modify on /, and User.Modify, Realm.AllocateUser and Sys.Modify on /access.
-    Raise ProxmoxError before anything is made, CallError with the commands that remove it after.
+    Raise ProxmoxError before anything is made, CallError with the commands that remove it after,
+    and UnusableCluster for a host that does not list the roles of Proxmox VE.
     """
     version = await client.version()
     roles = {role.role_id: frozenset(role.privileges) for role in await client.access.roles()}
     users = {user.userid for user in await client.access.users()}
+    if lacking := sorted({_ALL, _AUDITOR} - roles.keys()):
+        raise UnusableCluster(
+            f"The host lists no role {' and no role '.join(lacking)}, which each Proxmox VE has; "
+            "nothing was made.",
+            hint="Check that it is a node of Proxmox VE, or make the account there yourself.",
+            about="hosts",
+        )
     known, major = roles[_ALL], version.number[0]
     to_read = known & {need.of(major)[0] for need in reads}
     to_write = known & {need.of(major)[0] for need in writes}
@@ -60,17 +68,23 @@ async def make_account(
     )
     user = f"{name}@pve"
     await client.access.create_role(name, privileges)
-    made = [f"pveum role delete {name}"]
+    undo = removal(name)
     try:
         await client.access.create_user(user, comment=COMMENT)
-        made.insert(0, f"pveum user delete {user}")
+        undo = removal(name, user)
         await client.access.grant("/", user=user, role=name)
         token = await client.access.create_token(user, TOKEN, comment=COMMENT, privsep=False)
     except ProxmoxError as error:
-        hint = f"To undo the steps before it: `{' && '.join(made)}`."
+        hint = f"To undo the steps before it: `{undo}`."
         raise CallError(explain(error), hint=hint) from error
     withheld = tuple(sorted(to_read - privileges))
     return MadeAccount(f"{user}!{TOKEN}", token.secret, name, tuple(sorted(privileges)), withheld)
+
+
+def removal(role: str, user: str = "") -> str:
+    """Return the command line that removes the role, and the user that was made for it."""
+    commands = [f"pveum user delete {user}"] if user else []
+    return " && ".join([*commands, f"pveum role delete {role}"])
 
 
 def _names(role_name: str) -> Iterable[str]:

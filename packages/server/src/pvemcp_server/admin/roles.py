@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import ConfigDict, Field
 
-from pvemcp_server.access.fields import Changes, Fields
+from pvemcp_server.access.fields import Argument, Changes, Fields
 from pvemcp_server.access.grants import grants_from_json, grants_to_json, resources_to_json
 from pvemcp_server.access.model import ANY, READS, Effect, Grant
 from pvemcp_server.access.model import Role as AccessRole
@@ -21,7 +21,7 @@ from pvemcp_server.toolkit.registry import Tool, tools
 
 subject = Subject("Roles", {"roles": "Create, change and remove roles."})
 FEW: Final = 4  # tools that a summary names before it counts
-RoleName = Annotated[str, Field(description="The role's name")]
+RoleName = Annotated[str, Field(description="The role's name"), Argument("role")]
 
 
 class RoleFields(Fields):
@@ -162,7 +162,7 @@ async def change_role(context: AdminContext, name: RoleName, changes: RoleChange
 @subject.operation(
     "roles.remove",
     Route("DELETE", "/roles/{name}"),
-    Command("roles remove", text="Removed {name}."),
+    Command("roles remove", text="Removed {role}."),
     may=OWNERS,
 )
 async def remove_role(context: AdminContext, name: RoleName) -> None:

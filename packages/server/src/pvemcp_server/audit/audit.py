@@ -111,8 +111,10 @@ class Event:
         }
 
 
-_Attempt = tuple[str | None, str | None, str | None]  # key, name and reason
-_ANONYMOUS: Final[_Attempt] = (None, None, "no known key or administrator")
+_Attempt = tuple[str, str | None, str | None, str | None]  # tool, key, name and reason
+_SIGN_IN: Final = "sign in"
+_REQUEST: Final = "request"
+_ANONYMOUS: Final[_Attempt] = (_SIGN_IN, None, None, "no known key or administrator")
 
 
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
@@ -240,7 +242,7 @@ class Audit(AuditReader):
         of the others, and in the name of each key or administrator NAMED_PER_MINUTE for each
         reason. So wrong secrets hide no use of the right one of a key that is disabled.
         """
-        attempt: _Attempt = (event.key_id, event.key_name, event.reason)
+        attempt: _Attempt = (_SIGN_IN, event.key_id, event.key_name, event.reason)
         most: dict[_Attempt | str, int] = {attempt: NAMED_PER_MINUTE}
         if event.key_id is None and event.key_name is None:
             attempt, network = _ANONYMOUS, network_of(event.address or "")
@@ -250,6 +252,13 @@ class Audit(AuditReader):
             return
         self._recorded.update(most.keys())
         await self.refused(event)
+
+    def count_limited(self, key_id: str, key_name: str, reason: str) -> None:
+        """Count a request of a known key that a limit refused: a minute has one row for a reason.
+
+        So the flood of a key shows, and does not fill the audit.
+        """
+        self._further[_REQUEST, key_id, key_name, reason] += 1
 
     async def decision(self, event: Event) -> None:
         """Store the answer to a confirmation before returning; raise Unrecorded on failure."""
@@ -336,16 +345,17 @@ class Audit(AuditReader):
             self._answers = True
 
     async def end_minute(self) -> None:
-        """Record how many attempts of this minute were only counted, and begin the next one."""
+        """Record the counts of attempts and requests of this minute, and begin the next one."""
         attempts, self._further, self._recorded = self._further, Counter(), Counter()
-        for (key_id, key_name, reason), further in attempts.items():
+        for (tool, key_id, key_name, reason), number in attempts.items():
+            what = "further attempt" if tool == _SIGN_IN else "request"
             event = Event(
-                tool="sign in",
+                tool=tool,
                 key_id=key_id,
                 key_name=key_name,
                 outcome=Outcome.REFUSED,
-                reason=f"{counted(further, 'further attempt')}: {reason}",
-                rows=further,
+                reason=f"{counted(number, what)}: {reason}",
+                rows=number,
             )
             await self.refused(event)
 

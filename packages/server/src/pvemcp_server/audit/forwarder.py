@@ -7,6 +7,7 @@ sent can only repeat rows.
 """
 
 import logging
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from uuid import uuid4
 
 import anyio
 
+from proxmox_client import tls_reason
 from pvemcp_server.audit.json_lines import Row
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
@@ -153,7 +155,10 @@ class Forwarder:
         count = before.count + 1 if before and before.receiver == receiver else 1
         backoff = min(timedelta(seconds=2 ** min(count, 10) / 2), LONGEST_BACKOFF)
         self._failures[name] = _Failure(receiver, count, self._clock() + backoff)
-        reason = str(error) or "no answer in time"
+        if isinstance(error, ssl.SSLError):
+            reason = tls_reason(error)
+        else:
+            reason = error.strerror or str(error) or "no answer in time"
         await self._targets.fail(name, self._holder, reason)
         if count == 1:
             log.warning("The audit cannot be forwarded to %s: %s", receiver.address, reason)

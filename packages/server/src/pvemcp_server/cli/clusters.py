@@ -21,15 +21,15 @@ from pvemcp_server.cli.context import (
 from pvemcp_server.cli.input import read_secret, read_text
 from pvemcp_server.cli.operations import by_hand
 from pvemcp_server.cli.questions import (
-    ask,
+    Token,
     ask_certificates,
     ask_hosts,
     ask_name,
+    ask_secret,
     ask_token,
     until_accepted,
 )
-from pvemcp_server.cli.quickstart import this_command
-from pvemcp_server.cli.terminal import one_line
+from pvemcp_server.cli.terminal import no_cluster, one_line, this_command
 from pvemcp_server.clusters import Check
 from pvemcp_server.errors import BadArgument, CallError, UnusableCluster
 from pvemcp_server.store.records import ClusterKind, TlsMode
@@ -89,17 +89,16 @@ async def add(
                 pins = await ask_certificates(context, fields["hosts"], kind)
                 fields["tls_mode"], fields["fingerprints"] = pins
 
+        made: Token | None = None  # with a new account, for another attempt
+
         async def save() -> tuple[str, Check]:
-            made = await _token(context, fields, token_id, secret)
-            new = clusters.ClusterFields(**fields, token_id=made[0], token_secret=made[1])
-            try:
-                if test_only:
-                    return f"{new.name} answers", await clusters.try_cluster(context, new)
-                return f"Saved {new.name}", (await clusters.check_and_add(context, new))[1]
-            except UnusableCluster as error:
-                if error.about == "fingerprints":
-                    error.hint += " That is the option --fingerprint."
-                raise
+            nonlocal made
+            if token_id is None:
+                token = await ask_token(context, fields, made, may_make=not test_only)
+            else:
+                token = Token(token_id, SecretStr(secret) if secret else ask_secret())
+            made = token if token.removal else None
+            return await _save(context, fields, token, test_only=test_only)
 
         await (connect() if host else until_accepted(connect))
         title, outcome = await (save() if token_id else until_accepted(save))
@@ -111,13 +110,29 @@ async def add(
             typer.echo(step)
 
 
-async def _token(
-    context: AdminContext, fields: Mapping[str, Any], token_id: str | None, secret: str
-) -> tuple[str, SecretStr]:
-    """Return the token's id and secret, asking for what is missing."""
-    if token_id is None:
-        return await ask_token(context, fields["hosts"], fields["fingerprints"], fields["kind"])
-    return token_id, SecretStr(secret or ask("--token-secret-file", "Its secret", hide_input=True))
+async def _save(
+    context: AdminContext, fields: Mapping[str, Any], token: Token, *, test_only: bool
+) -> tuple[str, Check]:
+    """Save the cluster if it answers, or only try it; return what happened.
+
+    The hint of a refusal names the option, and what an account that was made leaves on Proxmox.
+    """
+    new = clusters.ClusterFields(**fields, token_id=token.id, token_secret=token.secret)
+    try:
+        if test_only:
+            return f"{new.name} answers", await clusters.try_cluster(context, new)
+        return f"Saved {new.name}", (await clusters.check_and_add(context, new))[1]
+    except CallError as error:
+        hints = [error.hint]
+        if isinstance(error, UnusableCluster) and error.about == "fingerprints":
+            hints.append("That is the option --fingerprint.")
+        if token.removal:
+            hints.append(
+                f"The account of {token.id} stays on Proxmox: Enter tries its token again, and "
+                f"`{token.removal}` on a node removes it."
+            )
+        error.hint = " ".join(filter(None, hints))
+        raise
 
 
 def _next_steps(*, enabled: bool, has_keys: bool) -> list[str]:
@@ -194,7 +209,7 @@ async def check(
         for each, outcome in outcomes.items():
             _print(f"{each} answers", outcome, as_json=False)
         if not names:
-            typer.echo("No cluster is configured: pvemcp clusters add.")
+            typer.echo(no_cluster())
     if len(outcomes) < len(names):
         raise typer.Exit(1)
 

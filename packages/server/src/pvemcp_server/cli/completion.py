@@ -9,12 +9,17 @@ from pvemcp_server.config import Config
 from pvemcp_server.errors import ServerError
 from pvemcp_server.settings import declared_settings
 from pvemcp_server.store.database import DatabaseFailed
+from pvemcp_server.toolkit.registry import tools
 
 Complete = Callable[[str], list[str]]
 _LISTS: Final[Mapping[str, Callable[[State], Any]]] = {
     "cluster": lambda state: state.access.clusters.all(),
     "key": lambda state: state.access.keys.all(),
     "role": lambda state: state.access.roles.all(),
+}
+_DECLARED: Final[Mapping[str, Callable[[], list[str]]]] = {
+    "pairs": lambda: [f"{each.name}=" for each in declared_settings()],
+    "tool": lambda: [*tools()],
 }
 
 
@@ -25,10 +30,8 @@ def complete(kind: str) -> Complete | None:
     """
     if kind in _LISTS:
         return lambda incomplete: _matching(asyncio.run(_names(kind)), incomplete)
-    if kind == "pairs":
-        return lambda incomplete: _matching(
-            [f"{each.name}=" for each in declared_settings()], incomplete
-        )
+    if kind in _DECLARED:
+        return lambda incomplete: _matching(_DECLARED[kind](), incomplete)
     return None
 
 

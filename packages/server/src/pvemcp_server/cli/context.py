@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,6 +29,9 @@ from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it de
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
 PIPE_WIDTH = 240
+SHORT = 24  # characters of a cell that is never wrapped: a time has 23
+LONG = 40  # characters of a line of text, enough to be read
+GAP = 3  # between two columns
 Model = TypeVar("Model", bound=BaseModel)
 T = TypeVar("T")
 _ANY_TYPE: TypeAdapter[Any] = TypeAdapter(Any)
@@ -83,18 +87,50 @@ async def as_they_come(
 def print_table(rows: Sequence[Any], columns: Sequence[tuple[str, Callable[[Any], str]]]) -> None:
     """Print some columns of rows, each by its name in words and the text of its value.
 
-    Columns without any value are left out: on a narrow terminal they would break the others.
+    Columns without any value are left out. At a terminal, so are the last ones, as far as the
+    others have no room otherwise; they are named on standard error.
     """
-    cells = {name: [text(getattr(row, name)) for row in rows] for name, text in columns}
-    shown = [name for number, name in enumerate(cells) if number == 0 or any(cells[name])]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for number, name in enumerate(shown if rows else cells):
-        # the first column holds what other commands need: it is never wrapped, and no cell is cut
-        table.add_column(name.replace("_", " "), no_wrap=number == 0, overflow="fold")
-    for texts in zip(*(cells[name] for name in shown), strict=True):
-        table.add_row(*(Text(printable(text).replace("\n", "�")) for text in texts))
+    cells = {
+        name: [printable(text(getattr(row, name)).replace("\n", "�")) for row in rows]
+        for name, text in columns
+    }
+    first = next(iter(cells))
+    filled = [name for name in cells if name == first or any(cells[name])] if rows else [*cells]
     # a pipe has no width: give it whole cells
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    shown = _fitting({name: cells[name] for name in filled}, console.width)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in shown:
+        # the first column holds what other commands need: it is never wrapped, and no cell is cut
+        is_short = name == first or _width(name, cells[name]) <= SHORT
+        table.add_column(_words(name), no_wrap=is_short, overflow="fold")
+    for texts in zip(*(cells[name] for name in shown), strict=True):
+        table.add_row(*map(Text, texts))
+    console.print(table)
+    if hidden := ", ".join(map(_words, filled[len(shown) :])):
+        typer.secho(f"Not shown for lack of room: {hidden}. --json has them.", dim=True, err=True)
+
+
+def _fitting(cells: Mapping[str, Sequence[str]], width: int) -> list[str]:
+    """Return the first columns that fit into this width, a long text in two lines or in LONG."""
+    shown: list[str] = []
+    for name, texts in cells.items():
+        whole = _width(name, texts)
+        least = max(SHORT, min(LONG, -(-whole // 2))) if shown else whole
+        width -= min(whole, least)
+        if shown and width < 0:
+            break
+        shown.append(name)
+        width -= GAP
+    return shown
+
+
+def _width(name: str, texts: Sequence[str]) -> int:
+    return max(cell_len(text) for text in (_words(name), *texts))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def cell_text(value: Any) -> str:

@@ -8,7 +8,7 @@ from pvemcp_server.admin.doctor import Level, Report, reports
 from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import AsJson, administrator, as_they_come, to_json
 from pvemcp_server.cli.operations import by_hand
-from pvemcp_server.cli.terminal import one_line
+from pvemcp_server.cli.terminal import no_cluster, one_line
 
 MARKS: Final = {
     Level.OK: ("ok  ", "green"),
@@ -33,7 +33,7 @@ async def doctor(
     if as_json:
         typer.echo(to_json([report for report in done if report.findings]))
     elif not any(report.cluster for report in done):
-        typer.echo("No cluster is configured: pvemcp clusters add.")
+        typer.echo(no_cluster())
     if any(report.level is Level.BAD for report in done):
         raise typer.Exit(1)
 

@@ -13,6 +13,7 @@ from pvemcp_server import __version__
 from pvemcp_server.admin import SUBJECTS
 from pvemcp_server.cli.deferred_gc import deferred_gc
 from pvemcp_server.cli.examples import complete_help
+from pvemcp_server.cli.state_dir import StateDir, named
 
 _PLACES: Final = {
     "serve": "cli.serve",
@@ -90,11 +91,15 @@ def _version(requested: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    state_dir: StateDir = None,
 ) -> None:
     """Accept the options that precede a command."""
+    del version  # its callback has shown it
+    context.with_resource(named(state_dir))  # until the command has ended
 
 
 @cache

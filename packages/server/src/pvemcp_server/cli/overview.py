@@ -5,7 +5,7 @@ import typer
 from pvemcp_server.admin.overview import Health, states
 from pvemcp_server.cli.context import AsJson, administrator, as_they_come, to_json
 from pvemcp_server.cli.operations import by_hand
-from pvemcp_server.cli.terminal import one_line
+from pvemcp_server.cli.terminal import no_cluster, one_line
 from pvemcp_server.errors import counted
 from pvemcp_server.store.records import ClusterKind
 
@@ -18,7 +18,7 @@ async def status(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(to_json(clusters))
     elif not clusters:
-        typer.echo("No cluster is configured: pvemcp clusters add.")
+        typer.echo(no_cluster())
     if not all(cluster.reachable for cluster in clusters):
         raise typer.Exit(1)
 

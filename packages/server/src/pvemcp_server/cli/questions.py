@@ -3,8 +3,9 @@
 import re
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import typer
@@ -15,6 +16,7 @@ from pvemcp_server.access.fields import validated
 from pvemcp_server.access.roles import READ_ONLY
 from pvemcp_server.admin import clusters
 from pvemcp_server.admin.context import AdminContext
+from pvemcp_server.admin.proxmox_accounts import removal
 from pvemcp_server.cli.terminal import one_line
 from pvemcp_server.clusters.checks import CERTIFICATE_COMMANDS
 from pvemcp_server.errors import BadArgument, CallError, ConfigError
@@ -98,19 +100,49 @@ async def ask_certificates(
     return TlsMode.PINNED, [each.fingerprint for each in answering]
 
 
+@dataclass(frozen=True)
+class Token:
+    """An API token; `removal` is the command that removes the account that was made with it."""
+
+    id: str
+    secret: SecretStr
+    removal: str = ""
+
+
+def ask_secret() -> SecretStr:
+    """Return the secret of a token."""
+    return SecretStr(ask("--token-secret-file", "Its secret", hide_input=True))
+
+
 async def ask_token(
-    context: AdminContext, hosts: Sequence[str], fingerprints: Sequence[str], kind: ClusterKind
-) -> tuple[str, SecretStr]:
-    """Return a token id with its secret: an existing one, or one of a new account."""
-    is_pve = kind is ClusterKind.PVE and can_ask()
-    made = "; empty makes an account and a token" if is_pve else ""
-    default = {"default": "", "show_default": False} if is_pve else {}
-    token_id = ask("--token-id", f"API token, as user@realm!name{made}", **default)
+    context: AdminContext, connection: Mapping[str, Any], made: Token | None, *, may_make: bool
+) -> Token:
+    """Return a token: an existing one, one of a new account, or the one that was `made` before.
+
+    An account is made where the certificate is pinned, or the system's: a password is sent.
+    """
+    is_checked = connection["tls_mode"] in (TlsMode.PINNED, TlsMode.SYSTEM)
+    can_make = may_make and can_ask() and connection["kind"] is ClusterKind.PVE and is_checked
+    question = "API token, as user@realm!name"
+    default: dict[str, Any] = {}
+    if made:
+        default = {"default": made.id}
+    elif can_make:
+        question += "; empty makes an account and a token"
+        default = {"default": "", "show_default": False}
+    token_id = ask("--token-id", question, **default)
+    if made and token_id == made.id:
+        return made
     if token_id:
         checked_token_id(token_id)
-        return token_id, SecretStr(ask("--token-secret-file", "Its secret", hide_input=True))
+        return Token(token_id, ask_secret())
+    return await _new_token(context, connection)
+
+
+async def _new_token(context: AdminContext, connection: Mapping[str, Any]) -> Token:
+    """Let an administrator of Proxmox make an account, and show what it may do."""
     role = await until_accepted(lambda: _ask_role(context))
-    connection = {"hosts": list(hosts), "fingerprints": list(fingerprints), "role": role}
+    connection = {name: connection[name] for name in ("hosts", "fingerprints")} | {"role": role}
     account = await until_accepted(lambda: _make_account(context, connection))
     user = account.token_id.partition("!")[0]
     typer.echo(
@@ -123,7 +155,8 @@ async def ask_token(
             "need them, as of backups, say that they are incomplete.",
             err=True,
         )
-    return account.token_id, SecretStr(account.token_secret)
+    undo = removal(account.proxmox_role, user)
+    return Token(account.token_id, SecretStr(account.token_secret), undo)
 
 
 async def _ask_role(context: AdminContext) -> str:

@@ -1,7 +1,5 @@
 """The messages of a start: the server's address, how to connect, and secrets shown once."""
 
-import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +11,7 @@ from pvemcp_server.access.passwords import check_password
 from pvemcp_server.access.roles import ADMINISTRATOR
 from pvemcp_server.admin.client_setup import CLIENTS, KEY_PLACEHOLDER, Connection, endpoint_url
 from pvemcp_server.cli.state import State, place_of, record_change
+from pvemcp_server.cli.terminal import this_command
 from pvemcp_server.errors import BadArgument, ConfigError
 from pvemcp_server.store.records import AdminRole, ClusterKind
 
@@ -61,12 +60,7 @@ async def print_welcome(state: State, *, demo: bool) -> None:
     key = await _first_key(state) if demo else None
     connection = Connection(endpoint_url(state.config), key or KEY_PLACEHOLDER)
     show(f"\npvemcp {__version__}, the AI server for Proxmox VE\n")
-    name = min(admin.name for admin in await state.access.admins.all())
-    show(f"Admin pages:   {state.config.base_url}/admin, user {name}", end="")
-    if password:
-        show(f", one-time password {password} (shown once)")
-    else:
-        show(f" (lost password: {this_command()} admin reset-password {name})")
+    show(f"Admin pages:   {state.config.base_url}/admin{await _user(state, password)}")
     show(f"MCP endpoint:  {connection.url_with_key}", end="")
     show(" (new key, shown once)" if key else f" (another key: {this_command()} keys create NAME)")
     show(f"State:         {place_of(state.config)}\n")
@@ -77,6 +71,22 @@ async def print_welcome(state: State, *, demo: bool) -> None:
     for fact in await (_demo_facts(state) if demo else _facts(state)):
         show(fact)
     show("\nStop with Ctrl-C; state and keys are kept for the next start.")
+
+
+async def _user(state: State, password: str | None) -> str:
+    """Return who may sign in with a password, an owner first; nothing if all are external."""
+    admins = state.access.admins
+    local = [
+        (admins.role(each) is not AdminRole.OWNER, each.name)
+        for each in await admins.all()
+        if each.subject is None and admins.can_sign_in(each)
+    ]
+    if not local:
+        return ""
+    _, name = min(local)
+    if password:
+        return f", user {name}, one-time password {password} (shown once)"
+    return f", user {name} (lost password: {this_command()} admin reset-password {name})"
 
 
 async def _facts(state: State) -> list[str]:
@@ -114,11 +124,6 @@ async def _first_key(state: State) -> str | None:
     key, secret = await state.access.keys.create(FIRST_KEY, role=ADMINISTRATOR)
     await record_change(state, "keys.create", key=key.id, name=FIRST_KEY, role=ADMINISTRATOR)
     return secret
-
-
-def this_command() -> str:
-    """Return this command as a shell finds it: in a virtual environment it is on no path."""
-    return "pvemcp" if shutil.which("pvemcp") else sys.argv[0]
 
 
 def _console() -> Console:

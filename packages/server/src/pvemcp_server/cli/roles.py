@@ -10,15 +10,19 @@ import typer
 from pvemcp_server.access.model import ANY, GUEST_LISTS, READS, RESOURCE_KINDS
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.roles import RoleChanges, RoleFields, change_role, check_role, create_role
+from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import AsJson, administrator, from_options, print_answer
 from pvemcp_server.cli.input import read_text
 from pvemcp_server.cli.operations import Run, by_hand, with_signature
 from pvemcp_server.errors import BadArgument
 
-Name = Annotated[str, typer.Argument(help="The role's name.")]
+Name = Annotated[str, typer.Argument(help="The role's name.", autocompletion=complete("role"))]
 Description = Annotated[str | None, typer.Option(help="What it is for; the model reads it.")]
 GRANT_OPTIONS: dict[str, Any] = {
-    "tools": Annotated[list[str] | None, typer.Option("--tool", help="Tool it grants; repeat it.")],
+    "tools": Annotated[
+        list[str] | None,
+        typer.Option("--tool", help="Tool it grants; repeat it.", autocompletion=complete("tool")),
+    ],
     "reads": Annotated[
         bool | None, typer.Option("--reads", help="Grant every tool that only reads.")
     ],

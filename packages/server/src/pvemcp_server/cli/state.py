@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import typer
 from sqlalchemy import make_url
 
 from pvemcp_server.access import Access, ExternalAdmins, open_access
 from pvemcp_server.audit import Audit, Event, Outcome
+from pvemcp_server.cli.state_dir import VARIABLE, StateDir, named
 from pvemcp_server.cli.terminal import printable
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError, ServerError
@@ -25,14 +26,8 @@ from pvemcp_server.settings import Settings
 from pvemcp_server.store import Store, open_store
 from pvemcp_server.store.database import DatabaseFailed, reason_of
 
-VARIABLE: Final = "PVEMCP_STATE_DIR"
 _STATE_DIR: Final = inspect.Parameter(
-    "state_dir",
-    inspect.Parameter.KEYWORD_ONLY,
-    default=None,
-    annotation=Annotated[
-        Path | None, typer.Option(help=f"State folder, in place of {VARIABLE}.", show_default=False)
-    ],
+    "state_dir", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=StateDir
 )
 """The option of every command."""
 
@@ -108,12 +103,12 @@ def command_line_name() -> str:
 def command(run: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     """Return an async function as a command: an error is one line and exit code 1.
 
-    The command has the option --state-dir.
+    The command has the option --state-dir, which wins over the same option before the command.
     """
 
     @functools.wraps(run)
     def entry(*args: Any, state_dir: Path | None = None, **kwargs: Any) -> None:
-        with _errors_in_one_line(), _named(state_dir):
+        with _errors_in_one_line(), named(state_dir):
             asyncio.run(_awaited(run(*args, **kwargs)))
 
     signature = inspect.signature(run, eval_str=True)
@@ -121,20 +116,6 @@ def command(run: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     entry.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # functions have it
     entry.__annotations__ = {each.name: each.annotation for each in parameters}
     return entry
-
-
-@contextmanager
-def _named(state_dir: Path | None) -> Iterator[None]:
-    """Use this state folder in the body, also in processes that it starts."""
-    before = os.environ.get(VARIABLE)
-    try:
-        if state_dir is not None:
-            os.environ[VARIABLE] = str(state_dir.absolute())
-        yield
-    finally:
-        if state_dir is not None:
-            del os.environ[VARIABLE]
-            os.environ.update({} if before is None else {VARIABLE: before})
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from pvemcp_server.admin.tools import Attempt, try_tool
+from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import AsJson, administrator, pipeline_of, print_answer
 from pvemcp_server.cli.input import read_object
 from pvemcp_server.cli.operations import by_hand
@@ -14,7 +15,7 @@ AsKey = Annotated[str, typer.Option("--key", help="As this key; as Administrator
 
 @by_hand("tools call")
 async def call(
-    name: Annotated[str, typer.Argument(help="The tool.")],
+    name: Annotated[str, typer.Argument(help="The tool.", autocompletion=complete("tool"))],
     arguments: Annotated[str, typer.Argument(help="Its arguments as JSON, or @FILE.")] = "{}",
     key: AsKey = "",
     confirmed: Annotated[

@@ -1,7 +1,6 @@
 """Check of a cluster before it is saved: connection, certificate, token and privileges."""
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -27,7 +26,6 @@ TOKEN_COMMANDS: Final = {
     ClusterKind.PVE: "pveum user token list",
     ClusterKind.PBS: "proxmox-backup-manager user list-tokens",
 }
-_OPENSSL: Final = re.compile(r"\[SSL[^]]*\] ?| ?\(_ssl\.c:\d+\)|\.$")  # its codes, no words
 # Without these privileges Proxmox shortens lists silently
 AUDITS = ("VM.Audit", "Datastore.Audit", "Sys.Audit")
 
@@ -143,9 +141,10 @@ async def unusable(
 ) -> UnusableCluster:
     """Return the error of a cluster that was tried with this account: a token, or a user's name."""
     match error:
+        case pve.PlainPort():
+            return UnusableCluster(explain(error), about="hosts")
         case pve.TlsError():
-            reason = _OPENSSL.sub("", str(error))
-            message = f"Nothing was sent, as a certificate is not trusted: {reason}."
+            message = f"Nothing was sent: {error}."
             return UnusableCluster(message, hint=await _tls_hint(hosts, kind), about="fingerprints")
         case pve.Unauthenticated() if "!" in account:
             about, what = "token_secret", "the token is wrong, missing, expired or disabled"

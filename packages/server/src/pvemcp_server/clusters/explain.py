@@ -3,10 +3,12 @@
 import re
 
 import proxmox_client as pve
+from proxmox_client.hosts import BACKUP_SERVER_PORT, DEFAULT_PORT
 from pvemcp_server.clusters.acl import Grants, holder_of
 from pvemcp_server.errors import ServerError
 
 LACKS_QUORUM = "The cluster lacks quorum, so nothing can be changed on it"
+_PORTS = f"Proxmox VE listens at {DEFAULT_PORT}, a backup server at {BACKUP_SERVER_PORT}"
 _TAIL = 8  # lines of a failed task's log
 _WAITED_FOR_LOCK = re.compile(r"can't lock|got lock (request )?timeout", re.IGNORECASE)
 _LOCK_IS_HELD = " Another operation holds the lock: try again when it has ended."
@@ -24,10 +26,7 @@ def explain(error: BaseException, account: str = "", grants: Grants | None = Non
         case pve.TaskFailed():
             return _failed_task(error)
         case pve.TlsError():
-            return (
-                f"Nothing was asked, for its certificate is not trusted: {error} An administrator "
-                "sees with `pvemcp doctor` what to compare and pin."
-            )
+            return _not_asked(error)
         case pve.NodeSilent():
             return f"Node {error.host} does not answer ({error.message})."
         case pve.Unreachable():
@@ -42,6 +41,13 @@ def explain(error: BaseException, account: str = "", grants: Grants | None = Non
             return "No answer within the time allowed."
         case _:
             return "The server failed on this; its log says more."
+
+
+def _not_asked(error: pve.TlsError) -> str:
+    step = "An administrator sees with `pvemcp doctor` what to compare and pin."
+    if isinstance(error, pve.PlainPort):
+        step = f"Check host and port: {_PORTS}."
+    return f"Nothing was asked: {error}. {step}"
 
 
 def _refusal(error: pve.ResponseError, account: str, grants: Grants | None) -> str:

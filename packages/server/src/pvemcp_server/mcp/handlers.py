@@ -16,7 +16,7 @@ from pvemcp_server.errors import BadArgument, UnknownName
 from pvemcp_server.http.gate import caller_of, client_program
 from pvemcp_server.mcp import completion, resources
 from pvemcp_server.mcp.elicitation import SdkConversation, SilentConversation
-from pvemcp_server.mcp.middleware import RecordedError
+from pvemcp_server.mcp.middleware import RecordedError, shows_views
 from pvemcp_server.mcp.prompts import PLAYBOOKS, QUESTIONS, Prompt, prompts
 from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
@@ -27,6 +27,7 @@ from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.store.records import SavedQuery
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.views.catalog import VIEWS, View, find_view
 
 Context = ServerRequestContext[Any, Any]
 Ref = types.PromptReference | types.ResourceTemplateReference
@@ -70,7 +71,10 @@ class CatalogHandlers:
         call = await self._call(ctx, resources.CLUSTER.tool)
         names = await call.reachable() if call else []
         families = resources.families_for(caller_of(ctx), self.pipeline.tools)
-        return types.ListResourcesResult(resources=resources.fixed_resources(families, names))
+        shown = self._views(ctx) if shows_views(ctx) else []
+        return types.ListResourcesResult(
+            resources=[*resources.fixed_resources(families, names), *map(resources.of_view, shown)]
+        )
 
     async def list_templates(
         self, ctx: Context, _params: types.PaginatedRequestParams | None
@@ -84,6 +88,8 @@ class CatalogHandlers:
     ) -> types.ReadResourceResult:
         """Read a resource by a call of its tool, with all checks and the audit of a call."""
         uri = str(params.uri)
+        if (view := find_view(uri)) and view in self._views(ctx):
+            return types.ReadResourceResult(contents=[resources.view_contents(view)])
         match = resources.find(uri)
         if match is None:
             raise _not_found(uri)
@@ -112,6 +118,12 @@ class CatalogHandlers:
         chosen = (params.context.arguments or {}) if params.context else {}
         values = await completion.complete(call, name, params.argument.value, chosen.get("cluster"))
         return completion.complete_result(values)
+
+    def _views(self, ctx: Context) -> list[View]:
+        """Return the views of the tools that the caller may call."""
+        tools, caller = self.pipeline.tools.values(), caller_of(ctx)
+        names = {tool.view for tool in tools if tool.view and caller.may_call(tool)}
+        return [view for name, view in VIEWS.items() if name in names]
 
     async def _arguments(self, ctx: Context, ref: Ref) -> Collection[str]:
         """Return the names that can be completed there: none where the caller sees nothing."""
@@ -150,7 +162,7 @@ def _contents(uri: str, result: Result) -> list[Contents]:
         raise RecordedError(types.INTERNAL_ERROR, result.blocks[0], {"uri": uri})
     kinds = (resources.JSON, resources.PLAIN)
     return [
-        types.TextResourceContents(uri=uri, mime_type=kind, text=text)
+        types.TextResourceContents(uri=uri, mime_type=kind, text=text.lstrip("\n"))
         for kind, text in zip(kinds, result.blocks, strict=False)
     ]
 

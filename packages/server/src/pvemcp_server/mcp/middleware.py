@@ -26,6 +26,7 @@ from pvemcp_server.mcp.json_rpc import MOST_MESSAGES
 from pvemcp_server.mcp.scopes import ScopeChecks
 from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.audit_recorder import Recorder
+from pvemcp_server.views.catalog import EXTENSION, MIME_TYPE
 
 RECORDED_METHODS: Final = (
     "tools/call",
@@ -41,6 +42,14 @@ _LEFT_OUT: Final = ("name", "_meta", "requestState")
 Context = ServerRequestContext[Any, Any]
 
 
+def shows_views(ctx: Context) -> bool:
+    """Return whether the client of this very request shows views, in either era."""
+    capabilities = ctx.session.client_capabilities
+    extensions = capabilities.extensions if capabilities and capabilities.extensions else {}
+    types = extensions.get(EXTENSION, {}).get("mimeTypes")
+    return isinstance(types, list) and MIME_TYPE in types
+
+
 @dataclass(frozen=True)
 class MiddlewareByMethod:
     """Middleware that runs further middleware for the methods that it concerns only."""
@@ -53,18 +62,18 @@ class MiddlewareByMethod:
 
 
 class ListCache:
-    """Middleware of tools/list: caches the list by the caller's rights and the protocol version.
+    """Middleware of tools/list: caches the list by the caller's rights and what the client shows.
 
     `Caller.version` changes with every right, so a cached list never shows a revoked tool.
     """
 
     def __init__(self) -> None:
-        self._lists: OrderedDict[tuple[str, str], HandlerResult] = OrderedDict()
+        self._lists: OrderedDict[tuple[str, str, bool], HandlerResult] = OrderedDict()
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         if (ctx.params or {}).get("cursor") is not None:
             return await call_next(ctx)
-        key = (caller_of(ctx).version, ctx.protocol_version)
+        key = (caller_of(ctx).version, ctx.protocol_version, shows_views(ctx))
         if key not in self._lists:
             self._lists[key] = await call_next(ctx)
         self._lists.move_to_end(key)

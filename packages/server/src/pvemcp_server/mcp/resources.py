@@ -10,6 +10,7 @@ import mcp_types as types
 
 from pvemcp_server.access.model import Caller
 from pvemcp_server.toolkit.registry import Tool
+from pvemcp_server.views.catalog import MIME_TYPE, View
 
 JSON: Final = "application/json"
 PLAIN: Final = "text/plain"
@@ -121,6 +122,17 @@ def resource(family: ResourceFamily, uri: str, title: str, name: str = "") -> ty
     return types.Resource(
         uri=uri, name=name or family.name, title=title, description=title, mime_type=JSON
     )
+
+
+def of_view(view: View) -> types.Resource:
+    """Return a view as clients see it."""
+    return types.Resource(uri=view.uri, name=view.name, title=view.title, mime_type=MIME_TYPE)
+
+
+def view_contents(view: View) -> types.TextResourceContents:
+    """Return the page of a view; it needs nothing from any other origin."""
+    meta = {"ui": {"prefersBorder": True}}
+    return types.TextResourceContents(uri=view.uri, mime_type=MIME_TYPE, text=view.html, _meta=meta)
 
 
 def templates(families: list[ResourceFamily]) -> list[types.ResourceTemplate]:

@@ -30,6 +30,7 @@ from pvemcp_server.mcp.middleware import (
 from pvemcp_server.mcp.subscriptions import Subscriptions
 from pvemcp_server.mcp.tasks import EXTENSION, METHODS, McpTasks
 from pvemcp_server.mcp.tools import ToolHandlers
+from pvemcp_server.views import catalog as views
 
 log = logging.getLogger(__name__)
 NAME = "pvemcp"
@@ -48,12 +49,12 @@ class McpServer(Server[Any]):
         experimental_capabilities: dict[str, dict[str, Any]] | None = None,
         extensions: dict[str, dict[str, Any]] | None = None,
     ) -> InitializationOptions:
-        """Return the options of a handshake, without tasks: these are of the later era."""
+        """Return the options of a handshake, with views but without tasks, of the later era."""
         changes = notification_options or NotificationOptions(
             tools_changed=True, prompts_changed=True, resources_changed=True
         )
         return super().create_initialization_options(
-            changes, experimental_capabilities, extensions or {}
+            changes, experimental_capabilities, extensions or {views.EXTENSION: {}}
         )
 
 
@@ -113,7 +114,7 @@ def build_server(handlers: Handlers, *, state_key: Callable[[], bytes], website:
         handlers.subscriptions.notifications.on_initialized,
     )
     server.add_request_handler("tools/call", types.CallToolRequestParams, handlers.tools.call_tool)
-    server.extensions = {EXTENSION: {}}
+    server.extensions = {EXTENSION: {}, views.EXTENSION: {}}
     for method, params in METHODS.items():
         handler = getattr(handlers.tasks, method.removeprefix("tasks/"))
         server.add_request_handler(method, params, handler)

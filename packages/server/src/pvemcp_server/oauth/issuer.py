@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx2 as httpx
 from pydantic_core import from_json
 
+from proxmox_client import tls_fault, tls_reason
 from proxmox_client.responses import read_body
 from pvemcp_server.access.authentication import EXPIRED
 from pvemcp_server.errors import AccessDenied, BadArgument, IssuerUnavailable, OverBudget
@@ -149,7 +150,9 @@ class TokenVerifier:
                         keys = await self._read_keys(issuer)
                     self._kept = last = _Published(issuer, keys, now)
                 except (httpx.HTTPError, httpx.InvalidURL, OSError, _Unusable) as error:
-                    self._problem = str(error) or type(error).__name__
+                    fault = tls_fault(error)
+                    known = tls_reason(fault) if fault else str(error)
+                    self._problem = known or type(error).__name__
                     log.warning("The keys of %s cannot be read: %s", issuer, self._problem)
             if last is None:
                 raise IssuerUnavailable(f"The keys of {issuer} cannot be read: {self._problem}.")

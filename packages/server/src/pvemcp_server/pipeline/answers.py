@@ -35,6 +35,7 @@ LIST_ITEMS: Final = 1_000  # of one list or object
 CELL_ITEMS: Final = 10_000  # of all lists and objects in one cell
 CELL_TEXTS: Final = 10  # of the longest: what all texts in one cell may have together
 MOST_NOTES: Final = 30
+MANY_CELLS: Final = 5_000  # about ten milliseconds of work of `Writer.rows`
 _NUMBERS: Final = (int, float, bool)
 # lines of TOON save tokens where names of columns repeat, and Csv where nothing is nested
 _DOCUMENTS: Final = {
@@ -148,6 +149,7 @@ class Written:
     """An answer ready to be sent."""
 
     data: str
+    values: Mapping[str, Any]  # the same as JSON values: `columns` and `rows`, or a `document`
     notes: str = ""
     rows: int | None = None
 
@@ -171,7 +173,7 @@ class Writer:
             encode_document((single_lines(cells) if each is Format.CSV else cells)[0], each)
             for each in _DOCUMENTS.get(self.format, (self.format,))
         )
-        return Written(min(texts, key=estimate), self._notes(cleaner))
+        return Written(min(texts, key=estimate), {"document": cells[0]}, self._notes(cleaner))
 
     def rows(self, answer: Rows) -> Written:
         """Write one page: the picked columns, or the answer's own without the empty ones.
@@ -213,7 +215,8 @@ class Writer:
         if empty:
             names = _with_reasons(empty, answer.reasons)
             self.notes.add(f"Left out because empty in every row: {names}.")
-        return Written(data, self._notes(cleaner), len(rows))
+        values = {"columns": shown, "rows": cells}
+        return Written(data, values, self._notes(cleaner), len(rows))
 
     def _picked(self, names: Sequence[str], answer: Rows) -> list[str]:
         """Return the picked columns by their declared names; raise BadArgument for unknown ones.

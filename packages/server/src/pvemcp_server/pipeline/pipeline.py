@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from proxmox_client import ProxmoxError, requester
 from pvemcp_formats import Format
 from pvemcp_server.access.budgets import DestructiveBudgets
+from pvemcp_server.access.key_threads import in_key_thread
 from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.approvals import Approvals, PlannedCall
@@ -37,7 +38,7 @@ from pvemcp_server.errors import (
     folded,
 )
 from pvemcp_server.oauth.scopes import Scope, is_sufficient
-from pvemcp_server.pipeline.answers import Writer, Written, clean_line
+from pvemcp_server.pipeline.answers import MANY_CELLS, Writer, Written, clean_line
 from pvemcp_server.pipeline.arguments import read_arguments
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.confirmation import (
@@ -109,21 +110,16 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The text blocks for the client; those of a failed call describe its cause."""
+    """The text blocks for the client; those of a failed call describe its cause.
+
+    Notes begin with a line end: some clients join the blocks of a result without a separator, so
+    that the notes would be read as part of the data.
+    """
 
     blocks: tuple[str, ...]
     cause: Exception | None = None  # of the failure
     started: Started | None = None
-
-    @property
-    def texts(self) -> list[str]:
-        """The blocks as clients receive them: data, then the notes on a line of their own.
-
-        Some clients join the blocks of a result without a separator, so that the notes would be
-        read as part of the data.
-        """
-        data, *notes = self.blocks
-        return [data, *(f"\n{note}" for note in notes)]
+    values: Mapping[str, Any] | None = None  # of an answer: what the blocks say, for views
 
 
 def granted_tools(tools: Mapping[str, Tool], caller: Caller) -> list[str]:
@@ -289,8 +285,9 @@ class Pipeline:
             await recorder.answered(written)
         except Unrecorded as error:
             return Result((str(error),), error)
-        blocks = (written.data, written.notes) if written.notes else (written.data,)
-        return Result(blocks, started=started)
+        blocks = (written.data, f"\n{written.notes}") if written.notes else (written.data,)
+        values = {**written.values, "notes": written.notes}
+        return Result(blocks, started=started, values=values)
 
     async def _failed_here(self, recorder: Recorder, error: Exception) -> Result:
         """Return the result of a failure of this server: its database is away, or an incident."""
@@ -313,7 +310,11 @@ class Pipeline:
             caller, call.tool, {**call.arguments, **options}, conversation, undoing=kept
         )
         if result.cause is None and not options["dry_run"]:
-            await self.undo_log.remove(kept)
+            try:
+                with CancelScope(shield=True):  # it is done, also if the client has gone
+                    await self.undo_log.remove(kept)
+            except DatabaseFailed:
+                log.exception("The undo of a write could not be removed, so Undo finds it again")
         return result
 
     async def open(
@@ -338,10 +339,10 @@ class Pipeline:
             undo_log=self.undo_log,
             kinds=tool.kinds,
             closing=self.closing,
-            limits=self.limits,
             deadline=monotonic() + settings.call_deadline_seconds,
         )
         if accepted is not None:
+            call.limits = self.limits  # `_answer` gives its places back
             options = vars(accepted)  # those that this kind of tool has
             call.dry_run = options.get("dry_run", False)
             call.wait = options.get("wait", False)
@@ -388,9 +389,12 @@ class Pipeline:
                     plan.warnings,
                 )
         writer = Writer(tool, accepted, output_format, call.page, call.notes)
-        if isinstance(answer, Rows):
-            return writer.rows(answer), started
-        return writer.document(answer), started
+        if not isinstance(answer, Rows):
+            return writer.document(answer), started
+        if len(answer.rows[call.page]) * len(call.fields or answer.columns) > MANY_CELLS:
+            write = partial(writer.rows, answer)
+            return await in_key_thread(call.caller.holder, write), started
+        return writer.rows(answer), started
 
     async def _carry_out(
         self,
@@ -528,6 +532,7 @@ class Pipeline:
                 for each in plan.sentences
                 for line in lines(mask_text(each))  # a secret is recognized in the whole only
             ),
+            digest=plan.digest or "",
         )
 
     async def _confirm(
@@ -544,6 +549,7 @@ class Pipeline:
             recorder.decided,
             partial(require_approval, self.approvals, planned, recorder.decided),
             beside,
+            planned.digest,
         )
 
     async def _failed(self, recorder: Recorder, cause: Exception, text: str) -> Result:

@@ -17,7 +17,7 @@ from pvemcp_server.store.repository import is_storable
 START = records.audit.alias("start")
 END = records.audit.alias("outcome_of")
 CALLS = ("call", "intent", "refused")
-SIGN_INS = ("sign in", "oauth.%", "admin.%")  # tools of refused attempts that are no calls
+NO_CALLS = ("sign in", "request", "oauth.%", "admin.%")  # tools of refusals that are no calls
 OUTCOME_COLUMNS = ("outcome", "reason", "rows", "bytes", "duration_ms", "upid")
 COLUMNS = {
     column.name: (
@@ -33,6 +33,8 @@ PAGE_SIZE = 2 * 2**20  # characters of the long columns of a page: what decoding
 FETCHED = 50  # rows at a time
 LONG_COLUMNS = ("arguments", "reason", "upid")
 UNKNOWN = "unknown"  # the outcome of a write whose process ended before it recorded one
+GUEST = ("vmid", "source", "new_vmid")  # arguments of calls with the VMID of a guest
+GUESTS = "vmids"  # that with several
 Condition = Callable[[Any], ColumnElement[bool]]
 
 
@@ -150,17 +152,24 @@ def _ended(outcome: str) -> ColumnElement[bool]:
 
 
 def _names_guest(vmid: int) -> ColumnElement[bool]:
-    """Match arguments with this VMID, alone or in the list of a call for many guests."""
-    ends = [f'"{name}":{vmid}{end}' for name in ("vmid", "new_vmid", "source") for end in ",}"]
-    ends += [f'"vmids":[{vmid}{end}' for end in ",]"]
-    alone = or_(*(START.c.arguments.contains(text, autoescape=True) for text in ends))
-    listed = or_(*(START.c.arguments.contains(f",{vmid}{end}", autoescape=True) for end in ",]"))
-    return alone | (START.c.arguments.contains('"vmids":[', autoescape=True) & listed)
+    """Match arguments with this VMID, alone or in the list of a call for many guests.
+
+    Clients also send numbers as texts, and CloneVm takes its source as one.
+    """
+
+    def has(*texts: str) -> ColumnElement[bool]:
+        return or_(*(START.c.arguments.contains(text, autoescape=True) for text in texts))
+
+    alone = [f'"{name}":{vmid}{end}' for name in GUEST for end in ",}"]
+    alone += [f'"{name}":"{vmid}"' for name in GUEST]
+    first = [f'"{GUESTS}":[{vmid}{end}' for end in ",]"] + [f'"{GUESTS}":["{vmid}"']
+    later = [f",{vmid}{end}" for end in ",]"] + [f',"{vmid}"']
+    return has(*alone, *first) | (has(f'"{GUESTS}":[') & has(*later))
 
 
 def _is_call(_calls: bool) -> ColumnElement[bool]:
-    signs_in = or_(*(START.c.tool.like(tool) for tool in SIGN_INS))
-    return START.c.kind.in_(CALLS) & (START.c.tool.is_(None) | ~signs_in)
+    is_none = or_(*(START.c.tool.like(tool) for tool in NO_CALLS))
+    return START.c.kind.in_(CALLS) & (START.c.tool.is_(None) | ~is_none)
 
 
 def _is_in_clusters(cluster: str) -> ColumnElement[bool]:

@@ -24,6 +24,12 @@ from pvemcp_server.store.vault import Vault
 from pvemcp_server.store.watch import Topic, bump
 
 
+def of_holder(key_id: ColumnElement[str], holder: str) -> ColumnElement[bool]:
+    """Return the condition that a row is of this key, or of any connection of this user."""
+    table = records.connections
+    return (key_id == holder) | key_id.in_(select(table.c.id).where(table.c.subject == holder))
+
+
 class OAuthClientRepository(Repository[OAuthClientRecord]):
     """Clients that people connect with."""
 

@@ -45,11 +45,11 @@ from pvemcp_server.store.files import make_state_dir
 from pvemcp_server.store.fleet import Fleet
 from pvemcp_server.store.history_repository import HistoryRepository
 from pvemcp_server.store.master_key import create_master_key, master_key_file, read_master_key
+from pvemcp_server.store.mcp_task_repository import McpTaskRepository
 from pvemcp_server.store.migrate import migrate
 from pvemcp_server.store.notice_repository import NoticeRepository
 from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.store.records import (
-    McpTask,
     PersonRule,
     SavedQuery,
     ServiceTokenRecord,
@@ -99,7 +99,7 @@ class Store:
         self.saved_queries = Repository(
             database, records.saved_queries, SavedQuery, (Topic.QUERIES,)
         )
-        self.mcp_tasks = Repository(database, records.mcp_tasks, McpTask)
+        self.mcp_tasks = McpTaskRepository(database)
         self.answered_questions = QuestionRepository(database)
         self.approvals = ApprovalRepository(database)
         self.undos = UndoRepository(database)

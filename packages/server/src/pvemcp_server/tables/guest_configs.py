@@ -145,14 +145,14 @@ config_table = partial(
 async def qemu_configs(cluster: Cluster, request: LoadRequest) -> list[QemuSettings]:
     """Configurations of virtual machines that are in force, and changes that wait."""
     pairs = await configs(cluster, request, "qemu")
-    return made(cluster, pairs, lambda pair: [_qemu(pair[0], pair[1], pair[1].current)])
+    return await made(cluster, pairs, lambda pair: [_qemu(pair[0], pair[1], pair[1].current)])
 
 
 @config_table("lxc_configs")
 async def lxc_configs(cluster: Cluster, request: LoadRequest) -> list[LxcSettings]:
     """Configurations of containers that are in force, and changes that wait."""
     pairs = await configs(cluster, request, "lxc")
-    return made(cluster, pairs, lambda pair: [_lxc(pair[0], pair[1], pair[1].current)])
+    return await made(cluster, pairs, lambda pair: [_lxc(pair[0], pair[1], pair[1].current)])
 
 
 async def configs(

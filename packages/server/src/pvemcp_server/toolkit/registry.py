@@ -98,6 +98,7 @@ class Tool:
     kinds: frozenset[ClusterKind]  # of clusters that it reads
     bulk: BulkLimits | None  # of a write that takes many guests
     write_permission: str  # that a role grants beside the tool; without it the tool only reads
+    view: str  # the name of the view that clients with MCP Apps show beside its answer
     run: Run
 
     @property
@@ -190,6 +191,7 @@ def tool(
     kinds: frozenset[ClusterKind] = PVE_ONLY,
     bulk: BulkLimits | None = None,
     write_permission: str = "",
+    view: str = "",
 ) -> Callable[[Run], Tool]:
     """Declare a tool. Reads are idempotent; writes only with `idempotent=True`.
 
@@ -202,6 +204,7 @@ def tool(
     `cluster_name` and `vmid`, takes many as `vmids` or rows of a query if it is declared with the
     limits of `bulk`.
     A tool that reads and writes has a `write_permission`: roles without it get one that reads.
+    `view` names the view of `views` that shows its answer.
     """
 
     def declare(run: Run) -> Tool:
@@ -223,6 +226,7 @@ def tool(
             kinds=kinds,
             bulk=bulk,
             write_permission=write_permission,
+            view=view,
             run=run if bulk is None else planned_for_each(run, bulk),
         )
         _TOOLS[name] = declared

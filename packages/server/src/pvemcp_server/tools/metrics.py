@@ -100,6 +100,7 @@ _SUMMARY = ("metric", "average", "p95", "maximum", "maximum_time", "latest", "tr
 
 @tool(
     "ListVmRrdData",
+    view="metrics",
     title="Guest metrics",
     area=Area.VMS,
     effect=Effect.READ,
@@ -135,6 +136,7 @@ async def list_vm_rrd_data(
 
 @tool(
     "ListNodeRrdData",
+    view="metrics",
     title="Node metrics",
     area=Area.NODES,
     effect=Effect.READ,
@@ -171,6 +173,7 @@ async def list_node_rrd_data(
 
 @tool(
     "ListStorageRrdData",
+    view="metrics",
     title="Storage growth",
     area=Area.STORAGE,
     effect=Effect.READ,

@@ -1,5 +1,6 @@
 """What an entry of the audit is about: the action, and the guests with their names."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -7,6 +8,7 @@ from typing import Any, Final
 from pvemcp_server.audit import Entry
 from pvemcp_server.clusters import Clusters
 from pvemcp_server.errors import CallError, UnknownName
+from pvemcp_server.store.audit_search import GUEST, GUESTS
 
 SHOWN_GUESTS: Final = 3
 LONGEST: Final = 60  # characters of a value
@@ -74,11 +76,16 @@ async def _guest_names(clusters: Clusters, cluster: str) -> Mapping[int, str]:
 
 
 def _vmids(arguments: Mapping[str, Any]) -> list[int]:
-    many = arguments.get("vmids")
-    values = [arguments.get("vmid"), arguments.get("source")]
-    values += many if isinstance(many, list) else []
-    values += [arguments.get("new_vmid")]
-    return list(dict.fromkeys(value for value in values if type(value) is int))
+    many = arguments.get(GUESTS)
+    values = [*map(arguments.get, GUEST), *(many if isinstance(many, list) else ())]
+    return list(dict.fromkeys(vmid for value in values if (vmid := _vmid(value)) is not None))
+
+
+def _vmid(value: Any) -> int | None:
+    """Return the number that a client sent, also as a text; a guest may be named instead."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,10}", value):
+        return int(value)
+    return value if type(value) is int else None
 
 
 def _action(arguments: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ from pvemcp_server.errors import (
     TooManyFailures,
     UnknownName,
     UnusableCluster,
+    value_fact,
 )
 from pvemcp_server.http.bounded_request import serve_bounded
 from pvemcp_server.pipeline.pipeline import Pipeline
@@ -318,8 +319,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     """Name the invalid field and the reason, never its value: it may be a secret."""
     assert isinstance(error, RequestValidationError | ValidationError)  # noqa: S101 - registered so
-    wrong = dict.fromkeys((_field(item["loc"]), item["msg"]) for item in error.errors())
-    text = "; ".join(f"{field}: {message}" for field, message in wrong)
+    wrong = dict.fromkeys((_field(item["loc"]), value_fact(item)) for item in error.errors())
+    text = " ".join(f"{field}: {message}" for field, message in wrong)
     return error_page(request, text, 422, wrong) if wants_page(request) else _error(text, 422)
 
 

@@ -62,15 +62,6 @@ def _number(count: int) -> str:
     return f"{count:,}"
 
 
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"
-
-
 def _span(seconds: int) -> str:
     """Format a span of time in its largest whole unit: 5 minutes."""
     for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
@@ -107,7 +98,6 @@ _environment.filters |= {
     "counted": counted,
     "time": _time,
     "moment": _moment,
-    "size": _size,
     "number": _number,
     "isolated": _isolated,
     "bytes": bytes_text,

@@ -95,6 +95,7 @@ class BackupServerHealth(Row):
 
 @tool(
     "GetClusterStatus",
+    view="topology",
     area=Area.CLUSTER,
     effect=Effect.READ,
     answer=ClusterHealth,

@@ -89,6 +89,7 @@ class _Copy:
 
 @tool(
     "CloneVm",
+    view="plan",
     title="Clone guest",
     area=Area.VMS,
     effect=Effect.WRITE,

@@ -71,6 +71,7 @@ _HIBERNATED = frozenset({"suspended"})
 
 @tool(
     "ChangeVmState",
+    view="plan",
     title="Change guest state",
     area=Area.VMS,
     effect=Effect.WRITE,

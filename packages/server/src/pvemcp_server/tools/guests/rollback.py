@@ -47,6 +47,7 @@ _NEWEST_ONLY: Final = {"zfspool", "zfs", "lvm"}
 
 @tool(
     "RollbackVmSnapshot",
+    view="plan",
     title="Roll back to snapshot",
     area=Area.VMS,
     effect=Effect.DESTROY,

@@ -65,6 +65,7 @@ class _GuestReport:
 
 @tool(
     "GetVmStatus",
+    view="guest",
     title="Guest status",
     area=Area.VMS,
     effect=Effect.READ,

@@ -27,6 +27,7 @@ Kind = Annotated[
 
 @tool(
     "ListVms",
+    view="inventory",
     title="List guests",
     area=Area.VMS,
     effect=Effect.READ,

@@ -1,0 +1,1 @@
+"""Views: pages that clients with MCP Apps show beside the answer of a tool."""

@@ -1,0 +1,193 @@
+// What all views share: JSON-RPC with the host over postMessage (MCP Apps, 2026-01-26), elements
+// whose texts are never markup, and the life of a view from its first answer to the next.
+
+const PROTOCOL = "2026-01-26";
+const host = {
+  context: {},
+  capabilities: {},
+  waiting: new Map(),
+  lastId: 0,
+
+  send(message) {
+    window.parent.postMessage({ jsonrpc: "2.0", ...message }, "*");
+  },
+
+  notify(method, params = {}) {
+    host.send({ method, params });
+  },
+
+  request(method, params, seconds = 120) {
+    const id = ++host.lastId;
+    return new Promise((resolve, reject) => {
+      const late = () => settle(() => reject(new Error("The client does not answer.")));
+      const timer = setTimeout(late, seconds * 1000);
+      const settle = (end) => { clearTimeout(timer); host.waiting.delete(id); end(); };
+      host.waiting.set(id, (message) => settle(() =>
+        message.error ? reject(new Error(message.error.message)) : resolve(message.result)));
+      host.send({ id, method, params });
+    });
+  },
+};
+
+// Call a tool of this server through the host; return its values, or throw its text.
+async function call(name, args) {
+  if (!host.capabilities.serverTools) throw new Error("This client lets no view call a tool.");
+  const result = await host.request("tools/call", { name, arguments: args });
+  return valuesOf(result);
+}
+
+// Return the values of an answer; a tool without a view answers with text, here of JsonNormal.
+function valuesOf(result) {
+  const texts = (result.content || []).filter((part) => part.type === "text").map((part) => part.text);
+  if (result.isError) throw new Error(texts.join("\n") || "The call failed.");
+  if (result.structuredContent) return result.structuredContent;
+  try {
+    const { data } = JSON.parse(texts[0]);
+    const notes = texts.slice(1).join("\n").trim();
+    if (!Array.isArray(data)) return { document: data, notes };
+    return { columns: [...new Set(data.flatMap(Object.keys))], rows: data, notes };
+  } catch {
+    throw new Error("This client passed no data to the view.");
+  }
+}
+
+// Put a message of the user into the chat, where the host takes one.
+function ask(text) {
+  return host.request("ui/message", { role: "user", content: [{ type: "text", text }] }, 20);
+}
+
+const canAsk = () => Boolean(host.capabilities.message);
+
+// Return an element; children are elements or texts, and no text is ever parsed as markup.
+function element(tag, properties = {}, ...children) {
+  const [name, ...classes] = tag.split(".");
+  const made = document.createElement(name);
+  if (classes.length) made.className = classes.join(" ");
+  for (const [key, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else made.setAttribute(key, value === true ? "" : String(value));
+  }
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+// Draw the view again; an empty text stands for nothing.
+function fill(...children) {
+  document.getElementById("view").replaceChildren(...children.flat().filter(Boolean));
+}
+
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+function bytes(value) {
+  if (typeof value !== "number") return "";
+  let power = 0;
+  while (Math.abs(value) >= 1024 && power < UNITS.length - 1) { value /= 1024; power += 1; }
+  return `${value.toFixed(power && value < 100 ? 1 : 0)} ${UNITS[power]}`;
+}
+
+function percent(value) {
+  if (typeof value !== "number") return "";
+  const shown = value.toFixed(value && Math.abs(value) < 10 ? 1 : 0);
+  return `${Number(shown) ? shown : 0} %`;
+}
+
+// A bar of a percentage 0-100 with its figure.
+function bar(value, text = percent(value)) {
+  if (typeof value !== "number") return element("span.muted", {}, "–");
+  const filled = element("span");
+  filled.style.width = `${Math.max(0, Math.min(100, value))}%`;
+  return element("span.figure", {}, element(`span.bar${value >= 90 ? ".high" : ""}`, { "aria-hidden": true }, filled), text);
+}
+
+// A table of rows: `columns` are [title, cell of a row, class of the column].
+function tableOf(label, columns, rows) {
+  return element("div.scroll", { tabindex: 0, role: "region", "aria-label": label }, element("table", {},
+    element("thead", {}, element("tr", {}, columns.map(([title, , kind]) => element("th", { scope: "col", class: kind || null }, title)))),
+    element("tbody", {}, rows.map((row) => element("tr", {}, columns.map(([, cell, kind]) => element("td", { class: kind || null }, cell(row) ?? "")))))));
+}
+
+// A call as tools write it: `Tool {arguments}`; null for any other text.
+function callIn(text) {
+  const match = /^(\w+) ?(\{.*\})?$/s.exec(text || "");
+  if (!match) return null;
+  try {
+    return { tool: match[1], args: JSON.parse(match[2] || "{}") };
+  } catch {
+    return null;
+  }
+}
+
+function notes(text) {
+  const lines = (text || "").split("\n").filter(Boolean);
+  return lines.length ? element("ul.notes", { "aria-label": "Notes" }, lines.map((line) => element("li", {}, line))) : null;
+}
+
+const failed = (error) => status(error.message, true);
+
+function status(text, isError = false) {
+  const line = document.getElementById("status");
+  line.textContent = text;
+  line.classList.toggle("error", isError);
+}
+
+function applyContext(context) {
+  Object.assign(host.context, context);
+  const root = document.documentElement;
+  if (context.theme === "light" || context.theme === "dark") root.dataset.theme = context.theme;
+  for (const [name, value] of Object.entries(context.styles?.variables || {})) {
+    if (name.startsWith("--") && typeof value === "string") root.style.setProperty(name, value);
+  }
+  const insets = context.safeAreaInsets;
+  if (insets) {
+    document.body.style.padding = ["top", "right", "bottom", "left"]
+      .map((side) => `calc(0.75rem + ${Number(insets[side]) || 0}px)`).join(" ");
+  }
+}
+
+// Run a view. `show(values, args)` takes an answer; a failure leaves the last one in place. `draw`
+// draws it again, in the colours of another theme.
+function run(show, draw) {
+  let args = {};
+  let isShown = false;
+  const shown = (result) => {
+    try {
+      const values = valuesOf(result);
+      status("");
+      show(values, args);
+      isShown = true;
+    } catch (error) {
+      status(error.message, true);
+    }
+  };
+  const handlers = {
+    "ui/notifications/tool-input": (params) => { args = params.arguments || {}; },
+    "ui/notifications/tool-result": shown,
+    "ui/notifications/tool-cancelled": () => status("The call was cancelled.", true),
+    "ui/notifications/host-context-changed": (context) => {
+      applyContext(context);
+      if (isShown) draw();
+    },
+  };
+  const answers = { "ui/resource-teardown": {}, ping: {} };
+  window.addEventListener("message", ({ source, data }) => {
+    if (source !== window.parent || !data || data.jsonrpc !== "2.0") return;
+    if (data.method === undefined) host.waiting.get(data.id)?.(data);
+    else if (data.id === undefined) handlers[data.method]?.(data.params || {});
+    else if (data.method in answers) host.send({ id: data.id, result: answers[data.method] });
+    else host.send({ id: data.id, error: { code: -32601, message: "Method not found" } });
+  });
+  new ResizeObserver(() => {
+    const { scrollHeight: height, scrollWidth: width } = document.documentElement;
+    host.notify("ui/notifications/size-changed", { width, height: Math.min(height, 20000) });
+  }).observe(document.body);
+  host.request("ui/initialize", {
+    protocolVersion: PROTOCOL,
+    appInfo: { name: `pvemcp ${document.title}`, version: "1" },
+    appCapabilities: { availableDisplayModes: ["inline", "fullscreen"] },
+  }).then((result) => {
+    host.capabilities = result.hostCapabilities || {};
+    applyContext(result.hostContext || {});
+    status("Waiting for the answer …");
+    host.notify("ui/notifications/initialized");
+  }).catch((error) => status(error.message, true));
+}
