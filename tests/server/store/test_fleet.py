@@ -103,7 +103,7 @@ async def test_what_a_process_left_behind_is_removed(store: Store):
     async with taking_part(store):
         await store.fleet.fetch(
             "WITH a AS (INSERT INTO processes VALUES ('gone', 1)), "
-            "b AS (INSERT INTO rate_buckets VALUES ('key', 5, 1, 5, 0)) "
+            "b AS (INSERT INTO rate_buckets VALUES ('key', 5, 1, 5, 1, 1)) "
             """INSERT INTO claims VALUES ('key', '{"gone": 3}', 8, 3, 1)"""
         )
         await store.fleet.fetch(fleet._SWEEP)

@@ -108,6 +108,8 @@ class Fleet:
                     raise InterfaceError("The connection was lost.")
                 return list(await self._session.fetch(sql, *arguments))
             except FAILED as error:
+                if isinstance(error, PostgresError):  # without its detail, which names a key
+                    log.warning("A statement for all processes failed: %s", error.args[0])
                 self._leave()
                 raise StateUnavailable("The state's database does not answer.") from error
 
