@@ -167,6 +167,7 @@ class Cluster:
     read_freeze: Callable[[], Awaitable[Freeze | None]] = _not_frozen
     tls: str = ""  # how its certificate is checked: system, ca, pinned or insecure
     history: History | None = None  # what the server noted as this account
+    on_write: Callable[[], None] = lambda: None  # marks all inventories of the cluster as outdated
     _view: InventoryView | None = None
     _acl: list[Acl] = field(default_factory=list)  # one list for all copies in a call
 
@@ -423,6 +424,14 @@ class Cluster:
             )
 
     def changed(self) -> None:
-        """Drop the cached inventory after a change, so that the next read asks Proxmox."""
+        """Drop the cached inventories after a write, so that the next read asks Proxmox.
+
+        Those of all accounts, and in all processes within a second.
+        """
+        self.on_write()
+        self.read_again()
+
+    def read_again(self) -> None:
+        """Drop the cached inventory of this account, so that the next read asks Proxmox."""
         self.inventory.invalidate()
         self._view = None

@@ -172,13 +172,13 @@ class KeyGate:
             limits = self.limits
             holder, rate = caller.holder, settings.calls_per_minute_per_key
             count_call = partial(limits.check_rate, holder, rate)
-            count_call()
+            await count_call()
             slot, most = holder, settings.concurrent_calls_per_key
             is_stream = scope["method"] == "GET" or _LISTEN in scope["headers"]
             if is_stream:  # streams have slots of their own, so that they block no call
                 slot, most = f"streams {holder}", STREAMS_PER_KEY
             exchange = HttpExchange(receive, send, caller, is_stream=is_stream)
-            with limits.running(slot, most):
+            async with limits.running(slot, most):
                 scope["user"] = user_of(caller.key_id)  # the SDK binds sessions to it
                 # a batch counts its further messages itself
                 scope["state"].update(caller=caller, count_call=count_call, is_known=True)
@@ -226,7 +226,7 @@ class KeyGate:
             if denied.key_id:
                 kind = f"{denied.key_id} {denied.reason}"
             counted = f"{kind} {network_of(address)}"
-            if not self.limits.count_refusal(counted, settings.calls_per_minute_per_address):
+            if not await self.limits.count_refusal(counted, settings.calls_per_minute_per_address):
                 raise errors.too_many(_TOO_MANY_REFUSALS, 60) from None
             attempt = Event(
                 tool="sign in",

@@ -121,6 +121,7 @@ class Endpoint:
             self.relay,
             services.config.path_prefix,
         )
+        services.store.cluster_writes.on_write(self.watcher.written)
         watch = services.store.watch
         watch.on_change(Topic.ACCESS, self.notifications.rights_changed)
         watch.on_change(Topic.SETTINGS, self.notifications.rights_changed)

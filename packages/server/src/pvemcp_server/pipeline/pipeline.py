@@ -262,9 +262,8 @@ class Pipeline:
             accepted = read_arguments(tool, arguments)
             call = recorder.call = await self.open(tool, caller, conversation, accepted)
             # beside the gate's slots: a message of HTTP+SSE holds none while its call runs
-            with self.limits.running(
-                f"tools {caller.holder}", call.settings.concurrent_calls_per_key
-            ):
+            most = call.settings.concurrent_calls_per_key
+            async with self.limits.running(f"tools {caller.holder}", most, shared=True):
                 while True:
                     try:
                         async with call.places:

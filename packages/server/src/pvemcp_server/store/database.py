@@ -180,6 +180,15 @@ class Database:
                     with anyio.CancelScope(shield=True):
                         await connection.invalidate()
 
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Any]:
+        """Connect to PostgreSQL beside the pool; return the driver's connection, to LISTEN on."""
+        with _driver_errors():
+            async with self._engine.connect() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                await connection.run_sync(Connection.detach)
+                yield driver
+
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
