@@ -19,6 +19,11 @@ from .chromium import Watched, agree
 
 BAD = ("serious", "critical")
 PASSWORD = "a password of my own"
+ONE_WORD_A_LINE = """() => [...document.querySelectorAll("main li, main p")].filter((part) => {
+    const words = part.innerText.split(/\\s+/).length;
+    const lines = part.clientHeight / parseFloat(getComputedStyle(part).lineHeight);
+    return words > 8 && lines > words / 2;
+}).map((part) => part.innerText)"""
 NOTHING_HIDDEN = """[...document.querySelectorAll(".scroll:has(table.cards)")].every(
     (frame) => frame.scrollWidth <= frame.clientWidth)"""
 DIALOG_HIDES_NOTHING = """[...document.querySelectorAll("dialog[open]")].every(
@@ -169,6 +174,7 @@ def test_a_page_has_no_serious_accessibility_fault(watched, axe, path):
             found[look] = [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in serious]
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), look
         assert page.evaluate(NOTHING_HIDDEN), look
+        assert page.evaluate(ONE_WORD_A_LINE) == [], look
     assert not found, json.dumps(found, indent=1)
 
 

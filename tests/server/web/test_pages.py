@@ -43,11 +43,14 @@ async def test_every_page_renders_with_clusters_keys_and_calls(equipped):
         "/overview/clusters/prod",
         "/tools/ListVms",
         "/tools/DeleteBackup",
+        "/tools/ListVmRrdData",
     ]
     for path in paths:
         answer = await equipped.get(f"/admin{path}")
         assert answer.status_code == 200, path
         assert "prod" in answer.text or path not in ("/clusters", "/overview/clusters"), path
+        assert "Default: ." not in answer.text, path
+        assert "`" not in re.sub("<pre.*?</pre>|<[^>]*>", "", answer.text, flags=re.DOTALL), path
 
 
 async def test_what_strangers_get_opens_no_file(stranger):
@@ -279,6 +282,8 @@ async def test_the_doctor_reports_an_offline_node(equipped):
     page = await equipped.post("/admin/clusters/prod/doctor")
     assert "1 of 5 nodes offline: pve05." in page.text
     assert "Proxmox VE 9.2" in page.text
+    rights = re.search(r"The account has (.+)\.\n", page.text)[1].split(", ")
+    assert len(rights) == len(set(rights)) > 5
 
 
 async def test_a_tool_tried_as_a_key_has_the_keys_rights(equipped):
