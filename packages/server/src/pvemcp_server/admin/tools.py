@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from pvemcp_server.access.model import ANY, READS, Caller, Grant, Role, Toolset
 from pvemcp_server.access.roles import ADMINISTRATOR
@@ -12,7 +13,7 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.errors import BadArgument, UnknownName
-from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
+from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool, granted_tools
 from pvemcp_server.toolkit.call import Decision
 from pvemcp_server.toolkit.registry import Tool, grantable
 
@@ -55,6 +56,9 @@ class Outcome(BaseModel):
     failed: bool
     data: str
     notes: str = ""
+    # For the pages only, which are the host of a tool's view:
+    values: SkipJsonSchema[dict[str, Any] | None] = Field(default=None, exclude=True)
+    question: SkipJsonSchema[str] = Field(default="", exclude=True)
 
 
 @dataclass
@@ -156,14 +160,21 @@ async def call_tool(
         result = await pipeline.call(caller, name, attempt.arguments, conversation)
     except UnknownTool:
         raise UnknownName("tool", name, pipeline.tools) from None
-    return _outcome(result, conversation)
+    outcome = _outcome(result, conversation)
+    if result.values and pipeline.tools[name].view:
+        callable_tools = granted_tools(pipeline.tools, caller)
+        outcome.values = {**result.values, "tool": name, "tools": callable_tools}
+    return outcome
 
 
 def _outcome(result: Result, conversation: TrialConversation) -> Outcome:
     data, *notes = (block.lstrip("\n") for block in result.blocks)
+    outcome = Outcome(failed=result.cause is not None, data=data)
     if conversation.question and not conversation.confirmed:
+        outcome.question = conversation.question
         notes.append(f"It needs confirmation: {conversation.question} Confirm it and call again.")
-    return Outcome(failed=result.cause is not None, data=data, notes="\n".join(notes))
+    outcome.notes = "\n".join(notes)
+    return outcome
 
 
 def as_tool_call(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
