@@ -199,6 +199,24 @@ async def test_strangers_who_know_a_name_fill_no_disk_and_hide_no_use_of_its_sec
     assert {"key_id": further.key_id, "key_name": further.key_name}.items() >= names.items()
 
 
+async def test_a_flood_of_limited_requests_is_one_row_a_minute_and_no_call(audit: Audit):
+    for _ in range(1_000):
+        audit.count_limited("abcDEF12", "agent", "too many calls")
+        audit.count_limited("abcDEF12", "agent", "too large")
+    audit.count_limited("other123", "other", "too many calls")
+    await audit.end_minute()
+    await audit.end_minute()
+    await audit.flush()
+    found = await audit.find(limit=100)
+    assert {(each.key_name, each.reason, each.rows) for each in found} == {
+        ("agent", "1000 requests: too many calls", 1_000),
+        ("agent", "1000 requests: too large", 1_000),
+        ("other", "1 request: too many calls", 1),
+    }
+    assert len(found) == 3
+    assert await audit.find(AuditFilter(calls=True)) == []
+
+
 async def test_calls_are_buffered_up_to_a_limit_and_then_refused(audit: Audit, broken_database):
     broken_database(True)
     for _ in range(MOST_BUFFERED):

@@ -8,6 +8,7 @@ import anyio
 import httpx2 as httpx
 import pytest
 
+from pvemcp_server.http.exchange import BODY_BYTES
 from pvemcp_server.store.key_format import new_secret
 
 pytestmark = pytest.mark.anyio
@@ -315,6 +316,18 @@ async def test_concurrent_calls_beyond_the_keys_limit_get_429(serving, fake_tool
         fake_tools.release.set()
     assert answer.status_code == 429
     assert answer.json()["error"]["message"].startswith("This key has 1 call running already.")
+
+
+async def test_requests_of_a_key_that_a_limit_refuses_are_counted_in_the_audit(serving):
+    async with serving(calls_per_minute_per_key=2) as served:
+        key = {"X-API-Key": served.key}
+        large = {"content": b" " * (BODY_BYTES + 1), "headers": key}
+        sent = [await served.http.post("/mcp", **each) for each in (large, large)]
+        sent += [await served.http.post("/mcp", headers=key) for _ in range(50)]
+        assert [answer.status_code for answer in sent] == [413] * 2 + [429] * 50
+        await served.app.endpoint.services.audit.end_minute()
+        entries = [(each.key_id, each.tool, each.rows) for each in await served.recorded()]
+    assert entries == [(served.key_id, "request", 2), (served.key_id, "request", 50)]
 
 
 async def test_probes_answer_head_requests(http):

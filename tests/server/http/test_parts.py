@@ -252,3 +252,28 @@ def test_forwarded_addresses_are_parsed_only_as_far_as_they_count(monkeypatch):
     }
     assert client_address(scope, networks(["10.0.0.0/8"])) == "192.0.2.7"
     assert parsed == ["10.0.0.1", "192.0.2.7"]
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://MCP.example:443/", "https://mcp.example"),
+        ("http://mcp.example:80", "http://mcp.example"),
+        ("https://mcp.example:", "https://mcp.example"),
+        ("https://[2001:db8::443]:443", "https://[2001:db8::443]"),
+        ("https://mcp.example:80", "https://mcp.example:80"),
+    ],
+)
+def test_a_url_is_known_as_browsers_send_it(url, origin):
+    config = Config(public_url=url, allowed_origins=url.removesuffix("/"))
+    assert (config.base_url, config.allowed_origins) == (origin, (origin,))
+    hosts, name = Hosts.of(config), origin.partition("://")[2]
+    headers = [(b"host", name.encode()), (b"origin", origin.encode())]
+    scope = {"headers": headers, "client": ("192.0.2.1", 1), "scheme": "http"}
+    assert hosts.refusal(scope, to_transport=False) is None
+    assert hosts.base_of(scope) == origin
+
+
+def test_a_url_with_a_user_is_no_public_url():
+    with pytest.raises(ConfigError, match="must begin with http"):
+        Config.load(public_url="https://user@mcp.example")

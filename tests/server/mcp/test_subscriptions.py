@@ -1,6 +1,7 @@
 """Changes of resources and prompts are announced to their subscribers in each era."""
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import anyio
 import mcp_types as types
@@ -10,6 +11,7 @@ from mcp.client import Client
 from mcp.client.sse import sse_client
 
 import proxmox_client
+from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Grant, Resources
 from pvemcp_server.mcp import resource_watcher
 from pvemcp_server.mcp.notifications import Subscriber
@@ -211,10 +213,54 @@ async def test_many_subscribers_cost_one_request_per_renewal(
 
 
 async def test_the_subscriptions_of_a_key_are_limited(demo_served, monkeypatch):
-    monkeypatch.setattr(resource_watcher, "MOST_PER_KEY", 1)
+    monkeypatch.setattr(resource_watcher, "MOST_WATCHED", 1)
     async with Client(demo_served.mcp, mode="legacy") as client:
         again = [await subscribed(client, uri) for uri in (GUEST, OTHER, GUEST)]
     assert again == [True, False, True]
+
+
+async def test_the_subscriptions_of_all_connections_of_a_user_are_limited_together(
+    demo_served, monkeypatch
+):
+    monkeypatch.setattr(resource_watcher, "MOST_WATCHED", 2)
+    key = await demo_served.state.access.authenticator.caller(demo_served.key_id)
+    first, second, stranger = (
+        replace(key, key_id=name, holder=user)
+        for name, user in [("first", "alice"), ("second", "alice"), ("third", "bob")]
+    )
+    endpoint = demo_served.app.endpoint
+
+    async def ignored(_event):
+        pass
+
+    one = Subscriber(first.key_id, first.holder, "", ignored, {GUEST})
+    end = endpoint.notifications._add(one)
+    try:
+        accepted = [
+            await endpoint.watcher.accepted(caller, [GUEST, OTHER])
+            for caller in (first, second, stranger)
+        ]
+    finally:
+        end()
+    assert accepted == [[GUEST, OTHER], [GUEST], [GUEST, OTHER]]
+
+
+async def test_a_watched_resource_takes_no_place_of_calls_on_its_cluster(demo_served, monkeypatch):
+    taken, on_cluster = [], CallLimits.on_cluster
+
+    def recorded(limits, holder, cluster, most):
+        taken.append(cluster)
+        return on_cluster(limits, holder, cluster, most)
+
+    monkeypatch.setattr(CallLimits, "on_cluster", recorded)
+    async with Client(demo_served.mcp, mode="legacy") as client:
+        await client.subscribe_resource(GUEST)
+        argument = {"name": "vmid", "value": "1"}
+        template = types.ResourceTemplateReference(uri="pve://clusters/{cluster}/guests/{vmid}")
+        await client.complete(template, argument, context_arguments={"cluster": "home-lab"})
+        assert taken == []  # nothing would give it back
+        await client.call_tool("ListNodes", {"cluster_name": "home-lab"})
+    assert taken == ["home-lab"]
 
 
 async def test_a_cluster_that_does_not_answer_has_not_changed(
@@ -240,7 +286,7 @@ async def test_a_client_that_does_not_read_delays_no_other(connect, demo_served,
 
     notifications = demo_served.app.endpoint.notifications
     async with connect() as (_, heard):
-        gone = notifications._add(Subscriber(demo_served.key_id, "", broken))
+        gone = notifications._add(Subscriber(demo_served.key_id, "", "", broken))
         await notifications.queries_changed()
         await until(lambda: heard.prompts)
         gone()

@@ -245,11 +245,11 @@ async def test_the_header_may_be_encoded(client):
 
 
 async def test_a_task_that_cannot_be_stored_returns_the_upid(client, demo_served, monkeypatch):
-    async def refused(**_values):
+    async def refused(_holder, **_values):
         raise ConnectionError("the database is away")
 
     tasks = demo_served.app.endpoint.services.store.mcp_tasks
-    monkeypatch.setattr(tasks, "add", refused)
+    monkeypatch.setattr(tasks, "keep", refused)
     result = await client.begin()
     assert (result["resultType"], result["isError"]) == ("complete", False)
     assert json.loads(result["content"][0]["text"])["data"]["upid"].startswith("UPID:")

@@ -7,7 +7,7 @@ import pytest
 
 import pvemcp_server.web
 from pvemcp_server.invisible import INVISIBLE
-from pvemcp_server.oauth.client_names import MOST_MARKS, UNNAMED, mixes_scripts, shown_name
+from pvemcp_server.oauth.client_names import MOST_MARKS, UNNAMED, cleaned_name, mixes_scripts
 
 TEMPLATES = Path(pvemcp_server.web.__file__).parent / "templates"
 # by template, the expressions that hold a name that a client chose, alone or in the name of a key
@@ -32,22 +32,22 @@ CHOSEN = re.compile(
 def test_invisible_characters_are_no_name():
     hidden = [chr(code) for first, last in INVISIBLE for code in range(first, last + 1)]
     for letter in (*hidden, " ", "\xa0", "\u1680", "\u3000", "\u0301", "\ue000", "\U000e0041"):
-        assert shown_name(letter) == UNNAMED, hex(ord(letter))
-        assert shown_name(f" {letter}\u0301{letter} ") == UNNAMED, hex(ord(letter))
-        assert shown_name(f"{letter}Claude{letter}") in ("Claude", "Claud\xe9"), hex(ord(letter))
-    assert shown_name("".join(hidden)) == UNNAMED
+        assert cleaned_name(letter) == UNNAMED, hex(ord(letter))
+        assert cleaned_name(f" {letter}\u0301{letter} ") == UNNAMED, hex(ord(letter))
+        assert cleaned_name(f"{letter}Claude{letter}") in ("Claude", "Claud\xe9"), hex(ord(letter))
+    assert cleaned_name("".join(hidden)) == UNNAMED
 
 
 def test_a_name_has_no_quotes_of_ours_and_few_marks():
-    assert shown_name('Claude\u201d at \xabclaude.ai\xbb "x"') == "Claude' at 'claude.ai' 'x'"
-    assert shown_name("x" + "\u0316" * 40) == "x" + "\u0316" * MOST_MARKS
+    assert cleaned_name('Claude\u201d at \xabclaude.ai\xbb "x"') == "Claude' at 'claude.ai' 'x'"
+    assert cleaned_name("x" + "\u0316" * 40) == "x" + "\u0316" * MOST_MARKS
     for name in (
         "Claude Code",
         "\u05e7\u05dc\u05d5\u05d3",
         "Caf\xe9 7+",
         "\u514b\u52b3\u5fb7 \U0001f680",
     ):
-        assert shown_name(name) == name
+        assert cleaned_name(name) == name
 
 
 @pytest.mark.parametrize(

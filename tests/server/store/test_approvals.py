@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import anyio
 import pytest
+from tests.server.oauth.connected import connect
 
 from pvemcp_server.access import Access
 from pvemcp_server.access.model import ANY, Grant
@@ -23,10 +24,11 @@ async def key_id(access: Access) -> str:
     return key.id
 
 
-async def ask(store: Store, key_id: str, call="call", plan="plan", now=None):
+async def ask(store: Store, key_id: str, call="call", plan="plan", now=None, holder=""):
     now = now or utc_now()
     texts = {"client": "c 1", "tool": "DeleteBackup", "cluster": "prod"}
     return await store.approvals.ask(
+        holder or key_id,
         now=now,
         expires=now + LIFE,
         key_id=key_id,
@@ -145,6 +147,25 @@ async def test_the_number_of_waiting_calls_of_a_key_is_bounded(
     assert await ask(store, key_id, "call 1")
     other, _ = await access.keys.create("other")
     assert await ask(store, other.id)
+
+
+async def test_the_waiting_calls_of_all_connections_of_a_user_are_bounded_together(
+    store: Store, other_store: Store
+):
+    subject = "cluster:1:alice@pve"
+    first, second = [await connect(store, subject=subject, name=name) for name in ("one", "two")]
+    asked = []
+
+    async def ask_by(each: Store, key: str, call: str) -> None:
+        asked.append(await ask(each, key, call, holder=subject))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(MOST_WAITING):
+            tasks.start_soon(ask_by, store, first.id, f"call {number}")
+            tasks.start_soon(ask_by, other_store, second.id, f"call {number}")
+    assert len([each for each in asked if each]) == MOST_WAITING
+    other = await connect(store, subject="cluster:1:bob@pve", name="three")
+    assert await ask(store, other.id, holder=other.subject)
 
 
 async def test_old_approvals_are_removed(store: Store, key_id: str):

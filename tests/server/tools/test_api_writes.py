@@ -562,7 +562,7 @@ def test_a_folder_of_a_node_is_opened_to_guests_with_consent_only(method, path, 
 
 OWN_RIGHTS = (
     ("PUT", "/nodes/pve01/qemu/101/config", "tags=db;team"),
-    ("PUT", "/pools/production", "vms=102"),
+    ("PUT", "/pools/production", "vms=9000"),
     ("POST", "/nodes/pve01/qemu/101/migrate", "target=pve02", "online=1"),
     ("POST", "/nodes/pve01/qemu/101/clone", "newid=901", "pool=production"),
     ("POST", "/nodes/pve01/qemu", "vmid=904", "tags=team"),
@@ -583,7 +583,7 @@ async def test_a_key_whose_role_covers_parts_too_changes_nothing(demo_client, pa
     assert not (await planned(demo_client, "GET", "/pools")).failed
     assert sent(demo_client) == []
     demo_client.more_grants = (Grant(frozenset({"ExecInGuest"}), frozenset({"home-lab"}), part_of),)
-    assert not (await planned(demo_client, "PUT", "/pools/production", "vms=102")).failed
+    assert not (await planned(demo_client, "PUT", "/pools/production", "vms=9000")).failed
 
 
 async def test_paths_that_are_of_no_node_are_sent(tool_client):
@@ -887,3 +887,22 @@ def test_devices_and_disks_that_a_node_loses_are_asked_about(path, parameters, q
     endpoint = ENDPOINTS["POST", path]
     asked = f"{effects.loss(endpoint, parameters)} {effects.disclosure(endpoint, parameters)}"
     assert question in asked
+
+
+LUN = "san:0.0.1.scsi-36001405"
+OWN = ["san:32", "san:0.5,format=raw", "san:cloudinit", "local:iso/a.iso,media=cdrom", "none"]
+OWN += ["local-lvm:vm-300-disk-0", "san:0,import-from=local:import/a.qcow2"]
+
+
+def test_a_new_guest_on_what_exists_is_asked_about():
+    paths = {"qemu": ["scsi0", "virtio1", "efidisk0", "unused0"], "lxc": ["rootfs", "mp0"]}
+    for kind, drives in paths.items():
+        endpoint = ENDPOINTS["POST", f"/nodes/{{node}}/{kind}"]
+        for drive in drives:
+            for value in (LUN, f"{LUN},size=8G", f"size=8G,file={LUN}", f"volume={LUN},mp=/srv"):
+                assert f"the volume of {drive}." in effects.loss(endpoint, {drive: value}), value
+            for value in OWN:
+                assert not effects.loss(endpoint, {drive: value}), value
+        for device in ("host=1-2", "mapping=stick"):
+            assert "those of usb0." in effects.disclosure(endpoint, {"usb0": device})
+        assert not effects.disclosure(endpoint, {"usb0": "spice", "serial0": "socket"})

@@ -11,6 +11,8 @@ from proxmox_client.emulator.gateway import Gateway
 from pvemcp_server.access import limits
 from pvemcp_server.access.model import Resources
 from pvemcp_server.errors import CallError
+from pvemcp_server.tables.registry import Shares
+from pvemcp_server.toolkit import lists
 from pvemcp_server.toolkit.registry import tools
 
 from .examples import PROD, examples
@@ -214,3 +216,21 @@ async def test_many_reads_of_one_key_do_not_delay_another_key(demo_client, monke
     assert not status.failed
     await asyncio.gather(*queries)
     assert others < 60 < len(answered) / 4
+
+
+BUDGETED = {"ListBackups": {}, "GetBackupContents": {"backup": 9_999}, "GetAttention": {}}
+
+
+@pytest.mark.parametrize("tool", BUDGETED)
+async def test_a_call_to_all_clusters_shares_one_budget_of_requests(tool_client, monkeypatch, tool):
+    monkeypatch.setattr(lists, "Shares", lambda _most: Shares(4))
+    tool_client.refresh()
+    names = ("home-lab", "prod")
+    for name in names:
+        tool_client.requests(name)
+    answer = await tool_client(tool, **BUDGETED[tool])
+    sent = [
+        sum(path.endswith(("/content", "/config")) for path in tool_client.requests(name))
+        for name in names
+    ]
+    assert sum(sent) <= 4, answer.text

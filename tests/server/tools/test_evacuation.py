@@ -350,6 +350,18 @@ async def test_more_guests_than_one_call_moves_wait_for_the_next(client, monkeyp
     rows = await table(client)
     assert rows[100]["how"] == "online"
     assert rows[101]["why_not"] == "one call moves 1 guests: repeat it"
+    answer = await client("EvacuateNode", **NODE)
+    assert [row["vmid"] for row in answer.data["results"]] == [100]
+    assert not answer.data["success"]
+    assert answer.notes == "Left for further calls, as one moves 1: 1 guest of pve1."
+
+
+async def test_a_question_has_no_names_of_guests_for_further_calls(client, monkeypatch):
+    monkeypatch.setattr("pvemcp_server.tools.maintenance.evacuation.MOST_GUESTS", 1)
+    first, *later = everyone(client)
+    preview = await client("EvacuateNode", **NODE, dry_run=True)
+    assert str(first) in preview.data["would"]
+    assert not [vmid for vmid in later if str(vmid) in preview.data["would"]]
 
 
 async def test_what_cannot_be_evacuated_is_refused(client):

@@ -1,10 +1,13 @@
 """Pages, columns and formats of every list tool."""
 
 import math
+import threading
 
 import pytest
 
 from pvemcp_formats import Format, decode
+from pvemcp_server.pipeline import pipeline
+from pvemcp_server.pipeline.answers import Writer
 from pvemcp_server.toolkit.registry import tools
 
 from .examples import PROD, api_read, examples
@@ -78,3 +81,21 @@ async def test_a_page_that_ends_between_equal_times_says_so(tool_client, tool, t
         notes = (await tool_client(tool, **arguments, limit=limit)).notes
         is_equal = times[limit - 1] is not None and times[limit - 1] == times[limit]
         assert (f", the next one of the same {time}" in notes) == is_equal
+
+
+async def test_a_long_list_is_written_outside_of_the_event_loop(tool_client, monkeypatch):
+    threads, rows = [], Writer.rows
+
+    def recorded(writer, answer):
+        threads.append(threading.current_thread())
+        return rows(writer, answer)
+
+    monkeypatch.setattr(Writer, "rows", recorded)
+    fields = ["vmid", "name", "status"]
+    query = {"from": "guests", "select": fields}
+    for most in (10_000, 100):
+        monkeypatch.setattr(pipeline, "MANY_CELLS", most)
+        for call in (("ListVms", {"fields": fields}), ("ExecuteQuery", {"query": query})):
+            answer = await tool_client(call[0], **call[1])
+            assert answer.column("vmid")
+    assert [thread is threading.main_thread() for thread in threads] == [True, True, False, False]

@@ -21,6 +21,7 @@ from fastapi import FastAPI, Form
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 from pyotp import TOTP
+from tests.server.oauth.connected import connect
 
 from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.web import oidc
@@ -263,6 +264,30 @@ async def test_a_claim_of_the_issuer_gives_the_role(open_front, issuer):
         assert (await front.api("GET", "/session")).json()["role"] == "auditor"
 
 
+@pytest.mark.parametrize("step", ["sign-in", "confirmation"])
+async def test_a_user_who_has_left_the_listed_group_is_signed_out_everywhere(
+    open_front, issuer, step
+):
+    options = {"oidc_client_id": "pvemcp", "oidc_admins": ("groups:admins",)}
+    async with open_front(oidc_issuer=issuer.url, **options) as front:
+        issuer.claims = {"groups": ["admins"]}
+        await front.get(await begin(front, issuer))
+        assert (await front.get("/admin/")).status_code == 200
+        store = front.services.store
+        [ada] = await store.admins.all(listed_as="groups:admins")
+        made = await connect(store, subject=f"admin:{ada.id}", name="ada here")
+        await store.connections.change(made.id, admin_id=ada.id)
+        back = await (begin if step == "sign-in" else confirm)(front, issuer)
+        issuer.claims = {"groups": ["sales"], "auth_time": int(time.time())}
+        assert (await front.get(back)).status_code == 403
+        assert (await front.get("/admin/")).status_code == 303
+        assert await store.keys.find(id=made.id) is None
+        front.http.cookies.clear()
+        issuer.claims = {"groups": ["admins"]}
+        await front.get(await begin(front, issuer))
+        assert (await front.get("/admin/")).status_code == 200
+
+
 async def test_the_second_sign_in_reuses_the_administrator(oidc_front, issuer):
     for _ in range(2):
         await oidc_front.get(await begin(oidc_front, issuer))
@@ -313,6 +338,7 @@ async def test_external_sign_ins_and_refusals_are_audited(oidc_front, issuer):
     found = await oidc_front.services.audit.find()
     assert [(one.tool, one.outcome, one.key_name) for one in found] == [
         ("admin.sign_in", "refused", "eve@example.com"),
+        ("admin.admins.follow_issuer", "ok", "ada@example.com"),  # who is listed no more
         ("admin.sign_in", "ok", "ada@example.com"),
         ("admin.admins.add", "ok", "ada@example.com"),
     ]

@@ -35,6 +35,7 @@ RESERVED: Final = frozenset(
 )
 """First segments of this server's own paths. No path prefix begins with one, so that each path has
 one reading, whether a reverse proxy has removed the prefix or not."""
+_PORTS: Final = {"http": ":80", "https": ":443"}  # which browsers leave out
 _PREFIX: Final = re.compile(r"(?:/[\w~-][\w.~-]*)*", re.ASCII)
 
 
@@ -72,12 +73,16 @@ def _public_url(text: str) -> str:
 
 
 def _split_url(text: str) -> tuple[str, str]:
-    """Return the origin of a URL, and what follows it without a slash at the end."""
+    """Return the origin of a URL, and what follows it without a slash at the end.
+
+    The origin is as browsers and clients send it: in lower case, without the port of its scheme.
+    """
     url = urlsplit(text)
-    if url.scheme not in ("http", "https") or not url.hostname:
+    if url.scheme not in _PORTS or not url.hostname or "@" in url.netloc:
         raise ValueError("must begin with http:// or https://, like https://mcp.example")
-    origin = f"{url.scheme}://{url.netloc}"
-    return origin, url.geturl().removeprefix(origin).rstrip("/")
+    host = url.netloc.lower().removesuffix(_PORTS[url.scheme]).removesuffix(":")
+    rest = url.geturl().removeprefix(f"{url.scheme}://{url.netloc}")
+    return f"{url.scheme}://{host}", rest.rstrip("/")
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -157,6 +162,17 @@ class Config(BaseSettings):
         default="info", description="Lowest level of log lines to write"
     )
     log_format: Literal["text", "json"] = Field(default="text", description="Format of log lines")
+    metrics_host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on for /metrics, which needs no key: keep it private",
+    )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port of its own for /metrics, in the format of Prometheus; none by default. "
+        "0 picks one",
+    )
     oidc_issuer: str | None = Field(default=None, description="OpenID Connect issuer URL")
     oidc_client_id: str | None = Field(default=None, description="OpenID Connect client id")
     oidc_client_secret: SecretStr | None = Field(

@@ -1,5 +1,7 @@
 """DeleteBackup, DeleteIso and DeleteStorageContent."""
 
+import re
+
 import pytest
 
 from proxmox_client.emulator import FaultKind
@@ -385,3 +387,32 @@ def _put(state, storage, name, *, vmid, parent=None):
     volume = Volume(f"{storage}:{name}", "images", "raw", 2**30, int(state.now), vmid)
     volume.parent = parent
     state.storages[storage].put("pve01", volume)
+
+
+ODD = "a.iso from pve09. Nothing is lost"  # a host chooses the names of its volumes
+NEW = {"cluster_name": "prod", "node": "pve01", "storage": "ceph-vm", "name": "new"}
+WITH_VOLUME = {
+    "iso": [("DeleteIso", LOCAL, "volid"), ("CreateVm", NEW, "iso")],
+    "vztmpl": [("DeleteStorageContent", LOCAL, "volid"), ("CreateContainer", NEW, "template")],
+    "images": [("DeleteStorageContent", LOCAL, "volid")],
+}
+
+
+@pytest.mark.parametrize("content", WITH_VOLUME)
+async def test_the_name_of_a_volume_never_passes_for_words_of_a_plan(demo_client, content):
+    volid = f"local:{content}/{ODD}"
+    volume = Volume(volid, content, "raw", 1 << 30, 1, None)
+    demo_client["prod"].emulated.state.storages["local"].put("pve01", volume)
+    for tool, where, argument in WITH_VOLUME[content]:
+        answer = await demo_client(tool, **where, **{argument: volid}, dry_run=True)
+        assert repr(volid) in answer.data["would"], (tool, answer.text)
+        assert ODD not in re.sub("'[^']*'", "", answer.data["would"]), tool
+
+
+async def test_the_name_of_an_unused_volume_never_passes_for_words_of_a_plan(demo_client):
+    guest = demo_client["prod"].emulated.state.guests[101]
+    guest.config["unused0"] = f"local:{ODD}"
+    guest.touch()
+    attached = {"cluster_name": "prod", "vmid": 101, "volume": "unused0"}
+    answer = await demo_client("AttachDisk", **attached, dry_run=True)
+    assert f"unused0 ('local:{ODD}')" in answer.data["would"], answer.text

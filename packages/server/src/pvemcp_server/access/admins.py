@@ -302,6 +302,16 @@ class Admins:
             raise AccessDenied("unknown administrator")
         return changed
 
+    async def unlist(self, subject: str) -> AdminRecord | None:
+        """End the sessions and the listing of an account whose user the issuer lists no more.
+
+        Return None when no account of this subject was listed.
+        """
+        admin = await self._store.admins.find(subject=subject)
+        if admin is None or admin.listed_as is None:
+            return None
+        return await self._store.admins.end_sessions(admin.id, listed_as=None)
+
     async def set_password(self, admin: AdminRecord, password: str) -> AdminRecord:
         """Set the password of an administrator, as read before the present one was checked.
 

@@ -77,7 +77,7 @@ async def sign_in_external(
     SecondFactorNeeded when the administrator has second factors here.
     """
     try:
-        _check_listed(services, email, claims)
+        await _require_listed(services, email, subject, claims, address)
         await _follow_issuer(services, email, subject, claims, address)
         admin = await services.access.admins.sign_in_external(subject, email, claims)
     except SecondFactorNeeded as needed:
@@ -280,16 +280,29 @@ async def check_password(
         raise
 
 
-async def confirm_external(services: Services, session_id: str, subject: str, address: str) -> None:
-    """Verify a session by a fresh sign-in at the issuer; raise AccessDenied for another user.
+async def confirm_external(
+    services: Services,
+    session_id: str,
+    email: str,
+    subject: str,
+    claims: Mapping[str, Any],
+    address: str,
+) -> None:
+    """Verify a session by a fresh sign-in at the issuer.
 
-    Raise SecondFactorNeeded when the administrator has second factors here.
+    Raise AccessDenied for another user, and for one who is not listed any more, and
+    SecondFactorNeeded when the administrator has second factors here.
     """
     admin = await services.access.sessions.administrator(session_id)
     if admin is None or admin.subject != subject:
         name = admin.name if admin else None
         await _record_refusal(services, "another user of the issuer", address, name, CONFIRM)
         raise AccessDenied("the issuer authenticated another user than the session's")
+    try:
+        await _require_listed(services, email, subject, claims, address)
+    except AccessDenied as refused:
+        await _record_refusal(services, refused.reason, address, admin.name, CONFIRM)
+        raise
     if await services.access.second_factors.of(admin):
         raise SecondFactorNeeded(admin.id, admin.generation)
     await _confirmed(services, session_id, admin.name, address, "oidc")
@@ -308,9 +321,25 @@ async def _confirmed(
     await AdminContext(services, name, address).changed("confirm", by=by, second=second)
 
 
-def _check_listed(services: Services, email: str, claims: Mapping[str, Any]) -> None:
-    if services.access.external.entry_of(email, claims) is None:
-        raise AccessDenied("not among PVEMCP_OIDC_ADMINS")
+async def _require_listed(
+    services: Services, email: str, subject: str, claims: Mapping[str, Any], address: str
+) -> None:
+    """Raise AccessDenied unless PVEMCP_OIDC_ADMINS lists the user.
+
+    One that was listed before, as by a group that the user has left, is signed out everywhere, and
+    loses all connections: the issuer has just said so.
+    """
+    if services.access.external.entry_of(email, claims) is not None:
+        return
+    admin = await services.access.admins.unlist(subject)
+    if admin is not None:
+        held = await services.store.connections.all(admin_id=admin.id)
+        for connection in held:
+            await services.connections.end(connection.id)
+        context = AdminContext(services, admin.name, address)
+        ended = len(held) or None
+        await context.changed("admins.follow_issuer", name=admin.name, listed_as=None, ended=ended)
+    raise AccessDenied("not among PVEMCP_OIDC_ADMINS")
 
 
 async def _record_sign_in(

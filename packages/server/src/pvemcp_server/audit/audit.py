@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -42,6 +43,8 @@ LONGEST_BULK_TEXT = 5_000  # of what names every guest or task of a bulk write
 LONGEST_ARGUMENTS = 16_000
 Targets = Callable[[], Collection[str]]
 _BLANK = re.compile(r"\s+")
+current_call: Final[ContextVar[str]] = ContextVar("pvemcp_current_call", default="")
+"""The `call_id` of the call that runs in this context."""
 log = logging.getLogger(__name__)
 
 
@@ -83,6 +86,7 @@ class Event:
     bytes: int | None = None
     duration_ms: int | None = None
     upid: str | None = None
+    call_id: str | None = None  # the same in the lines of the log; a new one when None
 
     def row(self, kind: Kind, at: datetime, call_id: str | None = None) -> dict[str, Any]:
         """Return the row to store: limited in length, valid text and without secrets."""
@@ -92,7 +96,7 @@ class Event:
             arguments = _to_json({"cut": arguments[:LONGEST_ARGUMENTS]})
         return {
             "kind": kind.value,
-            "call_id": call_id or uuid4().hex,
+            "call_id": call_id or self.call_id or uuid4().hex,
             "at": at,
             "key_id": _short(self.key_id, 8),
             "key_name": _short(self.key_name),
@@ -111,8 +115,10 @@ class Event:
         }
 
 
-_Attempt = tuple[str | None, str | None, str | None]  # key, name and reason
-_ANONYMOUS: Final[_Attempt] = (None, None, "no known key or administrator")
+_Attempt = tuple[str, str | None, str | None, str | None]  # tool, key, name and reason
+_SIGN_IN: Final = "sign in"
+_REQUEST: Final = "request"
+_ANONYMOUS: Final[_Attempt] = (_SIGN_IN, None, None, "no known key or administrator")
 
 
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
@@ -194,6 +200,12 @@ class Audit(AuditReader):
         self._answers = True
         self._recorded: Counter[_Attempt | str] = Counter()  # in this minute, also by network
         self._further: Counter[_Attempt] = Counter()
+        self.observers: list[Callable[[Event], None]] = []  # of the end of calls, for figures
+
+    @property
+    def buffered(self) -> int:
+        """The number of entries that wait to be written."""
+        return len(self._buffer)
 
     @property
     def is_failing(self) -> bool:
@@ -214,6 +226,8 @@ class Audit(AuditReader):
         """Store how the write ended; buffer it while the database does not answer."""
         with suppress(Unrecorded):
             row = event.row(Kind.OUTCOME, self._clock(), call_id)
+            for observe in self.observers:
+                observe(event)
             await self._store_rows([row], keep=True)
 
     async def call(self, event: Event, kind: Kind = Kind.CALL) -> None:
@@ -226,6 +240,8 @@ class Audit(AuditReader):
                 self._buffer.append(row)  # no client hides an entry by cancelling here
                 raise
         self._buffer.append(row)
+        for observe in self.observers:
+            observe(event)
 
     async def refused(self, event: Event) -> None:
         """Buffer the refused attempt of a known caller; drop it when the buffer is full."""
@@ -240,16 +256,25 @@ class Audit(AuditReader):
         of the others, and in the name of each key or administrator NAMED_PER_MINUTE for each
         reason. So wrong secrets hide no use of the right one of a key that is disabled.
         """
-        attempt: _Attempt = (event.key_id, event.key_name, event.reason)
+        attempt: _Attempt = (_SIGN_IN, event.key_id, event.key_name, event.reason)
         most: dict[_Attempt | str, int] = {attempt: NAMED_PER_MINUTE}
         if event.key_id is None and event.key_name is None:
             attempt, network = _ANONYMOUS, network_of(event.address or "")
             most = {attempt: ANONYMOUS_PER_MINUTE, network: ADDRESS_PER_MINUTE}
         if any(self._recorded[each] >= limit for each, limit in most.items()):
             self._further[attempt] += 1
+            for observe in self.observers:
+                observe(event)
             return
         self._recorded.update(most.keys())
         await self.refused(event)
+
+    def count_limited(self, key_id: str, key_name: str, reason: str) -> None:
+        """Count a request of a known key that a limit refused: a minute has one row for a reason.
+
+        So the flood of a key shows, and does not fill the audit.
+        """
+        self._further[_REQUEST, key_id, key_name, reason] += 1
 
     async def decision(self, event: Event) -> None:
         """Store the answer to a confirmation before returning; raise Unrecorded on failure."""
@@ -336,16 +361,17 @@ class Audit(AuditReader):
             self._answers = True
 
     async def end_minute(self) -> None:
-        """Record how many attempts of this minute were only counted, and begin the next one."""
+        """Record the counts of attempts and requests of this minute, and begin the next one."""
         attempts, self._further, self._recorded = self._further, Counter(), Counter()
-        for (key_id, key_name, reason), further in attempts.items():
+        for (tool, key_id, key_name, reason), number in attempts.items():
+            what = "further attempt" if tool == _SIGN_IN else "request"
             event = Event(
-                tool="sign in",
+                tool=tool,
                 key_id=key_id,
                 key_name=key_name,
                 outcome=Outcome.REFUSED,
-                reason=f"{counted(further, 'further attempt')}: {reason}",
-                rows=further,
+                reason=f"{counted(number, what)}: {reason}",
+                rows=number,
             )
             await self.refused(event)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.context import ServerRequestContext
-from starlette.responses import RedirectResponse
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pvemcp_server.access.authentication import EXPIRED, KeyAuthenticator, is_jwt
@@ -61,6 +61,7 @@ OAUTH_BYTES: Final = 16 * 1024  # of a form or a registration
 STREAMS_PER_KEY: Final = 256  # an office may share a key, and each client holds a stream
 _LISTEN: Final = (b"mcp-method", b"subscriptions/listen")
 
+_LIMITED: Final = (408, 413, 429)  # bodies that are too slow or too large; too many requests
 _TOO_MANY_REFUSALS: Final = "Too many calls without a valid key from this address."
 
 
@@ -158,6 +159,7 @@ class KeyGate:
         if scope["method"] == "GET" and _is_browser(scope):
             await _to_page()(scope, receive, send)
             return
+        caller: Caller | None = None
         try:
             if self.active_requests.closing:
                 raise errors.shutting_down()
@@ -181,15 +183,22 @@ class KeyGate:
                 transport = self.transports[scope["path"]]
                 await self.active_requests.serve(exchange, transport, scope)
         except Refused as refused:
-            await refused.response(scope, receive, send)
+            await self._response(caller, refused)(scope, receive, send)
         except OverBudget as over:
-            await errors.too_many(str(over), over.seconds).response(scope, receive, send)
+            limit = errors.too_many(str(over), over.seconds)
+            await self._response(caller, limit)(scope, receive, send)
         except StateUnavailable:
             await errors.state_unavailable().response(scope, receive, send)
         except IssuerIncomplete:
             await errors.issuer_incomplete().response(scope, receive, send)
         except IssuerUnavailable:
             await errors.issuer_unavailable().response(scope, receive, send)
+
+    def _response(self, caller: Caller | None, refused: Refused) -> Response:
+        """Return the response of a refusal; that of a known caller by a limit is counted."""
+        if caller and refused.status in _LIMITED:
+            self.audit.count_limited(caller.key_id, caller.key_name, refused.message)
+        return refused.response
 
     async def _authenticate(self, scope: Scope, settings: Values) -> Caller:
         """Return the caller; refuse all others, with 429 and unrecorded beyond the address's rate.
@@ -251,7 +260,7 @@ class KeyGate:
 
         Only a client without one, or with a token, is led to a sign-in; an API key is for its owner
         to correct. The challenge names all scopes: the user limits them by role and "Read only",
-        and many clients cannot ask for more later (TypeScript SDK, issue 2255).
+        and many clients cannot ask for more later.
         """
         credential: Credential | None = scope["state"]["credential"]
         if not settings.signs_in:

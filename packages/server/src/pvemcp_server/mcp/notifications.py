@@ -44,6 +44,7 @@ class Subscriber:
     """A listen stream or a session, with the version of the rights its client knows."""
 
     key_id: str
+    holder: str
     version: str
     notify: Callable[[ServerEvent], Awaitable[None]]
     uris: set[str] = field(default_factory=set)  # single resources it subscribes to
@@ -129,6 +130,11 @@ class NotificationBus:
                 uris.setdefault(subscriber.key_id, set()).update(subscriber.uris)
         return uris
 
+    def number_watched(self, holder: str) -> int:
+        """Return how many single resources the keys of a holder watch, each key for itself."""
+        own = {(s.key_id, uri) for s in self._subscribers if s.holder == holder for uri in s.uris}
+        return len(own)
+
     async def updated(self, key_id: str, uri: str) -> None:
         """Notify the key's subscribers of that resource."""
         event = frozenset({ResourceUpdated(uri=uri)})
@@ -146,7 +152,9 @@ class NotificationBus:
             listener(event)
 
         caller, uris = _subscribing.get()
-        return self._add(Subscriber(caller.key_id, caller.version, notify, set(uris)))
+        return self._add(
+            Subscriber(caller.key_id, caller.holder, caller.version, notify, set(uris))
+        )
 
     def listening(self, ctx: Context, uris: Iterable[str]) -> None:
         """Announce that this request is about to subscribe, also to these single resources."""
@@ -167,7 +175,7 @@ class NotificationBus:
         async def notify(event: ServerEvent) -> None:
             await _notify_session(ctx.session, event)
 
-        subscriber = Subscriber(caller.key_id, caller.version, notify)
+        subscriber = Subscriber(caller.key_id, caller.holder, caller.version, notify)
         connection.state[_SUBSCRIBER] = subscriber
         connection.exit_stack.callback(self._add(subscriber))
         return subscriber

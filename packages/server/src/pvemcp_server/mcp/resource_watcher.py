@@ -21,7 +21,7 @@ from pvemcp_server.mcp.notifications import NotificationBus
 from pvemcp_server.mcp.resources import ResourceFamily, find
 from pvemcp_server.pipeline.pipeline import Pipeline
 
-MOST_PER_KEY: Final = 200  # watched URIs at a time
+MOST_WATCHED: Final = 200  # URIs of a key at a time, or of all connections of a user
 RETRY_SECONDS: Final = 5.0  # after a failure
 USAGE: Final = frozenset(
     {"uptime", "cpu", "memory", "memory_host", "disk"}
@@ -94,9 +94,10 @@ class ResourceWatcher:
     async def accepted(self, caller: Caller, uris: Iterable[str]) -> list[str]:
         """Return the URIs that will be watched for this caller; their facts are recorded now."""
         watched = self.notifications.watched().get(caller.key_id, set())
+        left = MOST_WATCHED - self.notifications.number_watched(caller.holder)
         accepted: list[str] = []
         for uri in dict.fromkeys(uris):
-            if len(watched.union(accepted, [uri])) > MOST_PER_KEY:
+            if len({*accepted, uri} - watched) > left:
                 break
             try:
                 facts = await self._current(caller, uri)

@@ -20,7 +20,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from proxmox_client import ProxmoxError, Task, TaskOutcome, Upid
 from proxmox_client.properties import whole_number
 from pvemcp_formats import Format, encode_document, tidy
-from pvemcp_server.access.model import Caller, Effect
+from pvemcp_server.access.model import Effect
 from pvemcp_server.audit import Outcome
 from pvemcp_server.audit.log_secrets import mask_line
 from pvemcp_server.clusters import explain
@@ -33,8 +33,8 @@ from pvemcp_server.pipeline.answers import DOCUMENT_CHARACTERS, Cleaner, clean_l
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.pipeline import Pipeline, Started
 from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.mcp_task_repository import McpTaskRepository
 from pvemcp_server.store.records import McpTask
-from pvemcp_server.store.repository import Repository
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.task_wait import outcome_fields
 from pvemcp_server.toolkit.write_target import require_no_protected_tag, writable_cluster
@@ -42,7 +42,6 @@ from pvemcp_server.toolkit.write_target import require_no_protected_tag, writabl
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
 LIFE: Final = timedelta(days=1)
 POLL_MS: Final = 2_000
-MOST_PER_KEY: Final = 1_000
 
 Context = ServerRequestContext[Any, Any]
 
@@ -71,13 +70,13 @@ class McpTasks:
     """Handlers of tasks/get, tasks/update and tasks/cancel."""
 
     pipeline: Pipeline
-    rows: Repository[McpTask]
+    rows: McpTaskRepository
 
     async def create(self, ctx: Context, started: Started) -> dict[str, Any]:
         """Store the running Proxmox task of a call; return the MCP task as the call's result."""
         caller, now = caller_of(ctx), utc_now()
-        await self._sweep(caller)
-        task = await self.rows.add(
+        task = await self.rows.keep(
+            caller.holder,
             id=secrets.token_urlsafe(32),
             key_id=caller.key_id,
             cluster=started.cluster,
@@ -209,14 +208,6 @@ class McpTasks:
         if all(getattr(task, name) == value for name, value in values.items()):
             return task
         return await self.rows.change(task.id, changed=utc_now(), **values) or task
-
-    async def _sweep(self, caller: Caller) -> None:
-        """Remove the caller's expired tasks, and the oldest beyond MOST_PER_KEY."""
-        tasks = await self.rows.all(key_id=caller.key_id)
-        newest_first = sorted(tasks, key=lambda task: task.created, reverse=True)
-        for number, task in enumerate(newest_first):
-            if task.expires <= utc_now() or number >= MOST_PER_KEY:
-                await self.rows.remove(task.id)
 
 
 def require_extension(ctx: Context) -> None:

@@ -18,7 +18,7 @@ _VISIBLE: Final = frozenset("LNPS")  # letters, numbers, punctuation, symbols
 _ALIKE: Final = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU"})
 
 
-def shown_name(value: Any) -> str:
+def cleaned_name(value: Any) -> str:
     """Return a name as one visible line without double quotes, which pages put around it."""
     text = " ".join(value.split()) if isinstance(value, str) else ""
     text = "".join(letter for letter in _HIDDEN.sub("", text) if letter.isprintable())

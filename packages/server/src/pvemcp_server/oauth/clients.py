@@ -10,7 +10,7 @@ from typing import Any, Final
 from pvemcp_server.access.limits import RateLimiter
 from pvemcp_server.errors import OAuthError, OverBudget
 from pvemcp_server.networks import network_of
-from pvemcp_server.oauth.client_names import shown_name
+from pvemcp_server.oauth.client_names import cleaned_name
 from pvemcp_server.oauth.documents import (
     LONGEST_URL,
     DocumentFetcher,
@@ -110,7 +110,7 @@ class Clients:
         await self._store.oauth_clients.make_room(MOST_UNUSED - 1)
         return await self._store.oauth_clients.add(
             id=f"client-{secrets.token_urlsafe(18)}",
-            name=shown_name(metadata.get("client_name")),
+            name=cleaned_name(metadata.get("client_name")),
             is_document=False,
             metadata=checked,
             created=now,
@@ -201,7 +201,7 @@ def _document_values(url: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
         checked = checked_metadata(metadata)
     except OAuthError as error:
         raise unusable(error.description.removesuffix(".")) from error
-    return {"name": shown_name(metadata["client_name"]), "metadata": checked}
+    return {"name": cleaned_name(metadata["client_name"]), "metadata": checked}
 
 
 def _words(metadata: Mapping[str, Any], name: str, default: tuple[str, ...]) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ LIST_ITEMS: Final = 1_000  # of one list or object
 CELL_ITEMS: Final = 10_000  # of all lists and objects in one cell
 CELL_TEXTS: Final = 10  # of the longest: what all texts in one cell may have together
 MOST_NOTES: Final = 30
+MANY_CELLS: Final = 5_000  # about ten milliseconds of work of `Writer.rows`
 _NUMBERS: Final = (int, float, bool)
 # lines of TOON save tokens where names of columns repeat, and Csv where nothing is nested
 _DOCUMENTS: Final = {

@@ -16,10 +16,11 @@ from pydantic import BaseModel
 from proxmox_client import ProxmoxError, requester
 from pvemcp_formats import Format
 from pvemcp_server.access.budgets import DestructiveBudgets
+from pvemcp_server.access.key_threads import in_key_thread
 from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.approvals import Approvals, PlannedCall
-from pvemcp_server.audit import Audit, Outcome
+from pvemcp_server.audit import Audit, Outcome, current_call
 from pvemcp_server.audit.mask import mask, mask_text, secret_fields_of
 from pvemcp_server.clusters import Clusters, explain
 from pvemcp_server.errors import (
@@ -37,7 +38,7 @@ from pvemcp_server.errors import (
     folded,
 )
 from pvemcp_server.oauth.scopes import Scope, is_sufficient
-from pvemcp_server.pipeline.answers import Writer, Written, clean_line
+from pvemcp_server.pipeline.answers import MANY_CELLS, Writer, Written, clean_line
 from pvemcp_server.pipeline.arguments import read_arguments
 from pvemcp_server.pipeline.audit_recorder import Recorder
 from pvemcp_server.pipeline.confirmation import (
@@ -217,6 +218,7 @@ class Pipeline:
         masked = mask(arguments, secret_fields_of(tool.accepted) if tool else ())
         masked |= {"undoes": mask_text(undoing.done)} if undoing else {}
         recorder = Recorder(self.audit, caller, name, conversation.client, masked, undoing)
+        current_call.set(recorder.call_id)
         if tool is None or not caller.is_granted(tool):
             await recorder.refused("unknown tool" if tool is None else "tool not granted")
             raise UnknownTool(name, granted_tools(self.tools, caller))
@@ -310,7 +312,11 @@ class Pipeline:
             caller, call.tool, {**call.arguments, **options}, conversation, undoing=kept
         )
         if result.cause is None and not options["dry_run"]:
-            await self.undo_log.remove(kept)
+            try:
+                with CancelScope(shield=True):  # it is done, also if the client has gone
+                    await self.undo_log.remove(kept)
+            except DatabaseFailed:
+                log.exception("The undo of a write could not be removed, so Undo finds it again")
         return result
 
     async def open(
@@ -335,10 +341,10 @@ class Pipeline:
             undo_log=self.undo_log,
             kinds=tool.kinds,
             closing=self.closing,
-            limits=self.limits,
             deadline=monotonic() + settings.call_deadline_seconds,
         )
         if accepted is not None:
+            call.limits = self.limits  # `_answer` gives its places back
             options = vars(accepted)  # those that this kind of tool has
             call.dry_run = options.get("dry_run", False)
             call.wait = options.get("wait", False)
@@ -385,9 +391,12 @@ class Pipeline:
                     plan.warnings,
                 )
         writer = Writer(tool, accepted, output_format, call.page, call.notes)
-        if isinstance(answer, Rows):
-            return writer.rows(answer), started
-        return writer.document(answer), started
+        if not isinstance(answer, Rows):
+            return writer.document(answer), started
+        if len(answer.rows[call.page]) * len(call.fields or answer.columns) > MANY_CELLS:
+            write = partial(writer.rows, answer)
+            return await in_key_thread(call.caller.holder, write), started
+        return writer.rows(answer), started
 
     async def _carry_out(
         self,
@@ -525,6 +534,7 @@ class Pipeline:
                 for each in plan.sentences
                 for line in lines(mask_text(each))  # a secret is recognized in the whole only
             ),
+            digest=plan.digest or "",
         )
 
     async def _confirm(
@@ -541,6 +551,7 @@ class Pipeline:
             recorder.decided,
             partial(require_approval, self.approvals, planned, recorder.decided),
             beside,
+            planned.digest,
         )
 
     async def _failed(self, recorder: Recorder, cause: Exception, text: str) -> Result:

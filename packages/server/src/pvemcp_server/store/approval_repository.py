@@ -8,13 +8,14 @@ from sqlalchemy import func, select
 
 from pvemcp_server.store import records
 from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.connection_repositories import of_holder
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.open_approvals import has_time, is_open
 from pvemcp_server.store.records import ApprovalRecord, ApprovalState, WebhookRecord
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.vault import Vault
 
-MOST_WAITING: Final = 20  # of one key
+MOST_WAITING: Final = 20  # of one key, or of all connections of a user
 KEPT: Final = timedelta(days=7)  # after the end of their lifetime, for the page
 
 
@@ -24,20 +25,25 @@ class ApprovalRepository(Repository[ApprovalRecord]):
     def __init__(self, database: Database) -> None:
         super().__init__(database, records.approvals, ApprovalRecord)
 
-    async def ask(self, *, now: datetime, **values: Any) -> tuple[ApprovalRecord, bool] | None:
+    async def ask(
+        self, holder: str, *, now: datetime, **values: Any
+    ) -> tuple[ApprovalRecord, bool] | None:
         """Return the open approval of this call and plan, and whether it is new.
 
-        Return None when MOST_WAITING others of the key wait. An open approval of the same call
-        with another plan ends: it can never be used.
+        Return None when MOST_WAITING others of the holder wait, who is a key or a user. An open
+        approval of the same call with another plan ends: it can never be used.
         """
-        table = self.table
-        opened = is_open(now) & (table.c.key_id == values["key_id"])
-        same_call = opened & (table.c.call_digest == values["call_digest"])
+        table, keys = self.table, records.keys
+        opened = is_open(now)
+        same_call = (
+            opened
+            & (table.c.key_id == values["key_id"])
+            & (table.c.call_digest == values["call_digest"])
+        )
         async with self.database.writing() as connection:
-            # concurrent calls of the key, also in other processes, wait for each other here
-            keys = records.keys
-            lock = select(keys.c.id).where(keys.c.id == values["key_id"]).with_for_update()
-            await connection.execute(lock)
+            # concurrent calls of the holder, also in other processes, wait for each other here
+            first = select(keys.c.id).where(of_holder(keys.c.id, holder)).order_by(keys.c.id)
+            await connection.execute(first.limit(1).with_for_update())
             same_plan = table.c.plan_digest == values["plan_digest"]
             query = select(table).where(same_call & same_plan).limit(1)
             if row := (await connection.execute(query)).mappings().first():
@@ -49,7 +55,8 @@ class ApprovalRepository(Repository[ApprovalRecord]):
                 table.update().where(same_call).values(state=ApprovalState.VOID)
             )
             await connection.execute(table.delete().where(table.c.expires <= now - KEPT))
-            count = select(func.count()).select_from(table).where(opened & waiting)
+            others = opened & waiting & of_holder(table.c.key_id, holder)
+            count = select(func.count()).select_from(table).where(others)
             if (await connection.scalar(count) or 0) >= MOST_WAITING:
                 return None
             values |= {"state": ApprovalState.WAITING, "created": now}

@@ -17,7 +17,7 @@ from pvemcp_server.store.repository import is_storable
 START = records.audit.alias("start")
 END = records.audit.alias("outcome_of")
 CALLS = ("call", "intent", "refused")
-SIGN_INS = ("sign in", "oauth.%", "admin.%")  # tools of refused attempts that are no calls
+NO_CALLS = ("sign in", "request", "oauth.%", "admin.%")  # tools of refusals that are no calls
 OUTCOME_COLUMNS = ("outcome", "reason", "rows", "bytes", "duration_ms", "upid")
 COLUMNS = {
     column.name: (
@@ -50,7 +50,8 @@ class AuditFilter:
     kind: str | None = None
     outcome: str | None = None  # UNKNOWN matches writes without one
     address: str | None = None
-    text: str | None = None  # in key name, acting administrator, tool, arguments or reason
+    text: str | None = None  # in key name, acting administrator, tool, arguments or reason, or the
+    # whole id of a call
     before: int | None = None  # entries older than this one: the next page
     guest: int | None = None  # VMID that the arguments name
     calls: bool | None = None  # True: calls of tools, neither sign-ins nor changes
@@ -168,8 +169,8 @@ def _names_guest(vmid: int) -> ColumnElement[bool]:
 
 
 def _is_call(_calls: bool) -> ColumnElement[bool]:
-    signs_in = or_(*(START.c.tool.like(tool) for tool in SIGN_INS))
-    return START.c.kind.in_(CALLS) & (START.c.tool.is_(None) | ~signs_in)
+    is_none = or_(*(START.c.tool.like(tool) for tool in NO_CALLS))
+    return START.c.kind.in_(CALLS) & (START.c.tool.is_(None) | ~is_none)
 
 
 def _is_in_clusters(cluster: str) -> ColumnElement[bool]:
@@ -180,7 +181,8 @@ def _is_in_clusters(cluster: str) -> ColumnElement[bool]:
 
 def _mentions(text: str) -> ColumnElement[bool]:
     names = ("key_name", "acting", "tool", "arguments", "reason")
-    return or_(*(COLUMNS[name].icontains(text, autoescape=True) for name in names))
+    mentions = [COLUMNS[name].icontains(text, autoescape=True) for name in names]
+    return or_(START.c.call_id == text.lower(), *mentions)
 
 
 CONDITIONS: Mapping[str, Condition] = {

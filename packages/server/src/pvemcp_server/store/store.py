@@ -35,6 +35,7 @@ from pvemcp_server.store.cluster_repositories import (
 )
 from pvemcp_server.store.connection_repositories import (
     ConnectionRepository,
+    ConsentRepository,
     OAuthClientRepository,
     PersonSessionRepository,
     TokenRepository,
@@ -43,11 +44,11 @@ from pvemcp_server.store.database import Database, reason_of
 from pvemcp_server.store.files import make_state_dir
 from pvemcp_server.store.history_repository import HistoryRepository
 from pvemcp_server.store.master_key import create_master_key, master_key_file, read_master_key
+from pvemcp_server.store.mcp_task_repository import McpTaskRepository
 from pvemcp_server.store.migrate import migrate
 from pvemcp_server.store.notice_repository import NoticeRepository
 from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.store.records import (
-    McpTask,
     PersonRule,
     SavedQuery,
     ServiceTokenRecord,
@@ -77,6 +78,7 @@ class Store:
         self.bindings = BindingRepository(database)
         self.oauth_clients = OAuthClientRepository(database)
         self.connections = ConnectionRepository(database)
+        self.consents = ConsentRepository(database)
         self.tokens = TokenRepository(database)
         self.person_sessions = PersonSessionRepository(database, vault)
         self.person_rules = Repository(database, records.person_rules, PersonRule, (Topic.ACCESS,))
@@ -89,7 +91,7 @@ class Store:
         self.saved_queries = Repository(
             database, records.saved_queries, SavedQuery, (Topic.QUERIES,)
         )
-        self.mcp_tasks = Repository(database, records.mcp_tasks, McpTask)
+        self.mcp_tasks = McpTaskRepository(database)
         self.answered_questions = QuestionRepository(database)
         self.approvals = ApprovalRepository(database)
         self.undos = UndoRepository(database)

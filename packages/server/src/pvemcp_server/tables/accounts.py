@@ -99,7 +99,7 @@ account_table = partial(
 async def users(cluster: Cluster, _request: LoadRequest) -> list[User]:
     """Users of Proxmox VE with their groups; for keys with a role on the whole cluster."""
     now = datetime.now(UTC)
-    return made(cluster, await _users(cluster), lambda user: [_user(user, now)])
+    return await made(cluster, await _users(cluster), lambda user: [_user(user, now)])
 
 
 @account_table("tokens", relations=(_TO_USER,))
@@ -107,7 +107,7 @@ async def tokens(cluster: Cluster, _request: LoadRequest) -> list[ApiToken]:
     """API tokens of all users, without secrets; for keys with a role on the whole cluster."""
     now = datetime.now(UTC)
     pairs = ((user, token) for user in await _users(cluster) for token in _tokens_of(user))
-    return made(cluster, pairs, lambda pair: [_token(*pair, now)])
+    return await made(cluster, pairs, lambda pair: [_token(*pair, now)])
 
 
 @account_table("acl")
@@ -122,7 +122,7 @@ async def acl(cluster: Cluster, request: LoadRequest) -> list[AclEntry]:
     members = await _members(cluster) if has_groups and request.wants_column("members") else None
     what = "the entries that the account may change only"
     await note_filtered(cluster, "/access", "Sys.Audit", what=what)
-    return made(cluster, entries, lambda entry: [_entry(entry, roles, members)])
+    return await made(cluster, entries, lambda entry: [_entry(entry, roles, members)])
 
 
 async def _users(cluster: Cluster) -> Sequence[UserAnswer]:

@@ -69,7 +69,7 @@ async def addresses(cluster: Cluster, request: LoadRequest) -> list[GuestAddress
         reports(cluster, request, "lxc", _of_container, what),
     )
     answering = [pair for pair in containers if pair[1]]  # a stopped container has no interface
-    rows = made(cluster, [*vms, *answering], lambda pair: _rows(*pair))
+    rows = await made(cluster, [*vms, *answering], lambda pair: _rows(*pair))
     note_problems(cluster, rows, "addresses")
     return sorted(rows, key=lambda row: row.vmid)
 

@@ -91,7 +91,7 @@ async def backup_coverage(cluster: Cluster, request: LoadRequest) -> list[Backup
     jobs, uncovered, backups = await asyncio.gather(
         _jobs(cluster, request), _uncovered(cluster, request), _backups(cluster, request)
     )
-    return made(
+    return await made(
         cluster,
         sorted(guests, key=lambda guest: guest.vmid),
         lambda guest: [_row(guest, jobs, uncovered, backups.get(guest.vmid, ()))],

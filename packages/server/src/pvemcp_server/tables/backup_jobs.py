@@ -112,7 +112,7 @@ async def backup_jobs(cluster: Cluster, request: LoadRequest) -> list[BackupJob]
     runs: dict[str, Run] = {}
     if request.wants_column(*_LAST_RUN):
         runs = await last_runs(cluster, reach, jobs, every, request)
-    return made(cluster, jobs, lambda job: [_row(job, vmids[job.id], runs.get(job.id))])
+    return await made(cluster, jobs, lambda job: [_row(job, vmids[job.id], runs.get(job.id))])
 
 
 async def guests_of_jobs(

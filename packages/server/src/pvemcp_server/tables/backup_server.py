@@ -239,7 +239,7 @@ async def pbs_datastores(cluster: Cluster, request: LoadRequest) -> list[PbsData
     def row(store: DatastoreUsage) -> list[PbsDatastore]:
         return [_datastore(store, collections.get(store.store))]
 
-    return await offload(recorded, lambda: made(cluster, stores, row))
+    return await made(cluster, stores, row, recorded)
 
 
 async def _fill_guest_cluster(
@@ -293,7 +293,7 @@ async def pbs_snapshots(cluster: Cluster, request: LoadRequest) -> list[PbsSnaps
 
     answers = await fanout.each(cluster, places, read, request, "snapshots of")
     pairs = [(places[place], snapshot) for place, some in answers.items() for snapshot in some]
-    rows = await offload(len(pairs), lambda: made(cluster, pairs, lambda pair: [_snapshot(*pair)]))
+    rows = await made(cluster, pairs, lambda pair: [_snapshot(*pair)])
     return [row for row in rows if not request.vmids or row.vmid in request.vmids]
 
 
@@ -320,7 +320,7 @@ async def pbs_jobs(cluster: Cluster, request: LoadRequest) -> list[PbsJob]:
         for job in jobs
         if request.wants_storage(job.store)
     ]
-    return made(cluster, pairs, lambda pair: [_job(*pair)])
+    return await made(cluster, pairs, lambda pair: [_job(*pair)])
 
 
 async def _datastores(cluster: Cluster, request: LoadRequest) -> Sequence[DatastoreUsage]:

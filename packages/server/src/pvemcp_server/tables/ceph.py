@@ -57,7 +57,7 @@ async def ceph_health(cluster: Cluster, _request: LoadRequest) -> list[CephHealt
     except NotFound:
         cluster.notes.add(f"Ceph is not installed on {cluster.name}.", fact=True)
         return []
-    return made(cluster, [status], lambda status: [_row(status)])
+    return await made(cluster, [status], lambda status: [_row(status)])
 
 
 def checks(health: Health, *, muted: bool) -> list[str]:

@@ -100,11 +100,11 @@ async def changes(cluster: Cluster, request: LoadRequest) -> list[Change]:
     listed, lines = await asyncio.gather(_tasks(of_tasks, request), _log(of_lines, request))
     for quiet in (of_tasks, of_lines):  # in this order, whichever answers first
         cluster.notes.update(quiet.notes)
-    rows = made(cluster, listed, lambda task: [_of_task(task)])
+    rows = await made(cluster, listed, lambda task: [_of_task(task)])
     if request.wants_type("task"):
         rows += await _tasks_of_log(cluster, request, lines, {task.upid for task in listed})
     others = (line for line in lines if not TASK_LINE.fullmatch(line.message))
-    of_log = made(cluster, others, lambda line: [_of_line(line)])
+    of_log = await made(cluster, others, lambda line: [_of_line(line)])
     rows += of_log + await _history(cluster, request, of_log)
     kept = (row for row in rows if _is_requested(row, request))
     return sorted(kept, key=lambda row: (row.time is not None, row.time), reverse=True)
@@ -164,8 +164,9 @@ async def _history(
             logged[row.vmid].append(row)
     entries = await cluster.history.since(request.since)
     # to look for each of many options in all lines of the log takes seconds
-    return await asyncio.to_thread(
-        made, cluster, entries, lambda entry: [_of_entry(entry, logged.get(entry.vmid, ()))]
+    work = len(entries) + sum(len(logged.get(entry.vmid, ())) for entry in entries)
+    return await made(
+        cluster, entries, lambda entry: [_of_entry(entry, logged.get(entry.vmid, ()))], work
     )
 
 
@@ -181,7 +182,7 @@ async def _tasks_of_log(
         match = TASK_LINE.fullmatch(line.message)
         if match and match["upid"] not in listed:
             ends[match["upid"]] = ends.get(match["upid"]) or (line if match["end"] else None)
-    rows = made(cluster, ends.items(), lambda end: [_of_logged_task(*end)])
+    rows = await made(cluster, ends.items(), lambda end: [_of_logged_task(*end)])
     rows = [row for row in rows if _is_requested(row, request)]
     offline = {row.node for row in rows} & (await cluster.inventory.view()).offline_nodes
     if offline:

@@ -1,7 +1,6 @@
 """The log of a cluster: sign-ins, tasks and changes of all nodes."""
 
 import re
-from asyncio import to_thread
 from datetime import datetime
 from typing import Annotated, ClassVar, Final
 
@@ -52,7 +51,8 @@ async def cluster_log(cluster: Cluster, _request: LoadRequest) -> list[ClusterLo
     if len(lines) >= MOST:
         cluster.notes.add(f"The log of {cluster.name} is read as far as its newest {MOST} lines.")
     # to mask long lines takes seconds
-    return await to_thread(made, cluster, lines, lambda line: [_line(line)])
+    characters = sum(len(line.message) for line in lines)
+    return await made(cluster, lines, lambda line: [_line(line)], characters)
 
 
 def _line(line: LogLine) -> ClusterLogLine:

@@ -82,9 +82,9 @@ async def filesystems(cluster: Cluster, request: LoadRequest) -> list[GuestFiles
     vms, containers = await asyncio.gather(
         reports(cluster, request, "qemu", _report, what), _containers(cluster, request)
     )
-    rows = made(cluster, vms, lambda pair: _of_vm(*pair))
+    rows = await made(cluster, vms, lambda pair: _of_vm(*pair))
     note_problems(cluster, rows, "file systems")
-    rows += made(cluster, containers, lambda pair: _of_container(*pair))
+    rows += await made(cluster, containers, lambda pair: _of_container(*pair))
     return sorted(rows, key=lambda row: (row.vmid, row.mount_point or ""))
 
 

@@ -129,7 +129,7 @@ async def firewall_rules(cluster: Cluster, request: LoadRequest) -> list[Firewal
     if any(rules for _, rules in answers):
         cluster.notes.add(_RULES_ONLY, fact=True)
     pairs = ((place, rule) for place, rules in answers for rule in rules)
-    return made(cluster, pairs, lambda pair: [_rule(*pair)])
+    return await made(cluster, pairs, lambda pair: [_rule(*pair)])
 
 
 @firewall_table("firewall_options")
@@ -140,7 +140,7 @@ async def firewall_options(cluster: Cluster, request: LoadRequest) -> list[Firew
     """
     places = await _places(cluster, request)
     answers = await _each(cluster, request, places, Firewall.options, "firewall options")
-    return made(cluster, answers, lambda pair: [_options(*pair)])
+    return await made(cluster, answers, lambda pair: [_options(*pair)])
 
 
 async def _places(cluster: Cluster, request: LoadRequest) -> list[_Place]:

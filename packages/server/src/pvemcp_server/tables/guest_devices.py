@@ -90,7 +90,7 @@ class Network(Row):
 async def disks(cluster: Cluster, request: LoadRequest) -> list[Disk]:
     """Disks, drives and mount points of guests."""
     pairs = await configs(cluster, request, rows=_ROWS)
-    return made(cluster, pairs, lambda pair: _disks(*pair))
+    return await made(cluster, pairs, lambda pair: _disks(*pair))
 
 
 def _disks(guest: GuestResource, both: BothConfigs[Any]) -> list[Disk]:
@@ -102,7 +102,7 @@ def _disks(guest: GuestResource, both: BothConfigs[Any]) -> list[Disk]:
 async def networks(cluster: Cluster, request: LoadRequest) -> list[Network]:
     """Network devices of guests; addresses has live IPs."""
     pairs = await configs(cluster, request, rows=_ROWS)
-    return made(cluster, pairs, lambda pair: _networks(*pair))
+    return await made(cluster, pairs, lambda pair: _networks(*pair))
 
 
 def _networks(guest: GuestResource, both: BothConfigs[Any]) -> list[Network]:

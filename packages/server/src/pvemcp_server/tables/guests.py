@@ -151,9 +151,7 @@ async def guests(cluster: Cluster, request: LoadRequest) -> list[Guest]:
     if "guests" not in view.derived:  # rows and notes are made once per view
         quiet = dataclasses.replace(cluster, notes=Notes())
         in_order = sorted(view.guests, key=attrgetter("vmid"))
-        rows = await offload(
-            len(in_order), lambda: made(quiet, in_order, lambda guest: [to_row(view, guest)])
-        )
+        rows = await made(quiet, in_order, lambda guest: [to_row(view, guest)])
         view.derived["guests"] = rows, quiet.notes
     rows, notes = view.derived["guests"]
     cluster.notes.update(notes)

@@ -95,7 +95,9 @@ async def ha_resources(cluster: Cluster, request: LoadRequest) -> list[HaResourc
         request_states = cluster.pve.cluster.ha_status()
         entries = await cluster.optional(request_states, f"HA states of {cluster.name} are missing")
         states = {entry.sid: entry for entry in entries or () if entry.sid}
-    rows = made(cluster, resources, lambda resource: [_row(resource, states.get(resource.sid))])
+    rows = await made(
+        cluster, resources, lambda resource: [_row(resource, states.get(resource.sid))]
+    )
     return [row for row in rows if request.wants_vmid(row.vmid)]
 
 
@@ -151,7 +153,7 @@ async def ha_rules(cluster: Cluster, _request: LoadRequest) -> list[HaRule]:
     except MethodMissing:
         cluster.notes.add(f"{cluster.name} has no HA rules before Proxmox VE 9: see ha_groups.")
         return []
-    return made(cluster, rules, lambda rule: [_rule(rule)])
+    return await made(cluster, rules, lambda rule: [_rule(rule)])
 
 
 @ha_table("ha_groups", covered=_covered_group)
@@ -167,7 +169,7 @@ async def ha_groups(cluster: Cluster, _request: LoadRequest) -> list[HaGroup]:
     sids = defaultdict[str | None, list[str]](list)
     for resource in await cluster.pve.cluster.ha_resources():
         sids[resource.group].append(resource.sid)
-    return made(cluster, groups, lambda group: [_group(group, sids.get(group.group, ()))])
+    return await made(cluster, groups, lambda group: [_group(group, sids.get(group.group, ()))])
 
 
 def _vmid(sid: str) -> int:

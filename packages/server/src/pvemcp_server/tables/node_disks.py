@@ -71,7 +71,7 @@ async def node_disks(cluster: Cluster, request: LoadRequest) -> list[NodeDisk]:
         "disks of node",
     )
     pairs = ((node, disk) for node, disks in answers.items() for disk in disks)
-    return made(cluster, pairs, lambda pair: [_row(*pair)])
+    return await made(cluster, pairs, lambda pair: [_row(*pair)])
 
 
 def _row(node: str, disk: Disk) -> NodeDisk:

@@ -79,7 +79,7 @@ async def nodes(cluster: Cluster, request: LoadRequest) -> list[Node]:
     view = await cluster.inventory_view()
     rows = [
         row
-        for row in made(cluster, view.nodes, lambda node: [to_row(node)])
+        for row in await made(cluster, view.nodes, lambda node: [to_row(node)])
         if request.wants_node(row.node) and request.wants_status(row.status)
     ]
     if not request.wants_column("network_in_rate", "network_out_rate"):

@@ -41,4 +41,4 @@ async def rows_of_nodes(
         what,
     )
     pairs = ((node, item) for node, items in answers.items() for item in items)
-    return made(cluster, pairs, lambda pair: [make(*pair)])
+    return await made(cluster, pairs, lambda pair: [make(*pair)])

@@ -49,7 +49,7 @@ async def pools(cluster: Cluster, request: LoadRequest) -> list[Pool]:
     if request.wants_column("members", "guest_count", "storage_count"):
         names = [pool.pool_id for pool in every]
         detailed = await fanout.each(cluster, names, cluster.pve.pool, request, "pool")
-    return made(cluster, every, lambda pool: [_row(pool, detailed.get(pool.pool_id, pool))])
+    return await made(cluster, every, lambda pool: [_row(pool, detailed.get(pool.pool_id, pool))])
 
 
 def _row(pool: PoolAnswer, detailed: PoolAnswer) -> Pool:

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar, get_args, get_type_hints
 from proxmox_client import tolerate_malformed
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.clusters import Cluster, InventoryView, offload
+from pvemcp_server.clusters.cluster import MANY
 from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.reach import Reach, of_everything
 from pvemcp_server.tables.rows import Field, Row, fields_of
@@ -220,30 +221,40 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def made(
-    cluster: Cluster, items: Iterable[Item], make: Callable[[Item], Iterable[Made]]
+async def made(
+    cluster: Cluster,
+    items: Iterable[Item],
+    make: Callable[[Item], Iterable[Made]],
+    size: int | None = None,
 ) -> list[Made]:
-    """Return the rows that `make` makes of each item.
+    """Return the rows that `make` makes of each item; those of many are made beside other calls.
 
-    An item that it cannot convert costs its own rows, and becomes a note. The first one is logged:
-    a host can send hundreds of thousands of them.
+    `size` says how much work they are where an item is more than one row's. An item that cannot be
+    converted costs its own rows, and becomes a note. The first one is logged: a host can send
+    hundreds of thousands of them.
     """
-    rows: list[Made] = []
-    failed = 0
-    for item in items:
-        try:
-            rows += make(item)
-        except Exception:
-            if not failed:
-                log.exception("A row of %s cannot be made", cluster.name)
-            failed += 1
-    if failed:
-        log.error("%d rows of %s cannot be made", failed, cluster.name)
-        cluster.notes.add(
-            f"Missing from {cluster.name}: {cluster.counted(failed, 'row')}, because the server "
-            "failed there; its log says more."
-        )
-    return rows
+    every = list(items)
+
+    def rows() -> list[Made]:
+        made_rows: list[Made] = []
+        failed = 0
+        for item in every:
+            try:
+                made_rows += make(item)
+            except Exception:
+                if not failed:
+                    log.exception("A row of %s cannot be made", cluster.name)
+                failed += 1
+        if failed:
+            log.error("%d rows of %s cannot be made", failed, cluster.name)
+            cluster.notes.add(
+                f"Missing from {cluster.name}: {cluster.counted(failed, 'row')}, because the "
+                "server failed there; its log says more."
+            )
+        return made_rows
+
+    is_much = (len(every) if size is None else size) > MANY
+    return await asyncio.to_thread(rows) if is_much else rows()
 
 
 COMMON_PUSHDOWN: Mapping[str, str] = {"vmid": "vmids", "node": "nodes", "storage": "storages"}

@@ -83,7 +83,7 @@ async def replications(cluster: Cluster, request: LoadRequest) -> list[Replicati
     states: dict[str, ReplicationStatus] = {}
     if request.wants_column(*_STATE):
         states = await _states(cluster, {node for node in sources.values() if node}, request)
-    return made(cluster, jobs, lambda job: [_row(job, sources[job.id], states.get(job.id))])
+    return await made(cluster, jobs, lambda job: [_row(job, sources[job.id], states.get(job.id))])
 
 
 async def _states(

@@ -87,7 +87,7 @@ async def smart(cluster: Cluster, request: LoadRequest) -> list[SmartReport]:
 
     answers = await fanout.each(cluster, disks, ask, request, "SMART values of")
     items = ((place[1], disks[place], answer) for place, answer in answers.items())
-    return made(cluster, items, lambda item: [_row(*item)])
+    return await made(cluster, items, lambda item: [_row(*item)])
 
 
 def _row(node: str, disk: Disk, smart: Smart) -> SmartReport:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from proxmox_client.api.guests import Snapshot as SnapshotAnswer
 from proxmox_client.api.resources import GuestResource
-from pvemcp_server.clusters import Cluster, offload
+from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_guest
@@ -83,7 +83,7 @@ async def snapshots(cluster: Cluster, request: LoadRequest) -> list[Snapshot]:
         vmid, snapshot = pair
         return [_row(guests[vmid], snapshot, sizes.get((vmid, snapshot.name)))]
 
-    return await offload(len(pairs), lambda: made(cluster, pairs, row))
+    return await made(cluster, pairs, row)
 
 
 def _note_incomplete(cluster: Cluster, answers: Mapping[int, Sequence[SnapshotAnswer]]) -> None:

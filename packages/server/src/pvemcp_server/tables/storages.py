@@ -86,7 +86,7 @@ async def storages(cluster: Cluster, request: LoadRequest) -> list[Storage]:
         and request.wants_node(storage.node)
         and request.wants_status(storage.status)
     )
-    rows = made(
+    rows = await made(
         cluster,
         requested,
         lambda storage: [_row(storage, is_primary=(storage.storage, storage.node) in first_rows)],

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from proxmox_client.api.tasks import TaskRow
 from proxmox_client.properties import whole_number
-from pvemcp_server.clusters import Cluster, Notes, offload
+from pvemcp_server.clusters import Cluster, Notes
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import Reach, of_task
@@ -138,7 +138,7 @@ async def tasks(cluster: Cluster, request: LoadRequest) -> list[Task]:
         request,
     )
     pairs = [(task, node) for node, answer in answers.items() for task in answer]
-    rows = await offload(len(pairs), lambda: made(cluster, pairs, lambda pair: [task_row(*pair)]))
+    rows = await made(cluster, pairs, lambda pair: [task_row(*pair)])
     # with a narrow scope always, because the number of hidden tasks must not show
     is_cut = any(len(answer) >= limit for answer in answers.values())
     if newest is None and (is_cut or not cluster.scope.everything):

@@ -9,7 +9,7 @@ from proxmox_client import ProxmoxError
 from proxmox_client.api.access import Permissions
 from proxmox_client.api.resources import StorageResource
 from proxmox_client.api.storage import StorageContentKind, Volume
-from pvemcp_server.clusters import Cluster, offload
+from pvemcp_server.clusters import Cluster
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import Reach, of_content
@@ -161,7 +161,7 @@ async def backups(cluster: Cluster, request: LoadRequest) -> list[Backup]:
     """Backups of guests; one on a shared storage is there once."""
     volumes = await listed_volumes(cluster, request, frozenset({"backup"}))
     pairs = [(place, volume) for place, some in volumes.items() for volume in some]
-    return await offload(len(pairs), lambda: made(cluster, pairs, lambda pair: [_backup(*pair)]))
+    return await made(cluster, pairs, lambda pair: [_backup(*pair)])
 
 
 @table(
@@ -180,7 +180,7 @@ async def storage_content(cluster: Cluster, request: LoadRequest) -> list[Conten
     volumes = await listed_volumes(cluster, request, kinds)
     await note_hidden_volumes(cluster, request, kinds, volumes)
     pairs = [(place, volume) for place, some in volumes.items() for volume in some]
-    return await offload(len(pairs), lambda: made(cluster, pairs, lambda pair: [_content(*pair)]))
+    return await made(cluster, pairs, lambda pair: [_content(*pair)])
 
 
 async def listed_volumes(
@@ -290,7 +290,7 @@ async def _note_hidden(cluster: Cluster, privilege: str, path: str, what: str) -
 
 
 def _holding(held: Permissions) -> Callable[[str, str], bool]:
-    """Return whether the account has a privilege on a path: the nearest listed path decides.
+    """Return a function of path and privilege: whether the account has it; the nearest path counts.
 
     A privilege on a pool counts as held: which storages and guests it covers is not known here.
     """

@@ -26,6 +26,7 @@ from pvemcp_server.clusters import (
 from pvemcp_server.errors import BadArgument, CallError, UnknownName
 from pvemcp_server.settings import Values
 from pvemcp_server.store.records import ClusterKind
+from pvemcp_server.tables.registry import Shares
 from pvemcp_server.toolkit.undo import Undo, UndoLog
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Decision(Enum):
 
     YES = auto()
     NO = auto()
+    OUTDATED = auto()  # agreed to, and the configuration was changed since it was asked
     NOT_TICKED = auto()  # accepted, but without the tick that means consent
     DISMISSED = auto()  # closed without a decision, by a user or by a client without one
     CANNOT_ASK = auto()  # the client never said that it could
@@ -63,8 +65,11 @@ class Conversation(Protocol):
     async def progress(self, done: float, total: float | None, message: str) -> None:
         """Report how far the call is; nothing happens if the client did not ask for it."""
 
-    async def ask(self, question: str, beside: str = "") -> Decision:
-        """Ask the user for consent; `beside` are facts that may change before the answer."""
+    async def ask(self, question: str, beside: str = "", digest: str = "") -> Decision:
+        """Ask the user for consent; `beside` are facts that may change before the answer.
+
+        `digest` is of the configuration that the plan was made from, which may not.
+        """
 
 
 @dataclass
@@ -162,7 +167,7 @@ class Call:
             raise UnknownName("cluster", name, names)
         if len(names) > 1 and match not in self.opened and self.limits:
             most = self.settings.concurrent_calls_per_key
-            place = self.limits.on_cluster(self.caller.key_id, match, most)
+            place = self.limits.on_cluster(self.caller.holder, match, most)
             await self.places.enter_async_context(place)
         return await self._open(match)
 
@@ -234,9 +239,14 @@ class Call:
             return await cluster.inventory_view()
 
     async def each(
-        self, clusters: Sequence[Cluster], read: Callable[[Cluster], Awaitable[T]]
+        self,
+        clusters: Sequence[Cluster],
+        read: Callable[[Cluster], Awaitable[T]],
+        shares: Shares | None = None,
     ) -> list[tuple[Cluster, T]]:
         """Read from all clusters at once. A failure becomes a note; if all fail, the first raises.
+
+        What a read leaves of its cluster's share of `shares` is for the other clusters.
 
         Each read times out before the call's own deadline, so one cluster that hangs leaves time
         to answer with the rows of the others. The client's deadline is the earlier of the two,
@@ -258,6 +268,9 @@ class Call:
                 raise CallError(
                     f"{cluster.name} {fact}.", hint="Read it alone: cluster_name."
                 ) from None
+            finally:
+                if shares:
+                    shares.end(cluster.name)
 
         results = await asyncio.gather(
             *(outcome_of(attempt(cluster), f"cluster {cluster.name}") for cluster in clusters)
@@ -265,6 +278,8 @@ class Call:
         for cluster in clusters:
             self.notes.update(cluster.notes)
             cluster.notes = self.notes
+        if shares:
+            self.notes.fold_cuts()
         failures = [result for result in results if isinstance(result, Exception)]
         if failures and len(failures) == len(clusters):
             raise failures[0]

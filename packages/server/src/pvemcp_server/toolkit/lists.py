@@ -66,9 +66,8 @@ async def listed(
     loaded = needed - table.extra if finish else needed
     shared_by = () if table.cost is Cost.ONE else clusters
     request = replace(with_budget(call, request, shared_by), columns=loaded)
-    answers = await call.each(clusters, partial(_read, table, request, required=required))
-    if request.budget.shares:
-        call.notes.fold_cuts()
+    read = partial(_read, table, request, required=required)
+    answers = await call.each(clusters, read, request.budget.shares)
     if table.overlaps:
         for note in table.overlaps({cluster.name: rows for cluster, rows in answers}):
             call.notes.add(note)
@@ -97,14 +96,10 @@ async def _read(
 ) -> Sequence[Any]:
     """Return the rows of a cluster; note what the role or the account hides, and silent nodes."""
     rows: Sequence[Any]
-    try:
-        if required:
-            rows = await rows_or_error(cluster, lambda quiet: load(table, quiet, request))
-        else:
-            rows = await load(table, cluster, request)
-    finally:
-        if request.budget.shares:
-            request.budget.shares.end(cluster.name)
+    if required:
+        rows = await rows_or_error(cluster, lambda quiet: load(table, quiet, request))
+    else:
+        rows = await load(table, cluster, request)
     if not rows and request.is_whole:
         cluster.note_narrow_scope(table.name.replace("_", " "))
     if table.looks_filtered(cluster.account, rows):
@@ -179,7 +174,7 @@ def with_budget(
 ) -> LoadRequest:
     """Return the request with limits on its Proxmox calls and its time.
 
-    Several clusters have `most` calls together; end the share of each when its rows are loaded.
+    Several clusters have `most` calls together: give the shares to `Call.each`.
     """
     until = monotonic() + call.seconds_left * _SHARE_OF_LOADING
     shares = Shares(most) if len(shared_by) > 1 else None

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from proxmox_client.api.configs import GuestDisk
 from proxmox_client.properties import Properties, flag, parse
+from pvemcp_server.shown_names import shown_volume
 
 # the name of a volume that builds on another: `base-102-disk-0/vm-103-disk-0`
 _LINKED_CLONE: Final = re.compile(r"[:/](base(?:vol)?-\d+-[^/:]+)/", re.ASCII)
@@ -50,11 +51,12 @@ def bound_drive(drive: GuestDisk, *, shared: bool | None) -> Obstacle | None:
     if flag(drive.options.get("shared")) if shared is None else shared:
         return None
     is_image = drive.storage is not None and not drive.is_cloud_init
+    volume = shown_volume(drive.volume)
     if drive.volume == "cdrom" or (drive.media == "cdrom" and is_image):
-        text = f"has a local CD-ROM in its drive {drive.id}: {drive.volume}"
+        text = f"has a local CD-ROM in its drive {drive.id}: {volume}"
         return Obstacle(text, "Eject it first.")
     if drive.volume.startswith("/"):
-        text = f"uses a path of its node: {drive.id} is {drive.volume}"
+        text = f"uses a path of its node: {drive.id} is {volume}"
         return Obstacle(text, "Detach it first.")
     return None
 

@@ -10,9 +10,12 @@ from typing import Any, Final
 
 from proxmox_client.api.resources import StorageResource
 from proxmox_client.json_decoder import split_list
+from proxmox_client.properties import parse
 from proxmox_client.schema import Endpoint
+from proxmox_client.volumes import owners
 from pvemcp_server.access.model import Effect
 from pvemcp_server.audit.mask import SECRET_PARAMETER
+from pvemcp_server.toolkit.node_bound import bound_devices, mapped_devices
 
 _GUEST: Final = r"/nodes/\{node\}/(?:qemu|lxc)/\{vmid\}"
 
@@ -120,6 +123,11 @@ _HARMLESS: Final = frozenset({"comment", "notes-template", "digest", "poolid", "
 # Parameters that make a request erase a disk: the LUN that a new volume group is made on.
 # Source: PVE/Storage/LVMPlugin.pm, where a group is created.
 _ERASING: Final[Mapping[str, str]] = {"POST /storage": "base"}
+# Requests that make a guest, and its drives: with a volume that exists and has no guest's name, as
+# a LUN, it writes to what may be in use
+_NEW_GUEST: Final = re.compile(r"POST /nodes/\{node\}/(?:qemu|lxc)")
+_DRIVE: Final = re.compile(r"(?:(?:ide|sata|scsi|virtio|mp|unused)\d+|rootfs|efidisk0|tpmstate0)")
+_NEW_VOLUME: Final = re.compile(r"\d+(?:\.\d+)?|cloudinit")  # after the name of the storage
 # Requests that move guests to another node
 _MOVING: Final = re.compile(
     r"POST /(?:cluster/bulk-action/guest/migrate|nodes/\{node\}/migrateall"
@@ -229,11 +237,24 @@ def loss(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
             return f"{words}."
     if request in _ERASING and _ERASING[request] in parameters:
         return f"What is on the disk of {_ERASING[request]} is erased, unless LVM has it already."
+    if _NEW_GUEST.fullmatch(request) and (drives := sorted(_raw_drives(parameters))):
+        return f"The guest writes to what exists already: the volume of {', '.join(drives)}."
     losing = sorted(
         name for name, value in parameters.items() if _loses(endpoint.method, name, str(value))
     )
     names = ", ".join(losing)
     return f"By {names}, it stops, removes or overrides what is there now." if losing else ""
+
+
+def _raw_drives(parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the drives whose volume exists and is of no guest."""
+    for name in filter(_DRIVE.fullmatch, parameters):
+        drive = parse(str(parameters[name]), "file")
+        volume = drive.get("file") or drive.get("volume") or ""
+        _, has_storage, file = volume.partition(":")
+        is_image = has_storage and drive.get("media") != "cdrom"
+        if is_image and not _NEW_VOLUME.fullmatch(file) and not owners(volume):
+            yield name
 
 
 def _loses(method: str, name: str, value: str) -> bool:
@@ -256,8 +277,12 @@ def disclosure(endpoint: Endpoint, parameters: Mapping[str, Any]) -> str:
     for pattern, names in _FOLDERS.items():
         if re.fullmatch(pattern, request) and (folders := sorted(names & parameters.keys())):
             return f"Guests may get files of nodes: those in the folders of {', '.join(folders)}."
-    if _DEVICES.fullmatch(request) and "map" in parameters:
-        return "Guests may get devices of nodes, which these then lose: those of map."
+    devices = ["map"] if _DEVICES.fullmatch(request) and "map" in parameters else []
+    if _NEW_GUEST.fullmatch(request):
+        devices = sorted({*bound_devices(parameters), *mapped_devices(parameters)})
+    if devices:
+        named = ", ".join(devices)
+        return f"Guests may get devices of nodes, which these then lose: those of {named}."
     return ""
 
 

@@ -20,7 +20,7 @@ from pvemcp_server.toolkit.own_rights import refuse_protecting_tags
 from pvemcp_server.toolkit.plan import Plan, is_shown_whole
 from pvemcp_server.toolkit.task_guests import guests_of_task
 from pvemcp_server.toolkit.undo import Undo
-from pvemcp_server.toolkit.undo_check import values_at
+from pvemcp_server.toolkit.undo_check import text_of, values_at
 from pvemcp_server.toolkit.write_target import require_no_protected_owner, volume_owners
 from pvemcp_server.tools.api import backup_jobs, effects, privileges
 from pvemcp_server.tools.api.mask import is_secret, masked
@@ -46,7 +46,7 @@ class _Write:
     cluster: Cluster
     request: ApiRequest
     parameters: Values = field(repr=False)
-    key_id: str  # in whose thread the answer is masked
+    holder: str  # in whose thread the answer is masked
     result: Any = None
 
     async def send(self) -> Task | None:
@@ -55,7 +55,7 @@ class _Write:
         data = await pve.raw(self.request.method, self.request.path, **self.parameters)
         if isinstance(data, str) and data.startswith("UPID:"):
             return pve.task(data)
-        self.result = await in_key_thread(self.key_id, partial(masked, data))
+        self.result = await in_key_thread(self.holder, partial(masked, data))
         return None
 
     async def report(self) -> Mapping[str, Any]:
@@ -68,12 +68,15 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     await _require_known_node(cluster, request)
     refuse_protecting_tags(call, split_list(str(request.parameters.get("tags", ""))))
     present = await _present(cluster, request)
+    if "allow-move" in request.parameters:
+        cluster.inventory.invalidate()  # an undo moves guests back to the pool that they are in now
     every = (await cluster.inventory.view()).guests
     before, after = backup_jobs.coverage(request, present, every)
     guests = await _guests(call, cluster, request, present, before | after)
     parameters = dict(request.parameters)
-    if "digest" in request.endpoint.parameters and isinstance(present.get("digest"), str):
-        parameters.setdefault("digest", present["digest"])
+    digest = text_of(present.get("digest"))
+    if digest and "digest" in request.endpoint.parameters:
+        parameters.setdefault("digest", digest)
     needed, lacking = await privileges.required(cluster, request)
     refused = f"{lacking}, so Proxmox will refuse this." if lacking else ""
     if refused and not call.dry_run:
@@ -82,13 +85,14 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     asks = f" Proxmox asks for {needed}." if needed else ""
     about = f"{labels(cluster, guests, every)}{asks}"
     loses = _losses(request, guests, before - after)
-    reversal, key_id = Reversal(cluster, request, present), call.caller.key_id
+    reversal = Reversal(cluster, request, present, {row.vmid: row.pool for row in every})
+    holder = call.caller.holder
 
     def described() -> tuple[str, Undo | None]:
         return _described(cluster, request, present, about, loses), reversal.planned()
 
     # to mask what a hostile host has there takes seconds, and calls of other keys go on
-    would, undo = await in_key_thread(key_id, described)
+    would, undo = await in_key_thread(holder, described)
     return Plan(
         cluster=cluster,
         would=would,
@@ -97,7 +101,8 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
         loses=loses,
         discloses=effects.disclosure(request.endpoint, request.parameters),
         ids={"method": request.method, "path": request.shown_path},
-        act=(write := _Write(cluster, request, parameters, key_id)).send,
+        digest=digest,
+        act=(write := _Write(cluster, request, parameters, holder)).send,
         report=write.report,
         undo=undo,
         read_undo=partial(reversal.after, undo) if undo else None,

@@ -83,13 +83,10 @@ async def get_attention(
     async def read(cluster: Cluster) -> Evidence:
         named = frozenset(areas or ())
         reader = Reader(cluster, call.caller, call.tool, call.settings, now, request, named)
-        try:
-            return await reader.evidence(chosen)
-        finally:
-            if request.budget.shares:
-                request.budget.shares.end(cluster.name)
+        return await reader.evidence(chosen)
 
-    every = [evidence for _, evidence in await call.each(clusters, read)]
+    answers = await call.each(clusters, read, request.budget.shares)
+    every = [evidence for _, evidence in answers]
     several = cluster_name is None and len(await call.reachable()) > 1
 
     def found() -> list[tuple[Severity, Finding]]:

@@ -13,6 +13,7 @@ from proxmox_client.api.storage import StorageContentKind
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, UnknownName
+from pvemcp_server.shown_names import shown_volume
 from pvemcp_server.toolkit import guest_options, needs, write_target
 from pvemcp_server.toolkit.arguments import INTEGER, ItsCluster, NodeName, StorageName
 from pvemcp_server.toolkit.call import Call
@@ -151,7 +152,7 @@ async def create_vm(
     disk = f"{storage}:0,import-from={image}" if image else f"{storage}:{size >> 30}"
     cd = f"{iso},media=cdrom" if iso else f"{storage}:cloudinit" if image else "none,media=cdrom"
     hardware = {"name": name} | _hardware(os_type, disk, cd, storage if uefi else None)
-    source = f" from {iso or image}" if iso or image else ""
+    source = f" from {shown_volume(iso or image or '')}" if iso or image else ""
     return await _plan(place, hardware | options, size, source, start=start)
 
 
@@ -240,7 +241,7 @@ async def create_container(
         place,
         hardware | options,
         size << 30,
-        f" from {template}",
+        f" from {shown_volume(template)}",
         *warnings,
         start=start,
     )

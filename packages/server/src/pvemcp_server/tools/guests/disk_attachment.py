@@ -114,6 +114,7 @@ async def attach_disk(
         would=f"Attach {source.words} to {guest.label} as {name}{parts}."
         f"{_when(guest, at_once=at_once)}",
         ids={"vmid": vmid, "disk": name},
+        digest=configs.current.digest,
         act=partial(_attach, guest, configs, name, value, by_task=by_task),
         report=report,
         finish=partial(_finish, guest, configs, name),
@@ -158,6 +159,7 @@ async def detach_disk(
         f"stays as unused; nothing is deleted.{_when(guest, at_once=at_once) if in_use else ''}",
         loses=" ".join(_losses(guest, disk, boots=boots, unplugged=at_once and in_use)),
         ids={"vmid": vmid, "disk": disk},
+        digest=configs.current.digest,
         act=partial(write_config, guest, {}, delete=(disk,), digest=configs.current.digest),
         report=partial(_detached, call, guest, configs, drive),
         warnings=tuple(await _warnings(guest, drive)),
@@ -196,7 +198,7 @@ async def _source(guest: TargetGuest, configs: BothConfigs[Any], given: str) -> 
     if drive := unused.get(given) or by_volume.get(given):
         return _Source(
             drive.volume,
-            f"{drive.id} ({drive.volume})",
+            f"{drive.id} ({shown_volume(drive.volume)})",
             drive.storage or "",
             drive.size,
             is_new=False,
@@ -231,7 +233,8 @@ async def _own_volume(guest: TargetGuest, configs: BothConfigs[Any], volid: str)
         raise BadArgument(
             "volume", f"{volid} holds RAM, cloud-init or a base image; it is no disk."
         )
-    return _Source(volid, f"{volid} ({readable(own.size)})", storage, own.size, is_new=False)
+    words = f"{shown_volume(volid)} ({readable(own.size)})"
+    return _Source(volid, words, storage, own.size, is_new=False)
 
 
 def _free_name(guest: TargetGuest, configs: BothConfigs[Any], name: str | None) -> str:
@@ -277,7 +280,8 @@ def _attached_disk(guest: TargetGuest, configs: BothConfigs[Any], name: str) -> 
             hint="UpdateVmConfig with options=['protection=0'] ends it.",
         )
     if not drive.storage:
-        raise Precondition(f"{name} of {guest.label} is {drive.volume}, which no storage holds.")
+        volume = shown_volume(drive.volume)
+        raise Precondition(f"{name} of {guest.label} is {volume}, which no storage holds.")
     if current is not None and pending is None:
         raise Precondition(f"{name} is detached when {guest.label} restarts.")
     if current is not None and pending != current:

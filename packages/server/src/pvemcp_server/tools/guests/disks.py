@@ -73,6 +73,7 @@ async def resize_vm_disk(
         guest=guest,
         would=f"Grow {disk} of {guest.label} from {old} to {new} on {storage.storage}.",
         ids={"vmid": vmid, "disk": disk},
+        digest=configs.current.digest,
         act=partial(guest.api.resize_disk, disk, size, digest=configs.current.digest),
         warnings=(
             "It cannot be shrunk again: no call undoes this.",
@@ -126,6 +127,7 @@ async def move_vm_disk(
         would=f"Move {disk} of {guest.label} from {shown_name(drive.storage or '')} to "
         f"{target_storage}. {source}",
         ids={"vmid": vmid, "disk": disk, "target_storage": target_storage},
+        digest=configs.current.digest,
         past=past_tasks(guest, "qmmove", "move_volume"),
         act=partial(
             guest.api.move_disk,
@@ -164,7 +166,8 @@ def _disk(guest: TargetGuest, configs: BothConfigs[Any], name: str) -> GuestDisk
             hint=f"Restart it, or drop the change by UpdateVmConfig with revert=['{name}'].",
         )
     if not drive.storage:
-        raise Precondition(f"{name} of {guest.label} is {drive.volume}, which no storage holds.")
+        volume = shown_volume(drive.volume)
+        raise Precondition(f"{name} of {guest.label} is {volume}, which no storage holds.")
     return drive
 
 

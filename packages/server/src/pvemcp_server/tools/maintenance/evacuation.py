@@ -15,7 +15,7 @@ from proxmox_client.api.status import GuestStatus
 from pvemcp_server import tables
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.clusters import Cluster
-from pvemcp_server.errors import Precondition
+from pvemcp_server.errors import Precondition, counted
 from pvemcp_server.tables import Guest, LoadRequest, load
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import MOST_GUESTS, ItsCluster, NodeName, StopAtFailure
@@ -41,6 +41,7 @@ class Evacuation(BulkPlan):
 
     node: str
     table: Sequence[Mapping[str, Any]]
+    later: int  # guests of the node that another call has to move
 
     def preview(self) -> dict[str, Any]:
         """Return the answer of a dry run: the guests, where they go and how, or why not."""
@@ -52,6 +53,7 @@ class Evacuation(BulkPlan):
         """Move the guests; the answer has a row for each."""
         answer = await super(Evacuation, self).carry_out(call)
         answer["results"] = [self._result(row) for row in answer["results"]]
+        answer["success"] = answer["success"] and not self.later
         return {**answer, "node": self.node}
 
     def _result(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,9 +108,10 @@ async def evacuate_node(
         for row in guests
         if row.vmid not in placed
     }
-    reasons |= {row.vmid: f"one call moves {MOST_GUESTS} guests: repeat it" for row in later}
+    repeat = {row.vmid: f"one call moves {MOST_GUESTS} guests: repeat it" for row in later}
     if not plans and not call.dry_run:
         raise Precondition(f"No guest of {node} is moved by this call. {by_reason(reasons)}")
+    takes = [plan.takes for plan in plans.values()]
     return Evacuation(
         cluster=cluster,
         plans=plans,
@@ -117,9 +120,10 @@ async def evacuate_node(
         notes=notes,
         stop_at_failure=stop_at_failure,
         node=node,
-        table=[_row(row, plans, reasons) for row in (*guests, *later)],
-        advice=tuple(_advice(cluster, facts, placed.values(), by_ha)),
-        room=room_for_several(await cluster.inventory_view(), chosen.memory),
+        table=[_row(row, plans, reasons | repeat) for row in (*guests, *later)],
+        later=len(later),
+        advice=(*_advice(cluster, facts, placed.values(), by_ha), *_rest(node, later)),
+        room=room_for_several(await cluster.inventory_view(), chosen.memory, takes),
     )
 
 
@@ -212,6 +216,13 @@ async def _processor_models(cluster: Cluster, nodes: AbstractSet[str]) -> Mappin
 
     answers, _unknown = await cluster.ask_all(sorted(nodes), model)
     return {node: name for node, name in answers.items() if name}
+
+
+def _rest(node: str, later: Sequence[Guest]) -> Iterator[str]:
+    """Yield how many guests are left for further calls: a node may have thousands, so no names."""
+    if later:
+        more = counted(len(later), "guest")
+        yield f"Left for further calls, as one moves {MOST_GUESTS}: {more} of {node}."
 
 
 def _is_in_maintenance(facts: MoveFacts) -> bool:

@@ -27,14 +27,14 @@ async def backup_named(
     nodes have, each on a local storage, needs the `node`. Raise UnknownName, or BadArgument with
     what there is if several clusters have it.
     """
-    request = _request(name)
+    clusters = await _clusters(call, cluster_name, name)
+    request = with_budget(call, _request(name), shared_by=clusters)
 
     async def read(cluster: Cluster) -> list[Backup]:
-        rows = await load(backups, cluster, with_budget(call, request))
+        rows = await load(backups, cluster, request)
         return sorted(rows, key=NewestFirst("creation"))
 
-    clusters = await _clusters(call, cluster_name, name)
-    answers = await call.each(clusters, read)
+    answers = await call.each(clusters, read, request.budget.shares)
     if cluster_name is None and len(answers) < len(clusters):
         raise BadArgument("cluster_name", "say which cluster; not all of them answer.")
     matching = {

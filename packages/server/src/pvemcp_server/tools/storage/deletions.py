@@ -10,7 +10,7 @@ from proxmox_client.api.storage import Storage, StorageContentKind, Volume
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
-from pvemcp_server.shown_names import shown_name
+from pvemcp_server.shown_names import shown_name, shown_volume
 from pvemcp_server.tables.registry import Budget, LoadRequest
 from pvemcp_server.tables.rows import moment
 from pvemcp_server.toolkit import needs
@@ -125,7 +125,7 @@ async def _deletion_plan(
         raise Precondition(f"{volid} is still in use.")
     return Plan(
         cluster=cluster,
-        would=f"Delete {_word(volume)} {volid} from {node}.",
+        would=f"Delete {_word(volume)} {shown_volume(volid)} from {node}.",
         loses=_loss(volume, visible),
         warnings=tuple(_warnings(cluster, volid, users)),
         ids={"node": node, "storage": storage, "volid": volid},
@@ -180,14 +180,14 @@ async def _require_unprotected_volume(call: Call, cluster: Cluster, volume: Volu
 
 def _warnings(cluster: Cluster, volid: str, users: VolumeUsers) -> list[str]:
     """Return warnings about guests that were not checked for using the volume."""
-    warnings = []
+    warnings, volume = [], shown_volume(volid)
     if users.unread:
         guests = cluster.counted(users.unread, "guest")
-        warnings.append(f"{guests[0].upper()}{guests[1:]} could not be checked for using {volid}.")
+        warnings.append(f"{guests[0].upper()}{guests[1:]} could not be checked for using {volume}.")
     if users.blind:
         warnings.append(
             f"{cluster.account} does not see all guests: one that it does not see may still use "
-            f"{volid}."
+            f"{volume}."
         )
     return warnings
 

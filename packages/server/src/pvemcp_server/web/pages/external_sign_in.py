@@ -103,7 +103,9 @@ async def callback(
     try:
         user, confirms = await _authenticated(request, state, code)
         if confirms:
-            await confirm_external(services, confirms, user.subject, address_of(request))
+            await confirm_external(
+                services, confirms, user.email, user.subject, user.claims, address_of(request)
+            )
             response = await confirmed_page(request)
             _cookie(services.config).delete(response)
             return response

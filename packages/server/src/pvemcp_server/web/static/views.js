@@ -17,8 +17,8 @@ const askFor = (name, question) => new Promise((resolve) => {
   dialog.addEventListener("close", () => setTimeout(resolve, 0, false), { once: true });
 });
 
-// Try a call of a view; it may wait for the dialog that confirms who the administrator is.
-const tryOnce = (view, name, args, confirmed) => new Promise((resolve) => {
+// Try a call of a view, confirmed for one question; it may wait for the dialog that confirms who the administrator is.
+const tryOnce = (view, name, args, question = "") => new Promise((resolve) => {
   const place = document.createElement("div");
   place.hidden = true;
   view.append(place);
@@ -40,14 +40,16 @@ const tryOnce = (view, name, args, confirmed) => new Promise((resolve) => {
   htmx.ajax("POST", `${view.dataset.tools}/${encodeURIComponent(name)}/call`, {
     source: place,
     target: place,
-    values: { key: view.dataset.key, call: JSON.stringify(args), confirmed: confirmed ? "yes" : "" },
+    values: { key: view.dataset.key, call: JSON.stringify(args), confirmed: question ? "yes" : "", question },
   });
 });
 
 const tryCall = async (view, name, args) => {
-  let answered = await tryOnce(view, name, args, false);
-  const question = answered.dataset?.question;
-  if (question && await askFor(name, question)) answered = await tryOnce(view, name, args, true);
+  let answered = await tryOnce(view, name, args);
+  while (answered.dataset?.question) { // again if the plan has changed since the question
+    if (!await askFor(name, answered.dataset.question)) break;
+    answered = await tryOnce(view, name, args, answered.dataset.questionId);
+  }
   return answered.dataset ? JSON.parse(answered.dataset.result) : answered;
 };
 
