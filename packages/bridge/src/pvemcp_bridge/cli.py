@@ -29,7 +29,22 @@ A client starts it without a command. `--version` shows the version.
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run a subcommand, or show the help; the exit code is 2 for a bad command line."""
+    """Run a subcommand, or show the help; the exit code is 2 for a bad command line.
+
+    An output that was closed loses what is printed; one that fails ends the command.
+    """
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
+    sys.stderr = sys.stderr or sys.stdout
+    try:
+        _run(arguments)
+    except BrokenPipeError:  # the reader of a pipe has gone
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - else Python flushes it at the end
+        raise SystemExit(1) from None
+    except OSError as error:
+        _fail(f"pvemcp-bridge: {error.strerror or error}: {error.filename or 'the output'}.")
+
+
+def _run(arguments: Sequence[str]) -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # code pages of Windows lack most characters
     values = vars(_parser().parse_args(arguments))
@@ -87,7 +102,7 @@ def _start_log(level: str, settings: Settings) -> logs.Masker:
     try:
         logs.start(level, settings.log_file, mask)
     except OSError as error:
-        _fail(f"pvemcp-bridge: The log file cannot be written: {error}.", 2)
+        _fail(f"pvemcp-bridge: {options.unwritable_log(settings, error)}", 2)
     return mask
 
 
