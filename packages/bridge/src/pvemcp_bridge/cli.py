@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from pvemcp_bridge import clients, config_file, logs, options
 from pvemcp_bridge.clients import Client, Connection
@@ -33,15 +33,19 @@ def run(arguments: Sequence[str]) -> None:
 
     An output that was closed loses what is printed; one that fails ends the command.
     """
-    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
+    sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or sys.stdout
     try:
         _run(arguments)
     except BrokenPipeError:  # the reader of a pipe has gone
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - else Python flushes it at the end
+        sys.stdout = _nowhere()  # else Python flushes the old one at the end, and reports that
         raise SystemExit(1) from None
     except OSError as error:
         _fail(f"pvemcp-bridge: {error.strerror or error}: {error.filename or 'the output'}.")
+
+
+def _nowhere() -> TextIO:
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def _run(arguments: Sequence[str]) -> None:
