@@ -19,6 +19,8 @@ export HATCH_BUILD_NO_HOOKS=true # the hook of packages/server would name this f
 
 # What is read by no program that runs: tests of the packages, sources of their C code, stubs
 site=$(echo "$folder"/lib/python3*/site-packages)
+# and pip's notes of the folders that our packages were built in
+find "$site" -type f -path '*.dist-info/direct_url.json' -delete
 find "$site" -type d -name tests -prune -exec rm -r {} +
 find "$site" -type f \( -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.c' -o -name '*.h' \
     -o -name '*.pyi' \) -delete

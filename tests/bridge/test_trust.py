@@ -1,5 +1,6 @@
 """Protection of the key: certificates, redirects, proxies, logs, arguments."""
 
+import contextlib
 import datetime as dt
 import ipaddress
 import json
@@ -16,16 +17,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from pvemcp_bridge import options
 from pvemcp_bridge.errors import CertificateRefused
 from pvemcp_bridge.logs import Masker
 from pvemcp_bridge.main import main
 from pvemcp_bridge.oauth import account, sign_in
-from pvemcp_bridge.target import target
+from pvemcp_bridge.target import BadTarget, target
 from pvemcp_bridge.tls import Trust
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 KEY = "a-key-that-must-never-show"
+HERE = str(Path(__file__).parent)
 
 
 class Certificate:
@@ -350,30 +353,73 @@ async def test_a_proxy_that_cannot_reach_the_server_is_retried(bridges, server, 
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("given", "words"),
     [
         ((), "No server URL"),
         (("--url", "pve.example/mcp"), "must start with https://"),
         (("--url", "http://pve.example:port"), "malformed"),
         (("--url", "http://x", "--ca", "/nowhere.pem"), "does not exist"),
+        (("--url", "http://x", "--ca", HERE), "is a folder; name a file"),
         (("--url", "http://x", "--ca", __file__), "contains no certificate in PEM"),
-        (("--url", "http://x", "--log-file", "/nowhere/log"), "log file cannot be written"),
+        (("--url", "http://x", "--log-file", "/nowhere/log"), "cannot be written: "),
         (("--url", "http://x", "--fingerprint", "12:34"), "64 hexadecimal digits"),
         (("--url", "http://x", "--header", "nonsense"), "Name: value"),
+        (("--url", "http://x", "--header", "no name: x"), "Name: value"),
         (("--url", "http://x", "--timeout", "soon"), "number of seconds"),
-        (("--url", "http://x", "--api-key-file", "/nowhere"), "cannot be read"),
+        (("--url", "http://x", "--api-key-file", "/nowhere"), "cannot be read: No such file"),
+        (("--url", "http://x", "--api-key-file", os.devnull), "/dev/null is empty"),
+        (("--url", "http://caf\udce9"), "not text"),
         (("--url", "http://x", "--log-level", "loud"), "debug, info"),
         (("--url", "http://x", "--nonsense"), "unrecognized"),
     ],
 )
-def test_an_invalid_option_ends_with_a_message(monkeypatch, capsys, options, words):
-    monkeypatch.setattr(sys, "argv", ["pvemcp-bridge", *options])
+def test_an_invalid_option_ends_with_a_message(monkeypatch, capsys, given, words):
+    monkeypatch.setattr(sys, "argv", ["pvemcp-bridge", *given])
     for name in [name for name in os.environ if name.startswith("MCP_")]:
         monkeypatch.delenv(name)
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert words in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert words in message
+    assert "Errno" not in message
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_a_key_may_be_saved_in_each_encoding_of_unicode(tmp_path, encoding):
+    file = tmp_path / "key"
+    file.write_bytes(f"{KEY}\r\n".encode(encoding))
+    settings = options.settings({"url": "http://x", "api_key_file": str(file)}, {})
+    assert settings.target.headers["authorization"] == f"Bearer {KEY}"
+    file.write_bytes("caf\u00e9".encode("latin-1"))
+    with pytest.raises(BadTarget, match="is not text in UTF-8"):
+        options.settings({"url": "http://x", "api_key_file": str(file)}, {})
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout"])
+def test_a_bridge_without_a_client_ends_with_a_message(monkeypatch, name):
+    monkeypatch.setattr(sys, "argv", ["pvemcp-bridge", "--url", "http://x"])
+    monkeypatch.setattr(sys, name, None)
+    with pytest.raises(SystemExit, match="a client opens both"):
+        main()
+
+
+@pytest.mark.parametrize("command", ["doctor", "install"])
+def test_an_output_that_cannot_be_written_ends_a_command_with_a_message(
+    monkeypatch, capsys, command
+):
+    words = {"doctor": ["doctor"], "install": ["install", "--client", "cursor", "--print"]}
+    monkeypatch.setattr(
+        sys, "argv", ["pvemcp-bridge", *words[command], "--url", "http://127.0.0.1:1"]
+    )
+    full = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115 - its end fails too
+    monkeypatch.setattr(sys, "stdout", full)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "pvemcp-bridge: No space left on device: the output.\n"
+    with contextlib.suppress(OSError):
+        full.close()
 
 
 async def test_an_invalid_option_ends_the_process_without_a_traceback(bridges):

@@ -69,8 +69,8 @@ def test_an_image_starts_from_a_digest_or_from_an_earlier_stage():
 
 
 def test_the_health_of_a_container_is_not_asked_like_a_balancer():
-    # a stop waits for those who ask for /readyz, and Docker kills after ten seconds
-    assert "/healthz" in re.search(r"HEALTHCHECK.*\n.*", DOCKERFILE.read_text())[0]
+    # a stop waits for balancers, and Docker kills after ten seconds
+    assert "/readyz?balancer=no" in re.search(r"HEALTHCHECK.*\n.*", DOCKERFILE.read_text())[0]
 
 
 def test_what_the_dockerfile_copies_is_not_ignored():

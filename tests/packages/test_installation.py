@@ -174,6 +174,11 @@ def test_what_is_released_is_built_without_urls_of_siblings(path):
     assert bool(builds) == bool(re.search(r"HATCH_BUILD_NO_HOOKS(=|: \")true", text))
 
 
+def test_an_environment_that_is_released_names_no_folder_of_its_build():
+    text = (ROOT / "scripts/make_environment.sh").read_text()
+    assert "-path '*.dist-info/direct_url.json' -delete" in text
+
+
 def test_the_page_gives_uvx_and_pipx_a_wheel_of_every_sibling():
     examples = [each for each in _script("try_packages").examples() if "/dist/" in each]
     files = {

@@ -1,5 +1,6 @@
 """The words of errors: known names that resemble a wrong one, and facts about values."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 import pytest
@@ -9,6 +10,7 @@ from pvemcp_server import errors
 from pvemcp_server.errors import UnknownName, folded, nearest, value_fact
 
 MANY = 5_000
+TIMES = "2027-01-31 or 2027-01-31T08:00:00+01:00"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,10 @@ def test_a_name_that_is_empty_is_not_suggested():
         (float, "x", "must be a valid number."),
         (Literal["csv", "json"], "xml", "must be 'csv' or 'json'."),
         (Annotated[int, Field(le=65535)], 99999, "must be less than or equal to 65535."),
+        (Annotated[str, Field(max_length=3)], "long", "must have at most 3 characters."),
+        (Annotated[str, Field(pattern="a")], "caf\udce9", "must be text in UTF-8."),
+        (dict[str, str], [], "must be an object."),
+        (datetime, "soon", f"must be a date or a time, as {TIMES}."),
     ],
     ids=str,
 )

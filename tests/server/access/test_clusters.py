@@ -238,3 +238,15 @@ async def test_two_clusters_may_not_share_a_name(access: Access, lab: None):
     await access.clusters.create("prod", ["pve9"], **TOKEN)
     with pytest.raises(BadArgument, match="'lab' is already among the clusters"):
         await access.clusters.change("prod", name="lab")
+
+
+@pytest.mark.parametrize("secret", ["", "two\nlines", "caf\u00e9", "x" * 300], ids=["none", *"abc"])
+async def test_a_secret_that_no_request_could_carry_is_refused(
+    access: Access, lab: None, secret: str
+):
+    for save in (
+        access.clusters.add_identity("lab", "narrow", token_id="n@pve!nn", secret=secret),
+        access.clusters.change_identity("lab", "default", secret=secret),
+    ):
+        with pytest.raises(BadArgument, match=r"secret: must be the line that Proxmox shows"):
+            await save

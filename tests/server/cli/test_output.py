@@ -32,7 +32,7 @@ def test_nothing_printed_is_obeyed_by_a_terminal(order, capsys):
     assert json.loads(to_json({"name": text})) == {"name": text}
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", [*ORDERS, "\n"])
 def test_an_error_that_is_printed_is_not_obeyed_by_a_terminal(order, capsys):
     async def fail() -> None:
         raise CallError(f"Proxmox: {order}")

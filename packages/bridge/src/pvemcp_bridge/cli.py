@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from pvemcp_bridge import clients, config_file, logs, options
 from pvemcp_bridge.clients import Client, Connection
@@ -29,7 +29,26 @@ A client starts it without a command. `--version` shows the version.
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run a subcommand, or show the help; the exit code is 2 for a bad command line."""
+    """Run a subcommand, or show the help; the exit code is 2 for a bad command line.
+
+    An output that was closed loses what is printed; one that fails ends the command.
+    """
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or sys.stdout
+    try:
+        _run(arguments)
+    except BrokenPipeError:  # the reader of a pipe has gone
+        sys.stdout = _nowhere()  # else Python flushes the old one at the end, and reports that
+        raise SystemExit(1) from None
+    except OSError as error:
+        _fail(f"pvemcp-bridge: {error.strerror or error}: {error.filename or 'the output'}.")
+
+
+def _nowhere() -> TextIO:
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def _run(arguments: Sequence[str]) -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # code pages of Windows lack most characters
     values = vars(_parser().parse_args(arguments))
@@ -88,7 +107,7 @@ def _start_log(level: str, settings: Settings) -> logs.Masker:
     try:
         logs.start(level, settings.log_file, mask)
     except OSError as error:
-        _fail(f"pvemcp-bridge: The log file cannot be written: {error}.", 2)
+        _fail(f"pvemcp-bridge: {options.unwritable_log(settings, error)}", 2)
     return mask
 
 

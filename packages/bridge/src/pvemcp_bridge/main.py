@@ -38,6 +38,8 @@ def _run_bridge(arguments: list[str]) -> None:
     from pvemcp_bridge.run import run
     from pvemcp_bridge.target import BadTarget
 
+    if sys.stdin is None or sys.stdout is None:
+        raise SystemExit("pvemcp-bridge: Standard input or output is closed: a client opens both.")
     try:
         settings = options.settings(options.parse(arguments), os.environ)
     except BadTarget as error:
@@ -47,6 +49,6 @@ def _run_bridge(arguments: list[str]) -> None:
     try:
         logs.start(settings.log_level, settings.log_file, mask)
     except OSError as error:
-        sys.stderr.write(f"pvemcp-bridge: The log file cannot be written: {error}.\n")
+        sys.stderr.write(f"pvemcp-bridge: {options.unwritable_log(settings, error)}\n")
         raise SystemExit(2) from None
     run(settings.target, mask)

@@ -1,6 +1,7 @@
 """Options of the bridge, declared once for the bridge itself, the subcommands and the docs."""
 
 import argparse
+import codecs
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ OPTIONS = (
 )
 
 # What a host of Claude Desktop extensions passes for a setting without a value
+_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # of a header: a token of RFC 9110
 _UNSET = re.compile(r"\A\$\{user_config\.\w+\}\Z")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("", "0", "false", "no", "off")
@@ -134,16 +136,28 @@ def _key(values: Mapping[str, Any]) -> str:
     if not file:
         return ""
     try:
-        return Path(file).read_text("utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadTarget(f"The API key file cannot be read: {error}.") from None
+        content = Path(file).read_bytes()
+        is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # of PowerShell
+        key = content.decode("utf-16" if is_wide else "utf-8-sig").strip()
+    except OSError as error:
+        raise BadTarget(f"The API key file {file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise BadTarget(f"The API key file {file} is not text in UTF-8; save it so.") from None
+    if not key:
+        raise BadTarget(f"The API key file {file} is empty.")
+    return key
+
+
+def unwritable_log(settings: Settings, error: OSError) -> str:
+    """Return why the log file of these settings was not opened."""
+    return f"The log file {settings.log_file} cannot be written: {error.strerror or error}."
 
 
 def _headers(lines: Sequence[str]) -> dict[str, str]:
     headers = {}
     for line in lines:
         name, colon, value = line.partition(":")
-        if not (colon and name.strip() and value.strip().isprintable()):
+        if not (colon and _NAME.fullmatch(name.strip()) and value.strip().isprintable()):
             raise BadTarget("A header must be written 'Name: value'.")
         headers[name.strip()] = value.strip()
     return headers
@@ -152,7 +166,8 @@ def _headers(lines: Sequence[str]) -> dict[str, str]:
 def _trust(values: Mapping[str, Any]) -> Trust:
     ca_file = Path(values["ca"]) if "ca" in values else None
     if ca_file and not ca_file.is_file():
-        raise BadTarget(f"The CA file {ca_file} does not exist.")
+        problem = "is a folder; name a file" if ca_file.is_dir() else "does not exist"
+        raise BadTarget(f"The CA file {ca_file} {problem}.")
     if ca_file and not tls.is_ca_file(ca_file):
         raise BadTarget(f"{ca_file} contains no certificate in PEM.")
     try:

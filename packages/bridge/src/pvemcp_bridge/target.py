@@ -118,6 +118,8 @@ def target(
 def _endpoint(url: str) -> str:
     if not url:
         raise BadTarget("No server URL: set --url or MCP_URL.")
+    if not url.strip().isprintable():
+        raise BadTarget("The URL is malformed: it has characters that are not text.")
     try:
         parts = urlsplit(url.strip())
         host, _port = parts.hostname, parts.port

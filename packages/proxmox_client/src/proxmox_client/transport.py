@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -57,6 +58,7 @@ MAX_BODY = 512 * 1024
 MAX_ANSWER = 32 * 1024 * 1024
 # what only one node can answer, or one disk
 _OF_ONE_HOST = ("/nodes/", "/admin/datastore/")
+_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 _METHODS = ("GET", "POST", "PUT", "DELETE")
 _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "pvemcp-client"}
@@ -445,7 +447,7 @@ class _RequestFailed(Exception):
         if isinstance(error, httpx.TimeoutException):
             return Unreachable(self.host, f"no answer in time ({type(error).__name__})")
         default = "no connection" if self.without_effect else "the connection broke"
-        return Unreachable(self.host, str(error) or default)
+        return Unreachable(self.host, _ERRNO.sub("", str(error)) or default)
 
 
 class _Signatures(dict[str, dict[str, str]]):

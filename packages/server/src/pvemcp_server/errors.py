@@ -38,6 +38,7 @@
 Proxmox's own errors are `proxmox_client.ProxmoxError`; the endpoint turns both into text.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher, get_close_matches
 from heapq import nlargest
@@ -45,6 +46,7 @@ from itertools import islice, pairwise
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final
 
+_SUBJECT: Final = re.compile(r"^\w+ should ")  # of pydantic's sentences
 _UNCOUNTABLE: Final = {"traffic", "content"}
 _FOLD: Final = str.maketrans(ascii_uppercase, ascii_lowercase, "_- ")
 _LONGEST_NAME: Final = 1_000  # characters; no name that is known has more
@@ -335,8 +337,19 @@ def value_fact(error: Mapping[str, Any]) -> str:
         return "must be true or false."
     if error["type"].startswith("int_"):
         return "must be a whole number."
-    text: str = error["msg"].removeprefix("Value error, ").partition(", unable to ")[0]
-    return text.replace("Input should be ", "must be ", 1).removesuffix(".") + "."
+    if error["type"] == "string_unicode":
+        return "must be text in UTF-8."
+    if error["type"] in ("dict_type", "model_type"):
+        return "must be an object."
+    if error["type"].startswith(("date_", "datetime_")):
+        return "must be a date or a time, as 2027-01-31 or 2027-01-31T08:00:00+01:00."
+    return fact_of(error["msg"])
+
+
+def fact_of(message: str) -> str:
+    """Return a message of pydantic as a sentence without a subject."""
+    text = message.removeprefix("Value error, ").partition(", unable to ")[0]
+    return _SUBJECT.sub("must ", text).removesuffix(".") + "."
 
 
 def plural(what: str) -> str:

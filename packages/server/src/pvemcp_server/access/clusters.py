@@ -19,6 +19,7 @@ from pvemcp_server.store.records import (
 )
 
 TOKEN_ID = re.compile(r"[^\s@!/:]+@[A-Za-z][\w.-]+![A-Za-z][\w.-]+")
+_SECRET = re.compile(r"[!-~]{1,200}")  # a UUID; the client takes no other letters
 DEFAULT_IDENTITY = "default"
 _SECRETS_NEEDED = (
     "other hosts or certificates need the secret of each token again, because a stored secret is"
@@ -290,9 +291,10 @@ def checked_token_id(token_id: str) -> str:
 
 
 def _check_secret(secret: str) -> str:
-    if not secret.strip():
-        raise BadArgument("secret", "must not be empty.")
-    return secret.strip()
+    stripped = secret.strip()
+    if not _SECRET.fullmatch(stripped):
+        raise BadArgument("secret", "must be the line that Proxmox shows once, without spaces.")
+    return stripped
 
 
 def _kind(value: str) -> ClusterKind:

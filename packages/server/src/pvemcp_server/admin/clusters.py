@@ -286,7 +286,7 @@ async def make_account(context: AdminContext, fields: AccountFields) -> Account:
         async with Client(hosts, auth, tls=tls) as client:
             made = await proxmox_accounts.make_account(client, role.name, reads, writes)
     except ValueError as error:
-        raise UnusableCluster(str(error), about="user") from error
+        raise UnusableCluster(f"{str(error).removesuffix('.')}.", about="user") from error
     except ProxmoxError as error:
         raise await unusable(error, fields.user, hosts, ClusterKind.PVE) from error
     await context.changed(

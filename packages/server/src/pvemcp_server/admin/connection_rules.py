@@ -110,7 +110,7 @@ async def add_rule(context: AdminContext, new: RuleFields) -> AddedRule:
     """Add a rule: these users may choose the role when they connect."""
     access, store = context.services.access, context.services.store
     role = await access.roles.get(new.role)
-    cluster = await access.clusters.get(new.cluster) if new.cluster else None
+    cluster = await access.clusters.get(new.cluster) if new.cluster is not None else None
     name = _checked_name(new)
     is_needed = new.kind is PersonKind.CLAIM or (
         new.kind is PersonKind.ADMIN and not needs_no_rule(AdminRole(name))

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from pvemcp_server.admin.doctor import Level, Report, reports
+from pvemcp_server.admin.tools import NO_KEY
 from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import AsJson, administrator, as_they_come, to_json
 from pvemcp_server.cli.operations import by_hand
@@ -23,12 +24,14 @@ async def doctor(
         str | None,
         typer.Option(help="One cluster; all when absent.", autocompletion=complete("cluster")),
     ] = None,
-    key: Annotated[str, typer.Option(help="Id or name: for its account and its tools.")] = "",
+    key: Annotated[
+        str | None, typer.Option(help="Id or name: for its account and its tools.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check reach, TLS, versions, clocks, nodes and rights; exits with 1 when a check fails."""
     async with administrator(writes=False) as context:
-        pending = await reports(context, cluster, key)
+        pending = await reports(context, cluster, key or NO_KEY)
         done = await as_they_come(pending, None if as_json else _print)
     if as_json:
         typer.echo(to_json([report for report in done if report.findings]))

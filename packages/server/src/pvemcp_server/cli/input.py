@@ -28,19 +28,30 @@ def read_text(path: Path, option: str) -> str:
         content = path.read_bytes()
         is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         return content.decode("utf-16" if is_wide else "utf-8-sig")
+    except IsADirectoryError:
+        raise BadArgument(option, f"{path} is a folder; name a file.") from None
     except OSError as error:
         raise BadArgument(option, f"{path}: {error.strerror}.") from error
     except UnicodeDecodeError:
         raise BadArgument(option, f"{path}: it is not text in UTF-8; save it so.") from None
 
 
+def read_json(argument: str, text: str) -> Any:
+    """Return the value of a JSON text; raise BadArgument that names where it ends being one."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise BadArgument(argument, f"this is not JSON ({place}: {error.msg}).") from None
+    except (ValueError, RecursionError):
+        message = "a number in it is too long, or it is nested too deeply."
+        raise BadArgument(argument, message) from None
+
+
 def read_object(argument: str, text: str, example: str) -> dict[str, Any]:
     """Return a JSON object from the command line, or from a file with `@FILE`."""
-    try:
-        content = read_text(Path(text[1:]), argument) if text.startswith("@") else text
-        value = json.loads(content)
-    except ValueError as error:
-        raise BadArgument(argument, f"{error}.") from None
+    content = read_text(Path(text[1:]), argument) if text.startswith("@") else text
+    value = read_json(argument, content)
     if not isinstance(value, dict):
         raise BadArgument(argument, f"an object, as {example}.")
     return value

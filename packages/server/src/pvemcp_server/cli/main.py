@@ -14,6 +14,8 @@ from pvemcp_server.admin import SUBJECTS
 from pvemcp_server.cli.deferred_gc import deferred_gc
 from pvemcp_server.cli.examples import complete_help
 from pvemcp_server.cli.state_dir import StateDir, named
+from pvemcp_server.cli.terminal import usable_streams
+from pvemcp_server.errors import fact_of
 
 _PLACES: Final = {
     "serve": "cli.serve",
@@ -65,6 +67,19 @@ class Root(TyperGroup):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.commands = Commands()  # type: ignore[assignment]  # typer only reads it
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command; help and completion fail with one line too."""
+        with usable_streams():
+            return super().main(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; name a wrong value without the words of the library that checks it."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as wrong:
+            wrong.message = fact_of(wrong.message)
+            raise
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the options; those of the completion are added after the command was made."""

@@ -6,6 +6,7 @@ import typer
 
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.queries import RunRequest, get_query, run_query
+from pvemcp_server.admin.tools import NO_KEY
 from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import AsJson, administrator, pipeline_of, to_json
 from pvemcp_server.cli.input import read_object
@@ -14,7 +15,7 @@ from pvemcp_server.errors import BadArgument
 
 Query = Annotated[str, typer.Argument(help="JSON, @FILE, or the name of a saved query.")]
 AsKey = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--key", help="Run as this key; as Administrator if absent.", autocompletion=complete("key")
     ),
@@ -25,14 +26,14 @@ Format = Annotated[str, typer.Option("--format", help="JsonCompact, JsonNormal, 
 @by_hand("queries run")
 async def run(
     query: Query,
-    key: AsKey = "",
+    key: AsKey = None,
     cluster: Annotated[str | None, typer.Option(help="One cluster; all when absent.")] = None,
     format: Format = "Csv",  # noqa: A002 - the option's name
     as_json: AsJson = False,
 ) -> None:
     """Run a query now, as ExecuteQuery does."""
     async with administrator(writes=False) as context:
-        request = RunRequest(query=await _query(context, query), key=key, cluster=cluster)
+        request = RunRequest(query=await _query(context, query), key=key or NO_KEY, cluster=cluster)
         answer = await run_query(context, pipeline_of(context), request)
     texts = {each.format: each.text for each in answer.formats}
     if format not in texts:

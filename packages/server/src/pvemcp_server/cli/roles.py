@@ -1,6 +1,5 @@
 """`pvemcp roles create` and `change`: grants from options or from a file."""
 
-import json
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.roles import RoleChanges, RoleFields, change_role, check_role, create_role
 from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import AsJson, administrator, from_options, print_answer
-from pvemcp_server.cli.input import read_text
+from pvemcp_server.cli.input import read_json, read_text
 from pvemcp_server.cli.operations import Run, by_hand, with_signature
 from pvemcp_server.errors import BadArgument
 
@@ -117,14 +116,13 @@ async def _print_warnings(context: AdminContext, name: str) -> None:
 def _grants(options: dict[str, Any]) -> Any:
     """Return the grants of the file, or else the one grant that the options describe."""
     if path := options.get("grants_file"):
-        try:
-            return json.loads(read_text(path, "--grants-file"))
-        except ValueError as error:
-            raise BadArgument("--grants-file", f"{path}: {error}.") from None
+        return read_json("--grants-file", read_text(path, "--grants-file"))
     resources = {kind: options[kind] for kind in RESOURCE_KINDS if kind in options}
-    reads = [READS] if options.get("reads") else []
+    granted = [*options.get("tools", ()), *([READS] if options.get("reads") else [])]
+    if not granted:
+        raise BadArgument("--tool", "name a tool, or grant all that only read with --reads.")
     grant = {
-        "tools": [*options.get("tools", ()), *reads],
+        "tools": granted,
         "clusters": options.get("clusters", [ANY]),
         "resources": resources or {"everything": True},
         **{kind: options[kind] for kind in GUEST_LISTS if kind in options},

@@ -31,7 +31,7 @@ async def set_settings(pairs: Pairs, as_json: AsJson = False) -> None:
 def _pair(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator:
-        raise BadArgument(text, "is not NAME=VALUE.")
+        raise BadArgument(repr(text), "is not NAME=VALUE, as enabled=true.")
     try:
         return name, json.loads(value)
     except ValueError:

@@ -7,7 +7,7 @@ import inspect
 import os
 import pwd
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ from sqlalchemy import make_url
 from pvemcp_server.access import Access, ExternalAdmins, open_access
 from pvemcp_server.audit import Audit, Event, Outcome
 from pvemcp_server.cli.state_dir import VARIABLE, StateDir, named
-from pvemcp_server.cli.terminal import printable
+from pvemcp_server.cli.terminal import one_line, shortened
 from pvemcp_server.config import Config
-from pvemcp_server.errors import ConfigError, ServerError
+from pvemcp_server.errors import BadArgument, ConfigError, ServerError
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import Store, open_store
 from pvemcp_server.store.database import DatabaseFailed, reason_of
@@ -30,6 +30,7 @@ _STATE_DIR: Final = inspect.Parameter(
     "state_dir", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=StateDir
 )
 """The option of every command."""
+_NAMES: Final = frozenset({"cluster", "identity", "key", "name", "tool"})
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,25 @@ def command(run: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     @functools.wraps(run)
     def entry(*args: Any, state_dir: Path | None = None, **kwargs: Any) -> None:
         with _errors_in_one_line(), named(state_dir):
+            _refuse_empty_names(kwargs, optional)
             asyncio.run(_awaited(run(*args, **kwargs)))
 
     signature = inspect.signature(run, eval_str=True)
+    optional = [name for name, each in signature.parameters.items() if each.default is None]
     parameters = [*signature.parameters.values(), _STATE_DIR]
     entry.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # functions have it
     entry.__annotations__ = {each.name: each.annotation for each in parameters}
     return entry
+
+
+def _refuse_empty_names(values: Mapping[str, Any], optional: Sequence[str]) -> None:
+    """Raise BadArgument for an empty name, which is a variable that a script has not set.
+
+    It does not mean that the option is absent: `--key ""` would act as Administrator.
+    """
+    for name in optional:
+        if name in _NAMES and values[name] == "":
+            raise BadArgument(name, "is empty; name one, or leave it out.")
 
 
 @contextmanager
@@ -138,7 +151,7 @@ def _errors_in_one_line() -> Iterator[None]:
 
 
 def _print_error(text: str) -> None:
-    typer.secho(printable(text), fg="red", err=True)
+    typer.secho(one_line(shortened(text)), fg="red", err=True)
 
 
 async def _awaited(work: Awaitable[None]) -> None:

@@ -1,6 +1,16 @@
 """Text for a terminal: text of a client or of Proxmox may hold characters that terminals obey."""
 
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
 from pvemcp_server.config import this_command
+
+_LONG_WORD: Final = re.compile(r"(\S{200})(\S{100,})")
 
 
 def printable(text: str) -> str:
@@ -13,9 +23,30 @@ def one_line(text: str) -> str:
     return printable(text.replace("\n", " "))
 
 
+def shortened(text: str) -> str:
+    """Cut words of more letters than a path has: a value in an error does not hide its sentence."""
+    return _LONG_WORD.sub(lambda word: f"{word[1]}… ({len(word[2])} more characters)", text)
+
+
 def is_shown(letter: str) -> bool:
     """Return whether a letter is printed as it is."""
     return letter.isprintable() or letter == "\n"
+
+
+@contextmanager
+def usable_streams() -> Iterator[None]:
+    """Open the standard streams that the caller has closed; an error of them ends with one line.
+
+    A file that is opened later, as the database, would get the number of a closed stream, and with
+    it what is printed.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - as long as the process
+    try:
+        yield
+    except OSError as error:
+        sys.exit(f"{error.strerror or error}: {error.filename or 'the output'}.")
 
 
 def no_cluster() -> str:

@@ -28,13 +28,14 @@ def health_routes(store: Store, audit: Audit, active_requests: ActiveRequests) -
         return {"status": "ok"}
 
     @routes.api_route("/readyz", methods=PROBED, response_model=None)
-    async def ready(response: Response) -> dict[str, str]:
+    async def ready(response: Response, balancer: bool = True) -> dict[str, str]:
         """Report whether calls can be served.
 
         The database answers, the audit can be written, files are left to open, and no shutdown has
-        begun.
+        begun. A probe with `balancer=no` sends no clients, so that a stop does not wait for it.
         """
-        active_requests.probed = monotonic()
+        if balancer:
+            active_requests.probed = monotonic()
         reason = "shutting down" if active_requests.leaving else await _failure(store, audit)
         response.status_code = 503 if reason else 200
         return {"status": reason or "ready"}

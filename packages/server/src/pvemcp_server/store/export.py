@@ -152,8 +152,11 @@ def _reading(path: Path) -> Iterator[gzip.GzipFile]:
     try:
         with gzip.open(path, "rb") as stream:
             yield stream
-    except (OSError, EOFError, zlib.error) as error:
-        raise ConfigError(f"{path} is not a readable backup: {error}.") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        message = f"{path} is not a readable backup: use a file of `pvemcp backup`."
+        raise ConfigError(message) from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
 def _compare(path: Path, signature: bytes, signed: "hmac.HMAC") -> None:

@@ -4,6 +4,7 @@ Every file is readable by this user only, and none is written through a name tha
 have prepared: a new file replaces the old one, and a link is never followed.
 """
 
+import errno
 import logging
 import os
 import stat
@@ -51,6 +52,8 @@ def replaced_file(path: Path) -> Iterator[IO[bytes]]:
     It is written under a random name that did not exist (O_EXCL, O_NOFOLLOW) and is synced to the
     disk before it gets its own name.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
