@@ -61,7 +61,7 @@ async def _serve(state: State, listener: Listener, welcome: Callable[[], Awaitab
         # imported here: `pvemcp --help` must not wait for every library of the server
         from pvemcp_server.app import serve_until_stopped
 
-    await serve_until_stopped(state, listener.sockets, welcome)
+    await serve_until_stopped(state, listener.sockets, welcome, listener.metrics)
 
 
 def _configure(**options: Any) -> Config:

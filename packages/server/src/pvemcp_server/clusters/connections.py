@@ -5,7 +5,9 @@ for all of them.
 """
 
 import asyncio
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -14,7 +16,16 @@ from weakref import WeakSet
 
 import anyio
 
-from proxmox_client import ApiToken, BackupServer, Client, Limits, SocketBudget, Ticket, Tls
+from proxmox_client import (
+    ApiToken,
+    BackupServer,
+    Client,
+    Exchange,
+    Limits,
+    SocketBudget,
+    Ticket,
+    Tls,
+)
 from pvemcp_server.access.freezes import Freezes
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.checks import CLIENTS
@@ -112,14 +123,36 @@ class Clusters:
         self._store = store
         self._freshness = freshness
         self._limits = limits or Limits()
-        self._sockets = sockets or SocketBudget(shares(file_limit()).to_clusters)
+        self.sockets = sockets or SocketBudget(shares(file_limit()).to_clusters)
         self.freezes = Freezes(store)
         self._configured: VersionedCache[None, Configured] = VersionedCache()
         self._clients: dict[int, tuple[ClusterRecord, Client | BackupServer]] = {}  # by cluster id
         self._open: dict[tuple[int, int], Connection] = {}  # by ids of cluster and identity
         self._opening = asyncio.Lock()
         self._retired: WeakSet[Client | BackupServer | Inventory] = WeakSet()  # calls may use them
+        self.observe: Callable[[str, Exchange], None] | None = None  # for clients opened later
+        self.new_context: Callable[[], Context] = Context  # of a refresh of an inventory
+        # by the name of the cluster: a connection that is opened again goes on counting
+        self.inventory_reads: defaultdict[str, Counter[str]] = defaultdict(Counter)
         store.watch.on_change(Topic.CLUSTERS, self._changed)
+
+    @property
+    def clients(self) -> Mapping[str, Client | BackupServer]:
+        """The clients of the clusters that were asked, by name."""
+        return {record.name: client for record, client in self._clients.values()}
+
+    @property
+    def failing(self) -> Mapping[str, bool]:
+        """Whether the last attempt to read the inventory failed, by cluster.
+
+        Only for clusters that were asked; of several identities, one that gets an answer counts.
+        """
+        failing: dict[str, bool] = {}
+        for connection in self._open.values():
+            name, inventory = connection.record.name, connection.inventory
+            if inventory.failure or inventory.latest:
+                failing[name] = inventory.failure is not None and failing.get(name, True)
+        return failing
 
     async def aclose(self) -> None:
         """Close every connection, also the replaced ones."""
@@ -136,12 +169,15 @@ class Clusters:
             self.forget_idle()
 
     def forget_idle(self) -> None:
-        """Forget the connections of users that no call has used for OWN_IDLE_SECONDS.
+        """Forget the connections of users that no call has used for OWN_IDLE_SECONDS, and old
+        configurations.
 
         A call that still runs keeps what it has; the next one opens the connection again.
         """
         oldest = monotonic() - OWN_IDLE_SECONDS
         for key, connection in list(self._open.items()):
+            inventory = connection.inventory
+            inventory.configs.drop_expired(inventory.written)
             if connection.is_own and connection.used < oldest:
                 self._forget(key)
 
@@ -236,6 +272,8 @@ class Clusters:
                 del self._clients[cluster_id]
                 client.retire()
                 self._retired.add(client)
+        for name in self.inventory_reads.keys() - configured.clusters.keys():
+            del self.inventory_reads[name]
 
     def _forget(self, key: tuple[int, int]) -> None:
         self._retired.add(self._open.pop(key).inventory)
@@ -258,7 +296,12 @@ class Clusters:
             identity,
             configured.secrets.get(identity.id, b""),
             client,
-            Inventory(client, freshness),
+            Inventory(
+                client,
+                freshness,
+                reads=self.inventory_reads[record.name],
+                new_context=self.new_context,
+            ),
         )
         self._open[record.id, identity.id] = connection
         return connection
@@ -272,7 +315,8 @@ class Clusters:
                 limits=self._limits,
                 name=record.name,
                 before_write=partial(self.freezes.refuse, record),
-                sockets=self._sockets,
+                sockets=self.sockets,
+                observe=partial(self.observe, record.name) if self.observe else None,
             )
             self._clients[record.id] = record, client
         return self._clients[record.id][1]

@@ -4,6 +4,7 @@ It is refreshed on demand and shared by all callers of that identity, never with
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Hashable
 from contextvars import Context
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from proxmox_client.api.resources import (
 from proxmox_client.api.resources import Resources as ClusterResources
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.explain import reason_of
+from pvemcp_server.clusters.kept_configs import KeptConfigs
 
 # Errors after which an older answer is better than none
 NO_ANSWER = (
@@ -142,6 +144,9 @@ class Inventory:
     retry_timeout: float = 1.0  # the same after a failed attempt
     retry_after: float = 5.0  # seconds after a failed attempt during which no call waits
     search_after: float = 60.0  # seconds after a search for a host with quorum, until the next
+    reads: Counter[str] = field(default_factory=Counter)  # "cached", "refreshed" or "stale"
+    new_context: Callable[[], Context] = Context  # of a refresh: not that of its first caller
+    configs: KeptConfigs = field(default_factory=KeptConfigs)
     failure: proxmox_client.ProxmoxError | None = None  # of the last attempt, until an answer
     _latest: InventoryView | None = None
     _refreshing: asyncio.Task[InventoryView] | None = None
@@ -155,14 +160,18 @@ class Inventory:
         latest = self._latest
         oldest = max(monotonic() - self.freshness(), self._written)
         if latest and latest.taken > oldest:
+            self.reads["cached"] += 1
             return latest
         try:
-            return await self._refreshed()
+            refreshed = await self._refreshed()
         except NO_ANSWER as error:
+            self.reads["stale"] += 1
             if latest is None:
                 raise
             delayed = isinstance(error, proxmox_client.Delayed)
             return replace(latest, stale=reason_of(error), is_delayed=delayed)
+        self.reads["refreshed"] += 1
+        return refreshed
 
     @property
     def last_seen(self) -> datetime | None:
@@ -173,6 +182,14 @@ class Inventory:
     def latest(self) -> InventoryView | None:
         """The latest view, however old, without asking Proxmox; None before the first one."""
         return self._latest
+
+    @property
+    def written(self) -> float:
+        """When something was last changed through this server, on the monotonic clock.
+
+        Also by other accounts: their writes end no view, which lasts seconds only.
+        """
+        return max(self._written, self.client.written)
 
     def invalidate(self) -> None:
         """Mark every view that was requested until now as outdated, after a write."""
@@ -195,9 +212,9 @@ class Inventory:
         running = self._refreshing
         if running is None or running.done() or self._sent < self._written:
             self._sent = monotonic()
-            # an empty context: the deadline of the first caller must not apply to the others
+            # a new context: the deadline of the first caller must not apply to the others
             running = asyncio.create_task(
-                self._fetch(self._sent), name="inventory refresh", context=Context()
+                self._fetch(self._sent), name="inventory refresh", context=self.new_context()
             )
             # retrieve the exception, which asyncio would log if every caller has timed out
             running.add_done_callback(lambda task: task.cancelled() or task.exception())

@@ -265,7 +265,7 @@ class KeyGate:
 
         Only a client without one, or with a token, is led to a sign-in; an API key is for its owner
         to correct. The challenge names all scopes: the user limits them by role and "Read only",
-        and many clients cannot ask for more later (TypeScript SDK, issue 2255).
+        and many clients cannot ask for more later.
         """
         credential: Credential | None = scope["state"]["credential"]
         if not settings.signs_in:

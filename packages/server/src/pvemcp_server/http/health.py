@@ -18,14 +18,15 @@ ICON = (files(__package__) / "icon.svg").read_bytes()
 
 def health_routes(store: Store, audit: Audit, active_requests: ActiveRequests) -> APIRouter:
     """Return the routes of health probes, version and icon."""
+    # plain dictionaries, without models that would be built at each start
     routes = APIRouter(tags=["health"])
 
-    @routes.api_route("/healthz", methods=PROBED)
+    @routes.api_route("/healthz", methods=PROBED, response_model=None)
     async def alive() -> dict[str, str]:
         """Report that the process answers."""
         return {"status": "ok"}
 
-    @routes.api_route("/readyz", methods=PROBED)
+    @routes.api_route("/readyz", methods=PROBED, response_model=None)
     async def ready(response: Response) -> dict[str, str]:
         """Report whether calls can be served.
 
@@ -36,12 +37,12 @@ def health_routes(store: Store, audit: Audit, active_requests: ActiveRequests) -
         response.status_code = 503 if reason else 200
         return {"status": reason or "ready"}
 
-    @routes.get("/version")
+    @routes.get("/version", response_model=None)
     async def version() -> dict[str, object]:
         """Return the versions of the server and of the protocols it speaks."""
         return {"version": __version__, "protocols": list(SUPPORTED_PROTOCOL_VERSIONS)}
 
-    @routes.get("/icon.svg")
+    @routes.get("/icon.svg", response_model=None)
     async def icon() -> Response:
         return Response(
             ICON, media_type="image/svg+xml", headers={"Cache-Control": "max-age=86400"}

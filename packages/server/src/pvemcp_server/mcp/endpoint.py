@@ -49,7 +49,7 @@ class Transports:
         server: Server[Any],
         session_ids: SessionIds,
         audit: Audit,
-        tools: Mapping[str, Tool],
+        scopes: ScopeChecks,
         prefix: str = "",
     ) -> None:
         self.sessions = Sessions(server, session_ids, max_request_body_size=BODY_BYTES)
@@ -59,7 +59,7 @@ class Transports:
             MCP: TransportRefusals(
                 Messages(self.sessions.handle_request, self.sessions.manager.handle_request),
                 audit,
-                ScopeChecks(tools),
+                scopes,
             ),
             SSE: _only("GET", self.sse.stream),
             SSE_MESSAGES: _only(
@@ -114,7 +114,7 @@ class Endpoint:
             self.server,
             SessionIds(partial(services.store.vault.derive, "mcp session ids")),
             services.audit,
-            self.tools,
+            ScopeChecks(self.tools, services.oauth.tokens.step_ups),
             services.config.path_prefix,
         )
         watch = services.store.watch

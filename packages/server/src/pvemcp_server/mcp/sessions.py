@@ -71,6 +71,11 @@ class Sessions:
         self._ended: OrderedDict[bytes, None] = OrderedDict()  # digests of ids
         self._opening = anyio.Lock()  # one request of a lost session opens it for the others
 
+    @property
+    def number(self) -> int:
+        """The number of open sessions."""
+        return sum(map(len, self._sessions.values()))
+
     def run(self) -> AbstractAsyncContextManager[None]:
         """Run the sessions while inside."""
         return self.manager.run()

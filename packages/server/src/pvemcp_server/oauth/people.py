@@ -194,8 +194,19 @@ class People:
                 progress = replace(progress, challenges=(*progress.challenges, outcome))
         return progress
 
-    async def answer(self, to: SignIn, method: Method, value: str, origin: Origin) -> SignIn:
-        """Answer the first open challenge; raise CallError with Proxmox's words if it is wrong."""
+    async def answer(
+        self,
+        to: SignIn,
+        method: Method,
+        value: str,
+        origin: Origin,
+        *,
+        page_host: str | None = None,
+    ) -> SignIn:
+        """Answer the first open challenge; raise CallError with Proxmox's words if it is wrong.
+
+        `page_host` is the host of the page on which a security key has signed.
+        """
         challenge, *rest = to.challenges
         userid, name = challenge.factor.userid, challenge.place.name
         if not value or len(value) > LONGEST_SECRET:
@@ -206,7 +217,7 @@ class People:
             try:
                 async with self._attempt("second factor", userid, name, source):
                     ticket = await client.sign_in.with_second_factor(
-                        challenge.factor, method, value
+                        challenge.factor, method, value, page_host=page_host
                     )
             except ProxmoxError as error:
                 raise CallError(_failure(name, userid, error)) from error

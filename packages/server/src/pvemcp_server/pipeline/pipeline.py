@@ -20,7 +20,7 @@ from pvemcp_server.access.key_threads import in_key_thread
 from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.approvals import Approvals, PlannedCall
-from pvemcp_server.audit import Audit, Outcome
+from pvemcp_server.audit import Audit, Outcome, current_call
 from pvemcp_server.audit.mask import mask, mask_text, secret_fields_of
 from pvemcp_server.clusters import Clusters, explain
 from pvemcp_server.errors import (
@@ -218,6 +218,7 @@ class Pipeline:
         masked = mask(arguments, secret_fields_of(tool.accepted) if tool else ())
         masked |= {"undoes": mask_text(undoing.done)} if undoing else {}
         recorder = Recorder(self.audit, caller, name, conversation.client, masked, undoing)
+        current_call.set(recorder.call_id)
         if tool is None or not caller.is_granted(tool):
             await recorder.refused("unknown tool" if tool is None else "tool not granted")
             raise UnknownTool(name, granted_tools(self.tools, caller))
@@ -533,6 +534,7 @@ class Pipeline:
                 for each in plan.sentences
                 for line in lines(mask_text(each))  # a secret is recognized in the whole only
             ),
+            digest=plan.digest or "",
         )
 
     async def _confirm(
@@ -549,6 +551,7 @@ class Pipeline:
             recorder.decided,
             partial(require_approval, self.approvals, planned, recorder.decided),
             beside,
+            planned.digest,
         )
 
     async def _failed(self, recorder: Recorder, cause: Exception, text: str) -> Result:

@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 from sqlalchemy import URL, Connection, event, make_url, select
@@ -17,6 +17,7 @@ from sqlalchemy.exc import (
     TimeoutError,  # noqa: A004 - of the pool
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import QueuePool
 
 from pvemcp_server.errors import ConfigError
 
@@ -25,6 +26,8 @@ CORRUPT = ("malformed", "not a database")  # in SQLite's messages
 BUSY_TIMEOUT_SECONDS = 15
 CONNECT_SECONDS = 10
 COMMAND_SECONDS = 60
+POOL_SIZE = 8  # connections to PostgreSQL that stay open
+MOST_FURTHER = 8  # that are opened when those are in use
 PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     # FULL: a committed audit row also survives a power failure, not only a crash of the process
@@ -32,6 +35,14 @@ PRAGMAS = (
     "PRAGMA foreign_keys = ON",
     f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}",
 )
+
+
+class PoolUse(NamedTuple):
+    """The open connections of a pool, and how many there may be."""
+
+    in_use: int
+    idle: int
+    most: int
 
 
 class Database:
@@ -52,6 +63,14 @@ class Database:
     def file(self) -> Path | None:
         """The file of SQLite; None for PostgreSQL."""
         return Path(self.url.database) if self.is_sqlite and self.url.database else None
+
+    @property
+    def connections(self) -> PoolUse | None:
+        """How many connections to PostgreSQL are open; None for SQLite."""
+        pool = self._engine.pool
+        if self.is_sqlite or not isinstance(pool, QueuePool):
+            return None
+        return PoolUse(pool.checkedout(), pool.checkedin(), POOL_SIZE + MOST_FURTHER)
 
     async def open(self) -> None:
         """Check that the database answers; raise ConfigError with the reason otherwise."""
@@ -112,8 +131,8 @@ class Database:
         timeouts = {"timeout": CONNECT_SECONDS, "command_timeout": COMMAND_SECONDS}
         return {
             "pool_pre_ping": True,
-            "pool_size": 8,
-            "max_overflow": 8,
+            "pool_size": POOL_SIZE,
+            "max_overflow": MOST_FURTHER,
             "connect_args": timeouts,
         }
 

@@ -258,6 +258,28 @@ class ConnectionRecord:
         return self.subject.startswith("issuer:")
 
 
+@dataclass(frozen=True, slots=True)
+class ConsentRecord:
+    """What a person last consented to for a client; `subject` has the forms of `ConnectionRecord`.
+
+    It outlives the connection, so that the page is short when the client asks for no more, until
+    `expires` or until the connection is ended by its user or an administrator.
+    """
+
+    id: Id
+    subject: Annotated[str, ColumnArgs(type=String(512), index=True)]
+    admin_id: Annotated[
+        int | None, ColumnArgs(ForeignKey("admins.id", ondelete="CASCADE"), index=True)
+    ]
+    client_id: Annotated[str, ColumnArgs(type=String(512))]
+    role_id: Annotated[int, ColumnArgs(ForeignKey("roles.id", ondelete="CASCADE"), index=True)]
+    scopes: list[str]
+    clusters: list[str]
+    read_only: bool
+    created: datetime
+    expires: Annotated[datetime, ColumnArgs(index=True)]
+
+
 class TokenKind(StrEnum):
     """The kind of a token of a connection."""
 
@@ -609,6 +631,7 @@ person_sessions = record_table(
 )
 admins = record_table("admins", metadata, AdminRecord)
 connections = record_table("connections", metadata, ConnectionRecord)
+consents = record_table("consents", metadata, ConsentRecord)
 sessions = record_table("sessions", metadata, SessionRecord)
 service_tokens = record_table("service_tokens", metadata, ServiceTokenRecord)
 spent_tokens = record_table("spent_tokens", metadata, SpentToken)

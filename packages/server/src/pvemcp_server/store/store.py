@@ -35,6 +35,7 @@ from pvemcp_server.store.cluster_repositories import (
 )
 from pvemcp_server.store.connection_repositories import (
     ConnectionRepository,
+    ConsentRepository,
     OAuthClientRepository,
     PersonSessionRepository,
     TokenRepository,
@@ -77,6 +78,7 @@ class Store:
         self.bindings = BindingRepository(database)
         self.oauth_clients = OAuthClientRepository(database)
         self.connections = ConnectionRepository(database)
+        self.consents = ConsentRepository(database)
         self.tokens = TokenRepository(database)
         self.person_sessions = PersonSessionRepository(database, vault)
         self.person_rules = Repository(database, records.person_rules, PersonRule, (Topic.ACCESS,))
