@@ -10,6 +10,7 @@ from datetime import timedelta
 from html import unescape
 from itertools import count
 from types import SimpleNamespace
+from unittest.mock import AsyncMock
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2 as httpx
@@ -79,7 +80,7 @@ async def front(anyio_backend, tmp_path_factory, new_state, emulator):
             )
         async with open_services(state) as services:
             app = create_app(services)
-            services.oauth.clients._registrations.take = lambda *_: True
+            services.oauth.clients._registrations.take = AsyncMock(return_value=True)
             async with app.endpoint.running():
                 yield SimpleNamespace(app=app, services=services, settings=settings)
 

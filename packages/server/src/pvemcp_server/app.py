@@ -38,6 +38,10 @@ class App:
     endpoint: Endpoint
     site: AdminSite
 
+    def leave(self) -> float:
+        """Let `/readyz` fail; return the seconds in which calls are still served as before."""
+        return self.endpoint.active_requests.leave()
+
     async def drain(self) -> bool:
         """End the streams of pages, then let running calls finish; return whether all ended."""
         self.site.closing.set()
@@ -115,6 +119,7 @@ async def serve_until_stopped(
                 services.config,
                 app.drain,
                 announce,
+                leave=app.leave,
                 knows_key=services.access.authenticator.knows,
             )
             await server.serve([*sockets, *metrics_sockets])

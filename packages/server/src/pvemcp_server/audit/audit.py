@@ -27,6 +27,7 @@ from pvemcp_server.store.audit_chain import Finding
 from pvemcp_server.store.audit_log import STOP
 from pvemcp_server.store.background import housekeeping, ticks
 from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.database import waits
 
 FLUSH_SECONDS = 0.5
 MINUTE_SECONDS = 60
@@ -407,6 +408,7 @@ class Audit(AuditReader):
             raise Unrecorded from error
 
     async def _write_waiting(self) -> None:
+        waits.set(True)  # also for the housekeeping, as calls join its transaction
         while self._waiting:
             batches, self._waiting = self._waiting, []
             error = await self._append([row for batch in batches for row in batch.rows])

@@ -7,6 +7,7 @@ for all of them.
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +32,7 @@ from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.checks import CLIENTS
 from pvemcp_server.clusters.cluster import Cluster, Notes
 from pvemcp_server.clusters.inventory import Inventory
+from pvemcp_server.clusters.shared_inventory import RowPool, SharedInventory
 from pvemcp_server.errors import CallError, UnknownName
 from pvemcp_server.open_files import file_limit, shares
 from pvemcp_server.store.background import ticks
@@ -40,8 +42,8 @@ from pvemcp_server.store.store import Store
 from pvemcp_server.store.watch import Topic, VersionedCache
 
 OWN_FRESHNESS: Final = 1.0  # seconds: who is disabled in Proxmox is refused at the next call
-OWN_IDLE_SECONDS: Final = 300.0  # without a call, then the inventory of a user is forgotten
-SWEEP_SECONDS: Final = 60.0
+OWN_IDLE_SECONDS: Final = 60.0  # without a call, then the inventory of a user is forgotten
+SWEEP_SECONDS: Final = 30.0
 
 
 @dataclass(eq=False)
@@ -128,6 +130,7 @@ class Clusters:
         self._configured: VersionedCache[None, Configured] = VersionedCache()
         self._clients: dict[int, tuple[ClusterRecord, Client | BackupServer]] = {}  # by cluster id
         self._open: dict[tuple[int, int], Connection] = {}  # by ids of cluster and identity
+        self._pools: dict[int, RowPool] = {}  # by cluster id
         self._opening = asyncio.Lock()
         self._retired: WeakSet[Client | BackupServer | Inventory] = WeakSet()  # calls may use them
         self.observe: Callable[[str, Exchange], None] | None = None  # for clients opened later
@@ -135,6 +138,7 @@ class Clusters:
         # by the name of the cluster: a connection that is opened again goes on counting
         self.inventory_reads: defaultdict[str, Counter[str]] = defaultdict(Counter)
         store.watch.on_change(Topic.CLUSTERS, self._changed)
+        store.watch.on_change(Topic.WRITES, self._others_wrote)
 
     @property
     def clients(self) -> Mapping[str, Client | BackupServer]:
@@ -164,7 +168,7 @@ class Clusters:
             await each.aclose()
 
     async def run_housekeeping(self, stop: anyio.Event) -> None:
-        """Forget users' connections that no call has used for some minutes, until stopped."""
+        """Forget users' connections that no call has used for a minute, until stopped."""
         async for _ in ticks(stop, SWEEP_SECONDS):
             self.forget_idle()
 
@@ -180,6 +184,8 @@ class Clusters:
             inventory.configs.drop_expired(inventory.written)
             if connection.is_own and connection.used < oldest:
                 self._forget(key)
+        with_pool = {key[0] for key, each in self._open.items() if each.inventory.pool}
+        self._pools = {key: pool for key, pool in self._pools.items() if key in with_pool}
 
     async def _changed(self) -> None:
         """Forget what a change has replaced; without clients, the next call reads the change."""
@@ -209,7 +215,21 @@ class Clusters:
             read_freeze=partial(self.freezes.of, connection.record),
             tls=connection.record.tls_mode.value,
             history=History(self._store.history, connection.identity),
+            on_write=partial(self._wrote, connection.record.id),
         )
+
+    def _wrote(self, cluster_id: int) -> None:
+        """Mark the inventories of a cluster as outdated after a write, in all processes."""
+        self._invalidate({cluster_id})
+        self._store.cluster_writes.note(cluster_id)
+
+    async def _others_wrote(self) -> None:
+        self._invalidate(await self._store.cluster_writes.others())
+
+    def _invalidate(self, cluster_ids: AbstractSet[int]) -> None:
+        for (cluster_id, _), connection in self._open.items():
+            if cluster_id in cluster_ids:
+                connection.inventory.invalidate()
 
     async def connection(self, name: str, identity_id: int | None = None) -> Connection:
         """Return the connection of that cluster and identity; open it when needed.
@@ -301,10 +321,20 @@ class Clusters:
                 freshness,
                 reads=self.inventory_reads[record.name],
                 new_context=self.new_context,
+                pool=None if identity.is_default else self._pools.setdefault(record.id, RowPool()),
+                fleet=self._shared_inventory(record, identity, configured),
             ),
         )
         self._open[record.id, identity.id] = connection
         return connection
+
+    def _shared_inventory(
+        self, record: ClusterRecord, identity: IdentityRecord, configured: Configured
+    ) -> SharedInventory | None:
+        if (shared := self._store.shared_inventories) is None:
+            return None
+        secret_digest = configured.secrets.get(identity.id, b"")
+        return SharedInventory.of(shared, record, identity, secret_digest)
 
     def _client_of(self, record: ClusterRecord) -> Client | BackupServer:
         """Return the client of the cluster, without an account."""

@@ -1,6 +1,7 @@
 """Health probes, version and icon: routes that need no key."""
 
 from importlib.resources import files
+from time import monotonic
 from typing import Final
 
 from fastapi import APIRouter, Response
@@ -33,7 +34,8 @@ def health_routes(store: Store, audit: Audit, active_requests: ActiveRequests) -
         The database answers, the audit can be written, files are left to open, and no shutdown has
         begun.
         """
-        reason = "shutting down" if active_requests.closing else await _failure(store, audit)
+        active_requests.probed = monotonic()
+        reason = "shutting down" if active_requests.leaving else await _failure(store, audit)
         response.status_code = 503 if reason else 200
         return {"status": reason or "ready"}
 
@@ -52,11 +54,15 @@ def health_routes(store: Store, audit: Audit, active_requests: ActiveRequests) -
 
 
 async def _failure(store: Store, audit: Audit) -> str:
-    """Return why calls cannot be served; of the database at most half a second old."""
+    """Return why calls cannot be served; of the database at most half a second old.
+
+    While calls wait for PostgreSQL that is away for seconds, they are served, only later.
+    """
     try:
         await store.watch.poll_if_due()
     except Exception:  # noqa: BLE001 - any failure: no key can be checked without the database
-        return "the state's database does not answer"
+        # with it all servers would be taken out, though each serves its calls when it is back
+        return "" if store.watch.is_waited_for else "the state's database does not answer"
     if audit.is_failing:  # writes are refused, and reads too once its buffer is full
         return "the audit cannot be written"
     return "nearly all open files are in use" if shortage() else ""

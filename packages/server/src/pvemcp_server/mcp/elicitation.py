@@ -15,6 +15,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
+from pvemcp_server.mcp.question_ids import new_id
+from pvemcp_server.mcp.sdk_connection import elicit_with_id
 from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.confirmation import BOX, Agreed, InputRequired
 from pvemcp_server.store.columns import utc_now
@@ -107,6 +109,14 @@ class SdkConversation:
         now = utc_now()
         return await self._questions.use(nonce, now=now, expires=now + NONCE_LIFE)
 
+    async def _elicit(self, shown: str) -> types.ElicitResult:
+        """Return the client's answer, which may reach another process of ours first."""
+        state = getattr(self._ctx.request, "state", None)
+        process = getattr(state, "process", "")  # of a session; the URL of HTTP+SSE names its own
+        if not process:
+            return await self._ctx.session.elicit_form(shown, FORM, self._ctx.request_id)
+        return await elicit_with_id(self._ctx.session, shown, FORM, new_id(process))
+
     async def _wait_for_answer(self, question: str, digest: str, shown: str) -> Decision:
         agreed, self._agreed = self._agreed, ("", "")
         if agreed[0] and agreed[1] != digest:
@@ -115,9 +125,7 @@ class SdkConversation:
             return Decision.YES
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                decision = _decision(
-                    await self._ctx.session.elicit_form(shown, FORM, self._ctx.request_id)
-                )
+                decision = _decision(await self._elicit(shown))
         except (MCPError, ValidationError, TimeoutError):
             # an error or a lost connection is no consent, since this client can ask its user
             return Decision.NO_ANSWER

@@ -62,7 +62,7 @@ class Tokens:
         self._clock = clock
         self.access_life = access_life
         self.step_ups = StepUps()
-        self._exchanges = RateLimiter()
+        self._exchanges = RateLimiter("exchanges", store.shared_limits)
 
     async def issue_code(
         self,
@@ -197,7 +197,7 @@ class Tokens:
         now = self._clock()
         if key is None or not key.enabled or (key.expires is not None and key.expires <= now):
             raise _invalid(record.kind)
-        if not self._exchanges.take(key.id, EXCHANGES_PER_MINUTE):
+        if not await self._exchanges.take(key.id, EXCHANGES_PER_MINUTE):
             raise OverBudget("Too many tokens for this connection.", hint="Wait.", seconds=60)
         left = key.expires - now if key.expires is not None else REFRESH_LIFE
         life = min(self.access_life, left)

@@ -56,7 +56,7 @@ from pvemcp_server.pipeline.selection import with_selected
 from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.services import Services
 from pvemcp_server.settings import Settings, Values
-from pvemcp_server.store.database import DatabaseFailed, is_outage
+from pvemcp_server.store.database import DatabaseFailed, is_away, waits
 from pvemcp_server.toolkit.arguments import WriteOptions
 from pvemcp_server.toolkit.bulk import BulkPlan
 from pvemcp_server.toolkit.call import Call, Conversation
@@ -231,6 +231,7 @@ class Pipeline:
             beyond = InsufficientScope(tool.name, tool.scope)
             return await self._failed(recorder, beyond, str(beyond))
         requester.set(caller.holder)
+        waits.set(True)  # a session's task may have begun before
         with CancelScope() as scope:
             self.running[scope] = caller
             try:
@@ -251,24 +252,29 @@ class Pipeline:
         conversation: Conversation,
         recorder: Recorder,
     ) -> Result:
-        """Return the result of a granted call, recorded unless it is cancelled."""
-        caller = recorder.caller
+        """Return the result of a granted call, recorded unless it is cancelled.
+
+        When the database is lost before anything is sent, the call begins once more: its first
+        statement then waits for the database.
+        """
+        caller, was_lost = recorder.caller, False
         try:
             accepted = read_arguments(tool, arguments)
             call = recorder.call = await self.open(tool, caller, conversation, accepted)
             # beside the gate's slots: a message of HTTP+SSE holds none while its call runs
-            with self.limits.running(
-                f"tools {caller.holder}", call.settings.concurrent_calls_per_key
-            ):
+            most = call.settings.concurrent_calls_per_key
+            async with self.limits.running(f"tools {caller.holder}", most, shared=True):
                 while True:
                     try:
                         async with call.places:
                             written, started = await self._run(tool, accepted, call, recorder)
                         break
-                    except Agreed:
-                        if not await self.has_same_rights(caller):
-                            raise RightsChanged from None
+                    except (Agreed, StateUnavailable, DatabaseFailed) as cause:
+                        was_lost = await self._begins_again(cause, recorder, was_lost=was_lost)
+                        deadline = call.deadline
                         call = recorder.call = await self.open(tool, caller, conversation, accepted)
+                        if was_lost:
+                            call.deadline = deadline
         except InputRequired:
             try:
                 await recorder.waiting()
@@ -291,9 +297,22 @@ class Pipeline:
         values = {**written.values, "notes": written.notes}
         return Result(blocks, started=started, values=values)
 
+    async def _begins_again(self, cause: Exception, recorder: Recorder, *, was_lost: bool) -> bool:
+        """Return whether the call begins again as the database was lost, not as its user agreed.
+
+        Raise the cause of a second loss, of one after the intent of a write, and of other failures.
+        """
+        if isinstance(cause, Agreed):
+            if not await self.has_same_rights(recorder.caller):
+                raise RightsChanged from None
+            return False
+        if was_lost or recorder.is_write or not is_away(cause):
+            raise cause
+        return True
+
     async def _failed_here(self, recorder: Recorder, error: Exception) -> Result:
         """Return the result of a failure of this server: its database is away, or an incident."""
-        if isinstance(error, StateUnavailable) or is_outage(error):
+        if is_away(error):
             log.warning("Call of %s failed: the database does not answer", recorder.name)
             away = StoreAway(was_sent=recorder.is_write)
             return await self._failed(recorder, away, str(away))

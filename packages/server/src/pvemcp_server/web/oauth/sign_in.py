@@ -144,7 +144,7 @@ async def finish_openid(
     # the first answer spends the state, also in another process
     if not (session and is_own and await people.sessions.end(session.id)):
         try:  # it is limited, and no attempt that belongs into the audit
-            people.count_failure(network_of(origin_of(request).address))
+            await people.count_failure(network_of(origin_of(request).address))
         except TooManyFailures as refused:
             return await _refused(request, refused, "")
         return await _sign_in_page(request, BEGUN_ELSEWHERE, status=403)
