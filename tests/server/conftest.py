@@ -22,6 +22,7 @@ from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, ClassVar
+from unittest.mock import patch
 
 import anyio
 import httpx2 as httpx
@@ -57,6 +58,16 @@ from pvemcp_server.toolkit.registry import Document, Rows, Tool, tool
 sqlite_dialect.register()
 _names = count()
 REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_job_is_due() -> Iterator[None]:
+    """Let no emulated cluster begin a scheduled backup or replication by itself.
+
+    Most clocks here are accelerated, so that a test before midnight would meet the nightly backup.
+    """
+    with patch("proxmox_client.emulator.tasks.scheduler._is_due", return_value=False):
+        yield
 
 
 def _server_programs() -> Path | None:
