@@ -215,6 +215,8 @@ def attempt(name: str, prefix: str, folder: Path) -> None:
             wait_for(f"{base}/readyz", client)
             key = command(state, "keys", "create", "proxy")["secret"]
             check(client, base, key)
+            for misplaced in ("/%6dcp/", "/MCP/", "/mcp%2f", "/mcp;/", "/mcp?key="):
+                client.get(f"{base}{misplaced}{key}")
             rows = command(state, "audit", "list")
         assert client.get(f"{base}/mcp/{key}").status_code in (502, 503)  # the server is down
     seen = {row["address"] for row in rows if row["tool"] == "ListClusters"}

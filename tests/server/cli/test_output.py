@@ -1,15 +1,18 @@
 """What commands print: text of clients and of Proxmox gives a terminal no orders."""
 
+import ast
 import json
 import logging
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import typer
 
+from pvemcp_server import cli
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.cli.context import cell_text, print_answer, print_table, to_json
 from pvemcp_server.cli.logs import formatter_of
@@ -18,6 +21,10 @@ from pvemcp_server.config import Config
 from pvemcp_server.errors import CallError
 from pvemcp_server.settings import declared_settings
 
+SAFE = {"one_line", "printable", "to_json", "no_cluster", "style"}
+OWN = {  # texts of this program, and answers that were cleaned as for models
+    "__version__", "CERTIFICATE_COMMANDS[kind]", "step", "hidden", "texts[format].rstrip('\\n')",
+}  # fmt: skip
 ORDERS = ["\x1b[2J", "\x9b31m", "\u202e", "\x7f", "\u2028", "\r"]
 
 
@@ -30,6 +37,34 @@ def test_nothing_printed_is_obeyed_by_a_terminal(order, capsys):
     for line in capsys.readouterr().out.split("\n"):
         assert line.isprintable()
     assert json.loads(to_json({"name": text})) == {"name": text}
+
+
+def _unsafe(node: ast.expr) -> list[str]:
+    """Return the parts of a printed text that are neither literal nor made safe."""
+    match node:
+        case ast.Constant():
+            return []
+        case ast.IfExp():
+            return [*_unsafe(node.body), *_unsafe(node.orelse)]
+        case ast.JoinedStr():
+            return [text for each in node.values for text in _unsafe(each)]
+        case ast.FormattedValue():
+            return _unsafe(node.value)
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in SAFE:
+            return []
+    text = ast.unparse(node)
+    return [] if text in OWN else [text]
+
+
+def test_every_command_makes_what_it_prints_safe():
+    unsafe = {
+        f"{file.name}: {text}"
+        for file in Path(cli.__path__[0]).glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("typer.echo", "typer.secho")
+        for text in _unsafe(node.args[0])
+    }
+    assert unsafe == set()
 
 
 @pytest.mark.parametrize("order", [*ORDERS, "\n"])

@@ -318,6 +318,32 @@ async def test_concurrent_calls_beyond_the_keys_limit_get_429(serving, fake_tool
     assert answer.json()["error"]["message"].startswith("This key has 1 call running already.")
 
 
+LISTEN = ("Mcp-Method", "subscriptions/listen")
+REVISION = "MCP-Protocol-Version"
+NO_STREAMS = {
+    "in a session": [LISTEN, (REVISION, "2025-11-25")],
+    "without a revision": [LISTEN],
+    "the second of two methods": [("Mcp-Method", "tools/list"), LISTEN, (REVISION, "2026-07-28")],
+    "the second of two revisions": [LISTEN, (REVISION, "2025-11-25"), (REVISION, "2026-07-28")],
+}
+
+
+async def test_no_header_gives_a_call_the_place_of_a_stream(serving, fake_tools):
+    async with serving(concurrent_calls_per_key=1) as served, anyio.create_task_group() as tasks:
+        tasks.start_soon(served.modern.call, "Wait")
+        with anyio.fail_after(20):
+            await fake_tools.started.wait()
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        statuses = {
+            case: (
+                await served.http.post(f"/mcp/{served.key}", json=message, headers=headers)
+            ).status_code
+            for case, headers in NO_STREAMS.items()
+        }
+        fake_tools.release.set()
+    assert statuses == dict.fromkeys(NO_STREAMS, 429)
+
+
 async def test_requests_of_a_key_that_a_limit_refuses_are_counted_in_the_audit(serving):
     async with serving(calls_per_minute_per_key=2) as served:
         key = {"X-API-Key": served.key}
@@ -336,6 +362,14 @@ async def test_probes_answer_head_requests(http):
         assert (answer.status_code, answer.content) == (200, b"")
 
 
-async def test_head_opens_no_event_stream(http, served):
-    answer = await http.head(f"/sse/{served.key}")
-    assert (answer.status_code, served.app.endpoint.active_requests.calls) == (405, 0)
+async def test_a_transport_refuses_every_method_that_it_is_not_for(http, served):
+    methods = {
+        f"/mcp/{served.key}": ("GET", "PUT"),
+        f"/sse/{served.key}": ("POST",),
+        f"/sse/{served.key}/messages": ("GET",),
+    }
+    for path, own in methods.items():
+        for method in (*own, "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+            answer = await http.request(method, path)
+            assert (answer.status_code, "Allow" in answer.headers) == (405, True), (method, path)
+    assert served.app.endpoint.active_requests.calls == 0

@@ -86,6 +86,7 @@ def _announced(leave, leaving):
 
 
 async def test_a_server_without_a_balancer_stops_at_once(served):
+    assert (await served.http.get("/readyz?balancer=no")).status_code == 200
     assert served.app.leave() == 0
 
 

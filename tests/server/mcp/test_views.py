@@ -24,6 +24,13 @@ FORBIDDEN = re.compile(
 )
 
 
+# What a message of the user may hold: nothing that a guest or a host of Proxmox chooses
+OF_USER = {
+    "number + 1", "row.severity", "row.area", "state.tool",  # of this server
+    "row.vmid", "guest.vmid", "where", "state.status.cluster",  # numbers, and names of the settings
+}  # fmt: skip
+
+
 VIEWS_SHOWN = advertise(EXTENSION, {"mimeTypes": [MIME_TYPE]})
 
 
@@ -102,3 +109,16 @@ def test_a_view_is_one_small_file_that_sends_no_request_and_writes_no_markup(nam
     assert "default-src 'none'" in page
     ours = page.replace((files(views) / "files" / "uplot.min.js").read_text().strip(), "")
     assert not FORBIDDEN.search(ours)
+
+
+def test_no_text_of_a_guest_becomes_a_message_of_the_user():
+    folder = files(views) / "files"
+    scripts = [each.read_text() for each in folder.iterdir() if each.name.endswith(".js")]
+    asked = [line for script in scripts for line in re.findall(r"(?<![\w.])ask\(.*", script)]
+    messages = [re.match(r"ask\((`.*?\.?`)\)\.(?:catch|then)\(", line) for line in asked]
+    assert [line for line, found in zip(asked, messages, strict=True) if not found] == [
+        "ask(text) {"
+    ]
+    parts = " ".join(found[1] for found in messages if found)
+    held = set(re.findall(r"\$\{([^{}?]+)\}", parts))
+    assert held == OF_USER

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import time
+from base64 import urlsafe_b64encode
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from html import unescape
@@ -14,15 +15,17 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2 as httpx
 import pytest
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 from pyotp import TOTP
 
 from proxmox_client import Forbidden
 from proxmox_client.api.access import Access
-from proxmox_client.emulator.auth import totp
+from proxmox_client.emulator.auth import totp, webauthn
 from proxmox_client.emulator.auth.second_factors import SecondFactors
 from proxmox_client.emulator.auth.webauthn import SecurityKey
 from proxmox_client.emulator.state.user_config import SecondFactor
 from pvemcp_server.access import ExternalAdmins, open_access
+from pvemcp_server.access.passkeys import NewPasskey, RelyingParty
 from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.app import create_app
 from pvemcp_server.clusters import connections
@@ -403,6 +406,10 @@ async def test_a_security_key_of_proxmox_signs_in_on_our_page(
         )
 
     assert (await answered(SecurityKey())).status_code == 403
+    assert "is of a key that Proxmox has not asked for" in browser.text
+    copy = SecurityKey()
+    copy.credential = key.credential
+    assert (await answered(copy)).status_code == 403
     assert "Proxmox: 'authentication failure'" in browser.text
     assert "Proxmox accepts a security key on this page only while" in browser.text
     assert 'name="password"' in browser.page.text, "a challenge counts once"
@@ -425,6 +432,48 @@ async def test_what_is_no_answer_of_a_security_key_is_not_sent(
     assert (await browser.submit(step, credential=credential)).status_code in (403, 413)
     await browser.go(step)
     assert "Use your security key" in browser.text, "the challenge is open"
+
+
+def passkey_of(key: SecurityKey) -> NewPasskey:
+    """Return the key as a passkey of an administrator, with its public key in COSE."""
+    numbers = load_der_private_key(key.pkcs8(), None).public_key().public_numbers()
+    x, y = (number.to_bytes(32) for number in (numbers.x, numbers.y))
+    cose = bytes.fromhex("a5010203262001215820") + x + bytes.fromhex("225820") + y
+    return NewPasskey(key.credential, urlsafe_b64encode(cose).decode().rstrip("="), 0)
+
+
+@pytest.mark.parametrize("lists_it", [True, False], ids=["listed", "discovered"])
+async def test_no_passkey_of_this_server_signs_for_proxmox(
+    front, open_browser, users, monkeypatch, lists_it
+):
+    """Let a hostile node pass on the challenge of this server's own sign-in with a passkey."""
+    key, admins = SecurityKey(), front.services.access.admins
+    owner = await admins.create(f"owner {lists_it}", ADMIN_PASSWORD, must_change=False)
+    party = RelyingParty("localhost", SECURE)
+    await front.services.access.second_factors.add_passkey(owner, "key", party, passkey_of(key))
+    received = []
+    monkeypatch.setattr(SecondFactors, "accept", lambda _, answer: received.append(answer))
+    monkeypatch.setattr(webauthn, "_USER_PRESENT", 5)  # and verified
+    async with open_browser() as attacker, open_browser() as victim:
+        attacker.http.base_url = victim.http.base_url = SECURE
+        await attacker.go("/admin/sign-in/passkey")
+        asked = json.loads(unescape(re.search(r'data-options="([^"]+)"', attacker.page.text)[1]))
+        listed = [key.credential] if lists_it else []
+        allowed = [{"type": "public-key", "id": each} for each in listed]
+        challenge = {**asked, "allowCredentials": allowed}
+        offered = {"webauthn": {"publicKey": challenge}, "recovery": [0]}
+        monkeypatch.setattr(SecondFactors, "challenge", lambda _: offered)
+        await victim.authorize()
+        await victim.sign_in("prod/pve", "bob", PASSWORD)
+        signed = key.sign({"publicKey": challenge}, SECURE)
+        await victim.submit(f"/oauth/sign-in/second-factor{victim.query}", credential=signed)
+        assert victim.page.status_code == 403
+        for answer in received:
+            await attacker.submit(
+                "/admin/sign-in/passkey", credential=answer.removeprefix("webauthn:")
+            )
+            assert attacker.page.url.path == "/admin/sign-in/passkey", attacker.page.url
+        assert received == []
 
 
 async def test_a_realm_of_a_provider_signs_in_through_proxmox(browser, emulator):

@@ -142,6 +142,10 @@ class SecondFactors:
             counter=made.counter,
         )
 
+    async def is_passkey(self, credential: str) -> bool:
+        """Return whether this is the id of a passkey of any administrator and site."""
+        return await self._store.second_factors.find(credential=credential) is not None
+
     async def find_passkey(self, assertion: Assertion) -> SecondFactorRecord | None:
         """Return the passkey that answers, if it is one of this site."""
         return await self._store.second_factors.find(

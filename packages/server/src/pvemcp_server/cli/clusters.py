@@ -228,9 +228,8 @@ def _print(title: str, outcome: Check, *, as_json: bool) -> None:
         return
     typer.echo(one_line(f"{title}: {outcome.facts}."))
     if outcome.missing:
-        typer.secho(
-            f"Lists come back short: the token lacks {', '.join(outcome.missing)}.", fg="yellow"
-        )
+        lacking = f"Lists come back short: the token lacks {', '.join(outcome.missing)}."
+        typer.secho(one_line(lacking), fg="yellow")
     for line in outcome.advice:
         typer.echo(one_line(f"  {line}"))
     for line in outcome.silent:

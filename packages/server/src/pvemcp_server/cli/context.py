@@ -20,7 +20,7 @@ from pvemcp_server.access.fields import bad_argument
 from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.permission import COMMAND_LINE
 from pvemcp_server.cli.state import command_line_name, open_state, place_of, require_state
-from pvemcp_server.cli.terminal import is_shown, printable
+from pvemcp_server.cli.terminal import is_shown, one_line, printable
 from pvemcp_server.config import Config
 from pvemcp_server.pipeline.pipeline import Pipeline
 from pvemcp_server.services import open_services
@@ -53,7 +53,7 @@ async def administrator(*, writes: bool = True) -> AsyncIterator[AdminContext]:
         except ValidationError as invalid:
             raise bad_argument(invalid) from None
     if writes:
-        typer.secho(f"State: {place_of(config)}", dim=True, err=True)
+        typer.secho(one_line(f"State: {place_of(config)}"), dim=True, err=True)
 
 
 def pipeline_of(context: AdminContext) -> Pipeline:

@@ -45,10 +45,10 @@ def _print(report: Report) -> None:
     if not report.findings:
         return
     title = f"{report.cluster} as {report.account or 'no account'}"
-    typer.secho(title if report.cluster else "This server", bold=True)
+    typer.secho(one_line(title) if report.cluster else "This server", bold=True)
     for finding in report.findings:
         mark, colour = MARKS[finding.level]
-        text = one_line(f"{finding.topic}: {finding.text}")
-        typer.echo(f"  {typer.style(mark, fg=colour)}  {text}")
+        text = f"{finding.topic}: {finding.text}"
+        typer.echo(f"  {typer.style(mark, fg=colour)}  {one_line(text)}")
         for line in finding.fix:
             typer.echo(f"          {one_line(line)}")

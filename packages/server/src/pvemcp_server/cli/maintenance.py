@@ -16,6 +16,7 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.cli.context import AsJson, administrator, print_answer
 from pvemcp_server.cli.input import read_secret
 from pvemcp_server.cli.state import command
+from pvemcp_server.cli.terminal import printable
 from pvemcp_server.config import Config
 from pvemcp_server.errors import UnknownName, counted
 from pvemcp_server.store import backup as write_backup
@@ -77,7 +78,7 @@ async def claude_config(
         raise UnknownName("client", client, CLIENTS)
     key = read_secret(api_key_file, "--api-key-file") if api_key_file else KEY_PLACEHOLDER
     connection = Connection(endpoint_for_commands(Config.load()), key, command=bridge_command())
-    typer.echo(CLIENTS[client].text(connection, bridged=False), nl=False)
+    typer.echo(printable(CLIENTS[client].text(connection, bridged=False)), nl=False)
 
 
 @secrets.command()

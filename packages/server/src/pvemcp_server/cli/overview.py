@@ -35,5 +35,5 @@ def _print(health: Health) -> None:
             f"{health.guests_running} of {counted(health.guests_total, 'guest')} running or paused"
         )
     text = ". ".join(filter(None, (figures if known else "", health.trouble)))
-    line = one_line(f"{health.name}: {text or none}")
-    typer.echo(f"{typer.style(f'{word:8}', fg=colour)}{line}")
+    line = f"{health.name}: {text or none}"
+    typer.echo(f"{typer.style(f'{word:8}', fg=colour)}{one_line(line)}")

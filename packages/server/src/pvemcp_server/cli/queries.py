@@ -11,6 +11,7 @@ from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import AsJson, administrator, pipeline_of, to_json
 from pvemcp_server.cli.input import read_object
 from pvemcp_server.cli.operations import by_hand
+from pvemcp_server.cli.terminal import printable
 from pvemcp_server.errors import BadArgument
 
 Query = Annotated[str, typer.Argument(help="JSON, @FILE, or the name of a saved query.")]
@@ -40,7 +41,7 @@ async def run(
         raise BadArgument("--format", f"one of {', '.join(texts)}.")
     typer.echo(to_json(answer) if as_json else texts[format].rstrip("\n"))
     if answer.notes:
-        typer.echo(answer.notes, err=True)
+        typer.echo(printable(answer.notes), err=True)
 
 
 async def _query(context: AdminContext, text: str) -> dict[str, Any]:

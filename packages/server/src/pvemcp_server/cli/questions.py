@@ -145,16 +145,14 @@ async def _new_token(context: AdminContext, connection: Mapping[str, Any]) -> To
     connection = {name: connection[name] for name in ("hosts", "fingerprints")} | {"role": role}
     account = await until_accepted(lambda: _make_account(context, connection))
     user = account.token_id.partition("!")[0]
-    typer.echo(
-        f"Made {user} with the role {account.proxmox_role}: {', '.join(account.privileges)}.",
-        err=True,
-    )
+    made = f"Made {user} with the role {account.proxmox_role}: {', '.join(account.privileges)}."
+    typer.echo(one_line(made), err=True)
     if account.withheld:
-        typer.echo(
+        withheld = (
             f"Not given, because they allow writes too: {', '.join(account.withheld)}. Lists that "
-            "need them, as of backups, say that they are incomplete.",
-            err=True,
+            "need them, as of backups, say that they are incomplete."
         )
+        typer.echo(one_line(withheld), err=True)
     undo = removal(account.proxmox_role, user)
     return Token(account.token_id, SecretStr(account.token_secret), undo)
 

@@ -13,6 +13,7 @@ from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import AsJson, administrator, from_options, print_answer
 from pvemcp_server.cli.input import read_json, read_text
 from pvemcp_server.cli.operations import Run, by_hand, with_signature
+from pvemcp_server.cli.terminal import one_line
 from pvemcp_server.errors import BadArgument
 
 Name = Annotated[str, typer.Argument(help="The role's name.", autocompletion=complete("role"))]
@@ -110,7 +111,7 @@ async def change(
 async def _print_warnings(context: AdminContext, name: str) -> None:
     """Print to standard error what the role names and no cluster has; it is saved all the same."""
     for warning in await check_role(context, name):
-        typer.echo(f"Note: {warning}", err=True)
+        typer.echo(one_line(f"Note: {warning}"), err=True)
 
 
 def _grants(options: dict[str, Any]) -> Any:

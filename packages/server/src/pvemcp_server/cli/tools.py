@@ -9,6 +9,7 @@ from pvemcp_server.cli.completion import complete
 from pvemcp_server.cli.context import AsJson, administrator, pipeline_of, print_answer
 from pvemcp_server.cli.input import read_object
 from pvemcp_server.cli.operations import by_hand
+from pvemcp_server.cli.terminal import printable
 
 AsKey = Annotated[
     str | None, typer.Option("--key", help="As this key; as Administrator if absent.")
@@ -32,6 +33,6 @@ async def call(
         outcome = await try_tool(context, pipeline_of(context), name, attempt)
     print_answer(outcome, outcome.data, as_json=as_json)
     if outcome.notes and not as_json:
-        typer.echo(outcome.notes, err=True)
+        typer.echo(printable(outcome.notes), err=True)
     if outcome.failed:
         raise typer.Exit(1)

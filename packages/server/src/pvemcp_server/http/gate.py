@@ -9,6 +9,8 @@ from typing import Any, Final
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.context import ServerRequestContext
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -60,7 +62,8 @@ _OAUTH: Final = re.compile(r"/\.well-known/(?:oauth-|openid-)|\A/(?:register|aut
 
 OAUTH_BYTES: Final = 16 * 1024  # of a form or a registration
 STREAMS_PER_KEY: Final = 256  # an office may share a key, and each client holds a stream
-_LISTEN: Final = (b"mcp-method", b"subscriptions/listen")
+_LISTEN: Final = "subscriptions/listen"
+_LISTENS: Final = (b"mcp-method", _LISTEN.encode())
 
 _LIMITED: Final = (408, 413, 429)  # bodies that are too slow or too large; too many requests
 _TOO_MANY_REFUSALS: Final = "Too many calls without a valid key from this address."
@@ -174,7 +177,9 @@ class KeyGate:
             count_call = partial(limits.check_rate, holder, rate)
             await count_call()
             slot, most = holder, settings.concurrent_calls_per_key
-            is_stream = scope["method"] == "GET" or _LISTEN in scope["headers"]
+            is_stream = scope["method"] == "GET" or (
+                _LISTENS in scope["headers"] and _opens_stream(scope)
+            )
             if is_stream:  # streams have slots of their own, so that they block no call
                 slot, most = f"streams {holder}", STREAMS_PER_KEY
             exchange = HttpExchange(receive, send, caller, is_stream=is_stream)
@@ -282,6 +287,18 @@ class KeyGate:
         if credential.is_token:
             return errors.token_refused(metadata, ALL_SCOPES)
         return errors.unauthorized(f"{addresses.base}{NOWHERE}")
+
+
+def _opens_stream(scope: Scope) -> bool:
+    """Return whether the transport refuses the request unless its body is what the header says.
+
+    It reads the first of each header, and compares the method in later revisions only: in others
+    the header would give any call a place of a stream.
+    """
+    headers = Headers(scope=scope)
+    version = headers.get("mcp-protocol-version")
+    is_compared = version not in (None, *HANDSHAKE_PROTOCOL_VERSIONS)
+    return is_compared and headers.get("mcp-method") == _LISTEN
 
 
 def _is_browser(scope: Scope) -> bool:

@@ -64,19 +64,21 @@ class Transports:
                 audit,
                 scopes,
             ),
-            SSE: _get_only(self.sse.stream),
-            SSE_MESSAGES: TransportRefusals(Messages(self.sse.messages, None, batching=()), audit),
+            SSE: _only("GET", self.sse.stream),
+            SSE_MESSAGES: _only(
+                "POST", TransportRefusals(Messages(self.sse.messages, None, batching=()), audit)
+            ),
         }
 
 
-def _get_only(app: ASGIApp) -> ASGIApp:
+def _only(method: str, app: ASGIApp) -> ASGIApp:
     """Refuse all other methods with 405; HEAD would open a stream without a reader."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "GET":
+        if scope["method"] == method:
             await app(scope, receive, send)
         else:
-            refused = PlainTextResponse("Method Not Allowed", 405, {"Allow": "GET"})
+            refused = PlainTextResponse("Method Not Allowed", 405, {"Allow": method})
             await refused(scope, receive, send)
 
     return serve

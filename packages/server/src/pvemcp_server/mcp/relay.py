@@ -14,6 +14,7 @@ the session's id is sealed. These are for one process, which only has what they 
 import asyncio
 import logging
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -34,7 +35,7 @@ from pvemcp_server.store.process_channel import EVERY, Content, ProcessChannel
 
 ANSWER_SECONDS: Final = 2.0  # in which another process answers; then the message is sent again
 ATTEMPTS: Final = 3
-ANSWERS: Final = 1_000  # kept for messages that are sent again
+FRESH_SECONDS: Final = 60.0  # after which a message counts no more; machines' clocks differ less
 _KEPT_HEADERS: Final = ("accept", "content-type", "mcp-session-id", "mcp-protocol-version")
 log = logging.getLogger(__name__)
 
@@ -47,15 +48,26 @@ class Relay:
 
     Such a message names its caller, whom the sender has authenticated; the receiver reads the
     current rights itself. `apps` serve them by path, and are not the gate: limits are counted once.
+
+    Each is served once, also if it is sent again by a user of the database, who can read none: its
+    id is known as long as it counts.
     """
 
-    def __init__(self, channel: ProcessChannel, find: FindCaller, admits: Admits) -> None:
+    def __init__(
+        self,
+        channel: ProcessChannel,
+        find: FindCaller,
+        admits: Admits,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.apps: Mapping[str, ASGIApp] = {}
         self._channel = channel
         self._find = find
         self._admits = admits
         self._waiting: dict[str, asyncio.Future[Content]] = {}
+        self._clock = clock
         self._answers: OrderedDict[str, Content | None] = OrderedDict()  # None: still served
+        self._taken: OrderedDict[str, float] = OrderedDict()  # when, in the order of `_answers`
 
     @property
     def process(self) -> str:
@@ -109,6 +121,7 @@ class Relay:
         return {
             "id": secrets.token_hex(8),
             "from": self._channel.process,
+            "sent": self._clock(),
             "path": scope["path"],
             "method": scope["method"],
             "query": scope["query_string"].decode("latin-1"),
@@ -125,13 +138,23 @@ class Relay:
             waiting = self._waiting.get(content["answers"])
             if waiting is not None and not waiting.done():
                 waiting.set_result(content)
+        elif abs(self._clock() - content["sent"]) > FRESH_SECONDS:
+            log.warning(
+                "A message from another process was ignored: it was sent again after a minute, or "
+                "the clocks of the machines differ by more"
+            )
         elif content["id"] not in self._answers:
-            self._answers[content["id"]] = None
-            if len(self._answers) > ANSWERS:
-                self._answers.popitem(last=False)
+            self._forget()
+            self._answers[content["id"]], self._taken[content["id"]] = None, self._clock()
             tasks.start_soon(self._serve, content)
         elif (answer := self._answers[content["id"]]) is not None:
             tasks.start_soon(self._answer, content["from"], answer)
+
+    def _forget(self) -> None:
+        """Forget the messages that count no more, whatever the clock of their sender."""
+        while self._taken and self._clock() - next(iter(self._taken.values())) > 2 * FRESH_SECONDS:
+            self._taken.popitem(last=False)
+            self._answers.popitem(last=False)
 
     async def _serve(self, content: Content) -> None:
         """Serve a request that another process has received, and answer it."""

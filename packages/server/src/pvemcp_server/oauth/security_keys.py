@@ -3,6 +3,10 @@
 A browser lets a key sign on pages at or below Proxmox's relying party ID only. Proxmox compares the
 signed origin with that of its option `webauthn`, or, where that names none, with the Host of the
 answer: so the answer names the host of the page.
+
+What Proxmox asks for is chosen by a node, which may be hostile: it could name this server as the
+relying party, and the challenge of this server's own sign-in. So only a key that it has listed
+signs for it, and none that is a passkey of this server.
 """
 
 import json
@@ -23,28 +27,27 @@ def relying_party_of(factor: SecondFactor) -> str:
 
 
 def works_on(factor: SecondFactor, host: str) -> bool:
-    """Return whether a browser lets the user's keys sign on pages of a host."""
+    """Return whether a browser lets the keys that Proxmox lists sign on pages of a host."""
     domain = relying_party_of(factor)
-    return bool(domain) and (host == domain or host.endswith(f".{domain}"))
+    is_within = bool(domain) and (host == domain or host.endswith(f".{domain}"))
+    return is_within and bool(_listed(factor))
 
 
 def request_options(factor: SecondFactor) -> str:
     """Return the options of `navigator.credentials.get` as JSON, without what browsers refuse."""
     public_key = _public_key(factor)
-    allowed = public_key.get("allowCredentials")
     keys = [
         {name: key[name] for name in ("type", "id", "transports") if key.get(name)}
-        for key in (allowed if isinstance(allowed, list) else [])
-        if isinstance(key, dict)
+        for key in _listed(factor)
     ]
     options = {name: public_key[name] for name in ASKED if public_key.get(name) is not None}
     return json.dumps({**options, "allowCredentials": keys})
 
 
-def signed_answer(factor: SecondFactor, credential: str) -> str:
-    """Return a browser's credential in the form that Proxmox's own page sends.
+def signed_answer(factor: SecondFactor, credential: str) -> tuple[str, str]:
+    """Return the id of the key, and a browser's credential as Proxmox's own page sends it.
 
-    Raise BadArgument for one that is malformed.
+    Raise BadArgument for one that is malformed, or of a key that Proxmox has not listed.
     """
     try:
         made = json.loads(credential[:LONGEST_ANSWER])
@@ -52,14 +55,24 @@ def signed_answer(factor: SecondFactor, credential: str) -> str:
         response = {name: str(made["response"][name]) for name in SIGNED}
     except (ValueError, TypeError, KeyError, RecursionError):
         raise BadArgument("credential", "is not the answer of a security key.") from None
+    listed = {str(key.get("id")).rstrip("=") for key in _listed(factor)}
+    if answer["id"] not in listed or answer["rawId"] != answer["id"]:
+        raise BadArgument("credential", "is of a key that Proxmox has not asked for.")
     challenge = str(_public_key(factor).get("challenge"))
-    return json.dumps({**answer, "challenge": challenge, "response": response})
+    return answer["id"], json.dumps({**answer, "challenge": challenge, "response": response})
 
 
 def host_of(origin: str) -> str | None:
     """Return the host that an answer to Proxmox names for a page; None for one without https."""
     url = urlsplit(origin)
     return url.netloc if url.scheme == "https" else None
+
+
+def _listed(factor: SecondFactor) -> list[dict[str, Any]]:
+    """Return the keys that Proxmox lets the user sign with, each with its id."""
+    allowed = _public_key(factor).get("allowCredentials")
+    listed = allowed if isinstance(allowed, list) else []
+    return [key for key in listed if isinstance(key, dict) and key.get("id")]
 
 
 def _public_key(factor: SecondFactor) -> dict[str, Any]:

@@ -48,7 +48,7 @@ function finding(row, number) {
     element("p", {}, row.finding),
     element("div.tools", {},
       canLook ? element("button", { id: key, onclick: () => look(key, next) }, `Show all (${next.tool})`) : "",
-      canAsk() ? element("button", { id: `${key}-ask`, onclick: () => ask(`What should I do about this? ${row.finding}`).catch(failed) }, "Ask what to do") : ""),
+      canAsk() ? element("button", { id: `${key}-ask`, onclick: () => ask(`What should I do about finding ${number + 1} of GetAttention (${row.severity}, ${row.area})?`).catch(failed) }, "Ask what to do") : ""),
     state.answers.get(key) || "");
 }
 

@@ -51,7 +51,8 @@ function valuesOf(result) {
   }
 }
 
-// Put a message of the user into the chat, where the host takes one.
+// Put a message of the user into the chat, where the host takes one. The model takes it for the
+// user's own words, so it has no text of guests or hosts: no name, finding or sentence of a plan.
 function ask(text) {
   return host.request("ui/message", { role: "user", content: [{ type: "text", text }] }, 20);
 }

@@ -21,8 +21,7 @@ async function send(tool, args) {
 }
 
 function decline() {
-  const text = `I decline this plan: ${sentences()[0]}`;
-  ask(text).then(() => { status("Declined. Nothing was changed."); document.getElementById("decide").remove(); }).catch(failed);
+  ask(`I decline this plan of ${state.tool}.`).then(() => { status("Declined. Nothing was changed."); document.getElementById("decide").remove(); }).catch(failed);
 }
 
 const sentences = () => (state.values.document.would || "").split(/(?<=[.!?]) (?=[A-Z])/).filter(Boolean);

@@ -219,7 +219,12 @@ async def _answered(
     """Send a code, or the credential of a security key, to Proxmox."""
     people, origin = services_of(request).people, origin_of(request)
     if credential:
-        value = signed_answer(before.challenges[0].factor, credential)
+        challenge = before.challenges[0]
+        key, value = signed_answer(challenge.factor, credential)
+        if await services_of(request).access.second_factors.is_passkey(key):
+            raise CallError(
+                f"{challenge.place.name} asked for a passkey of this server, which was not sent."
+            )
         host = host_of(page_origin(request))
         return await people.answer(before, "webauthn", value, origin, page_host=host)
     known: dict[str, Method] = {"totp": "totp", "recovery": "recovery", "yubico": "yubico"}
