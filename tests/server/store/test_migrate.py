@@ -165,3 +165,11 @@ async def test_a_database_of_a_newer_version_is_refused(config: Config, next_ver
 async def test_an_empty_database_needs_no_backup(config: Config):
     async with open_store(config):
         assert not (config.state_dir / "backups").exists()
+
+
+async def test_a_database_of_a_development_version_is_named(config):
+    async with open_store(config) as store, store.database.writing() as connection:
+        await connection.exec_driver_sql("DROP TABLE consents")
+    with pytest.raises(ConfigError, match=r"lacks consents\.\w+ and \d+ other columns"):
+        async with open_store(config):
+            pass

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
+from sqlalchemy import inspect
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.export import export, revision_of
+from pvemcp_server.store.records import metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config as AlembicConfig
@@ -28,12 +30,14 @@ log = logging.getLogger(__name__)
 async def migrate(database: Database, backups: Path, master: bytes | None) -> None:
     """Upgrade in one transaction, after a backup; processes take turns, and the first does both.
 
-    Raise ConfigError for a database that has to be backed up first while its master key is missing.
+    Raise ConfigError for a database that has to be backed up first while its master key is missing,
+    and for one of a development version, which no migration upgrades.
     """
     async with database.snapshot() as connection:
         before = await connection.run_sync(revision_of)
-    if before == newest_revision():
-        return
+        if before == newest_revision():
+            await connection.run_sync(_check_columns)
+            return
     async with _turn(database) as connection:
         before = await connection.run_sync(revision_of)  # another process may have upgraded it
         if before == newest_revision():
@@ -103,6 +107,26 @@ def is_known(revision: str) -> bool:
 def stamp() -> str:
     """Return the current time in a form for file names."""
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def _check_columns(connection: "Connection") -> None:
+    """Raise ConfigError if a table or a column of this program is missing."""
+    found = {
+        table: {column["name"] for column in columns}
+        for (_, table), columns in inspect(connection).get_multi_columns().items()
+    }
+    missing = [
+        f"{table.name}.{column.name}"
+        for table in metadata.tables.values()
+        for column in table.columns
+        if column.name not in found.get(table.name, ())
+    ]
+    if missing:
+        raise ConfigError(
+            f"The database lacks {missing[0]} and {len(missing) - 1} other columns: a development "
+            "version of the same number made it, and nothing upgrades it. Begin with an empty "
+            "state folder or database."
+        )
 
 
 def _check_known(revision: str) -> None:
