@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 import proxmox_client
 from proxmox_client import BackupServer, Client
@@ -34,6 +34,9 @@ NO_ANSWER = (
 )
 
 BUSY_SECONDS = 0.1  # by which a timeout comes late if this process was busy
+
+_QUOTES: Final = ("'", '"')
+_OF_GUESTS: Final = ("qemu/", "lxc/", "guest/", *_QUOTES)
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,8 @@ class InventoryView:
     @property
     def may_lack_guests(self) -> bool:
         """Whether a whole row is malformed that may be a guest's: its name is none of others."""
-        rows = (what for what in self.malformed if " of " not in what)
-        return any("/" not in row or row.startswith(("qemu/", "lxc/")) for row in rows)
+        rows = (what for what in self.malformed if " of " not in what or what.startswith(_QUOTES))
+        return any("/" not in row or row.startswith(_OF_GUESTS) for row in rows)
 
     @property
     def doubt(self) -> str:

@@ -18,6 +18,7 @@ from proxmox_client import tolerate_malformed
 from proxmox_client.api.resources import GuestResource, NodeResource, StorageResource
 from pvemcp_server.clusters import Cluster, InventoryView, offload
 from pvemcp_server.clusters.cluster import MANY
+from pvemcp_server.shown_names import listed_names
 from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.reach import Reach, of_everything
 from pvemcp_server.tables.rows import Field, Row, fields_of
@@ -470,7 +471,7 @@ async def note_node_states(table: Table, cluster: Cluster, request: LoadRequest 
         words = (_LAST_KNOWN_EXCEPT if unknown else _LAST_KNOWN) if known else _NEVER_KNOWN
         nodes_by_words.setdefault(words, []).append(node)
     for words, nodes in nodes_by_words.items():
-        cluster.notes.add(f"Offline on {cluster.name}: {', '.join(nodes)}; {words}")
+        cluster.notes.add(f"Offline on {cluster.name}: {listed_names(nodes)}; {words}")
     if without_statistics := requested & whole.nodes_without_statistics:
         cluster.note_without_statistics(without_statistics)
     return bool(states)
