@@ -5,7 +5,7 @@ from statistics import median_low
 from typing import Final
 
 from pvemcp_server import tables
-from pvemcp_server.shown_names import LONGEST_VOLUME, quoted, shown_name
+from pvemcp_server.shown_names import LONGEST_VOLUME, listed_names, quoted, shown_name
 from pvemcp_server.tools.attention import reads
 from pvemcp_server.tools.attention.model import (
     Evidence,
@@ -206,7 +206,7 @@ def failing_disks(evidence: Evidence) -> Iterator[Item]:
         worn = (
             row.wearout is not None and row.wearout <= evidence.limits.attention_disk_life_percent
         )
-        facts = [row.health] if failing else []
+        facts = [shown_name(row.health or "")] if failing else []
         facts += [f"{row.wearout:g}% life left"] if worn else []
         if facts:
             severity = Severity.CRITICAL if failing else Severity.WARNING
@@ -248,7 +248,7 @@ def disks_with_errors(evidence: Evidence) -> Iterator[Item]:
         }
         facts = [f"{name} {number}" for name, number in numbers.items() if number]
         facts += ["critical warning"] if row.critical_warning else []
-        facts += [f"below threshold: {', '.join(row.failing)}"] if row.failing else []
+        facts += [f"below threshold: {listed_names(row.failing)}"] if row.failing else []
         facts += ["worn out"] if (row.percentage_used or 0) >= _WORN_OUT else []
         if facts:
             figure = sum(filter(None, numbers.values()))
