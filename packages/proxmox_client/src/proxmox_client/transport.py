@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -57,6 +58,9 @@ MAX_BODY = 512 * 1024
 MAX_ANSWER = 32 * 1024 * 1024
 # what only one node can answer, or one disk
 _OF_ONE_HOST = ("/nodes/", "/admin/datastore/")
+_PARTS = re.compile(r"[=:]")  # of a signature, whose last one is the secret
+_SHORTEST_SECRET = 8
+_HIDDEN = b"***"
 _METHODS = ("GET", "POST", "PUT", "DELETE")
 _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "pvemcp-client"}
@@ -300,6 +304,10 @@ class HostPool:
                 f"The answer of {path} is longer than {MAX_ANSWER >> 20} MiB",
             )
         reason = bytes(response.extensions.get("reason_phrase", b""))
+        for value in headers.values():  # of the account: a host that repeats them shows them to all
+            secret = _PARTS.split(value)[-1].encode()
+            if len(secret) >= _SHORTEST_SECRET:
+                body, reason = (text.replace(secret, _HIDDEN) for text in (body, reason))
         return Response(response.status_code, reason.decode(errors="replace"), body)
 
 
