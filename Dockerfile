@@ -24,6 +24,6 @@ USER pvemcp
 VOLUME /var/lib/pvemcp
 EXPOSE 8811
 HEALTHCHECK --interval=15s --timeout=5s --start-period=20s \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8811/readyz', timeout=4)"]
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8811/healthz', timeout=4)"]
 ENTRYPOINT ["pvemcp"]
 CMD ["serve"]

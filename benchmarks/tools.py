@@ -120,7 +120,7 @@ class Bench:
     async def progress(self, done: float, total: float | None, message: str) -> None:
         """Discard the report."""
 
-    async def ask(self, _question: str, _beside: str = "") -> Decision:
+    async def ask(self, _question: str, _beside: str = "", _digest: str = "") -> Decision:
         return Decision.YES
 
     async def decision(self, _event: Event) -> None:

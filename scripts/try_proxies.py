@@ -2,6 +2,7 @@
 
 Needs nginx, caddy, haproxy and openssl (Debian packages); those that are missing are skipped. Takes
 about a minute; arguments name the proxies to run. Everything listens on loopback addresses.
+With --replicas it runs those of docs/users/replicas.md instead (`try_replicas.py`).
 """
 
 import json
@@ -31,11 +32,11 @@ HEADERS = {"accept": "application/json, text/event-stream", "x-forwarded-for": F
 READY_SECONDS = 60
 
 
-def example(language: str) -> str:
-    """Return the first example of a language on the page."""
-    found = re.search(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+def example(language: str, page: Path = PAGE) -> str:
+    """Return the first example of a language on a page."""
+    found = re.search(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
     if found is None:
-        raise SystemExit(f"{PAGE.name} has no example of {language}")
+        raise SystemExit(f"{page.name} has no example of {language}")
     return found[1]
 
 
@@ -229,6 +230,10 @@ def attempt(name: str, prefix: str, folder: Path) -> None:
 
 
 def main() -> None:
+    if "--replicas" in sys.argv:
+        from try_replicas import main as try_replicas
+
+        try_replicas([name for name in sys.argv[1:] if name != "--replicas"])
     for name in sys.argv[1:] or PROXIES:
         if shutil.which(name) is None:
             print(f"{name}: not installed, skipped")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvemcp_bridge import jsontext, main, messages, retry
+from pvemcp_bridge import cli, jsontext, main, messages, options, retry
 from pvemcp_bridge.clients import CLIENTS
 from pvemcp_bridge.errors import Busy, Lost, Unavailable, Unreachable
 from pvemcp_bridge.headers import encode_value
@@ -165,6 +165,26 @@ def test_the_docs_page_names_every_option_and_command():
         assert f"`{option.variable}`" in page
     for name in main.COMMANDS:
         assert f"`{name}`" in page
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+@pytest.mark.parametrize("before", [[], ["--url", "http://x/mcp"], ["-i", "--header", "A: logout"]])
+def test_a_command_may_stand_before_and_after_options(monkeypatch, command, before):
+    seen = []
+    monkeypatch.setitem(cli._COMMANDS, command, (seen.append, "x"))
+    after = [] if "--url" in before else ["--url", "http://x/mcp"]
+    monkeypatch.setattr("sys.argv", ["pvemcp-bridge", *before, command, *after])
+    main.main()
+    assert [values["url"] for values in seen] == ["http://x/mcp"]
+    assert all(values.get("insecure", False) is ("-i" in before) for values in seen)
+
+
+def test_an_argument_beside_the_url_is_refused(capsys):
+    for arguments in (["--url", "http://x/mcp", "logut"], ["http://x/mcp", "logout"]):
+        with pytest.raises(SystemExit) as ended:
+            options.parse(arguments)
+        assert ended.value.code == 2
+    assert "logut" in capsys.readouterr().err
 
 
 def test_the_key_is_masked_in_url_and_headers():

@@ -20,6 +20,7 @@ from pvemcp_server.cli.state import State
 from pvemcp_server.config import Config
 from pvemcp_server.http.server import http_server
 from pvemcp_server.mcp.endpoint import Endpoint, Transports
+from pvemcp_server.mcp.scopes import ScopeChecks
 from pvemcp_server.mcp.session_ids import SessionIds
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
@@ -36,7 +37,9 @@ def fixture(services):
     """Return the fixture server behind our gate and transports."""
     endpoint = Endpoint(services, {})
     session_ids = SessionIds(lambda: bytes(32))
-    transports = endpoint.transports = Transports(fixture_server(), session_ids, services.audit, {})
+    scopes = ScopeChecks({}, services.oauth.tokens.step_ups)
+    transports = Transports(fixture_server(), session_ids, services.audit, scopes)
+    endpoint.transports = transports
 
     @asynccontextmanager
     async def lifespan(_):

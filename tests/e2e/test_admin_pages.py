@@ -535,6 +535,22 @@ def test_a_tool_is_tried_as_a_key_and_the_call_is_found_in_the_audit(watched):
     expect(page.get_by_text("The chain is whole.")).to_be_visible()
 
 
+def test_a_tick_confirms_the_question_that_is_shown(watched):
+    page = watched.go("/tools/UpdateVmConfig")
+    page.get_by_label("cluster_name").fill("home-lab")
+    page.get_by_label("vmids").fill("101")
+    page.get_by_label("vlan").fill("7")
+    call = page.get_by_role("button", name="Call UpdateVmConfig")
+    call.click()
+    expect(page.get_by_text("It needs confirmation")).to_be_visible()
+    question = page.locator("input[name=question]").input_value()
+    page.get_by_label("Confirm it, if it asks first").check()
+    with page.expect_request("**/UpdateVmConfig/call") as sent:
+        call.click()
+    assert f"question={question}" in sent.value.post_data
+    expect(page.locator("#answer-text")).to_contain_text('"success":true')
+
+
 def test_the_audit_is_live(watched, server):
     page = watched.go("/audit?tool=GetQuerySchema")
     before = page.get_by_role("row").count()

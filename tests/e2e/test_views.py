@@ -177,7 +177,8 @@ def test_text_of_guests_is_never_markup(show, name):
             : value && typeof value === "object"
             ? Object.fromEntries(Object.entries(value).map(([key, part]) => [key, plant(part)]))
             : value;
-        return client.callTool(shownCall).then(({ structuredContent }) => {
+        return client.callTool(shownCall).then(async ({ structuredContent }) => {
+            await client.close();  // nothing that the view reads again takes the place of it
             const { columns, tool, tools, ...data } = structuredContent;
             return bridge.sendToolResult({ content: [],
                 structuredContent: { ...plant(data), columns, tool, tools } });

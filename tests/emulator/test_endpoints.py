@@ -190,7 +190,7 @@ async def test_firewall_groups_rules_and_ip_sets_are_stored(prod):
 async def test_pools_contain_guests_and_storages(prod, reason_of):
     await prod.data("POST", "/pools", poolid="new", comment="New")
     refused = await prod.request("PUT", "/pools", poolid="new", vms="101")
-    assert "already in pool 'production'" in reason_of(refused)
+    assert "belongs already to pool 'production' and 'allow-move' is not set" in reason_of(refused)
     await prod.data("PUT", "/pools", poolid="new", vms="101", storage="local", **{"allow-move": 1})
     members = (await prod.get("/pools/new"))["members"]
     assert [member.get("vmid", member.get("storage")) for member in members] == [101, "local"]

@@ -91,7 +91,6 @@ try {
   kept.tokens = { ...kept.tokens, access_token: `${kept.tokens.access_token.slice(0, -1)}-` };
   await call("GetThing");
   seen.refreshed = kept.tokens.refresh_token !== before;
-  delete kept.tokens.refresh_token; // with one, some versions refresh where they have to ask again
   kept.answer = undefined;
   try {
     await call("StartThing");

@@ -88,11 +88,12 @@ def test_the_server_has_the_emulator_as_an_extra_only():
 
 def test_make_run_installs_every_extra_with_pinned_packages():
     requirements = (ROOT / "requirements.in").read_text()
-    assert "-e ./packages/server[demo,oidc]\n" in requirements
+    assert "-e ./packages/server[demo,oidc,otel]\n" in requirements
     pinned = re.findall(r"^([^=\s]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     emulator = _project(ROOT / "packages" / "proxmox_client")["optional-dependencies"]["emulator"]
-    oidc = _project(ROOT / "packages" / "server")["optional-dependencies"]["oidc"]
-    assert {_normalized(name) for name in emulator + oidc} <= {_normalized(name) for name in pinned}
+    extras = _project(ROOT / "packages" / "server")["optional-dependencies"]
+    needed = emulator + extras["oidc"] + extras["otel"]
+    assert {_normalized(name) for name in needed} <= {_normalized(name) for name in pinned}
 
 
 def test_the_emulator_names_the_extra_it_needs():

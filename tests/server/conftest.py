@@ -15,22 +15,24 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, ClassVar
+from unittest.mock import patch
 
 import anyio
 import httpx2 as httpx
 import pytest
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
-from pydantic import Field
+from pydantic import Field, SecretStr
 from sqlalchemy import make_url
 from tests.server import sqlite_dialect
+from tests.server.postgres_proxy import PostgresProxy, postgres_proxy
 
 from proxmox_client.emulator import Emulator, demo
 from proxmox_client.emulator.access.roles import all_privileges, builtin_roles
@@ -56,6 +58,16 @@ from pvemcp_server.toolkit.registry import Document, Rows, Tool, tool
 sqlite_dialect.register()
 _names = count()
 REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_job_is_due() -> Iterator[None]:
+    """Let no emulated cluster begin a scheduled backup or replication by itself.
+
+    Most clocks here are accelerated, so that a test before midnight would meet the nightly backup.
+    """
+    with patch("proxmox_client.emulator.tasks.scheduler._is_due", return_value=False):
+        yield
 
 
 def _server_programs() -> Path | None:
@@ -587,7 +599,11 @@ async def _served(
     async with open_services(state) as services:
         app = create_app(services, fake_tools.tools)
         server = http_server(
-            app.asgi, state.config, app.endpoint.drain, knows_key=state.access.authenticator.knows
+            app.asgi,
+            state.config,
+            app.endpoint.drain,
+            leave=app.leave,
+            knows_key=state.access.authenticator.knows,
         )
         async with _running(server) as url, _client(url) as http:
             yield Served(app, state, url, key, key_id, server, http, fake_tools)
@@ -613,6 +629,71 @@ def _client(url: str) -> httpx.AsyncClient:
 async def served(serving: Serving) -> AsyncIterator[Served]:
     async with serving() as running:
         yield running
+
+
+@dataclass
+class Processes:
+    """Starts servers that share nothing but a PostgreSQL database and the tools' doings."""
+
+    config: Config
+    fake_tools: FakeTools
+    _stack: AsyncExitStack
+    _key: tuple[str, str] | None = None
+
+    async def start(self) -> Served:
+        """Start one more server."""
+        store = await self._stack.enter_async_context(open_store(self.config))
+        access = await self._stack.enter_async_context(open_access(store))
+        state = State(self.config, store, access, Settings(store))
+        if self._key is None:
+            await state.settings.change({"enabled": True}, by="test")
+            key, secret = await access.keys.create("test", role="Administrator")
+            self._key = secret, key.id
+        running = _served(state, self.fake_tools, *self._key)
+        served = await self._stack.enter_async_context(running)
+        with anyio.fail_after(20):
+            await store.process_channel.listens.wait()
+        return served
+
+
+@pytest.fixture
+async def postgres_config(
+    tmp_path: Path,
+    new_postgres_database: Callable[[], str],
+    fill_postgres: Callable[[Config], Awaitable[None]],
+) -> Config:
+    """Configure a server whose state is a PostgreSQL database with the built-in roles."""
+    url = new_postgres_database()
+    config = Config(state_dir=tmp_path / "var", database_url=url, port=0, log_level="warning")
+    await fill_postgres(config)
+    return config
+
+
+@pytest.fixture
+async def processes(postgres_config: Config, fake_tools: FakeTools) -> AsyncIterator[Processes]:
+    async with AsyncExitStack() as stack:
+        yield Processes(postgres_config, fake_tools, stack)
+
+
+@pytest.fixture
+async def two_processes(processes: Processes) -> tuple[Served, Served]:
+    return await processes.start(), await processes.start()
+
+
+@pytest.fixture
+async def behind_proxy(
+    postgres_config: Config, postgres_server: str, fake_tools: FakeTools, tmp_path: Path
+) -> AsyncIterator[tuple[Served, PostgresProxy]]:
+    """Start a server whose PostgreSQL can be away."""
+    assert postgres_config.database_url is not None
+    url = postgres_config.database_url.get_secret_value()
+    async with (
+        postgres_proxy(tmp_path / "proxy", postgres_server) as proxy,
+        AsyncExitStack() as stack,
+    ):
+        through = SecretStr(url.replace(postgres_server, str(proxy.folder)))
+        config = postgres_config.model_copy(update={"database_url": through})
+        yield await Processes(config, fake_tools, stack).start(), proxy
 
 
 @pytest.fixture

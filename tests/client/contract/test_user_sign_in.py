@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import httpx2 as httpx
 import msgspec
@@ -303,6 +304,48 @@ async def test_a_security_key_answers_at_the_node_that_asked(visitor, house, use
     value = key.sign(challenge.webauthn, ORIGIN)
     with pytest.raises(Unauthenticated):
         await visitor.sign_in.with_second_factor(moved, "webauthn", value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "page", "accepted"),
+    [
+        ({}, "https://mcp.localhost", True),
+        ({}, "https://localhost:8443", True),
+        ({}, "https://mcp.example", False),
+        ({"origin": "https://localhost"}, "https://mcp.localhost", True),
+        ({"origin": "https://localhost"}, "https://mcp.localhost:8443", False),
+        ({"origin": "https://localhost", "allow-subdomains": "0"}, "https://mcp.localhost", False),
+        ({"origin": "https://pve.localhost"}, "https://mcp.localhost", False),
+        ({"origin": "http://localhost:8080"}, "http://localhost:8080", True),
+    ],
+)
+async def test_a_key_may_sign_where_the_settings_or_the_host_of_the_answer_say(
+    house, user, monkeypatch, settings, page, accepted
+):
+    # Quirk 65.
+    monkeypatch.setitem(house.state.options, "webauthn", {"id": "localhost", "rp": "x", **settings})
+    key = SecurityKey()
+    user.factors.append(key.factor())
+    hosts = [host.replace("127.0.0.1", "localhost") for host in house.hosts]
+    async with Client(hosts, tls=Tls(fingerprints=house.fingerprints.values())) as visitor:
+        challenge = await challenge_of(visitor, user, "webauthn")
+        host, value = urlsplit(page).netloc, key.sign(challenge.webauthn, page)
+        answer = visitor.sign_in.with_second_factor(challenge, "webauthn", value, page_host=host)
+        if accepted:
+            assert (await answer).username == user.userid
+            return
+        with pytest.raises(Unauthenticated):
+            await answer
+
+
+async def test_a_key_is_not_offered_by_an_address_but_still_required(visitor, house, user):
+    # Quirk 65.
+    user.factors.append(SecurityKey().factor())
+    house.state.options["webauthn"] = {"id": "lab.internal", "rp": "Lab"}
+    try:
+        await challenge_of(visitor, user)
+    finally:
+        house.state.options["webauthn"]["origin"] = ORIGIN
 
 
 async def test_a_yubico_realm_takes_codes_of_the_registered_key(visitor, house):

@@ -14,6 +14,8 @@ from pvemcp_server.access.limits import (
 from pvemcp_server.errors import Busy, OverBudget
 from pvemcp_server.networks import network_of
 
+pytestmark = pytest.mark.anyio
+
 
 class Clock:
     seconds = 0.0
@@ -22,56 +24,58 @@ class Clock:
         return self.seconds
 
 
-def test_a_bucket_empties_and_refills_evenly():
+async def test_a_bucket_empties_and_refills_evenly():
     clock = Clock()
     limiter = RateLimiter(clock=clock)
-    assert [limiter.take("a", 3) for _ in range(4)] == [True, True, True, False]
+    assert [await limiter.take("a", 3) for _ in range(4)] == [True, True, True, False]
     clock.seconds = 20
-    assert [limiter.take("a", 3) for _ in range(2)] == [True, False]
+    assert [await limiter.take("a", 3) for _ in range(2)] == [True, False]
     clock.seconds = 3600
-    assert [limiter.take("a", 3) for _ in range(4)] == [True, True, True, False]
+    assert [await limiter.take("a", 3) for _ in range(4)] == [True, True, True, False]
 
 
-def test_a_returned_token_can_be_taken_once():
+async def test_a_returned_token_can_be_taken_once():
     limiter = RateLimiter(clock=Clock())
     limiter.give_back("a")
-    assert limiter.take("a", 1)
+    assert await limiter.take("a", 1)
     limiter.give_back("a")
-    assert [limiter.take("a", 1) for _ in range(2)] == [True, False]
+    assert [await limiter.take("a", 1) for _ in range(2)] == [True, False]
 
 
-def test_each_name_has_its_own_bucket():
+async def test_each_name_has_its_own_bucket():
     limiter = RateLimiter(clock=Clock())
-    assert limiter.take("a", 1)
-    assert limiter.take("b", 1)
-    assert not limiter.take("a", 1)
+    assert await limiter.take("a", 1)
+    assert await limiter.take("b", 1)
+    assert not await limiter.take("a", 1)
 
 
-def test_the_number_of_buckets_is_limited():
+async def test_the_number_of_buckets_is_limited():
     limiter = RateLimiter(clock=Clock())
     for number in range(MOST_BUCKETS + 50):
-        limiter.take(str(number), 1)
+        await limiter.take(str(number), 1)
     assert len(limiter._buckets) == MOST_BUCKETS
-    assert limiter.take("0", 1)
+    assert await limiter.take("0", 1)
 
 
-def test_a_call_beyond_the_rate_names_the_limit():
+async def test_a_call_beyond_the_rate_names_the_limit():
     limits = CallLimits(clock=Clock())
-    limits.check_rate("key", 1)
+    await limits.check_rate("key", 1)
     with pytest.raises(OverBudget, match="More than 1 call a minute"):
-        limits.check_rate("key", 1)
+        await limits.check_rate("key", 1)
 
 
-def test_slots_are_released_after_an_error():
+async def test_slots_are_released_after_an_error():
     limits = CallLimits()
-    with limits.running("key", 1):
-        with pytest.raises(OverBudget, match="running already"), limits.running("key", 1):
+    async with limits.running("key", 1):
+        with pytest.raises(OverBudget, match="running already"):
+            async with limits.running("key", 1):
+                pass
+        async with limits.running("other", 1):
             pass
-        with limits.running("other", 1):
-            pass
-    with pytest.raises(ValueError, match="broken"), limits.running("key", 1):
-        raise ValueError("broken")
-    with limits.running("key", 1):
+    with pytest.raises(ValueError, match="broken"):
+        async with limits.running("key", 1):
+            raise ValueError("broken")
+    async with limits.running("key", 1):
         pass
     assert not limits._running
 
@@ -89,7 +93,6 @@ def test_addresses_are_limited_by_their_network(address: str, network: str):
     assert network_of(address) == network
 
 
-@pytest.mark.anyio
 async def test_turns_are_fair_and_an_actor_waits_in_a_bounded_queue():
     turns, served = FairTurns(2), []
     running = most = 0
@@ -118,7 +121,6 @@ async def test_turns_are_fair_and_an_actor_waits_in_a_bounded_queue():
     assert {"ada", "grace"} <= set(others[:5])
 
 
-@pytest.mark.anyio
 async def test_a_request_that_is_cancelled_leaves_its_turn_to_the_next():
     turns = FairTurns(1)
     async with anyio.create_task_group() as group, turns.turn("ada"):
@@ -135,7 +137,6 @@ async def _waiting(turns: FairTurns) -> None:
         raise AssertionError("it was not this one's turn")
 
 
-@pytest.mark.anyio
 async def test_sources_of_a_fair_queue_take_turns_with_one_request_each():
     queue, turns, release = FairQueue(2), [], anyio.Event()
 
@@ -153,7 +154,6 @@ async def test_sources_of_a_fair_queue_take_turns_with_one_request_each():
     assert turns == [*"abc", *"aaaa"]
 
 
-@pytest.mark.anyio
 async def test_a_full_queue_of_one_source_refuses_it_and_no_other():
     queue, release = FairQueue(2), anyio.Event()
 

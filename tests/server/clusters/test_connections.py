@@ -48,6 +48,15 @@ async def test_each_identity_has_its_own_client_and_inventory(clusters, access, 
     assert narrow.account.endswith("!narrow")
 
 
+async def test_a_write_by_one_account_outdates_the_inventories_of_all(clusters, access, new_token):
+    second = await add_identity(access, new_token, "second")
+    cluster = await clusters.open("lab", {}, EVERYTHING, Notes())
+    others = (await clusters.connection("lab", second)).inventory
+    cluster.changed()
+    assert others._written > 0
+    assert cluster.inventory._written > 0
+
+
 async def test_a_binding_to_a_removed_identity_never_uses_the_default(clusters):
     with pytest.raises(CallError, match="no Proxmox token for this key"):
         await clusters.open("lab", {"lab": 999}, EVERYTHING, Notes())

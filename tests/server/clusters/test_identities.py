@@ -61,7 +61,7 @@ class Elicitation:
 
     async def progress(self, done: float, total: float | None, message: str) -> None: ...
 
-    async def ask(self, question: str, _beside: str = "") -> Decision:
+    async def ask(self, question: str, _beside: str = "", _digest: str = "") -> Decision:
         self.questions.append(question)
         return Decision.YES
 

@@ -10,8 +10,8 @@ from pvemcp_server.http.bounded_request import serve_bounded
 from pvemcp_server.http.connection import READ_BYTES, UNREAD_BODY_PARTS, HttpConnection
 from pvemcp_server.http.exchange import BODY_BYTES
 from pvemcp_server.http.gate import KeyGate
-from pvemcp_server.web import site
-from pvemcp_server.web.site import SIGN_IN_BYTES, SIGN_INS
+from pvemcp_server.web import application as site
+from pvemcp_server.web.application import SIGN_IN_BYTES, SIGN_INS
 
 pytestmark = pytest.mark.anyio
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from mcp.client import Client
 from mcp.client.sse import sse_client
 from tests.ports import free_port
+from tests.server.conftest import Modern
 
 from pvemcp_server.access import open_access
 from pvemcp_server.config import Config
@@ -50,6 +52,59 @@ async def test_running_calls_finish_while_new_ones_are_refused(serving, fake_too
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
     assert (ready.status_code, ready.json()) == (503, {"status": "shutting down"})
     assert "waited" in results[0]["result"]["content"][0]["text"]
+
+
+async def test_calls_are_served_until_the_balancer_has_noticed(serving, monkeypatch):
+    leaving = anyio.Event()
+    monkeypatch.setattr("pvemcp_server.http.exchange.LEAVING_SECONDS", 0.5)
+    async with serving() as served:
+        idle = served.modern  # its connection stays open
+        first = await idle.send("tools/list")
+        active_requests = served.app.endpoint.active_requests
+        monkeypatch.setattr(active_requests, "leave", _announced(active_requests.leave, leaving))
+        assert (await served.http.get("/readyz")).status_code == 200
+        served.server.stop()
+        with anyio.fail_after(20):
+            await leaving.wait()
+        async with httpx.AsyncClient(base_url=served.url) as balancer:
+            ready = await balancer.get("/readyz")
+            answers = [await Modern(balancer, idle.path).send("tools/list") for _ in range(3)]
+            answers.append(await idle.send("tools/list"))
+    assert (ready.status_code, ready.json()) == (503, {"status": "shutting down"})
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert {answer.headers["connection"] for answer in answers} == {"close"}
+    assert "connection" not in first.headers
+
+
+def _announced(leave, leaving):
+    def begin():
+        seconds = leave()
+        leaving.set()
+        return seconds
+
+    return begin
+
+
+async def test_a_server_without_a_balancer_stops_at_once(served):
+    assert served.app.leave() == 0
+
+
+async def test_waiting_connections_are_served_when_the_listener_closes(served):
+    host, port = served.url.removeprefix("http://").split(":")
+    # connected and sent before the event loop of the server accepts anything more
+    waiting = [socket.create_connection((host, int(port))) for _ in range(5)]
+    for each in waiting:
+        each.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    served.server.stop()
+    with anyio.fail_after(20):
+        answers = [await anyio.to_thread.run_sync(each.recv, 1000) for each in waiting]
+        while served.server.accepts:
+            await anyio.lowlevel.checkpoint()
+    for each in waiting:
+        each.close()
+    assert all(answer.startswith(b"HTTP/1.1 200 OK") for answer in answers)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, int(port)))
 
 
 async def test_a_call_that_does_not_end_is_cancelled(serving, fake_tools, monkeypatch):

@@ -1,5 +1,7 @@
 """The endpoints of OAuth over HTTP: metadata, registration, tokens, challenges and CORS."""
 
+from unittest.mock import AsyncMock
+
 import pytest
 
 from pvemcp_server.oauth.addresses import OAUTH, OPEN
@@ -18,7 +20,9 @@ NEW = {"client_name": "Claude Code", "redirect_uris": ["http://127.0.0.1/callbac
 async def served(anyio_backend, module_serving):
     """Start a server with limits beyond these tests."""
     async with module_serving(calls_per_minute_per_address=10**6) as server:
-        server.app.endpoint.services.oauth.clients._registrations.take = lambda *_: True
+        server.app.endpoint.services.oauth.clients._registrations.take = AsyncMock(
+            return_value=True
+        )
         yield server
 
 

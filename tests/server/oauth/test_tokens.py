@@ -11,9 +11,12 @@ from pvemcp_server.access import Access, authentication
 from pvemcp_server.access.authentication import KeyAuthenticator
 from pvemcp_server.audit import Audit
 from pvemcp_server.errors import AccessDenied, OAuthError, OverBudget
+from pvemcp_server.oauth.scopes import Scope
+from pvemcp_server.oauth.step_ups import SECONDS, StepUps
 from pvemcp_server.oauth.tokens import (
     ACCESS_LIFE,
     CODE_LIFE,
+    EARLY,
     EXCHANGES_PER_MINUTE,
     KEPT,
     USED_LIFE,
@@ -215,6 +218,27 @@ async def test_a_refresh_rotates_and_may_ask_for_less(store, tokens, authenticat
     assert narrow.scopes == {"pve:read"}
     third = await tokens.refresh(second.refresh_token, client_id=CLIENT, resource=MCP)
     assert third.scopes == ("pve:read", "pve:write", "pve:destroy")
+
+
+async def test_a_refresh_after_a_step_up_asks_the_user_and_leaves_the_token(store, tokens, clock):
+    connection = await connect(store, scopes=("pve:write",))
+    first = await granted(tokens, connection, MCP)
+    tokens.step_ups = StepUps(clock.monotonic)
+
+    async def refreshed(token: str) -> str:
+        return (await tokens.refresh(token, client_id=CLIENT)).refresh_token
+
+    tokens.step_ups.add(connection.id, Scope.DESTROY)
+    assert await error(refreshed(first.refresh_token)) == "interaction_required"
+    token = await refreshed(first.refresh_token)  # is valid, and asked for once
+    tokens.step_ups.add(connection.id, Scope.WRITE)
+    token = await refreshed(token)  # a narrowed access token needs no user
+    tokens.step_ups.add(connection.id, Scope.DESTROY)
+    clock.time += timedelta(seconds=SECONDS)
+    token = await refreshed(token)  # too late for a client that works by itself
+    clock.time += ACCESS_LIFE - EARLY
+    tokens.step_ups.add(connection.id, Scope.DESTROY)
+    assert await refreshed(token)  # due by its age
 
 
 async def test_a_refresh_token_counts_for_its_client_scope_and_resource(store, tokens):

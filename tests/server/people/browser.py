@@ -32,7 +32,8 @@ class Browser:
     async def submit(self, path: str, **fields: object) -> httpx.Response:
         """Send a form of the page that it shows, with its CSRF token."""
         csrf = {"csrf": self.csrf} if self.csrf else {}
-        self.page = await self.http.post(path, data={**csrf, **fields}, headers={"Origin": BASE})
+        origin = {"Origin": str(self.http.base_url).rstrip("/")}
+        self.page = await self.http.post(path, data={**csrf, **fields}, headers=origin)
         return await self._follow()
 
     async def authorize(self, **changes: str | None) -> httpx.Response:

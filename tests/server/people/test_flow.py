@@ -9,6 +9,7 @@ from datetime import timedelta
 from html import unescape
 from itertools import count
 from types import SimpleNamespace
+from unittest.mock import AsyncMock
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2 as httpx
@@ -19,6 +20,7 @@ from proxmox_client import Forbidden
 from proxmox_client.api.access import Access
 from proxmox_client.emulator.auth import totp
 from proxmox_client.emulator.auth.second_factors import SecondFactors
+from proxmox_client.emulator.auth.webauthn import SecurityKey
 from proxmox_client.emulator.state.user_config import SecondFactor
 from pvemcp_server.access import ExternalAdmins, open_access
 from pvemcp_server.access.second_factors import new_totp_secret
@@ -44,6 +46,8 @@ pytestmark = pytest.mark.anyio
 ADMIN, ADMIN_PASSWORD = "ada", "correct horse battery"
 REDIRECT = "http://127.0.0.1:33418/callback"
 WEB_REDIRECT = "https://claude.example/callback"
+SECURE = "https://localhost"
+APP_REDIRECT = "cursor://anysphere.cursor-mcp/oauth/callback"
 _addresses = count(1)
 
 
@@ -62,9 +66,10 @@ async def front(anyio_backend, tmp_path_factory, new_state, emulator):
         await settings.change({"enabled": True}, by="test")
         for cluster in emulator:
             token_id, secret = auditor(cluster)
+            hosts = [host.replace("127.0.0.1", "localhost") for host in cluster.hosts]
             await access.clusters.create(
                 cluster.name,
-                cluster.hosts,
+                hosts,  # by name, since security keys are for names
                 token_id=token_id,
                 secret=secret,
                 tls_mode=TlsMode.PINNED,
@@ -72,7 +77,7 @@ async def front(anyio_backend, tmp_path_factory, new_state, emulator):
             )
         async with open_services(state) as services:
             app = create_app(services)
-            services.oauth.clients._registrations.take = lambda *_: True
+            services.oauth.clients._registrations.take = AsyncMock(return_value=True)
             async with app.endpoint.running():
                 yield SimpleNamespace(app=app, services=services, settings=settings)
 
@@ -95,7 +100,7 @@ async def open_browser(front, users):
     yield browser
     for key in await front.services.store.keys.all():
         if key.person:
-            await front.services.connections.end(key.id)
+            await front.services.connections.end(key.id, forget=True)
 
 
 @pytest.fixture
@@ -358,7 +363,7 @@ async def test_factors_that_work_elsewhere_only_are_named(browser, users):
         patched.setattr(SecondFactors, "challenge", lambda _: {"webauthn": challenge})
         await browser.authorize()
         await browser.sign_in("prod/pve", "bob", PASSWORD)
-    assert "Your second factor is WebAuthn." in browser.text
+    assert "Your security key (WebAuthn) is bound to pve.example" in browser.text
     for way in ("an authenticator app or recovery keys", "an OpenID realm", "an API key"):
         assert way in browser.text
     assert f'href="/admin/connect{browser.query}"' in unescape(browser.page.text)
@@ -368,8 +373,58 @@ async def test_factors_that_work_elsewhere_only_are_named(browser, users):
         patched.setattr(SecondFactors, "challenge", lambda _: both)
         await browser.go(f"/oauth/sign-in{browser.query}")
         await browser.sign_in("prod/pve", "bob", PASSWORD)
-    assert "Keys of WebAuthn are bound to Proxmox's own address" in browser.text
+    assert "browsers offer it on https pages at or below that name" in browser.text
     assert browser.page.text.count('name="code"') == 1
+    assert "data-options" not in browser.page.text
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SecondFactors, "challenge", lambda _: {"u2f": {"challenge": "x"}})
+        await browser.go(f"/oauth/sign-in{browser.query}")
+        await browser.sign_in("prod/pve", "bob", PASSWORD)
+    assert "Your U2F key works in no present browser" in browser.text
+
+
+@pytest.mark.parametrize("origin", [{}, {"origin": "https://localhost"}], ids=["host", "origin"])
+async def test_a_security_key_of_proxmox_signs_in_on_our_page(
+    front, browser, emulator, users, monkeypatch, origin
+):
+    key, browser.http.base_url = SecurityKey(), SECURE
+    users["prod"].users["bob@pve"].factors = [key.factor()]
+    settings = {"id": "localhost", "rp": "Lab", **origin}
+    monkeypatch.setitem(emulator["prod"].state.options, "webauthn", settings)
+
+    async def answered(signing: SecurityKey):
+        await browser.authorize()
+        await browser.sign_in("prod/pve", "bob", PASSWORD)
+        options = json.loads(unescape(re.search(r'data-options="([^"]+)"', browser.page.text)[1]))
+        assert options["allowCredentials"] == [{"type": "public-key", "id": key.credential}]
+        credential = signing.sign({"publicKey": options}, SECURE)
+        return await browser.submit(
+            f"/oauth/sign-in/second-factor{browser.query}", credential=credential
+        )
+
+    assert (await answered(SecurityKey())).status_code == 403
+    assert "Proxmox: 'authentication failure'" in browser.text
+    assert "Proxmox accepts a security key on this page only while" in browser.text
+    assert 'name="password"' in browser.page.text, "a challenge counts once"
+    await answered(key)
+    assert "bob@pve on prod" in browser.text
+    assert browser.page.url.path == "/oauth/authorize"
+
+
+@pytest.mark.parametrize("credential", ["x", "[]", "{}", '{"id": 1}', "x" * 20_000])
+async def test_what_is_no_answer_of_a_security_key_is_not_sent(
+    browser, emulator, users, monkeypatch, credential
+):
+    browser.http.base_url = SECURE
+    users["prod"].users["bob@pve"].factors = [SecurityKey().factor()]
+    settings = {"id": "localhost", "rp": "Lab"}
+    monkeypatch.setitem(emulator["prod"].state.options, "webauthn", settings)
+    await browser.authorize()
+    await browser.sign_in("prod/pve", "bob", PASSWORD)
+    step = f"/oauth/sign-in/second-factor{browser.query}"
+    assert (await browser.submit(step, credential=credential)).status_code in (403, 413)
+    await browser.go(step)
+    assert "Use your security key" in browser.text, "the challenge is open"
 
 
 async def test_a_realm_of_a_provider_signs_in_through_proxmox(browser, emulator):
@@ -460,9 +515,80 @@ async def test_a_shared_realm_says_who_gets_the_password_and_what_failed(front, 
         await front.settings.change({"shared_realms": []}, by="test")
 
 
-async def test_a_known_client_of_a_host_asks_shortly_until_it_wants_more(front, browser):
+@pytest.mark.parametrize("kind", ["document", "loopback", "web", "app"])
+async def test_a_known_client_asks_shortly_until_it_wants_more(front, open_browser, kind):
+    redirects = {"web": WEB_REDIRECT, "document": WEB_REDIRECT, "app": APP_REDIRECT}
+    async with open_browser(redirects.get(kind, REDIRECT)) as browser:
+        if kind == "document":
+            browser.client = await with_document(front.services.store)
+        shown = {}
+        for step, scope in (("first", "pve:read"), ("again", "pve:read"), ("more", "pve:write")):
+            await browser.authorize(scope=scope)
+            await browser.sign_in("prod/pve", "bob", PASSWORD)
+            is_open = "<details open>" in browser.page.text
+            as_before = "As before Role Read-only on prod: no more than you allowed" in browser.text
+            shown[step] = (is_open, "again?" in browser.text, as_before)
+            is_vouched_for = "Publisher's address claude.example" in unescape(browser.text)
+            assert is_vouched_for is (kind == "document")
+            is_warned = "any program on this computer can use this name" in browser.text
+            assert is_warned is (kind in ("loopback", "app"))
+            assert browser.page.url.path == "/oauth/authorize", "the user answers each time"
+            await browser.consent()
+            assert browser.answer["code"]
+    whole, short = (True, False, False), (False, True, True)
+    assert shown == {"first": whole, "again": short, "more": whole}
+
+
+async def test_a_consent_is_shown_again_when_its_role_is_not_allowed_any_more(front, browser):
+    rules = front.services.store.person_rules
+    rule = await rules.add(
+        kind=PersonKind.USER,
+        name="bob@pve",
+        cluster_id=None,
+        role_id=(await front.services.access.roles.get("Operator")).id,
+        created=utc_now(),
+    )
+    await connected(browser, role="Operator")
+    await browser.authorize()
+    await browser.sign_in("prod/pve", "bob", PASSWORD)
+    assert "As before Role Operator on prod" in browser.text
+    await rules.remove(rule.id)  # as with a group of Proxmox, whose end is known at a sign-in only
+    await browser.authorize()
+    assert "As before" not in browser.text
+    assert "<details open>" in browser.page.text
+
+
+@pytest.mark.parametrize("ended_by", ["client", "user"])
+async def test_a_consent_is_remembered_after_its_connection_until_its_user_ends_it(
+    front, open_browser, ended_by
+):
+    async with open_browser() as browser:
+        await connected(browser)
+        [record] = await front.services.store.connections.all(client_id=browser.client["client_id"])
+        if ended_by == "user":
+            await browser.go("/oauth/sign-in")
+            await browser.sign_in("prod/pve", "bob", PASSWORD)
+            await browser.submit("/connections/end", id=record.id)
+            browser.http.cookies.clear()
+        else:
+            await front.services.connections.end(record.id)
+        assert await front.services.store.connections.find(id=record.id) is None
+        await browser.authorize()
+        await browser.sign_in("prod/pve", "bob", PASSWORD)
+        assert ("As before" in browser.text) is (ended_by == "client")
+        [known] = await front.services.store.consents.all() or [None]
+        if known is not None:
+            await front.services.store.consents.change(known.id, expires=utc_now())
+            await browser.authorize()
+            assert "As before" not in browser.text, "it has expired"
+            await front.services.connections.remove_expired()
+            assert await front.services.store.consents.all() == []
+
+
+async def with_document(store) -> dict:
+    """Store a client that a host vouches for, and return it."""
     url = "https://claude.example/client.json"
-    await front.services.store.oauth_clients.add(
+    await store.oauth_clients.add(
         id=url,
         name="Claude",
         is_document=True,
@@ -470,16 +596,7 @@ async def test_a_known_client_of_a_host_asks_shortly_until_it_wants_more(front, 
         created=utc_now(),
         expires=utc_now() + timedelta(days=1),
     )
-    browser.client = {"client_id": url, "redirect_uris": [WEB_REDIRECT]}
-    shown = {}
-    for step, scope in (("first", "pve:read"), ("again", "pve:read"), ("more", "pve:write")):
-        await browser.authorize(scope=scope)
-        await browser.sign_in("prod/pve", "bob", PASSWORD)
-        shown[step] = ("<details open>" in browser.page.text, "again?" in browser.text)
-        assert "Publisher's address claude.example" in unescape(browser.text)
-        await browser.consent()
-        assert browser.answer["code"]
-    assert shown == {"first": (True, False), "again": (False, True), "more": (True, False)}
+    return {"client_id": url, "redirect_uris": [WEB_REDIRECT]}
 
 
 HOSTILE = {  # a name, how it is shown, and whether a host could vouch for it

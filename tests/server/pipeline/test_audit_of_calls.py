@@ -77,7 +77,7 @@ class Answering:
     client: str = "test"
     wants_progress: bool = False
 
-    async def ask(self, _question: str, _beside: str = "") -> Decision:
+    async def ask(self, _question: str, _beside: str = "", _digest: str = "") -> Decision:
         return self.decision
 
 
@@ -125,7 +125,7 @@ async def test_nothing_is_deleted_when_the_decision_cannot_be_recorded(
 
 async def test_a_call_that_asks_its_user_first_is_recorded(served):
     class Asking(Answering):
-        async def ask(self, question: str, _beside: str = "") -> Decision:
+        async def ask(self, question: str, _beside: str = "", _digest: str = "") -> Decision:
             raise InputRequired(types.InputRequiredResult(request_state=question))
 
     caller = await served.state.access.authenticator.caller(served.key_id)

@@ -70,7 +70,7 @@ def test_a_cleaned_line_is_one_line(text):
 
 async def test_questions_and_errors_have_no_hidden_characters():
     class Client:
-        async def ask(self, question: str, _beside: str = "") -> Decision:
+        async def ask(self, question: str, _beside: str = "", _digest: str = "") -> Decision:
             self.question = question
             return Decision.CANNOT_ASK
 

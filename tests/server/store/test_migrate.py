@@ -9,6 +9,7 @@ import anyio
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from pvemcp_server.config import Config
@@ -77,6 +78,15 @@ async def test_the_initial_migration_of_a_release_creates_the_declared_tables(
         assert set(await store.watch._versions()) == set(Topic)
         async with store.database.reading() as connection:
             assert await connection.run_sync(differences) == []
+
+
+def test_the_file_of_a_migration_has_its_number_and_follows_the_one_before():
+    scripts = ScriptDirectory.from_config(migrate.alembic_config(None))
+    revisions = [each.revision for each in scripts.walk_revisions()][::-1]
+    files = [Path(each.path).name for each in scripts.walk_revisions()][::-1]
+    assert revisions == sorted(revisions)
+    assert [name.split("_")[0] for name in files] == [f"m{revision}" for revision in revisions]
+    assert scripts.get_current_head() == migrate.newest_revision()
 
 
 async def test_migrations_insert_a_version_for_each_topic(store: Store):

@@ -180,7 +180,7 @@ KEPT = {
     ("tokens", "digest"),
     ("vault_keys", "wrapped"),
 }
-ENDED = {("person_sessions", "sealed")}
+ENDED = {("person_sessions", "sealed"), ("inventories", "sealed")}
 
 
 @pytest.mark.parametrize("master", [None, secrets.token_bytes(32)], ids=["rotate", "master"])
@@ -202,7 +202,10 @@ async def test_every_encrypted_column_gets_the_new_key(
     webhook = await store.webhooks.replace("https://hook", "https://hook/path", "signs")
     expires = datetime(2100, 1, 1, tzinfo=UTC)
     await store.person_sessions.open("digest", subject="admin:1", expires=expires, values={})
-    async with store.database.reading() as connection:
+    (identity,) = await store.identities.all()
+    published = {"identity_id": identity.id, "taken": 0.0, "sealed": b"before"}
+    async with store.database.writing() as connection:
+        await connection.execute(records.inventories.insert().values(published))
         before = await connection.scalar(select(func.max(records.vault_keys.c.id)))
     await (store.vault.rotate() if master is None else store.vault.change_master(master))
     for table, column in ENCRYPTED:
@@ -212,6 +215,8 @@ async def test_every_encrypted_column_gets_the_new_key(
         assert int.from_bytes(value[:ID_BYTES], "big") > before, table
     assert await store.webhooks.opened(webhook) == ("https://hook/path", "signs")
     assert await store.person_sessions.all() == []
+    async with store.database.reading() as connection:
+        assert not (await connection.execute(select(records.inventories))).all()
 
 
 async def test_state_of_a_question_is_sealed_with_the_key_of_the_time():

@@ -562,7 +562,7 @@ def test_a_folder_of_a_node_is_opened_to_guests_with_consent_only(method, path, 
 
 OWN_RIGHTS = (
     ("PUT", "/nodes/pve01/qemu/101/config", "tags=db;team"),
-    ("PUT", "/pools/production", "vms=102"),
+    ("PUT", "/pools/production", "vms=9000"),
     ("POST", "/nodes/pve01/qemu/101/migrate", "target=pve02", "online=1"),
     ("POST", "/nodes/pve01/qemu/101/clone", "newid=901", "pool=production"),
     ("POST", "/nodes/pve01/qemu", "vmid=904", "tags=team"),
@@ -583,7 +583,7 @@ async def test_a_key_whose_role_covers_parts_too_changes_nothing(demo_client, pa
     assert not (await planned(demo_client, "GET", "/pools")).failed
     assert sent(demo_client) == []
     demo_client.more_grants = (Grant(frozenset({"ExecInGuest"}), frozenset({"home-lab"}), part_of),)
-    assert not (await planned(demo_client, "PUT", "/pools/production", "vms=102")).failed
+    assert not (await planned(demo_client, "PUT", "/pools/production", "vms=9000")).failed
 
 
 async def test_paths_that_are_of_no_node_are_sent(tool_client):

@@ -321,7 +321,7 @@ class Changing(FakeConversation):
 
     change: list = field(default_factory=list)
 
-    async def ask(self, question, _beside=""):
+    async def ask(self, question, _beside="", _digest=""):
         self.questions.append(question)
         if len(self.questions) == 1:
             for change in self.change:

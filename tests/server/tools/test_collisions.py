@@ -156,7 +156,7 @@ async def test_other_calls_about_the_guest_are_named_without_their_key(tool_clie
 async def test_a_call_is_open_from_its_question_to_its_end(tool_client, state):
     client, seen = replace(tool_client, conversation=FakeConversation()), []
 
-    async def ask(_question, beside):
+    async def ask(_question, beside, _digest):
         [own] = client.open_writes.writes
         seen.append((own.tool, own.vmids, own.is_waiting, beside))
         raise RuntimeError

@@ -3,6 +3,7 @@
 import pytest
 
 from pvemcp_server.mcp.elicitation import Decision
+from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tools
 
 from .examples import PROD, add_old_volumes, add_running_task, examples
@@ -122,6 +123,26 @@ async def test_a_call_that_loses_nothing_is_not_asked_about(client, name, argume
     client.conversation.decision = Decision.NO
     assert (await client(name, **arguments)).data["success"] is True
     assert client.conversation.questions == []
+
+
+@pytest.mark.parametrize(("name", "arguments"), ALL_LOSING + HARMLESS)
+async def test_a_consent_is_bound_to_the_digest_that_is_sent(client, monkeypatch, name, arguments):
+    planned, written, send = [], [], client["prod"].pve.transport.request
+    checked = Plan.checked
+
+    def recorded_plan(plan, check):
+        planned.append(plan.digest)
+        return checked(plan, check)
+
+    async def recorded(method, path, parameters):
+        if method != "GET":
+            written.append(parameters.get("digest"))
+        return await send(method, path, parameters)
+
+    monkeypatch.setattr(Plan, "checked", recorded_plan)
+    client["prod"].pve.transport.request = recorded
+    await client(name, **arguments)
+    assert written[0] in (None, planned[0])
 
 
 def test_the_hint_is_set_on_tools_that_may_lose_data():

@@ -110,6 +110,51 @@ async def test_local_disks_are_compared_with_the_storage_of_the_target(demo_clie
     assert text.endswith("That is more than is free.")
 
 
+@pytest.mark.parametrize(
+    ("storage", "place", "several"),
+    [("nfs-archive", "nfs-archive", [101, 300]), ("local", "local on pve01", [101, 105])],
+)
+async def test_backups_that_fit_alone_may_not_fit_together(demo_client, storage, place, several):
+    local = demo_client["prod"].emulated.state.storages["local"]
+    local.content = (*local.content, "backup")
+    sizes = {
+        vmid: sum(disk.size for disk in demo_client["prod"].emulated.state.guests[vmid].disks())
+        for vmid in several
+    }
+    for free, is_enough in ((2 * sum(sizes.values()), True), (max(sizes.values()), False)):
+        place_free = changed("storage", storage, disk=0, maxdisk=free)
+        with altered(demo_client["prod"], RESOURCES, place_free):
+            demo_client.refresh()
+            text = await room(demo_client, "BackupVm", vmids=several, storage=storage)
+        assert f"{place} gets up to " in text
+        assert (f"Together that is more than {place} has free." not in text) is is_enough
+        assert f"has {free / GIB:.1f} GiB of {free / GIB:.1f} GiB free" in text
+
+
+async def test_backups_on_two_nodes_share_no_local_storage(demo_client):
+    local = demo_client["prod"].emulated.state.storages["local"]
+    local.content = (*local.content, "backup")
+    text = await room(demo_client, "BackupVm", vmids=[101, 301], storage="local")
+    assert "gets up to" not in text
+    assert "gets up to" not in await room(
+        demo_client, "BackupVm", vmids=[101, 105], storage="pbs-main"
+    )
+
+
+async def test_local_disks_of_several_guests_are_summed(demo_client):
+    state = demo_client["prod"].emulated.state
+    local = [
+        guest.vmid
+        for guest in state.guests.values()
+        if guest.node == "pve01" and str(guest.config.get("scsi0", "")).startswith("local-zfs:")
+    ][:2]
+    many = {"vmids": local, "target_node": "pve02", "online": True}
+    text = await room(demo_client, "MigrateVm", **many)
+    assert re.search(r"local-zfs on pve02 gets up to [\d.]+ GiB of these guests", text)
+    rows = (await demo_client("EvacuateNode", node="pve01", **PROD)).data
+    assert "gets up to" in rows["room"]
+
+
 async def test_a_full_storage_of_a_backup_is_named(tool_client):
     rows = (await tool_client("ListStorage", cluster_name="prod", detail_level="Full")).data
     archive = next(row for row in rows if row["storage"] == "nfs-archive")

@@ -246,7 +246,7 @@ async def test_what_changed_while_the_user_was_asked_is_seen(fast_client):
     call = {**PROD, "vmid": 131, "snapshot_name": "patching"}
     assert not (await client("CreateVmSnapshot", **call, wait=True)).failed
 
-    async def ask(_question, _beside=""):
+    async def ask(_question, _beside="", _digest=""):
         snapshot("patching", time=1)(None, guest)
         raise Agreed
 
@@ -392,6 +392,19 @@ REVERSIBLE = {
     "options with old values": ("PUT", "/cluster/options", ["console=html5", "description=new"]),
     "an option that had none": ("PUT", "/cluster/options", ["bwlimit=default=10240"]),
     "options that it unsets": ("PUT", "/cluster/backup/backup-nightly", ["delete=mode"]),
+    "guests and a comment of a pool": (
+        "PUT",
+        "/pools?poolid=production",
+        ["vms=101", "delete=1", "comment=fewer"],
+    ),
+    "members without a pool": ("PUT", "/pools?poolid=office", ["vms=9000", "storage=local"]),
+    "guests of one other pool": (
+        "PUT",
+        "/pools?poolid=office",
+        ["vms=101,102", "allow-move=1"],
+    ),
+    "a comment of a pool that had none": ("PUT", "/pools?poolid=plain/nested", ["comment=new"]),
+    "members by the path of the pool": ("PUT", "/pools/production", ["vms=101", "delete=1"]),
     "a pool": ("POST", "/pools", ["poolid=sandbox", "comment=tests"]),
     "a backup job": ("POST", "/cluster/backup", ["id=extra", "vmid=101", "schedule=daily"]),
     "a storage": ("POST", "/storage", ["storage=more", "type=dir", "path=/srv/more"]),
@@ -399,7 +412,13 @@ REVERSIBLE = {
 }
 ONE_WAY = {
     "a DELETE": ("DELETE", "/cluster/backup/backup-nightly", []),
-    "members of a pool": ("PUT", "/pools/sandbox", ["vms=101", "allow-move=1"]),
+    "guests of two pools": ("PUT", "/pools/sandbox", ["vms=101,144", "allow-move=1"]),
+    "guests of a pool and of none": ("PUT", "/pools/sandbox", ["vms=101,9000", "allow-move=1"]),
+    "guests of another pool and a comment": (
+        "PUT",
+        "/pools/sandbox",
+        ["vms=101", "allow-move=1", "comment=both"],
+    ),
     "a disk": ("PUT", "/nodes/pve01/qemu/101/config", ["scsi5=local-zfs:1"]),
     "a name that Proxmox makes up": ("POST", "/cluster/backup", ["vmid=101", "schedule=daily"]),
     "a rule at a position": (
@@ -411,6 +430,10 @@ ONE_WAY = {
 
 
 async def stored(client, path):
+    """Return the values at a path; of pools, the comments and members of all."""
+    if path.startswith("/pools"):
+        state = client["prod"].emulated.state
+        return {p.poolid: (p.comment, {*p.vmids}, {*p.storages}) for p in state.pools.values()}
     values = await client["prod"].pve.raw("GET", path)
     return (
         {k: v for k, v in values.items() if k != "digest"}
@@ -422,6 +445,9 @@ async def stored(client, path):
 @pytest.mark.parametrize("write", REVERSIBLE)
 async def test_a_request_is_reversed_where_that_is_certain(demo_client, write):
     method, path, parameters = REVERSIBLE[write]
+    await demo_client["prod"].pve.raw("POST", "/pools", poolid="plain/nested")
+    path, _, pool = path.partition("?")
+    parameters = [pool, *parameters] if pool else parameters
     call = {**PROD, "method": method, "path": path, "parameters": parameters}
     before = await stored(demo_client, path)
     preview = await demo_client("CallApi", **call, dry_run=True)
@@ -439,6 +465,16 @@ async def test_a_request_whose_values_have_changed_since_is_not_reversed(demo_cl
     await demo_client["prod"].pve.raw("PUT", "/cluster/options", console="vv")
     error = await demo_client.refused("Undo")
     assert "since then console of /cluster/options has another value" in error
+
+
+async def test_a_pool_whose_members_have_changed_since_is_not_put_back(demo_client):
+    call = {**PROD, "method": "PUT", "path": "/pools"}
+    taken_out = ["poolid=production", "vms=101", "delete=1"]
+    assert not (await demo_client("CallApi", **call, parameters=taken_out)).failed
+    await demo_client["prod"].pve.raw("PUT", "/pools", poolid="office", vms="101")
+    await demo_client["prod"].pve.raw("PUT", "/pools", poolid="production", vms="102", delete=1)
+    error = await demo_client.refused("Undo")
+    assert "since then vms of /pools has another value" in error
 
 
 @pytest.mark.parametrize("write", ONE_WAY)

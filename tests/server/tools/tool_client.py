@@ -174,7 +174,7 @@ class FakeConversation:
         self.progress_reports.append((done, total, message))
         self.progress_received.set()
 
-    async def ask(self, question: str, beside: str = "") -> Decision:
+    async def ask(self, question: str, beside: str = "", _digest: str = "") -> Decision:
         self.questions.append(question)
         self.beside.append(beside)
         return self.decision

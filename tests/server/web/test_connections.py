@@ -96,7 +96,8 @@ async def test_a_name_that_two_users_have_ends_neither(front, people):
 async def test_tokens_that_are_left_are_shown_with_the_line_that_removes_them(
     front, people, monkeypatch
 ):
-    async def end(_connection: str) -> list[LeftToken]:
+    async def end(_connection: str, *, forget: bool) -> list[LeftToken]:
+        assert forget, "an administrator ends the consent too"
         return [LeftToken("prod", "alice@pve!pvemcp-1")]
 
     monkeypatch.setattr(front.services.connections, "end", end)

@@ -308,6 +308,26 @@ async def test_a_destructive_call_asks_for_confirmation_first(equipped):
     assert "&#34;success&#34;:true" in agreed.text
 
 
+async def test_a_confirmation_is_for_the_question_and_configuration_that_were_shown(
+    equipped, emulator
+):
+    def question(page):
+        return re.search(r'form="try" name="question" value="(\w+)"', page.text)[1]
+
+    url, changed = "/admin/tools/UpdateVmConfig/call", emulator["home-lab"].state.guests[101]
+    call = {f"argument-{k}": v for k, v in {"cluster_name": "home-lab", "vmids": "101"}.items()}
+    call |= {"argument-vlan": "7"}
+    first = question(await equipped.post(url, **call))
+    changed.config["description"] = "changed since"
+    changed.touch()
+    stale = await equipped.post(url, **call, confirmed="yes", question=first)
+    assert "The plan has changed since. It needs confirmation" in stale.text
+    assert "tag=7" not in changed.config["net0"]
+    agreed = await equipped.post(url, **call, confirmed="yes", question=question(stale))
+    assert "&#34;success&#34;:true" in agreed.text
+    assert 'name="question"' not in agreed.text
+
+
 async def test_a_query_shows_rows_formats_and_their_tokens(equipped):
     query = json.dumps({"from": "nodes", "select": ["node", "status"]})
     answer = (await equipped.post("/admin/query/run", query=query, cluster="prod")).text

@@ -16,12 +16,21 @@ def main() -> None:
     arguments = sys.argv[1:]
     if "--version" in arguments:
         sys.stdout.write(f"pvemcp-bridge {__version__}\n")
-    elif arguments[:1] and (arguments[0] in COMMANDS or set(arguments) & set(_HELP)):
+    elif set(arguments) & set(_HELP) or _command_in(arguments):
         from pvemcp_bridge import cli
 
         cli.run(arguments)
     else:
         _run_bridge(arguments)
+
+
+def _command_in(arguments: list[str]) -> bool:
+    """Return whether the first argument that is no option is a command."""
+    if not set(arguments) & set(COMMANDS):
+        return False
+    from pvemcp_bridge import options
+
+    return options.first_positional(arguments) in COMMANDS
 
 
 def _run_bridge(arguments: list[str]) -> None:

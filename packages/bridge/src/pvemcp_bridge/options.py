@@ -12,7 +12,7 @@ from pvemcp_bridge.logs import LEVELS
 from pvemcp_bridge.target import BadTarget, Target, target
 from pvemcp_bridge.tls import Trust, normalize_fingerprint
 
-__all__ = ["OPTIONS", "Option", "Settings", "parse", "settings"]
+__all__ = ["OPTIONS", "Option", "Settings", "first_positional", "parse", "settings"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,21 @@ def parse(arguments: Sequence[str]) -> Mapping[str, Any]:
         parser.add_argument(*option.flags, dest=option.name, action=action)
     values = vars(parser.parse_args(arguments))
     url = values.pop("positional", None)
+    if url and "url" in values:
+        parser.error(f"unexpected argument: {url}")
     return {"url": url, **values} if url else values
+
+
+def first_positional(arguments: Sequence[str]) -> str:
+    """Return the first argument that is neither an option nor its value; empty without one."""
+    with_value = {flag for option in OPTIONS if not option.is_switch for flag in option.flags}
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in with_value:
+            next(rest, None)
+        elif not argument.startswith("-"):
+            return argument
+    return ""
 
 
 def settings(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:

@@ -14,6 +14,7 @@ from proxmox_client.api.storage import Storage
 from proxmox_client.api.tasks import Task, TaskOutcome, TaskProgress
 from proxmox_client.auth import ApiToken, Credential, Password, Ticket, Totp
 from proxmox_client.backup_server import BackupServer
+from proxmox_client.circuit_breaker import Circuits
 from proxmox_client.client import Client
 from proxmox_client.errors import (
     AgentRefused,
@@ -41,6 +42,7 @@ from proxmox_client.json_decoder import tolerate_malformed
 from proxmox_client.limits import Limits, deadline, requester
 from proxmox_client.sockets import SocketBudget
 from proxmox_client.tls import Tls, fetch_fingerprint, is_trusted, tls_fault, tls_reason
+from proxmox_client.transport import Exchange
 from proxmox_client.upid import Upid
 
 __all__ = [
@@ -48,11 +50,13 @@ __all__ = [
     "ApiToken",
     "BackupServer",
     "BadParameters",
+    "Circuits",
     "Client",
     "Conflict",
     "Credential",
     "DeadlineExceeded",
     "Delayed",
+    "Exchange",
     "Forbidden",
     "Limits",
     "Lxc",

@@ -6,11 +6,12 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from proxmox_client.auth import Credential
+from proxmox_client.circuit_breaker import Circuits
 from proxmox_client.hosts import DEFAULT_PORT, Host
 from proxmox_client.limits import Limits
 from proxmox_client.sockets import SocketBudget
 from proxmox_client.tls import Tls
-from proxmox_client.transport import HostPool, HttpTransport, Transport
+from proxmox_client.transport import HostPool, HttpTransport, Observe, Transport
 
 _DEFAULT_TLS = Tls()
 _DEFAULT_LIMITS = Limits()
@@ -35,6 +36,7 @@ class BaseClient:
         http_transport: HttpTransport | None = None,
         before_write: Callable[[], Awaitable[None]] | None = None,
         sockets: SocketBudget | None = None,
+        observe: Observe | None = None,
     ) -> None:
         self._pool = HostPool(
             hosts,
@@ -45,6 +47,7 @@ class BaseClient:
             sockets=sockets,
         )
         self._pool.before_write = before_write
+        self._pool.observe = observe
         self.hosts = [Host.parse(host, self.default_port) for host in hosts]
         self.fingerprints = frozenset(tls.fingerprints)
         self.name = name or hosts[0]
@@ -75,6 +78,21 @@ class BaseClient:
     def delay(self, since: float) -> str:
         """Return why no answer since then proves nothing about the hosts; "" if it does."""
         return self._pool.delay(since)
+
+    @property
+    def written(self) -> float:
+        """When the last request that is no GET ended, of any account, on the monotonic clock."""
+        return self._pool.written
+
+    @property
+    def circuits(self) -> Circuits:
+        """The state of the circuit breaker."""
+        return self._pool.circuit_breaker.circuits
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests that wait for a slot of the cluster."""
+        return self._pool.limiter.waiting
 
     def note_silence(self, seconds: float) -> None:
         """Let other reads wait briefly only: no host has answered a shared one in that time."""

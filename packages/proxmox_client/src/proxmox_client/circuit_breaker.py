@@ -28,6 +28,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from enum import IntEnum
 from math import inf
 from typing import Final, NamedTuple
 
@@ -90,6 +91,21 @@ class _Circuit:
     is_silent: bool = False  # of a node that answers nothing: all of its parts are blocked
 
 
+class State(IntEnum):
+    """The state of a circuit, the better one first."""
+
+    CLOSED = 0
+    HALF_OPEN = 1
+    OPEN = 2
+
+
+class Circuits(NamedTuple):
+    """The state of the circuit of a cluster, and how many of its parts are not closed."""
+
+    cluster: State
+    parts: int
+
+
 class CircuitBreaker:
     """Circuits of one cluster.
 
@@ -108,6 +124,16 @@ class CircuitBreaker:
         self._cluster_timeout = cluster_timeout
         self._clock = clock
         self._circuits: dict[str, _Circuit] = {}
+
+    @property
+    def circuits(self) -> Circuits:
+        """The present state of the cluster's circuit, and the number of others not closed."""
+        now = self._clock()
+        present = {n: each for n, each in self._circuits.items() if now < each.resets_at}
+        own = present.pop(_CLUSTER, None)
+        if own is None:
+            return Circuits(State.CLOSED, len(present))
+        return Circuits(State.OPEN if now < own.blocked_until else State.HALF_OPEN, len(present))
 
     @asynccontextmanager
     async def guard(self, domain: FailureDomain, request: str) -> AsyncIterator[None]:

@@ -54,6 +54,7 @@ class Client(BaseClient):
     * `before_write`: awaited right before each request that is no GET, of every account; what it
       raises is raised in place of the request, which is not sent.
     * `sockets`: a bound of open sockets that it shares with other clients.
+    * `observe`: called after each HTTP request, with how long it took and how it ended.
 
     Attributes: `cluster` has the calls about the cluster as a whole, `access` those about accounts
     and permissions, `sign_in` those that turn a user's password into a ticket.

@@ -55,6 +55,11 @@ class FairSemaphore:
         """Whether any requester waits."""
         return bool(self._queues)
 
+    @property
+    def waiting(self) -> int:
+        """The number of those that wait."""
+        return sum(map(len, self._queues.values()))
+
     async def __aenter__(self) -> None:
         if self._free:  # none waits then: a slot that is given back goes to one who does
             self._free -= 1
@@ -95,6 +100,11 @@ class ConcurrencyLimiter:
     def is_full(self) -> bool:
         """Whether requests wait for a slot of the cluster."""
         return self._cluster.has_waiting
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests that wait for a slot of the cluster."""
+        return self._cluster.waiting
 
     @asynccontextmanager
     async def slot(self, node: str) -> AsyncIterator[None]:

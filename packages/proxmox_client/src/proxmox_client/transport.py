@@ -66,6 +66,21 @@ _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "pvemcp-client"}
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request to a host, with its response or without one, for those who measure."""
+
+    host: str
+    method: str
+    path: str
+    seconds: float
+    status: int = 0  # of HTTP; 0 without a response
+    failure: type[BaseException] | None = None  # in place of a complete response
+
+
+Observe = Callable[[Exchange], None]
+
+
 class HostPool:
     """Connections to the hosts of one cluster, shared by all accounts.
 
@@ -93,8 +108,10 @@ class HostPool:
         self._hosts = [str(Host.parse(host, default_port)) for host in hosts]
         self._current = 0
         self.answered = -math.inf  # when a host last answered, on the monotonic clock
+        self.written = -math.inf  # when the last request that is no GET ended
         self.is_split = False  # whether a host was seen in a partition without quorum
         self.before_write: Callable[[], Awaitable[None]] | None = None  # may raise: nothing is sent
+        self.observe: Observe | None = None
         self.limits = limits
         self.clock = clock
         self.limiter = ConcurrencyLimiter(limits)
@@ -217,17 +234,18 @@ class HostPool:
             return sending.give_up(failure)
 
     async def send_once(
-        self, path: str, form: str, only: str | None = None
+        self, path: str, form: str, only: str | None = None, *, host_header: str | None = None
     ) -> tuple[str, Response]:
         """POST a form that at most one host receives, or the host `only`; return that host too.
 
         The next host is tried only if no connection was made. Raise Unreachable.
         """
         hosts = [self.host(n) for n in range(self.size)] if only is None else [only]
+        headers = {"Host": host_header} if host_header else {}
         while True:
             host = hosts.pop(0)
             try:
-                response = await self.exchange(host, "POST", path, form, {})
+                response = await self.exchange(host, "POST", path, form, headers)
             except httpx.RequestError as error:
                 failure = _RequestFailed(host, error)
                 if failure.without_effect and hosts:
@@ -290,13 +308,24 @@ class HostPool:
         )
         if self._http_transport is None:
             self._http_transport = self._open_transport()
-        with limited_head():
-            response = await self._http_transport.handle_async_request(request)
-        self.answered = time.monotonic()
+        began, status, failure = time.monotonic(), 0, None
         try:
-            body = await read_body(response, MAX_ANSWER)
+            with limited_head():
+                response = await self._http_transport.handle_async_request(request)
+            self.answered, status = time.monotonic(), response.status_code
+            try:
+                body = await read_body(response, MAX_ANSWER)
+            finally:
+                await response.aclose()
+        except BaseException as error:
+            failure = type(error)
+            raise
         finally:
-            await response.aclose()
+            if method != "GET":
+                self.written = time.monotonic()
+            if self.observe:
+                seconds = time.monotonic() - began
+                self.observe(Exchange(host, method, path, seconds, status, failure))
         if body is None:
             raise UnexpectedAnswer(
                 response.status_code,
@@ -563,17 +592,21 @@ class Transport:
         *,
         secrets: Sequence[str] = (),
         only: str | None = None,
+        host_header: str | None = None,
     ) -> tuple[str, T]:
         """POST a form without an account, to one host; return that host and the decoded data.
 
         Errors never contain the `secrets` of the form. `only` is the host that has to get it; raise
-        Unreachable if it is no host of the cluster.
+        Unreachable if it is no host of the cluster. `host_header` replaces the name of the host in
+        the request, not in TLS.
         """
         if only is not None and not self.pool.has(only):
             raise Unreachable(only, "it is not a host of this cluster any more")
         try:
             async with time_limit(self.pool.limits.timeout, f"POST {path}"), self.pool.lease():
-                host, response = await self.pool.send_once(path, urlencode(form), only)
+                host, response = await self.pool.send_once(
+                    path, urlencode(form), only, host_header=host_header
+                )
             if response.status >= 300:
                 raise response_error(path, *response)
             return host, _decode(path, response, answer).data

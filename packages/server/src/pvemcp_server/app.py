@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from pvemcp_server.mcp.endpoint import Endpoint
 from pvemcp_server.services import Services, State, open_services
 from pvemcp_server.store.background import housekeeping
 from pvemcp_server.tables.history import HistoryRecorder
+from pvemcp_server.telemetry.exporters import monitored
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.tools import all as _declared  # noqa: F401 - importing it declares every tool
 from pvemcp_server.web.oauth.endpoints import OAuthEndpoints
@@ -37,9 +38,13 @@ class App:
     endpoint: Endpoint
     site: AdminSite
 
+    def leave(self) -> float:
+        """Let `/readyz` fail; return the seconds in which calls are still served as before."""
+        return self.endpoint.active_requests.leave()
+
     async def drain(self) -> bool:
         """End the streams of pages, then let running calls finish; return whether all ended."""
-        self.site.live.close()
+        self.site.closing.set()
         return await self.endpoint.drain()
 
 
@@ -82,11 +87,15 @@ async def _redirect_to_admin(_request: Request) -> RedirectResponse:
 
 
 async def serve_until_stopped(
-    state: State, sockets: list[socket.socket], announce: Announce
+    state: State,
+    sockets: list[socket.socket],
+    announce: Announce,
+    metrics_sockets: Sequence[socket.socket] = (),
 ) -> None:
     """Serve on these sockets until SIGINT or SIGTERM; running calls are finished first.
 
-    `announce` is awaited once requests are answered.
+    `announce` is awaited once requests are answered. On `metrics_sockets`, which share a port,
+    nothing but the figures of the server is served.
     """
     guard = AuditGuard(state.store)
     async with (
@@ -98,16 +107,19 @@ async def serve_until_stopped(
         housekeeping(services.connections.run_housekeeping),
     ):
         app = create_app(services)
-        # loaded objects stay: later full collections need not walk them, which would delay calls
-        gc.collect()
+        # loaded objects stay: later full collections need not walk them, which would delay calls.
+        # Imports leave next to no garbage, so that to collect it first would only take time
         gc.freeze()
         # Ctrl-C while modules were imported cancels here, not in the middle of uvicorn's startup
         await asyncio.sleep(0)
-        server = http_server(
-            app.asgi,
-            services.config,
-            app.drain,
-            announce,
-            knows_key=services.access.authenticator.knows,
-        )
-        await server.serve(sockets)
+        metrics_port = metrics_sockets[0].getsockname()[1] if metrics_sockets else None
+        async with monitored(app.asgi, app.endpoint, metrics_port) as asgi:
+            server = http_server(
+                asgi,
+                services.config,
+                app.drain,
+                announce,
+                leave=app.leave,
+                knows_key=services.access.authenticator.knows,
+            )
+            await server.serve([*sockets, *metrics_sockets])

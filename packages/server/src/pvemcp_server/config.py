@@ -155,6 +155,17 @@ class Config(BaseSettings):
         default="info", description="Lowest level of log lines to write"
     )
     log_format: Literal["text", "json"] = Field(default="text", description="Format of log lines")
+    metrics_host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on for /metrics, which needs no key: keep it private",
+    )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port of its own for /metrics, in the format of Prometheus; none by default. "
+        "0 picks one",
+    )
     oidc_issuer: str | None = Field(default=None, description="OpenID Connect issuer URL")
     oidc_client_id: str | None = Field(default=None, description="OpenID Connect client id")
     oidc_client_secret: SecretStr | None = Field(

@@ -1,7 +1,7 @@
 """The services under endpoint, pages and commands, opened together."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,7 +82,10 @@ async def open_services(state: State) -> AsyncIterator[Services]:
             lambda: _audit_receivers(state.config, settings.values).keys(),
         ) as audit,
         aclosing(Clusters(store, lambda: settings.values.inventory_freshness_seconds)) as clusters,
+        housekeeping(store.fleet.run),
         housekeeping(store.watch.run),
+        housekeeping(store.cluster_writes.run),
+        housekeeping(store.shared_limits.run) if store.shared_limits else nullcontext(),
         housekeeping(clusters.run_housekeeping),
         housekeeping(approvals.webhook.run),
     ):
@@ -92,6 +95,7 @@ async def open_services(state: State) -> AsyncIterator[Services]:
             store, connections, lambda: settings.values, state.config.public_url
         )
         state.access.authenticator.accept(issuer_users)
+        await store.fleet.joined()
         await settings.current()  # a command has to know them before the first poll
         async with housekeeping(oauth.run_housekeeping):
             yield Services(

@@ -245,7 +245,7 @@ async def test_a_configuration_that_changed_after_the_plan_is_not_written(client
     await client("AttachDisk", **VM, volume="shared:4", wait=True)
 
     class Changing(type(client.conversation)):
-        async def ask(self, question, _beside=""):
+        async def ask(self, question, _beside="", _digest=""):
             guest.config["description"] = "changed"
             guest.touch()
             return Decision.YES

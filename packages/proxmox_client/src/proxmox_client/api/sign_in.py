@@ -34,8 +34,9 @@ class SecondFactor(msgspec.Struct, frozen=True, kw_only=True):
     webauthn: dict[str, Any] | None = None
     """The argument of `navigator.credentials.get`; binary values are base64url texts.
 
-    A browser signs it only for pages below the domain `publicKey.rpId`, and Proxmox accepts the
-    origin of its own settings only.
+    A browser signs it only on pages at or below the domain `publicKey.rpId`. Proxmox accepts the
+    origin of its option `webauthn`, or where that names none, the `page_host` of the answer; of
+    either also subdomains with the same scheme and port, unless `allow-subdomains` is off.
     """
     recovery_keys: tuple[int, ...] = ()
     """The numbers of the recovery keys that are left."""
@@ -90,16 +91,17 @@ class SignIn:
         return _complete(ticket)
 
     async def with_second_factor(
-        self, challenge: SecondFactor, method: Method, value: str
+        self, challenge: SecondFactor, method: Method, value: str, *, page_host: str | None = None
     ) -> Ticket:
         """POST /access/ticket. Needs no account; `value` is the code, key or signed assertion.
 
         A signed assertion is JSON text: `id`, `type`, `rawId`, `challenge` as in
         `challenge.webauthn`, and `response` with `authenticatorData`, `clientDataJSON` and
         `signature`. A code or assertion is valid once; after eight wrong codes TOTP is locked until
-        a recovery key is used.
+        a recovery key is used. `page_host` is the host, and the port if it is not 443, of the https
+        page on which a key signed: sent as `Host`, which Proxmox compares with the signed origin.
 
-        Source: PVE/API2/AccessControl.pm.
+        Source: PVE/API2/AccessControl.pm; configure_u2f_and_wa in PVE/AccessControl.pm.
         """
         if method not in challenge.methods:
             offered = ", ".join(challenge.methods) or "none"
@@ -111,7 +113,14 @@ class SignIn:
             "password": f"{method}:{value}",
         }
         secrets = [value, challenge.ticket]
-        _, ticket = await self._post(_TICKET, Ticket, form, secrets=secrets, only=challenge.host)
+        _, ticket = await self._post(
+            _TICKET,
+            Ticket,
+            form,
+            secrets=secrets,
+            only=challenge.host,
+            host_header=page_host,
+        )
         return _complete(ticket)
 
     async def openid_request(self, realm: str, redirect_url: str) -> OpenIdRequest:

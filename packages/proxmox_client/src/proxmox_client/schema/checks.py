@@ -39,14 +39,25 @@ def validate(
             if not additional:
                 errors[name] = UNKNOWN
             continue
-        if message := _value_error(parameter, name, value):
-            errors[name] = message
+        errors |= _errors(parameter, name, value)
         if parameter.requires and parameter.requires not in values:
             errors.setdefault(parameter.requires, f"missing property required by '{name}'")
     for name, parameter in definitions.items():
         if not parameter.optional and name not in values:
             errors.setdefault(name, MISSING)
     return errors
+
+
+def _errors(parameter: Parameter, name: str, value: Any) -> dict[str, str]:
+    """Validate a value; those of a list have their position in the name, as in `vms[0]`."""
+    values = {name: value}
+    if parameter.type == "array" and parameter.items is not None:
+        # a form sends a list with one item as a plain value
+        items = value if isinstance(value, list | tuple) else [value]
+        values = {f"{name}[{number}]": item for number, item in enumerate(items)}
+        parameter = parameter.items
+    errors = {key: _value_error(parameter, name, each) for key, each in values.items()}
+    return {key: message for key, message in errors.items() if message}
 
 
 def _value_error(parameter: Parameter, name: str, value: Any) -> str | None:

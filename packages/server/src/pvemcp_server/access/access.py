@@ -12,7 +12,7 @@ from pvemcp_server.access.budgets import DestructiveBudgets
 from pvemcp_server.access.clusters import ClusterConfigs
 from pvemcp_server.access.external import ExternalAdmins
 from pvemcp_server.access.keys import Keys
-from pvemcp_server.access.limits import CallLimits, FairTurns
+from pvemcp_server.access.limits import CallLimits, FairTurns, RateLimiter
 from pvemcp_server.access.roles import Roles
 from pvemcp_server.access.sealed_state import SealedStates
 from pvemcp_server.access.second_factors import SecondFactors
@@ -35,7 +35,8 @@ class Access:
         self.authenticator = KeyAuthenticator(
             store, admits=lambda admin: admin.enabled and external.admits(admin)
         )
-        self.limits = CallLimits()
+        self.limits = CallLimits(store.shared_limits)
+        self.begun_sign_ins = RateLimiter("begun at the issuer", store.shared_limits)
         self.audit_reads = FairTurns(2)  # pages of the audit that administrators read
         self.verifications = FairTurns(1)  # apart: one takes as long as the audit is
         self.budgets = DestructiveBudgets(store)

@@ -66,7 +66,7 @@ class Admins:
         self._second_factors = second_factors or SecondFactors(store, clock=clock)
         self._clock = clock
         self._passwords = Passwords()
-        self._failures = RateLimiter(clock=monotonic)
+        self._failures = RateLimiter("sign-ins", store.shared_limits, clock=monotonic)
         self._failed: Counter[int] = Counter()  # by administrator, since the last flush
         self.devices = KnownDevices(lambda: store.vault.derive("known devices"), clock)
         self._locks = FailureLocks(clock)
@@ -233,7 +233,7 @@ class Admins:
         account = _account(name, await self._store.admins.find(name=name))
         if known is not None and self._locks.is_locked(account, known):
             known = None
-        if known is None and not self._failures.take(network, FAILURES_PER_MINUTE):
+        if known is None and not await self._failures.take(network, FAILURES_PER_MINUTE):
             seconds = 60 / FAILURES_PER_MINUTE
             raise TooManyFailures("too many failed sign-ins from this address", seconds=seconds)
         locks, counted = self._locks, known or network

@@ -1,14 +1,15 @@
-"""Rate limits (token buckets) and concurrency limits, each within this process."""
+"""Rate limits (token buckets) and concurrency limits, for all processes of a fleet together."""
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 import anyio
 
 from pvemcp_server.errors import Busy, OverBudget, counted
+from pvemcp_server.store.shared_limits import SharedLimits
 
 MOST_BUCKETS = 10_000  # the least recently used one is evicted
 MOST_WAITING = 8  # sources for a turn, and requests of one source
@@ -18,14 +19,30 @@ Clock = Callable[[], float]
 
 
 class RateLimiter:
-    """A token bucket for each name; a full one holds a minute's tokens."""
+    """A token bucket for each name; a full one holds a minute's tokens.
 
-    def __init__(self, *, clock: Clock = time.monotonic) -> None:
+    Processes that share a database share its buckets; `kind` keeps those of limiters apart.
+    """
+
+    def __init__(
+        self,
+        kind: str = "",
+        shared: SharedLimits | None = None,
+        *,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._kind = kind
+        self._shared = shared
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, name: str, per_minute: int) -> bool:
-        """Take one token; return False when the bucket is empty."""
+    async def take(self, name: str, per_minute: int) -> bool:
+        """Take one token; return False when the bucket is empty.
+
+        Raise StateUnavailable when it is shared and the database does not answer.
+        """
+        if self._shared and self._shared.are_used:
+            return await self._shared.take(f"{self._kind} {name}", per_minute)
         now = self._clock()
         left, since = self._buckets.get(name, (float(per_minute), now))
         tokens = min(float(per_minute), left + (now - since) * per_minute / 60)
@@ -39,7 +56,9 @@ class RateLimiter:
 
     def give_back(self, name: str) -> None:
         """Return a token to the bucket."""
-        if name in self._buckets:
+        if self._shared and self._shared.are_used:
+            self._shared.give_back(f"{self._kind} {name}")
+        elif name in self._buckets:
             tokens, since = self._buckets[name]
             self._buckets[name] = (tokens + 1, since)
 
@@ -51,43 +70,52 @@ class CallLimits:
     about an authenticated one.
     """
 
-    def __init__(self, *, clock: Clock = time.monotonic) -> None:
-        self._rate = RateLimiter(clock=clock)
-        self._refusals = RateLimiter(clock=clock)
+    def __init__(
+        self, shared: SharedLimits | None = None, *, clock: Clock = time.monotonic
+    ) -> None:
+        self._shared = shared
+        self._rate = RateLimiter("calls", shared, clock=clock)
+        self._refusals = RateLimiter("refusals", shared, clock=clock)
         self._running: Counter[str] = Counter()
         # weak: as many as there are calls
         self._on_cluster: WeakValueDictionary[tuple[str, str], anyio.Semaphore] = (
             WeakValueDictionary()
         )
 
-    def check_rate(self, name: str, per_minute: int) -> None:
+    async def check_rate(self, name: str, per_minute: int) -> None:
         """Count a call of `name`, a key's id; raise OverBudget beyond the rate."""
-        if not self._rate.take(name, per_minute):
+        if not await self._rate.take(name, per_minute):
             raise OverBudget(
                 f"More than {counted(per_minute, 'call')} a minute.",
                 hint="Wait a few seconds and try again.",
                 seconds=60 / per_minute,
             )
 
-    def count_refusal(self, name: str, per_minute: int) -> bool:
+    async def count_refusal(self, name: str, per_minute: int) -> bool:
         """Count a refused call of `name`, an address; return False beyond the rate."""
-        return self._refusals.take(name, per_minute)
+        return await self._refusals.take(name, per_minute)
 
-    @contextmanager
-    def running(self, key_id: str, most: int) -> Iterator[None]:
-        """Hold one of the key's slots while inside; raise OverBudget when all are taken."""
-        if self._running[key_id] >= most:
-            raise OverBudget(
-                f"This key has {counted(most, 'call')} running already.",
-                hint="Wait for one to end.",
-            )
-        self._running[key_id] += 1
+    @asynccontextmanager
+    async def running(self, name: str, most: int, *, shared: bool = False) -> AsyncIterator[None]:
+        """Hold one of the key's slots while inside; raise OverBudget when all are taken.
+
+        They are those of this process, and with `shared` also those of all processes together.
+        """
+        if self._running[name] >= most:
+            raise _all_running(most)
+        self._running[name] += 1
+        claims = self._shared if shared and self._shared and self._shared.are_used else None
         try:
+            if claims and not await claims.claim(name, most):
+                claims = None
+                raise _all_running(most)
             yield
         finally:
-            self._running[key_id] -= 1
-            if not self._running[key_id]:
-                del self._running[key_id]
+            self._running[name] -= 1
+            if not self._running[name]:
+                del self._running[name]
+            if claims:
+                claims.release(name)
 
     @asynccontextmanager
     async def on_cluster(self, key_id: str, cluster: str, most: int) -> AsyncIterator[None]:
@@ -96,21 +124,36 @@ class CallLimits:
         A quarter of the key's slots, and at least one, is for other clusters, so that one that
         hangs or is slow never takes all. Wait briefly for a place; then raise OverBudget.
         """
-        kept = max(1, most // 4)
-        number = max(1, most - kept)
+        number = max(1, most - max(1, most // 4))
         places = self._on_cluster.setdefault((key_id, cluster), anyio.Semaphore(number))
         with anyio.move_on_after(PLACE_SECONDS) as wait:
             await places.acquire()
         if wait.cancelled_caught:
-            raise OverBudget(
-                f"This key has {counted(number, 'call')} on {cluster} running already; "
-                f"{kept} of its {most} are for other clusters.",
-                hint="Wait for one to end, or call another cluster.",
-            )
+            raise _all_on_cluster(cluster, number, most)
+        name = f"{key_id} on {cluster}"
+        claims = self._shared if self._shared and self._shared.are_used else None
         try:
+            if claims and not await claims.claim(name, number, PLACE_SECONDS):
+                claims = None
+                raise _all_on_cluster(cluster, number, most)
             yield
         finally:
             places.release()
+            if claims:
+                claims.release(name)
+
+
+def _all_running(most: int) -> OverBudget:
+    fact = f"This key has {counted(most, 'call')} running already."
+    return OverBudget(fact, hint="Wait for one to end.")
+
+
+def _all_on_cluster(cluster: str, number: int, most: int) -> OverBudget:
+    return OverBudget(
+        f"This key has {counted(number, 'call')} on {cluster} running already; "
+        f"{most - number} of its {most} are for other clusters.",
+        hint="Wait for one to end, or call another cluster.",
+    )
 
 
 class FairQueue:

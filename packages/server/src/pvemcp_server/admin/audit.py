@@ -96,7 +96,9 @@ class Search(Fields):
     )
     address: str | None = Field(default=None, description="Address of the client")
     text: str | None = Field(
-        default=None, description="In key name, acting administrator, tool, arguments or reason"
+        default=None,
+        description="In key name, acting administrator, tool, arguments or reason; or a call_id of "
+        "the log",
     )
     before: int | None = Field(
         default=None, ge=0, le=2**53, description="Older than the entry with this seq: next page"

@@ -224,7 +224,7 @@ async def service_token(services: Services, secret: str, address: str) -> Servic
         most = services.settings.values.calls_per_minute_per_address
         kind = f"{denied.name} {denied.reason}" if denied.name else "wrong token"
         counted = f"{kind} {network_of(address)}"
-        if not services.access.limits.count_refusal(counted, most):
+        if not await services.access.limits.count_refusal(counted, most):
             raise TooManyFailures("too many wrong service tokens", seconds=60) from None
         await _record_refusal(services, denied.reason, address, denied.name)
         raise

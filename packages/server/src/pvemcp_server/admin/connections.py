@@ -215,7 +215,8 @@ async def _end(
     """End connections and those that end with them: all of an external issuer's user."""
     subjects = {each.subject for each in named if each.subject.startswith("issuer:")}
     ends = [each for each in known if each in named or each.subject in subjects]
-    tokens = await asyncio.gather(*(context.services.connections.end(each.id) for each in ends))
+    end = context.services.connections.end
+    tokens = await asyncio.gather(*(end(each.id, forget=True) for each in ends))
     for each in ends:
         await context.changed(operation, **_facts(each))
     return EndedConnections(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
@@ -47,6 +48,10 @@ class Attempt(BaseModel):
     key: str = Field(default=NO_KEY, description="Call with this key's rights; default: all rights")
     arguments: dict[str, Any] = Field(default={}, description="What the model would send")
     confirmed: bool = Field(default=False, description="Confirm a call that loses data")
+    question: str = Field(
+        default="",
+        description="Confirm only what this question of an answer was about; default: any",
+    )
 
 
 class Outcome(BaseModel):
@@ -55,6 +60,7 @@ class Outcome(BaseModel):
     failed: bool
     data: str
     notes: str = ""
+    question: str = Field(default="", description="Of a call that waits to be confirmed: its id")
 
 
 @dataclass
@@ -62,16 +68,24 @@ class TrialConversation:
     """The conversation of a trial call: it answers the confirmation and ignores progress."""
 
     client: str
-    confirmed: bool
+    attempt: Attempt
     wants_progress: bool = False
     question: str = ""
+    question_id: str = ""  # of its text and of the configuration that it is about
+    confirmed: bool = False
 
     async def progress(self, done: float, total: float | None, message: str) -> None:
         """Ignore the progress: only the outcome is shown."""
 
-    async def ask(self, question: str, beside: str = "") -> Decision:
-        """Keep the question, and answer it with the confirmation of the attempt."""
+    async def ask(self, question: str, beside: str = "", digest: str = "") -> Decision:
+        """Keep the question, and answer it with the confirmation of the attempt.
+
+        A confirmation of another question, or for another configuration, is none.
+        """
         self.question = " ".join(filter(None, (question, beside)))
+        self.question_id = sha256(f"{question}\n{digest}".encode()).hexdigest()
+        is_same = self.attempt.question in ("", self.question_id)
+        self.confirmed = self.attempt.confirmed and is_same
         return Decision.YES if self.confirmed else Decision.NO
 
 
@@ -151,7 +165,7 @@ async def call_tool(
 ) -> Outcome:
     """Call a tool for an operation that permits it."""
     caller = await caller_of(context, attempt.key)
-    conversation = TrialConversation(f"admin pages, {context.by}", attempt.confirmed)
+    conversation = TrialConversation(f"admin pages, {context.by}", attempt)
     try:
         result = await pipeline.call(caller, name, attempt.arguments, conversation)
     except UnknownTool:
@@ -161,9 +175,16 @@ async def call_tool(
 
 def _outcome(result: Result, conversation: TrialConversation) -> Outcome:
     data, *notes = (block.lstrip("\n") for block in result.blocks)
+    question = ""
     if conversation.question and not conversation.confirmed:
-        notes.append(f"It needs confirmation: {conversation.question} Confirm it and call again.")
-    return Outcome(failed=result.cause is not None, data=data, notes="\n".join(notes))
+        question = conversation.question_id
+        changed = "The plan has changed since. " if conversation.attempt.confirmed else ""
+        notes.append(
+            f"{changed}It needs confirmation: {conversation.question} Confirm it and call again."
+        )
+    return Outcome(
+        failed=result.cause is not None, data=data, notes="\n".join(notes), question=question
+    )
 
 
 def as_tool_call(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

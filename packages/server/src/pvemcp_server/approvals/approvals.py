@@ -38,6 +38,7 @@ class PlannedCall:
     plan: tuple[str, ...] = field(repr=False)  # its sentences
     shown_arguments: Mapping[str, Any]
     shown_plan: tuple[str, ...]
+    digest: str = ""  # of the configuration that the plan was made from
 
     @cached_property
     def identity(self) -> str:
@@ -46,8 +47,12 @@ class PlannedCall:
 
     @cached_property
     def planned(self) -> str:
-        """What an administrator decides: the sentences, under the caller's present rights."""
-        return _text(*self.plan, self.caller.version, self.caller.digest.hex())
+        """What an administrator decides: the sentences, under the caller's present rights.
+
+        Made from another configuration, the same sentences are another plan.
+        """
+        rights = (self.caller.version, self.caller.digest.hex())
+        return _text(*self.plan, *rights, *filter(None, [self.digest]))
 
 
 class Approvals:

@@ -1,6 +1,6 @@
 """The audit: every call and refused attempt, in a hash chain that reveals tampering."""
 
-from pvemcp_server.audit.audit import Audit, Event, Outcome, open_audit
+from pvemcp_server.audit.audit import Audit, Event, Outcome, current_call, open_audit
 from pvemcp_server.audit.forwarder import Forwarder, Progress, progress_of
 from pvemcp_server.audit.guard import AuditGuard
 from pvemcp_server.audit.mask import mask, secret_fields_of
@@ -21,6 +21,7 @@ __all__ = [
     "Mark",
     "Outcome",
     "Progress",
+    "current_call",
     "mask",
     "open_audit",
     "progress_of",

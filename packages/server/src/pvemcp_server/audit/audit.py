@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -26,6 +27,7 @@ from pvemcp_server.store.audit_chain import Finding
 from pvemcp_server.store.audit_log import STOP
 from pvemcp_server.store.background import housekeeping, ticks
 from pvemcp_server.store.columns import utc_now
+from pvemcp_server.store.database import waits
 
 FLUSH_SECONDS = 0.5
 MINUTE_SECONDS = 60
@@ -42,6 +44,8 @@ LONGEST_BULK_TEXT = 5_000  # of what names every guest or task of a bulk write
 LONGEST_ARGUMENTS = 16_000
 Targets = Callable[[], Collection[str]]
 _BLANK = re.compile(r"\s+")
+current_call: Final[ContextVar[str]] = ContextVar("pvemcp_current_call", default="")
+"""The `call_id` of the call that runs in this context."""
 log = logging.getLogger(__name__)
 
 
@@ -83,6 +87,7 @@ class Event:
     bytes: int | None = None
     duration_ms: int | None = None
     upid: str | None = None
+    call_id: str | None = None  # the same in the lines of the log; a new one when None
 
     def row(self, kind: Kind, at: datetime, call_id: str | None = None) -> dict[str, Any]:
         """Return the row to store: limited in length, valid text and without secrets."""
@@ -92,7 +97,7 @@ class Event:
             arguments = _to_json({"cut": arguments[:LONGEST_ARGUMENTS]})
         return {
             "kind": kind.value,
-            "call_id": call_id or uuid4().hex,
+            "call_id": call_id or self.call_id or uuid4().hex,
             "at": at,
             "key_id": _short(self.key_id, 8),
             "key_name": _short(self.key_name),
@@ -196,6 +201,12 @@ class Audit(AuditReader):
         self._answers = True
         self._recorded: Counter[_Attempt | str] = Counter()  # in this minute, also by network
         self._further: Counter[_Attempt] = Counter()
+        self.observers: list[Callable[[Event], None]] = []  # of the end of calls, for figures
+
+    @property
+    def buffered(self) -> int:
+        """The number of entries that wait to be written."""
+        return len(self._buffer)
 
     @property
     def is_failing(self) -> bool:
@@ -216,6 +227,8 @@ class Audit(AuditReader):
         """Store how the write ended; buffer it while the database does not answer."""
         with suppress(Unrecorded):
             row = event.row(Kind.OUTCOME, self._clock(), call_id)
+            for observe in self.observers:
+                observe(event)
             await self._store_rows([row], keep=True)
 
     async def call(self, event: Event, kind: Kind = Kind.CALL) -> None:
@@ -228,6 +241,8 @@ class Audit(AuditReader):
                 self._buffer.append(row)  # no client hides an entry by cancelling here
                 raise
         self._buffer.append(row)
+        for observe in self.observers:
+            observe(event)
 
     async def refused(self, event: Event) -> None:
         """Buffer the refused attempt of a known caller; drop it when the buffer is full."""
@@ -249,6 +264,8 @@ class Audit(AuditReader):
             most = {attempt: ANONYMOUS_PER_MINUTE, network: ADDRESS_PER_MINUTE}
         if any(self._recorded[each] >= limit for each, limit in most.items()):
             self._further[attempt] += 1
+            for observe in self.observers:
+                observe(event)
             return
         self._recorded.update(most.keys())
         await self.refused(event)
@@ -391,6 +408,7 @@ class Audit(AuditReader):
             raise Unrecorded from error
 
     async def _write_waiting(self) -> None:
+        waits.set(True)  # also for the housekeeping, as calls join its transaction
         while self._waiting:
             batches, self._waiting = self._waiting, []
             error = await self._append([row for batch in batches for row in batch.rows])

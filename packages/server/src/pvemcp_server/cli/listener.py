@@ -3,7 +3,7 @@
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +22,7 @@ class Listener:
 
     config: Config
     sockets: list[socket.socket]
+    metrics: Sequence[socket.socket] = ()  # of the port for /metrics
 
 
 @contextmanager
@@ -31,22 +32,33 @@ def claimed(config: Config, *, alone: bool) -> Iterator[Listener]:
     `alone` locks the folder exclusively; without PostgreSQL the lock is always exclusive.
     """
     with ExitStack() as stack:
-        sockets = _listening(config, stack)
+        sockets = _listening(config, config.host, config.port, "PVEMCP_", stack)
+        metrics: list[socket.socket] = []
+        if config.metrics_port is not None:
+            host, port = config.metrics_host, config.metrics_port
+            metrics = _listening(config, host, port, "PVEMCP_METRICS_", stack)
+            if metrics[0].getsockname()[1] == sockets[0].getsockname()[1]:
+                raise ConfigError("PVEMCP_METRICS_PORT has to be another port than PVEMCP_PORT.")
         bound = config.model_copy(update={"port": sockets[0].getsockname()[1]})
         shared = config.database.startswith("postgresql") and not alone
         stack.enter_context(state_lock(bound, shared=shared))
-        yield Listener(bound, sockets)
+        yield Listener(bound, sockets, metrics)
 
 
-def _listening(config: Config, stack: ExitStack) -> list[socket.socket]:
-    """Open a socket for each address of the host, all on one port."""
+def _listening(
+    config: Config, host: str, port: int, variables: str, stack: ExitStack
+) -> list[socket.socket]:
+    """Open a socket for each address of the host, all on one port.
+
+    `variables` is what the names of the environment variables begin with that choose them.
+    """
     sockets: list[socket.socket] = []
-    port, failed = config.port, OSError()
+    chosen, failed = port, OSError()
     try:
-        for family, address in _addresses(config):
+        for family, address in _addresses(host, port):
             try:
                 opened = socket.create_server(
-                    (address, port), family=family, backlog=BACKLOG, reuse_port=False
+                    (address, chosen), family=family, backlog=BACKLOG, reuse_port=False
                 )
             except OSError as missing:
                 if missing.errno not in _MISSING:
@@ -54,25 +66,24 @@ def _listening(config: Config, stack: ExitStack) -> list[socket.socket]:
                 failed = missing
                 continue
             sockets.append(stack.enter_context(opened))
-            port = opened.getsockname()[1]
+            chosen = opened.getsockname()[1]
         if not sockets:
             raise failed
     except OSError as refused:
         check_unlocked(config, shared=True)
+        options = ", or --host and --port" if variables == "PVEMCP_" else ""
         raise ConfigError(
-            f"Cannot listen on {config.host} port {config.port}: {_reason(refused)}. Choose others "
-            "with PVEMCP_HOST and PVEMCP_PORT, or --host and --port."
+            f"Cannot listen on {host} port {port}: {_reason(refused)}. Choose others "
+            f"with {variables}HOST and {variables}PORT{options}."
         ) from None
     return sockets
 
 
-def _addresses(config: Config) -> list[tuple[socket.AddressFamily, str]]:
-    if config.host == "::":
+def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
+    if host == "::":
         # a socket of its own for IPv4: in one for both, clients would have mapped addresses
         return [(socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")]  # noqa: S104 - as configured
-    addresses = socket.getaddrinfo(
-        config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in addresses))
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, TextIO
 
 import structlog
 
+from pvemcp_server.audit import current_call
 from pvemcp_server.audit.mask import NAMES_OF_VALUES
 from pvemcp_server.config import Config
 from pvemcp_server.store.key_format import KEY_LIKE
@@ -52,6 +53,7 @@ def formatter_of(config: Config) -> logging.Formatter:
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
+        _add_call,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[Any] = [structlog.processors.JSONRenderer()]
@@ -66,6 +68,13 @@ def formatter_of(config: Config) -> logging.Formatter:
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
+
+
+def _add_call(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add the id that the audit has of the running call."""
+    if call := current_call.get():
+        event["call_id"] = call
+    return event
 
 
 def _on_one_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -12,22 +12,34 @@ from pvemcp_server.cli.deferred_gc import deferred_gc
 from pvemcp_server.cli.demo import Demo
 from pvemcp_server.cli.listener import Listener, claimed
 from pvemcp_server.cli.state import State, command, open_state
+from pvemcp_server.cli.workers import Workers as WorkerProcesses
+from pvemcp_server.cli.workers import check_workers
 from pvemcp_server.config import Config
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.")]
+Workers = Annotated[
+    int,
+    typer.Option(min=1, max=64, help="Processes that serve this port together; with PostgreSQL."),
+]
 app = typer.Typer()
 
 
 @app.command()
 @command
-async def serve(host: Host = None, port: Port = None) -> None:
+async def serve(host: Host = None, port: Port = None, workers: Workers = 1) -> None:
     """Serve the configured clusters until stopped."""
     config = _configure(host=host, port=port)
+    check_workers(config, workers)
     with claimed(config, alone=False) as listener:
         async with open_state(listener.config) as state:
             await Demo(state).remove_clusters()
-            await _serve(state, listener, partial(quickstart.print_welcome, state, demo=False))
+            welcome = partial(quickstart.print_welcome, state, demo=False)
+            if workers == 1:
+                await _serve(state, listener, welcome)
+            else:
+                await quickstart.check_administrator(state)
+                await WorkerProcesses(listener, workers).run(welcome)
 
 
 @app.command()
@@ -61,7 +73,7 @@ async def _serve(state: State, listener: Listener, welcome: Callable[[], Awaitab
         # imported here: `pvemcp --help` must not wait for every library of the server
         from pvemcp_server.app import serve_until_stopped
 
-    await serve_until_stopped(state, listener.sockets, welcome)
+    await serve_until_stopped(state, listener.sockets, welcome, listener.metrics)
 
 
 def _configure(**options: Any) -> Config:

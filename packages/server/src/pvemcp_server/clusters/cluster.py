@@ -27,6 +27,7 @@ from pvemcp_server.errors import (
     plural,
 )
 from pvemcp_server.shown_names import listed_names, shown_volume
+from pvemcp_server.store.database import is_outage
 from pvemcp_server.store.history_repository import History
 from pvemcp_server.store.records import ClusterKind
 
@@ -133,7 +134,7 @@ async def outcome_of(read: Awaitable[T], what: str) -> T | Exception:
 
     Any error counts: an answer that we cannot handle must not cost the rows of other clusters. An
     unexpected one is logged with its traceback; `explain` refers to the log. Raise
-    StateUnavailable, because then permissions cannot be checked.
+    StateUnavailable and other errors of a database that is away: the whole call waits for it.
     """
     try:
         return await read
@@ -142,6 +143,8 @@ async def outcome_of(read: Awaitable[T], what: str) -> T | Exception:
     except (CallError, ProxmoxError, TimeoutError) as error:
         return error
     except Exception as error:
+        if is_outage(error):
+            raise
         log.exception("Reading %s failed", what)
         return error
 
@@ -165,6 +168,7 @@ class Cluster:
     read_freeze: Callable[[], Awaitable[Freeze | None]] = _not_frozen
     tls: str = ""  # how its certificate is checked: system, ca, pinned or insecure
     history: History | None = None  # what the server noted as this account
+    on_write: Callable[[], None] = lambda: None  # marks all inventories of the cluster as outdated
     _view: InventoryView | None = None
     _acl: list[Acl] = field(default_factory=list)  # one list for all copies in a call
 
@@ -423,6 +427,14 @@ class Cluster:
             )
 
     def changed(self) -> None:
-        """Drop the cached inventory after a change, so that the next read asks Proxmox."""
+        """Drop the cached inventories after a write, so that the next read asks Proxmox.
+
+        Those of all accounts, and in all processes within a second.
+        """
+        self.on_write()
+        self.read_again()
+
+    def read_again(self) -> None:
+        """Drop the cached inventory of this account, so that the next read asks Proxmox."""
         self.inventory.invalidate()
         self._view = None

@@ -5,7 +5,10 @@ for all of them.
 """
 
 import asyncio
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -14,12 +17,22 @@ from weakref import WeakSet
 
 import anyio
 
-from proxmox_client import ApiToken, BackupServer, Client, Limits, SocketBudget, Ticket, Tls
+from proxmox_client import (
+    ApiToken,
+    BackupServer,
+    Client,
+    Exchange,
+    Limits,
+    SocketBudget,
+    Ticket,
+    Tls,
+)
 from pvemcp_server.access.freezes import Freezes
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.checks import CLIENTS
 from pvemcp_server.clusters.cluster import Cluster, Notes
 from pvemcp_server.clusters.inventory import Inventory
+from pvemcp_server.clusters.shared_inventory import RowPool, SharedInventory
 from pvemcp_server.errors import CallError, UnknownName
 from pvemcp_server.open_files import file_limit, shares
 from pvemcp_server.store.background import ticks
@@ -29,8 +42,8 @@ from pvemcp_server.store.store import Store
 from pvemcp_server.store.watch import Topic, VersionedCache
 
 OWN_FRESHNESS: Final = 1.0  # seconds: who is disabled in Proxmox is refused at the next call
-OWN_IDLE_SECONDS: Final = 300.0  # without a call, then the inventory of a user is forgotten
-SWEEP_SECONDS: Final = 60.0
+OWN_IDLE_SECONDS: Final = 60.0  # without a call, then the inventory of a user is forgotten
+SWEEP_SECONDS: Final = 30.0
 
 
 @dataclass(eq=False)
@@ -112,14 +125,38 @@ class Clusters:
         self._store = store
         self._freshness = freshness
         self._limits = limits or Limits()
-        self._sockets = sockets or SocketBudget(shares(file_limit()).to_clusters)
+        self.sockets = sockets or SocketBudget(shares(file_limit()).to_clusters)
         self.freezes = Freezes(store)
         self._configured: VersionedCache[None, Configured] = VersionedCache()
         self._clients: dict[int, tuple[ClusterRecord, Client | BackupServer]] = {}  # by cluster id
         self._open: dict[tuple[int, int], Connection] = {}  # by ids of cluster and identity
+        self._pools: dict[int, RowPool] = {}  # by cluster id
         self._opening = asyncio.Lock()
         self._retired: WeakSet[Client | BackupServer | Inventory] = WeakSet()  # calls may use them
+        self.observe: Callable[[str, Exchange], None] | None = None  # for clients opened later
+        self.new_context: Callable[[], Context] = Context  # of a refresh of an inventory
+        # by the name of the cluster: a connection that is opened again goes on counting
+        self.inventory_reads: defaultdict[str, Counter[str]] = defaultdict(Counter)
         store.watch.on_change(Topic.CLUSTERS, self._changed)
+        store.watch.on_change(Topic.WRITES, self._others_wrote)
+
+    @property
+    def clients(self) -> Mapping[str, Client | BackupServer]:
+        """The clients of the clusters that were asked, by name."""
+        return {record.name: client for record, client in self._clients.values()}
+
+    @property
+    def failing(self) -> Mapping[str, bool]:
+        """Whether the last attempt to read the inventory failed, by cluster.
+
+        Only for clusters that were asked; of several identities, one that gets an answer counts.
+        """
+        failing: dict[str, bool] = {}
+        for connection in self._open.values():
+            name, inventory = connection.record.name, connection.inventory
+            if inventory.failure or inventory.latest:
+                failing[name] = inventory.failure is not None and failing.get(name, True)
+        return failing
 
     async def aclose(self) -> None:
         """Close every connection, also the replaced ones."""
@@ -131,19 +168,24 @@ class Clusters:
             await each.aclose()
 
     async def run_housekeeping(self, stop: anyio.Event) -> None:
-        """Forget users' connections that no call has used for some minutes, until stopped."""
+        """Forget users' connections that no call has used for a minute, until stopped."""
         async for _ in ticks(stop, SWEEP_SECONDS):
             self.forget_idle()
 
     def forget_idle(self) -> None:
-        """Forget the connections of users that no call has used for OWN_IDLE_SECONDS.
+        """Forget the connections of users that no call has used for OWN_IDLE_SECONDS, and old
+        configurations.
 
         A call that still runs keeps what it has; the next one opens the connection again.
         """
         oldest = monotonic() - OWN_IDLE_SECONDS
         for key, connection in list(self._open.items()):
+            inventory = connection.inventory
+            inventory.configs.drop_expired(inventory.written)
             if connection.is_own and connection.used < oldest:
                 self._forget(key)
+        with_pool = {key[0] for key, each in self._open.items() if each.inventory.pool}
+        self._pools = {key: pool for key, pool in self._pools.items() if key in with_pool}
 
     async def _changed(self) -> None:
         """Forget what a change has replaced; without clients, the next call reads the change."""
@@ -173,7 +215,21 @@ class Clusters:
             read_freeze=partial(self.freezes.of, connection.record),
             tls=connection.record.tls_mode.value,
             history=History(self._store.history, connection.identity),
+            on_write=partial(self._wrote, connection.record.id),
         )
+
+    def _wrote(self, cluster_id: int) -> None:
+        """Mark the inventories of a cluster as outdated after a write, in all processes."""
+        self._invalidate({cluster_id})
+        self._store.cluster_writes.note(cluster_id)
+
+    async def _others_wrote(self) -> None:
+        self._invalidate(await self._store.cluster_writes.others())
+
+    def _invalidate(self, cluster_ids: AbstractSet[int]) -> None:
+        for (cluster_id, _), connection in self._open.items():
+            if cluster_id in cluster_ids:
+                connection.inventory.invalidate()
 
     async def connection(self, name: str, identity_id: int | None = None) -> Connection:
         """Return the connection of that cluster and identity; open it when needed.
@@ -236,6 +292,8 @@ class Clusters:
                 del self._clients[cluster_id]
                 client.retire()
                 self._retired.add(client)
+        for name in self.inventory_reads.keys() - configured.clusters.keys():
+            del self.inventory_reads[name]
 
     def _forget(self, key: tuple[int, int]) -> None:
         self._retired.add(self._open.pop(key).inventory)
@@ -258,10 +316,25 @@ class Clusters:
             identity,
             configured.secrets.get(identity.id, b""),
             client,
-            Inventory(client, freshness),
+            Inventory(
+                client,
+                freshness,
+                reads=self.inventory_reads[record.name],
+                new_context=self.new_context,
+                pool=None if identity.is_default else self._pools.setdefault(record.id, RowPool()),
+                fleet=self._shared_inventory(record, identity, configured),
+            ),
         )
         self._open[record.id, identity.id] = connection
         return connection
+
+    def _shared_inventory(
+        self, record: ClusterRecord, identity: IdentityRecord, configured: Configured
+    ) -> SharedInventory | None:
+        if (shared := self._store.shared_inventories) is None:
+            return None
+        secret_digest = configured.secrets.get(identity.id, b"")
+        return SharedInventory.of(shared, record, identity, secret_digest)
 
     def _client_of(self, record: ClusterRecord) -> Client | BackupServer:
         """Return the client of the cluster, without an account."""
@@ -272,7 +345,8 @@ class Clusters:
                 limits=self._limits,
                 name=record.name,
                 before_write=partial(self.freezes.refuse, record),
-                sockets=self._sockets,
+                sockets=self.sockets,
+                observe=partial(self.observe, record.name) if self.observe else None,
             )
             self._clients[record.id] = record, client
         return self._clients[record.id][1]

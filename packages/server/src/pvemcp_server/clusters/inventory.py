@@ -4,13 +4,14 @@ It is refreshed on demand and shared by all callers of that identity, never with
 """
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import proxmox_client
 from proxmox_client import BackupServer, Client
@@ -24,7 +25,9 @@ from proxmox_client.api.resources import (
 from proxmox_client.api.resources import Resources as ClusterResources
 from pvemcp_server.access.model import Resources
 from pvemcp_server.clusters.explain import reason_of
+from pvemcp_server.clusters.kept_configs import KeptConfigs
 
+T = TypeVar("T")
 # Errors after which an older answer is better than none
 NO_ANSWER = (
     proxmox_client.Unreachable,
@@ -33,6 +36,7 @@ NO_ANSWER = (
     proxmox_client.UnexpectedAnswer,
 )
 
+POOLED: Final = ("guests", "nodes", "storages", "pools")  # rows that compare by their values
 BUSY_SECONDS = 0.1  # by which a timeout comes late if this process was busy
 
 _QUOTES: Final = ("'", '"')
@@ -125,6 +129,22 @@ def covers_guest(scope: Resources, guest: GuestResource) -> bool:
     )
 
 
+class ShareRows(Protocol):
+    """Keeps equal rows of several accounts once."""
+
+    def shared(self, rows: Iterable[T]) -> tuple[T, ...]:
+        """Return the rows, with known ones in place of equal ones."""
+
+
+class ShareFetches(Protocol):
+    """Fetches the inventory of an identity once for all processes."""
+
+    async def view(
+        self, fetch: Callable[[float], Awaitable[InventoryView]], sent: float, oldest: float
+    ) -> InventoryView:
+        """Return a view that was taken after `oldest`, by `fetch` or by another process."""
+
+
 @dataclass(eq=False)
 class Inventory:
     """The latest InventoryView of a cluster and identity; concurrent callers share one request.
@@ -145,6 +165,11 @@ class Inventory:
     retry_timeout: float = 1.0  # the same after a failed attempt
     retry_after: float = 5.0  # seconds after a failed attempt during which no call waits
     search_after: float = 60.0  # seconds after a search for a host with quorum, until the next
+    reads: Counter[str] = field(default_factory=Counter)  # "cached", "refreshed" or "stale"
+    new_context: Callable[[], Context] = Context  # of a refresh: not that of its first caller
+    configs: KeptConfigs = field(default_factory=KeptConfigs)
+    pool: ShareRows | None = None  # if other accounts may see the same rows
+    fleet: ShareFetches | None = None  # if other processes may read it
     failure: proxmox_client.ProxmoxError | None = None  # of the last attempt, until an answer
     _latest: InventoryView | None = None
     _refreshing: asyncio.Task[InventoryView] | None = None
@@ -158,14 +183,18 @@ class Inventory:
         latest = self._latest
         oldest = max(monotonic() - self.freshness(), self._written)
         if latest and latest.taken > oldest:
+            self.reads["cached"] += 1
             return latest
         try:
-            return await self._refreshed()
+            refreshed = await self._refreshed()
         except NO_ANSWER as error:
+            self.reads["stale"] += 1
             if latest is None:
                 raise
             delayed = isinstance(error, proxmox_client.Delayed)
             return replace(latest, stale=reason_of(error), is_delayed=delayed)
+        self.reads["refreshed"] += 1
+        return refreshed
 
     @property
     def last_seen(self) -> datetime | None:
@@ -176,6 +205,14 @@ class Inventory:
     def latest(self) -> InventoryView | None:
         """The latest view, however old, without asking Proxmox; None before the first one."""
         return self._latest
+
+    @property
+    def written(self) -> float:
+        """When something was last changed through this server, on the monotonic clock.
+
+        Also by other accounts: their writes end no view, which lasts seconds only.
+        """
+        return max(self._written, self.client.written)
 
     def invalidate(self) -> None:
         """Mark every view that was requested until now as outdated, after a write."""
@@ -198,9 +235,11 @@ class Inventory:
         running = self._refreshing
         if running is None or running.done() or self._sent < self._written:
             self._sent = monotonic()
-            # an empty context: the deadline of the first caller must not apply to the others
+            # a new context: the deadline of the first caller must not apply to the others
+            sent, fleet = self._sent, self.fleet
+            work = self._fetch(sent) if fleet is None else self._shared(fleet, sent)
             running = asyncio.create_task(
-                self._fetch(self._sent), name="inventory refresh", context=Context()
+                work, name="inventory refresh", context=self.new_context()
             )
             # retrieve the exception, which asyncio would log if every caller has timed out
             running.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -239,19 +278,32 @@ class Inventory:
         self.failure, self._retry_at = error, monotonic() + self.retry_after
         return error
 
+    async def _shared(self, fleet: ShareFetches, sent: float) -> InventoryView:
+        """Return the view that another process has fetched, or fetch it for all."""
+        oldest = max(sent - self.freshness(), self._written)
+        view = await fleet.view(self._fetch, sent, oldest)
+        if self.pool is not None:
+            rows: dict[str, Any] = {n: self.pool.shared(getattr(view, n)) for n in POOLED}
+            view = replace(view, **rows)
+        self.failure = None
+        if self._latest is None or view.taken >= self._latest.taken:
+            self._latest = view
+        return view
+
     async def _fetch(self, sent: float) -> InventoryView:
         resources, malformed = await self._resources()
         offline = sum(node.is_offline for node in resources.nodes)
         # the host that answered may be in a partition without quorum
         if offline and offline * 2 >= len(resources.nodes) and await self._has_moved():
             resources, malformed = await self._resources()
+        rows = self.pool.shared if self.pool else tuple
         fetched = InventoryView(
             taken=sent,
             taken_at=datetime.now(UTC),
-            guests=tuple(resources.guests),
-            nodes=tuple(resources.nodes),
-            storages=tuple(resources.storages),
-            pools=tuple(resources.pools),
+            guests=rows(resources.guests),
+            nodes=rows(resources.nodes),
+            storages=rows(resources.storages),
+            pools=rows(resources.pools),
             malformed=tuple(malformed),
             datastores=tuple(resources.datastores),
         )

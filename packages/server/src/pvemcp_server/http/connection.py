@@ -149,7 +149,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._head_bytes = 0 if self._advanced else self._head_bytes + len(part)
         if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
             self._stop_head_timer()
-            if not self._is_answering():
+            if not self.is_answering:
                 self.transport.write(_HEAD_TOO_LARGE)
             self.transport.close()
         self.flow.resume_reading()
@@ -168,7 +168,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
     def _may_read(self) -> bool:
         """Return whether little enough waits to be parsed, answered or taken by the application."""
         # of a request that was answered early, nothing of the body is taken any more
-        body = len(self.cycle.body) if self._is_answering() else 0
+        body = len(self.cycle.body) if self.is_answering else 0
         most = HIGH_WATER_LIMIT if self._known else READ_BYTES
         return len(self._unparsed) < READ_BYTES and not self.pipeline and body <= most
 
@@ -194,6 +194,8 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
             if not self.url.startswith((b"/", b"*")):
                 self._take_host_of_target()
             super().on_headers_complete()
+            if self._limits.stopping:
+                self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._advanced = True
@@ -241,7 +243,7 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
-            if self._is_answering() and not (self.pipeline or self._unparsed):
+            if self.is_answering and not (self.pipeline or self._unparsed):
                 self._limits.work(self)
 
     def evict(self) -> None:
@@ -264,7 +266,9 @@ class HttpConnection(HttpToolsProtocol, asyncio.BufferedProtocol):
             port = b":%d" % target.port if target.port else b""
             self.headers[self.headers.index(hosts[0])] = (b"host", name + port)
 
-    def _is_answering(self) -> bool:
+    @property
+    def is_answering(self) -> bool:
+        """Whether a request has come whose response has not ended."""
         cycle: Any = self.cycle  # None before the first request
         return cycle is not None and not cycle.response_complete
 

@@ -52,6 +52,7 @@ class ConnectionLimits:
     ) -> None:
         self.total = total
         self.per_address = per_address
+        self.stopping = False  # each connection ends with its present or next response
         self._shared = shared
         self._most_held = most_held
         self._clock = clock

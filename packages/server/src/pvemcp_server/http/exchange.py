@@ -23,6 +23,8 @@ KEPT_BYTES: Final = 16 * 1024  # of what stays in memory: a request that opens a
 KEPT_VALUES: Final = 600  # of that: each takes up to a hundred times its text
 BODY_SECONDS: Final = 20.0  # a request that arrives more slowly would hold a slot of its key
 SEND_SECONDS: Final = 60.0  # a client that reads nothing for so long is gone
+LEAVING_SECONDS: Final = 8.0  # HAProxy notices in 6 s by default (3 checks, one in 2 s)
+PROBE_SECONDS: Final = 60.0  # a balancer asks more often
 POLL_SECONDS: Final = 1.0  # between two checks of the deadlines
 DRAIN_POLL_SECONDS: Final = 0.02  # between two checks whether all calls have ended
 ANSWER_SECONDS: Final = 1.0  # in which cancelled calls may still send their clients an answer
@@ -112,9 +114,15 @@ class HttpExchange:
 
 @dataclass
 class ActiveRequests:
-    """All requests in progress. The gate refuses new ones while it is closing."""
+    """All requests in progress. The gate refuses new ones while it is closing.
 
+    Before that the server is leaving: `/readyz` says so, and calls are still served until balancers
+    have noticed.
+    """
+
+    leaving: bool = False
     closing: bool = False
+    probed: float = -math.inf  # when a balancer last asked for `/readyz`, on the monotonic clock
     # those of the pipeline: with HTTP+SSE a tool call outlives the exchange that brought it
     tool_calls: Collection[CancelScope] = ()
     _requests: set[HttpExchange] = field(default_factory=set)
@@ -164,6 +172,14 @@ class ActiveRequests:
             for request in list(self._requests):
                 request.check_deadline(now)
 
+    def leave(self) -> float:
+        """Begin to answer `/readyz` with 503; return the seconds in which balancers notice it.
+
+        Where none asks, there is nothing to wait for.
+        """
+        self.leaving = True
+        return LEAVING_SECONDS if monotonic() - self.probed < PROBE_SECONDS else 0.0
+
     def end_streams(self) -> None:
         """End all streams."""
         for stream in self.streams():
@@ -175,7 +191,7 @@ class ActiveRequests:
         Afterwards running tool calls are cancelled (their clients get an answer that says so),
         and then every exchange that still waits for its client.
         """
-        self.closing = True
+        self.leaving = self.closing = True
         if await self._idle_within(seconds):
             return True
         for call in list(self.tool_calls):

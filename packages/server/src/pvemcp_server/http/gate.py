@@ -35,6 +35,7 @@ from pvemcp_server.oauth.addresses import NOWHERE, OAUTH, OPEN, RESOURCE_DOCUMEN
 from pvemcp_server.oauth.scopes import ALL_SCOPES, is_sufficient
 from pvemcp_server.oauth.scopes import Scope as Scopes
 from pvemcp_server.settings import Settings, Values
+from pvemcp_server.store.database import waits
 
 MCP: Final = "/mcp"
 SSE: Final = "/sse"
@@ -106,6 +107,7 @@ class KeyGate:
             scope["path"] = prefix.removed_from(scope["path"])
         scope.setdefault("state", {})["credential"] = take_key(scope)
         path = scope["path"]
+        waits.set(path not in PROBES)
         to_transport = scope["type"] == "http" and path in self.transports
         if not to_transport:
             keep_own_cookies(scope)
@@ -163,20 +165,20 @@ class KeyGate:
         try:
             if self.active_requests.closing:
                 raise errors.shutting_down()
-            settings = await self.settings.current()
-            if not settings.enabled:
-                raise errors.switched_off()
-            caller = await self._authenticate(scope, settings)
+            try:
+                settings, caller = await self._authenticate(scope)
+            except StateUnavailable:  # lost on the way; now it is waited for
+                settings, caller = await self._authenticate(scope)
             limits = self.limits
             holder, rate = caller.holder, settings.calls_per_minute_per_key
             count_call = partial(limits.check_rate, holder, rate)
-            count_call()
+            await count_call()
             slot, most = holder, settings.concurrent_calls_per_key
             is_stream = scope["method"] == "GET" or _LISTEN in scope["headers"]
             if is_stream:  # streams have slots of their own, so that they block no call
                 slot, most = f"streams {holder}", STREAMS_PER_KEY
             exchange = HttpExchange(receive, send, caller, is_stream=is_stream)
-            with limits.running(slot, most):
+            async with limits.running(slot, most):
                 scope["user"] = user_of(caller.key_id)  # the SDK binds sessions to it
                 # a batch counts its further messages itself
                 scope["state"].update(caller=caller, count_call=count_call, is_known=True)
@@ -200,24 +202,31 @@ class KeyGate:
             self.audit.count_limited(caller.key_id, caller.key_name, refused.message)
         return refused.response
 
-    async def _authenticate(self, scope: Scope, settings: Values) -> Caller:
-        """Return the caller; refuse all others, with 429 and unrecorded beyond the address's rate.
+    async def _authenticate(self, scope: Scope) -> tuple[Values, Caller]:
+        """Return the settings and the caller; refuse all while the endpoint is switched off.
+
+        Others are refused, with 429 and unrecorded beyond the address's rate.
 
         Requests without a key, with an unknown key, and for each reason with each known key are
         counted apart: none hides the use of a key that is disabled or in wrong hands.
         """
+        settings = await self.settings.current()
+        if not settings.enabled:
+            raise errors.switched_off()
         credential: Credential | None = scope["state"]["credential"]
         address = client_address(scope, self.proxies)
         try:
             if credential and credential.is_token:
-                return await self._authenticate_token(scope, credential, address, settings)
-            return await self.keys.authenticate(credential.secret if credential else "", address)
+                caller = await self._authenticate_token(scope, credential, address, settings)
+            else:
+                secret = credential.secret if credential else ""
+                caller = await self.keys.authenticate(secret, address)
         except AccessDenied as denied:
             kind = "wrong key" if credential else "no key"
             if denied.key_id:
                 kind = f"{denied.key_id} {denied.reason}"
             counted = f"{kind} {network_of(address)}"
-            if not self.limits.count_refusal(counted, settings.calls_per_minute_per_address):
+            if not await self.limits.count_refusal(counted, settings.calls_per_minute_per_address):
                 raise errors.too_many(_TOO_MANY_REFUSALS, 60) from None
             attempt = Event(
                 tool="sign in",
@@ -229,6 +238,7 @@ class KeyGate:
             if denied.reason != EXPIRED:
                 await self.audit.refused_sign_in(attempt)
             raise self._unauthorized(scope, settings) from None
+        return settings, caller
 
     async def _authenticate_token(
         self, scope: Scope, credential: Credential, address: str, settings: Values
@@ -260,7 +270,7 @@ class KeyGate:
 
         Only a client without one, or with a token, is led to a sign-in; an API key is for its owner
         to correct. The challenge names all scopes: the user limits them by role and "Read only",
-        and many clients cannot ask for more later (TypeScript SDK, issue 2255).
+        and many clients cannot ask for more later.
         """
         credential: Credential | None = scope["state"]["credential"]
         if not settings.signs_in:

@@ -22,6 +22,7 @@ from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.json_rpc import Messages
 from pvemcp_server.mcp.middleware import TransportRefusals
 from pvemcp_server.mcp.notifications import NotificationBus
+from pvemcp_server.mcp.relay import Relay
 from pvemcp_server.mcp.resource_watcher import ResourceWatcher
 from pvemcp_server.mcp.scopes import ScopeChecks
 from pvemcp_server.mcp.server import Handlers, build_server
@@ -49,17 +50,19 @@ class Transports:
         server: Server[Any],
         session_ids: SessionIds,
         audit: Audit,
-        tools: Mapping[str, Tool],
+        scopes: ScopeChecks,
+        relay: Relay,
         prefix: str = "",
     ) -> None:
-        self.sessions = Sessions(server, session_ids, max_request_body_size=BODY_BYTES)
-        self.sse = SseEndpoint(server, prefix)
+        self.sessions = Sessions(server, session_ids, relay, max_request_body_size=BODY_BYTES)
+        self.sse = SseEndpoint(server, relay, prefix)
+        relay.apps = {MCP: self.sessions.serve_relayed, SSE_MESSAGES: self.sse.accept}
         # Only the gate may call these: they check no key
         self.by_path: Mapping[str, ASGIApp] = {
             MCP: TransportRefusals(
                 Messages(self.sessions.handle_request, self.sessions.manager.handle_request),
                 audit,
-                ScopeChecks(tools),
+                scopes,
             ),
             SSE: _get_only(self.sse.stream),
             SSE_MESSAGES: TransportRefusals(Messages(self.sse.messages, None, batching=()), audit),
@@ -108,13 +111,17 @@ class Endpoint:
             state_key=partial(services.store.vault.derive, "mcp request state"),
             website=services.config.base_url,
         )
+        find = services.access.authenticator.caller
+        self.relay = Relay(services.store.process_channel, find, self._admits)
         self.transports = Transports(
             self.server,
             SessionIds(partial(services.store.vault.derive, "mcp session ids")),
             services.audit,
-            self.tools,
+            ScopeChecks(self.tools, services.oauth.tokens.step_ups),
+            self.relay,
             services.config.path_prefix,
         )
+        services.store.cluster_writes.on_write(self.watcher.written)
         watch = services.store.watch
         watch.on_change(Topic.ACCESS, self.notifications.rights_changed)
         watch.on_change(Topic.SETTINGS, self.notifications.rights_changed)
@@ -143,6 +150,7 @@ class Endpoint:
             tasks.start_soon(self.notifications.run)
             tasks.start_soon(self.watcher.run)
             tasks.start_soon(self.active_requests.enforce_deadlines)
+            tasks.start_soon(self.relay.run)
             yield
             tasks.cancel_scope.cancel()
 

@@ -1,7 +1,8 @@
 """Instructions: what the model reads about this server before its first call."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -10,6 +11,7 @@ from pvemcp_server.access.model import Caller
 from pvemcp_server.http.gate import caller_of
 from pvemcp_server.toolkit.registry import Tool, missing_toolsets
 
+CACHED_TEXTS: Final = 256
 _CLUSTERS: Final = (
     "Proxmox VE clusters. Without cluster_name, lists and queries ask every cluster you reach; a "
     "call about one guest or node finds its cluster, and if several have that vmid or node it "
@@ -82,10 +84,12 @@ def _missing(tools: Mapping[str, Tool]) -> list[str]:
 class CallerInstructions:
     """Middleware of the methods that introduce the server: writes the caller's instructions.
 
-    The SDK knows one text for all clients.
+    The SDK knows one text for all clients. That of a caller is cached by `Caller.version`, which
+    changes with every right: it took a third of our part of opening a session.
     """
 
     tools: Mapping[str, Tool]
+    _texts: OrderedDict[str, str] = field(default_factory=OrderedDict)
 
     async def __call__(
         self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
@@ -93,4 +97,10 @@ class CallerInstructions:
         result = await call_next(ctx)
         if not isinstance(result, Mapping):
             return result
-        return {**result, "instructions": instructions(self.tools, caller_of(ctx))}
+        caller, texts = caller_of(ctx), self._texts
+        if caller.version not in texts:
+            texts[caller.version] = instructions(self.tools, caller)
+        texts.move_to_end(caller.version)
+        if len(texts) > CACHED_TEXTS:
+            texts.popitem(last=False)
+        return {**result, "instructions": texts[caller.version]}

@@ -70,7 +70,7 @@ class Messages:
             return
         messages = _batch(parsed)
         for _ in messages[1:]:
-            scope["state"]["count_call"]()
+            await scope["state"]["count_call"]()
         await receive()  # the body that the messages are of
         await self._each(messages, scope, receive, send)
 

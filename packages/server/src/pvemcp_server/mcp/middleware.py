@@ -1,6 +1,8 @@
 """Middleware of the MCP server and its transport: cache of tools/list, audit of refusals."""
 
 import json
+import logging
+import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,19 +15,21 @@ from mcp.server.context import (
     ServerRequestContext,
 )
 from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR
 from pydantic import ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pvemcp_server.access import Caller
 from pvemcp_server.audit import Audit
 from pvemcp_server.audit.mask import mask
-from pvemcp_server.errors import counted
+from pvemcp_server.errors import StateUnavailable, counted
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.gate import caller_of, client_program
 from pvemcp_server.mcp.json_rpc import MOST_MESSAGES
 from pvemcp_server.mcp.scopes import ScopeChecks
 from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.audit_recorder import Recorder
+from pvemcp_server.store.database import DatabaseFailed, is_away
 from pvemcp_server.views.catalog import EXTENSION, MIME_TYPE
 
 RECORDED_METHODS: Final = (
@@ -37,9 +41,20 @@ RECORDED_METHODS: Final = (
 )
 CACHED_LISTS: Final = 256
 _NAME_CHARACTERS: Final = 100
+READS: Final = (
+    "prompts/list",
+    "prompts/get",
+    "resources/list",
+    "resources/templates/list",
+    "resources/subscribe",
+    "completion/complete",
+)
+_AWAY: Final = "The server's database does not answer. Try again in a few seconds."
+_FAILED: Final = "The server failed on this request; its log says why under incident {}."
 _LEFT_OUT: Final = ("name", "_meta", "requestState")
 
 Context = ServerRequestContext[Any, Any]
+log = logging.getLogger(__name__)
 
 
 def shows_views(ctx: Context) -> bool:
@@ -59,6 +74,31 @@ class MiddlewareByMethod:
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         concerned = self.middleware.get(ctx.method)
         return await (concerned(ctx, call_next) if concerned else call_next(ctx))
+
+
+async def answer_failures(ctx: Context, call_next: CallNext) -> HandlerResult:
+    """Begin a read once more that loses the database, and wait for it; the middleware of reads."""
+    try:
+        try:
+            return await call_next(ctx)
+        except (StateUnavailable, DatabaseFailed) as error:
+            if not is_away(error):
+                raise
+            return await call_next(ctx)
+    except (MCPError, ValidationError):
+        raise
+    except Exception as error:  # noqa: BLE001 - logged there, with its traceback
+        raise _failure(ctx, error) from None
+
+
+def _failure(ctx: Context, error: Exception) -> MCPError:
+    """Return the answer to an unexpected error, whose text may have a statement and its values."""
+    if is_away(error):
+        log.warning("%s failed: the database does not answer", ctx.method)
+        return MCPError(INTERNAL_ERROR, _AWAY)
+    incident = secrets.token_hex(4)
+    log.error("%s failed, incident %s", ctx.method, incident, exc_info=error)
+    return MCPError(INTERNAL_ERROR, _FAILED.format(incident))
 
 
 class ListCache:
@@ -109,6 +149,8 @@ class RefusalAudit:
         except ValidationError:
             await self._record(ctx, "malformed parameters")
             raise
+        except Exception as error:  # noqa: BLE001 - logged there, with its traceback
+            raise _failure(ctx, error) from None
 
     async def _record(self, ctx: Context, reason: str) -> None:
         params, client = ctx.params or {}, client_program(ctx)

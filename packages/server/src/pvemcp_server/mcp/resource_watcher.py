@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -77,13 +78,21 @@ class ResourceWatcher:
     pipeline: Pipeline
     notifications: NotificationBus
     _facts: dict[tuple[str, str], Facts] = field(default_factory=dict)  # by key id and URI
+    _written: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def written(self) -> None:
+        """Compare soon: a write to Proxmox was sent, by this process or another one."""
+        self._written.set()
 
     async def run(self) -> None:
-        """Compare once per renewal of the inventory, until cancelled."""
+        """Compare once per renewal of the inventory, and after writes, until cancelled."""
         while True:
             try:
                 settings = await self.pipeline.settings.current()
-                await asyncio.sleep(settings.inventory_freshness_seconds)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(settings.inventory_freshness_seconds):
+                        await self._written.wait()
+                self._written.clear()
                 await self.compare_all()
             except StateUnavailable:
                 await asyncio.sleep(RETRY_SECONDS)  # the store logs this itself, once

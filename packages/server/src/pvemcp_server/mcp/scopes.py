@@ -20,6 +20,7 @@ from pvemcp_server.http import errors
 from pvemcp_server.oauth.addresses import Addresses
 from pvemcp_server.oauth.scopes import Scope as TokenScope
 from pvemcp_server.oauth.scopes import included, is_sufficient
+from pvemcp_server.oauth.step_ups import StepUps
 from pvemcp_server.toolkit.registry import Tool
 
 
@@ -28,6 +29,7 @@ class ScopeChecks:
     """What the messages of a request need beyond the scopes of its access token."""
 
     tools: Mapping[str, Tool]
+    step_ups: StepUps
 
     def check(self, scope: Scope, caller: Caller, granted: Collection[str]) -> None:
         """Raise Refused when one of the posted messages needs a wider scope than those granted."""
@@ -38,6 +40,8 @@ class ScopeChecks:
                 needed[need] = _name(message)
         if needed:
             most = included(needed)[-1]
+            if _is_legacy(scope):  # clients of 2026-07-28 ask their user
+                self.step_ups.add(caller.key_id, most)
             raise _refused(scope, granted, most, needed[most])
 
     def _need(self, caller: Caller, message: Mapping[str, Any]) -> TokenScope | None:
@@ -57,10 +61,14 @@ def _refused(scope: Scope, granted: Collection[str], need: TokenScope, tool: str
     Until 2025-11-25 the challenge names all that the next token is to have; later what the call
     needs, and clients add what they had.
     """
-    version = Headers(scope=scope).get("mcp-protocol-version")
-    scopes = [need] if version in MODERN_PROTOCOL_VERSIONS else included({*granted, need})
+    scopes = included({*granted, need}) if _is_legacy(scope) else [need]
     metadata = Addresses(scope["state"]["base_url"]).resource_metadata(scope["path"])
     return errors.insufficient_scope(str(InsufficientScope(tool, need)), metadata, " ".join(scopes))
+
+
+def _is_legacy(scope: Scope) -> bool:
+    version = Headers(scope=scope).get("mcp-protocol-version")
+    return version not in MODERN_PROTOCOL_VERSIONS
 
 
 def _messages(body: bytes) -> Iterator[dict[str, Any]]:

@@ -22,10 +22,12 @@ from pvemcp_server.mcp.elicitation import STATE_SECONDS
 from pvemcp_server.mcp.handlers import CatalogHandlers
 from pvemcp_server.mcp.instructions import CallerInstructions
 from pvemcp_server.mcp.middleware import (
+    READS,
     RECORDED_METHODS,
     ListCache,
     MiddlewareByMethod,
     RefusalAudit,
+    answer_failures,
 )
 from pvemcp_server.mcp.subscriptions import Subscriptions
 from pvemcp_server.mcp.tasks import EXTENSION, METHODS, McpTasks
@@ -133,7 +135,9 @@ def _middleware(handlers: Handlers, state_key: Callable[[], bytes]) -> list[Serv
     instructions = CallerInstructions(handlers.tools.pipeline.tools)
     refusals = RefusalAudit(handlers.tools.pipeline.audit)
     return [
-        MiddlewareByMethod(dict.fromkeys(RECORDED_METHODS, refusals)),
+        MiddlewareByMethod(
+            {**dict.fromkeys(READS, answer_failures), **dict.fromkeys(RECORDED_METHODS, refusals)}
+        ),
         RequestStateBoundary(security, default_audience=NAME),
         MiddlewareByMethod(
             {

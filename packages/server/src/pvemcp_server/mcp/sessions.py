@@ -2,6 +2,7 @@
 
 import json
 from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -11,17 +12,21 @@ import anyio
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.gate import user_of
 from pvemcp_server.mcp.json_rpc import Replay
+from pvemcp_server.mcp.question_ids import process_of
+from pvemcp_server.mcp.relay import Relay
 from pvemcp_server.mcp.session_ids import Params, SessionIds
 
 # More than the streams a key may hold, so that a key at this limit always has an idle session
 SESSIONS_PER_KEY: Final = 512
 ENDED_SESSIONS: Final = 10_000
 _SESSION: Final = "mcp-session-id"
+_SUBSCRIPTIONS: Final = ("resources/subscribe", "resources/unsubscribe")
 _OWN_HEADERS: Final = frozenset(
     name.encode() for name in (_SESSION, "accept", "content-type", "content-length")
 )
@@ -54,22 +59,31 @@ class Sessions:
     its session was ended because it was idle: by the SDK after half an hour, or here when the key
     was at its limit. Nor does it notice that its user has granted it more: the new connection
     continues the session (`Caller.session_owner`). What a session was subscribed to
-    (`resources/subscribe`) is lost with it. An id that its client has ended stays ended in this
-    process.
+    (`resources/subscribe`) is lost with it, and so is in a process that starts later that its
+    client has ended it. What concerns a call or stream of another process is passed on to it
+    (`relay.py`).
 
     Only the protocol is used for this: ids come from the Mcp-Session-Id header of responses, a
     session is opened by the messages and ended by the DELETE that a client would send.
     """
 
-    def __init__(self, server: Server[Any], ids: SessionIds, *, max_request_body_size: int) -> None:
+    def __init__(
+        self, server: Server[Any], ids: SessionIds, relay: Relay, *, max_request_body_size: int
+    ) -> None:
         self.manager = StreamableHTTPSessionManager(
             server, max_request_body_size=max_request_body_size
         )
         self._ids = ids
+        self._relay = relay
         # By the holder of keys, the least recently used first
         self._sessions: defaultdict[str, _Held] = defaultdict(OrderedDict)
         self._ended: OrderedDict[bytes, None] = OrderedDict()  # digests of ids
         self._opening = anyio.Lock()  # one request of a lost session opens it for the others
+
+    @property
+    def number(self) -> int:
+        """The number of open sessions."""
+        return sum(map(len, self._sessions.values()))
 
     def run(self) -> AbstractAsyncContextManager[None]:
         """Run the sessions while inside."""
@@ -83,27 +97,61 @@ class Sessions:
         """
         headers = [header for header in scope["headers"] if header[0] != b"last-event-id"]
         scope = {**scope, "headers": headers}
-        caller = scope["state"]["caller"]
-        sessions = self._sessions[caller.holder]
+        scope["state"]["process"] = self._relay.process  # for the ids of questions
         name = Headers(scope=scope).get(_SESSION)
         body = b""
         if scope["method"] == "POST":  # whole, and checked by json_rpc.Messages
             body = (await receive())["body"]
-
-        def request() -> Receive:
-            """Return the request from its start."""
-            return Replay(body, receive) if scope["method"] == "POST" else receive
-
         if name is None:
-            await self._begin(sessions, scope, request(), send, body)
+            sessions = self._sessions[scope["state"]["caller"].holder]
+            await self._begin(sessions, scope, _from_start(scope, body, receive), send, body)
             return
+        message = json.loads(body) if body else {}
+        asking = process_of(message.get("id")) if "method" not in message else None
+        if asking is not None and asking != self._relay.process:
+            if not await self._relay.pass_on(asking, scope, body, send):
+                await Response(status_code=202)(scope, receive, send)  # as to any late answer
+            return
+        if self._is_for_all(message, scope, name):
+            await self._relay.announce(scope, body)
+        await self._serve(scope, body, receive, send)
+
+    async def serve_relayed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a message that another process has received for this one, or for all.
+
+        Only a subscription needs the session here; without it, all else concerns nothing.
+        """
+        caller, name = scope["state"]["caller"], Headers(scope=scope)[_SESSION]
+        body = scope["state"]["body"]
+        is_held = (caller.key_id, name) in self._sessions[caller.holder]
+        if is_held or (body and json.loads(body).get("method") in _SUBSCRIPTIONS):
+            await self._serve(scope, body, receive, send)
+            return
+        if scope["method"] == "DELETE":
+            self._end(name)
+        await Response(status_code=202)(scope, receive, send)
+
+    def _is_for_all(self, message: Mapping[str, Any], scope: Scope, name: str) -> bool:
+        """Return whether other processes have to know a message, which may run a call of it."""
+        method = message.get("method")
+        if method == "notifications/cancelled":
+            caller = scope["state"]["caller"]
+            session = self._sessions[caller.holder].get((caller.key_id, name))
+            cancelled = str((message.get("params") or {}).get("requestId"))
+            return session is None or cancelled not in session.ids
+        return scope["method"] == "DELETE" or method in _SUBSCRIPTIONS
+
+    async def _serve(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Serve a request of a session, which is opened again if it is not known here."""
+        caller, name = scope["state"]["caller"], Headers(scope=scope)[_SESSION]
+        sessions, place = self._sessions[caller.holder], (caller.key_id, name)
         ids = _ids(body)
-        place = caller.key_id, name
         if place not in sessions or not await self._continue(
-            sessions, place, ids, scope, request(), send
+            sessions, place, ids, scope, _from_start(scope, body, receive), send
         ):
             await self._open_again(sessions, place, scope)
-            if not await self._continue(sessions, place, ids, scope, request(), send):
+            start = _from_start(scope, body, receive)
+            if not await self._continue(sessions, place, ids, scope, start, send):
                 raise _not_found()
 
     async def _begin(
@@ -214,6 +262,11 @@ class Sessions:
         delete = {**_within(scope, sessions.pop(idle).inner), "method": "DELETE"}
         delete["user"] = user_of(idle[0])  # perhaps another connection of the same user
         await self.manager.handle_request(delete, Replay(b"", _no_more), _ignore)
+
+
+def _from_start(scope: Scope, body: bytes, receive: Receive) -> Receive:
+    """Return the request from its start."""
+    return Replay(body, receive) if scope["method"] == "POST" else receive
 
 
 def _require_room(sessions: _Held) -> None:

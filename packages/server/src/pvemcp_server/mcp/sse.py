@@ -1,5 +1,6 @@
 """HTTP+SSE, the transport of 2024-11-05: one event stream to listen on, one URL to post to."""
 
+import re
 from collections import Counter
 from typing import Any, Final
 
@@ -16,24 +17,34 @@ from mcp_types import (
     jsonrpc_message_adapter,
 )
 from pydantic import ValidationError
+from starlette.datastructures import QueryParams
 from starlette.types import Message, Receive, Scope, Send
 
 from pvemcp_server.http.credentials import MESSAGES
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.exchange import BODY_BYTES
+from pvemcp_server.mcp.relay import Relay
 
 MOST_UNANSWERED: Final = 64
 """Requests of a key whose answers its clients have not taken: 202 has ended their exchange, and an
 unread stream would collect them, 256 KiB each."""
+_ENDPOINT: Final = b"event: endpoint"  # begins the part that names where to post
+_PROCESS: Final = re.compile("[0-9a-f]{8}")
+_SESSION: Final = b"?session_id="
 _MESSAGE: Final = b"event: message"  # begins a part of the body that has a message of the server
 _REST: Final = {"type": "http.response.body", "body": b"", "more_body": True}
 
 
 class SseEndpoint:
-    """The two ASGI applications of the transport; `prefix` is that of the public URL's path."""
+    """The two ASGI applications of the transport; `prefix` is that of the public URL's path.
 
-    def __init__(self, server: Server[Any], prefix: str = "") -> None:
+    The URL to post to names the process that holds the stream, if there may be others: what another
+    one receives is passed on to it.
+    """
+
+    def __init__(self, server: Server[Any], relay: Relay, prefix: str = "") -> None:
         self._server = server
+        self._relay = relay
         self._prefix = prefix
         self._transport = SseServerTransport(f"/{MESSAGES}", max_request_body_size=BODY_BYTES)
         self.unanswered = Counter[str]()  # by the id of the key
@@ -47,7 +58,11 @@ class SseEndpoint:
         writer = _Writer(requests)
 
         async def write(message: Message) -> None:
-            is_message = message.get("body", b"").startswith(_MESSAGE)
+            body = message.get("body", b"")
+            is_message = body.startswith(_MESSAGE)
+            if self._relay.process and body.startswith(_ENDPOINT):
+                process = f"?process={self._relay.process}&session_id=".encode()
+                message = {**message, "body": body.replace(_SESSION, process)}
             try:
                 await send(message)
                 if is_message:
@@ -71,6 +86,15 @@ class SseEndpoint:
 
         Only requests count: a notification may cancel one, and a response may answer a question.
         """
+        process = QueryParams(scope["query_string"]).get("process", "")
+        if _PROCESS.fullmatch(process) and self._relay.process not in ("", process):
+            if not await self._relay.pass_on(process, scope, scope["state"]["body"], send):
+                raise Refused(404, "The event stream has ended: open a new one, and initialize.")
+            return
+        await self.accept(scope, receive, send)
+
+    async def accept(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Accept a message of a stream of this process, or refuse it."""
         try:
             message = jsonrpc_message_adapter.validate_json(scope["state"]["body"], by_name=False)
         except ValidationError:

@@ -49,8 +49,8 @@ class Clients:
         self._store = store
         self.fetcher = fetcher or DocumentFetcher()
         self._clock = clock
-        self._registrations = RateLimiter()
-        self._fetches = RateLimiter()
+        self._registrations = RateLimiter("registrations", store.shared_limits)
+        self._fetches = RateLimiter("documents", store.shared_limits)
         self._failed: OrderedDict[str, tuple[float, OAuthError]] = OrderedDict()
         self._read: datetime | None = None  # the last document that could be read
         self._unread: datetime | None = None  # and the last one whose host was out of reach
@@ -103,7 +103,7 @@ class Clients:
         Whatever it asks for, it becomes a public client: the answer says so. The oldest unused
         registrations make room for new ones, so that a flood keeps no other client out.
         """
-        if not self._registrations.take(network_of(address), REGISTRATIONS_PER_MINUTE):
+        if not await self._registrations.take(network_of(address), REGISTRATIONS_PER_MINUTE):
             raise _too_many("registrations")
         checked = checked_metadata(metadata)
         now = self._clock()
@@ -125,7 +125,7 @@ class Clients:
         failed = self._failed.get(url)
         if failed is not None and time.monotonic() - failed[0] < FAILED_SECONDS:
             raise failed[1]
-        if not self._fetches.take(network_of(address), FETCHES_PER_MINUTE):
+        if not await self._fetches.take(network_of(address), FETCHES_PER_MINUTE):
             raise _too_many("metadata documents")
         try:
             document = await self.fetcher.fetch(url, network_of(address))

@@ -35,12 +35,14 @@ from pvemcp_server.store.records import ConnectionRecord, IdentityRecord, KeyRec
 from pvemcp_server.store.watch import Topic, bump
 
 TOKEN_SECONDS: Final = 15
+REMEMBERED: Final = timedelta(days=180)  # a consent, after which the page is whole again
 NEW: Final = timedelta(minutes=10)  # a token this young may belong to a consent in progress
 MOST_OF_CLIENT: Final = 10  # connections of a user with a client: a program's computers
 UNUSED: Final = timedelta(minutes=1)  # after a consent, its code is issued
 LONGEST_NAME: Final = 64
 MOST_OF_USER: Final = 50  # connections: each has sessions, streams and approvals of its own
 CLEANED_SECONDS: Final = 60
+MOST_LEFT: Final = 10_000  # tokens that a process remembers to be strays
 _MARK: Final = re.compile(r"\[([0-9a-f]{12}) (\d{4}-\d\d-\d\dT\d\d:\d\d)Z\]\Z")
 _UNUSABLE: Final = re.compile(r"[^\w .@+-]+")
 log = logging.getLogger(__name__)
@@ -107,6 +109,7 @@ class Connections:
         self._clusters = clusters
         self._base_url = base_url
         self._clock = clock
+        self._left: set[LeftToken] = set()  # of this process: strays at once, however new
 
     async def of(
         self, subject: str, client_id: str | None = None
@@ -155,17 +158,22 @@ class Connections:
             raise
         return record
 
-    async def end(self, connection_id: str, person: Person | None = None) -> list[LeftToken]:
+    async def end(
+        self, connection_id: str, person: Person | None = None, *, forget: bool = False
+    ) -> list[LeftToken]:
         """End a connection at once, in every process; return the Proxmox tokens that are left.
 
-        They are removed with the ticket of the user, if `person` is given, or by the default
-        account of the cluster, where that may. A user of an external issuer, whose tokens go on,
-        is refused with every client until `allow`.
+        The tokens are removed with the ticket of the user, if `person` is given, or by the default
+        account of the cluster, where that may. With `forget`, the consent for the client is not
+        remembered any more. A user of an external issuer, whose tokens go on, is refused with every
+        client until `allow`.
         """
         record = await self._store.connections.find(id=connection_id)
         if record is not None and record.is_external:
             await self._enable(record.subject, enabled=False)
             return []
+        if record is not None and forget:
+            await self._store.consents.forget(record.subject, record.client_id)
         return await self._remove_connection(connection_id, person)
 
     async def allow(self, subject: str) -> None:
@@ -251,6 +259,7 @@ class Connections:
         """End connections that cannot be used any more, and delete expired sessions of users."""
         now = self._clock()
         await self._store.person_sessions.remove_expired(now)  # first: a silent cluster takes time
+        await self._store.consents.remove_expired(now)
         for connection_id in await self._store.connections.finished(now, made_before=now - UNUSED):
             await self._remove_connection(connection_id)
 
@@ -310,6 +319,19 @@ class Connections:
             )
             for each in made:
                 await self._add_identity(connection, record.id, each)
+            await store.consents.put_in(
+                connection,
+                person.subject,
+                client.id,
+                most=MOST_OF_USER,
+                admin_id=person.admin_id,
+                role_id=choice.role.id,
+                scopes=list(choice.scopes),
+                clusters=sorted(choice.clusters),
+                read_only=choice.read_only,
+                created=self._clock(),
+                expires=self._clock() + REMEMBERED,
+            )
         await store.watch.poll()
         return record
 
@@ -383,14 +405,17 @@ class Connections:
                 if removed := await self._remove(account, strays):
                     text = counted(removed, "stray token")
                     log.info("Removed %s of %s", text, account.userid)
+                self._left -= {_left_token(account, name) for name in strays}
         except (ProxmoxError, ServerError) as error:
             log.info("The tokens of %s cannot be read: %s", account.userid, error)
 
     def _is_stray(self, account: Account, name: str, comment: str) -> bool:
-        """Return whether this server made the token, and not just now."""
+        """Return whether this server made the token, and has ended it, or not made it just now."""
         mark = _MARK.search(comment)
         if not name.startswith(OWN_TOKEN_PREFIX) or mark is None or mark[1] != self._tag(account):
             return False
+        if _left_token(account, name) in self._left:
+            return True
         made = datetime.fromisoformat(mark[2]).replace(tzinfo=UTC)
         return abs(self._clock() - made) > NEW
 
@@ -422,7 +447,10 @@ class Connections:
                 return None
             return LeftToken(cluster, identity.token_id)
 
-        return [left for left in await asyncio.gather(*map(remove, identities)) if left]
+        left = [each for each in await asyncio.gather(*map(remove, identities)) if each]
+        if len(self._left) < MOST_LEFT:
+            self._left.update(left)
+        return left
 
     async def _remove(self, account: Account, names: Iterable[str]) -> int:
         """Remove tokens with the user's own ticket, as far as that is possible; return how many."""
@@ -449,6 +477,10 @@ class Connections:
         record, client = await self._clusters.for_user(account.place.name, account.ticket)
         account.place.check(record)
         return client
+
+
+def _left_token(account: Account, name: str) -> LeftToken:
+    return LeftToken(account.place.name, f"{account.userid}!{name}")
 
 
 async def _delete(client: Client, userid: str, name: str) -> bool:

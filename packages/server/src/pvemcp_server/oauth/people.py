@@ -6,8 +6,8 @@ A password or code goes to Proxmox and nowhere else. What Proxmox answers is sho
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
@@ -127,8 +127,8 @@ class People:
         self._monotonic = monotonic
         self._realms: dict[str, tuple[float, list[Realm] | str]] = {}
         self._locks = FailureLocks(clock)
-        self._failures = RateLimiter(clock=monotonic)
-        self._begun = RateLimiter(clock=monotonic)
+        self._failures = RateLimiter("sign-ins of users", store.shared_limits, clock=monotonic)
+        self._begun = RateLimiter("begun sign-ins", store.shared_limits, clock=monotonic)
         self._queues: dict[tuple[str, bool], SignInQueue] = {}
 
     async def realms(self) -> Realms:
@@ -178,7 +178,7 @@ class People:
                 return Challenge(place, answer, choice.realm if choice.is_shared else "")
             return Account(place, answer)
 
-        with self._counted("password", userid, choice.clusters, origin) as source:
+        async with self._counted("password", userid, choice.clusters, origin) as source:
             outcomes = await asyncio.gather(
                 *(at(name, source) for name in choice.clusters), return_exceptions=True
             )
@@ -194,19 +194,30 @@ class People:
                 progress = replace(progress, challenges=(*progress.challenges, outcome))
         return progress
 
-    async def answer(self, to: SignIn, method: Method, value: str, origin: Origin) -> SignIn:
-        """Answer the first open challenge; raise CallError with Proxmox's words if it is wrong."""
+    async def answer(
+        self,
+        to: SignIn,
+        method: Method,
+        value: str,
+        origin: Origin,
+        *,
+        page_host: str | None = None,
+    ) -> SignIn:
+        """Answer the first open challenge; raise CallError with Proxmox's words if it is wrong.
+
+        `page_host` is the host of the page on which a security key has signed.
+        """
         challenge, *rest = to.challenges
         userid, name = challenge.factor.userid, challenge.place.name
         if not value or len(value) > LONGEST_SECRET:
             raise BadArgument("code", "is empty or too long.")
         record, client = await self._clusters.for_user(name)
         challenge.place.check(record)
-        with self._counted("second factor", userid, (name,), origin) as source:
+        async with self._counted("second factor", userid, (name,), origin) as source:
             try:
                 async with self._attempt("second factor", userid, name, source):
                     ticket = await client.sign_in.with_second_factor(
-                        challenge.factor, method, value
+                        challenge.factor, method, value, page_host=page_host
                     )
             except ProxmoxError as error:
                 raise CallError(_failure(name, userid, error)) from error
@@ -224,7 +235,7 @@ class People:
         `query` is the authorization request to go on with, which the step keeps.
         """
         _refuse_second(to, choice.clusters)
-        if not self._begun.take(network_of(origin.address), BEGUN_PER_MINUTE):
+        if not await self._begun.take(network_of(origin.address), BEGUN_PER_MINUTE):
             raise TooManyFailures("too many sign-ins were begun from this address", seconds=60)
         name = choice.clusters[0]
         record, client = await self._clusters.for_user(name)
@@ -253,7 +264,7 @@ class People:
         name = step.place.name
         record, client = await self._clusters.for_user(name)
         step.place.check(record)
-        with self._counted(f"OpenID {state}", "", (name,), origin) as source:
+        async with self._counted(f"OpenID {state}", "", (name,), origin) as source:
             try:
                 async with self._attempt(f"OpenID {state}", "", name, source):
                     ticket = await client.sign_in.with_openid(step.request, state, code)
@@ -314,16 +325,16 @@ class People:
     def _queue(self, cluster: str, *, known: bool) -> SignInQueue:
         return self._queues.setdefault((cluster, known), SignInQueue(AT_ONCE))
 
-    def count_failure(self, network: str) -> None:
+    async def count_failure(self, network: str) -> None:
         """Count a failure of an address; raise TooManyFailures beyond the limit."""
-        if not self._failures.take(network, FAILURES_PER_MINUTE):
+        if not await self._failures.take(network, FAILURES_PER_MINUTE):
             seconds = 60 / FAILURES_PER_MINUTE
             raise TooManyFailures("too many failed sign-ins from this address", seconds=seconds)
 
-    @contextmanager
-    def _counted(
+    @asynccontextmanager
+    async def _counted(
         self, step: str, userid: str, clusters: Iterable[str], origin: Origin
-    ) -> Iterator[_Source]:
+    ) -> AsyncIterator[_Source]:
         """Count a sign-in as a failure of its address, or of a known account, unless it succeeds.
 
         A browser that is locked for the account, or whose account failed too often, is not known.
@@ -332,11 +343,11 @@ class People:
         device = self.devices.find(userid, origin.device)
         if device is not None and (
             any(self._locks.is_locked(_digest(step, userid, name), device) for name in clusters)
-            or not self._failures.take(account, FAILURES_PER_MINUTE)
+            or not await self._failures.take(account, FAILURES_PER_MINUTE)
         ):
             device = None
         if device is None:
-            self.count_failure(network)
+            await self.count_failure(network)
         counted = network if device is None else account
         yield _Source(device or network, counted, known=device is not None)
         self._failures.give_back(counted)

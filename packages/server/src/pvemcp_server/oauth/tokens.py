@@ -13,7 +13,8 @@ from pvemcp_server.access.authentication import digest_of
 from pvemcp_server.access.limits import RateLimiter
 from pvemcp_server.audit import Audit, Event, Outcome
 from pvemcp_server.errors import OAuthError, OverBudget
-from pvemcp_server.oauth.scopes import Scope, included, scopes_in
+from pvemcp_server.oauth.scopes import Scope, included, is_sufficient, scopes_in
+from pvemcp_server.oauth.step_ups import StepUps
 from pvemcp_server.store import Store
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.key_format import TOKEN_PREFIXES, id_of, new_id, new_secret
@@ -22,6 +23,7 @@ from pvemcp_server.store.records import ConnectionRecord, KeyRecord, TokenKind, 
 CODE_LIFE: Final = timedelta(seconds=60)
 ACCESS_LIFE: Final = timedelta(hours=1)
 REFRESH_LIFE: Final = timedelta(days=30)  # where the connection itself does not expire
+EARLY: Final = timedelta(minutes=5)  # in which clients refresh before the end
 KEPT: Final = timedelta(hours=1)  # expired tokens, for calls that began before
 USED_LIFE: Final = timedelta(days=7)  # in which the second use of a refresh token is noticed
 EXCHANGES_PER_MINUTE: Final = 10  # of a connection, whose client needs one an hour
@@ -59,7 +61,8 @@ class Tokens:
         self._audit = audit
         self._clock = clock
         self.access_life = access_life
-        self._exchanges = RateLimiter()
+        self.step_ups = StepUps()
+        self._exchanges = RateLimiter("exchanges", store.shared_limits)
 
     async def issue_code(
         self,
@@ -121,13 +124,17 @@ class Tokens:
     ) -> Granted:
         """Return new tokens for a refresh token; `scope` may ask for less, for this access token.
 
-        Raise OAuthError for more, and for a token that is not valid.
+        Raise OAuthError for more, for a token that is not valid, and where a step-up is due.
         """
         record = await self._presented(TokenKind.REFRESH, token, client_id, address)
         _require_same(resource, record)
         scopes = scopes_in(scope) if scope else included(record.scopes)
         if not scopes or not {*scopes} <= {*included(record.scopes)}:
             raise OAuthError("invalid_scope", "The refresh token is not for this scope.")
+        need = self.step_ups.take(record.connection_id)
+        is_early = self._clock() < record.created + self.access_life - EARLY
+        if need and is_early and not is_sufficient(record.scopes, need):
+            raise OAuthError("interaction_required", f"{need} needs a new authorization.")
         return await self._replaced(record, scopes, address)
 
     async def revoke(self, token: str, *, client_id: str) -> str | None:
@@ -190,7 +197,7 @@ class Tokens:
         now = self._clock()
         if key is None or not key.enabled or (key.expires is not None and key.expires <= now):
             raise _invalid(record.kind)
-        if not self._exchanges.take(key.id, EXCHANGES_PER_MINUTE):
+        if not await self._exchanges.take(key.id, EXCHANGES_PER_MINUTE):
             raise OverBudget("Too many tokens for this connection.", hint="Wait.", seconds=60)
         left = key.expires - now if key.expires is not None else REFRESH_LIFE
         life = min(self.access_life, left)

@@ -31,6 +31,7 @@ class Recorder:
     arguments: Mapping[str, Any]  # with secrets masked
     undoing: KeptUndo | None = None  # the write that the call reverses
     call: Call | None = None
+    call_id: str = field(default_factory=lambda: uuid4().hex)
     _started: float = field(default_factory=monotonic)
     _intent: str | None = None
     _ended: bool = False  # its end is recorded; a cancellation afterwards changes nothing
@@ -49,7 +50,7 @@ class Recorder:
         Its id is known before it is stored: a cancellation until then is the outcome of this intent
         too, which is stored whether its caller waits or not.
         """
-        self._intent = uuid4().hex
+        self._intent = self.call_id
         try:
             await self.audit.intent(self._event(None), self._intent)
         except Unrecorded:
@@ -130,5 +131,6 @@ class Recorder:
             outcome=outcome,
             duration_ms=round((monotonic() - self._started) * 1000),
             upid=" ".join(call.upids) if call else None,
+            call_id=self.call_id,
             **measured,
         )

@@ -1,6 +1,6 @@
 """Confirmation of calls that lose data: by the user, or an administrator if no client can ask."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -26,14 +26,38 @@ RecordDecision = Callable[[Outcome, str], Awaitable[None]]
 Approve = Callable[[], Awaitable[None]]
 _OUTCOMES: Final = {
     Decision.YES: Outcome.ACCEPTED,
+    Decision.OUTDATED: Outcome.ACCEPTED,
     Decision.NO: Outcome.DECLINED,
     Decision.NOT_TICKED: Outcome.DECLINED,
     Decision.DISMISSED: Outcome.NO_ANSWER,
     Decision.NO_ANSWER: Outcome.NO_ANSWER,
 }
+_UNATTENDED: Final = "Without a user"  # the field `unattended` on the page of the key
+_NO_CONSENT: Final[Mapping[Decision, tuple[str, str]]] = {
+    Decision.NO: ("The user declined", ""),
+    Decision.OUTDATED: (
+        "The configuration was changed after the user was asked, so the consent does not count",
+        "Repeat the call: it is planned and asked again from the present configuration.",
+    ),
+    Decision.NOT_TICKED: (
+        f"The user accepted the question without ticking {BOX!r}, which is no consent",
+        f"Repeat the call to ask again: it takes the tick at {BOX!r} and Accept.",
+    ),
+    Decision.DISMISSED: (
+        "The question was dismissed without a decision",
+        (
+            "Repeat the call to ask again. A client that runs without a user dismisses every "
+            f"question: an administrator decides for its key by '{_UNATTENDED}'."
+        ),
+    ),
+    Decision.NO_ANSWER: (
+        "The client was asked for the user's consent and gave no decision",
+        "Repeat the call to ask again.",
+    ),
+}
+"""Decisions that are no consent, as a fact, and the next step."""
 _WHOLE: Final = 200_000  # characters; no sentence is longer
 _SETTING: Final = Values.model_fields["unconfirmed_destructive"].title
-_UNATTENDED: Final = "Without a user"  # the field `unattended` on the page of the key
 
 
 class InputRequired(Exception):
@@ -72,7 +96,7 @@ class Unattended:
         """Report progress, as to every client."""
         await self.conversation.progress(done, total, message)
 
-    async def ask(self, _question: str, _beside: str = "") -> Decision:
+    async def ask(self, _question: str, _beside: str = "", _digest: str = "") -> Decision:
         """Return CANNOT_ASK: there is no user."""
         return Decision.CANNOT_ASK
 
@@ -113,10 +137,12 @@ async def confirm(
     record: RecordDecision,
     approve: Approve,
     beside: str = "",
+    digest: str = "",
 ) -> None:
     """Return when the call may go on; raise ConfirmationNeeded otherwise, or InputRequired.
 
-    `beside` are facts that are shown with the question and may change until the answer.
+    `beside` are facts that are shown with the question and may change until the answer; a consent
+    for a plan from a configuration with another `digest` is none.
     `record` stores the answer of a user who was asked; if it cannot, the call is refused.
     A client that could ask but gave no decision counts as a refusal: only a client that cannot
     ask at all leaves the decision to the setting `unconfirmed_destructive`, and with it to
@@ -129,30 +155,13 @@ async def confirm(
             "Calls that need the user's consent are switched off here; nothing was changed.",
             hint="An administrator can allow them: setting 'Destructive calls'.",
         )
-    decision = await conversation.ask(question, beside)
+    decision = await conversation.ask(question, beside, digest)
     if decision in _OUTCOMES:
         await record(_OUTCOMES[decision], " ".join(filter(None, (question, beside))))
+    if decision in _NO_CONSENT:
+        fact, hint = _NO_CONSENT[decision]
+        raise ConfirmationNeeded(f"{fact}; nothing was changed.", hint=hint)
     match decision:
-        case Decision.NO:
-            raise ConfirmationNeeded("The user declined; nothing was changed.")
-        case Decision.NOT_TICKED:
-            raise ConfirmationNeeded(
-                f"The user accepted the question without ticking {BOX!r}, which is no consent; "
-                "nothing was changed.",
-                hint=f"Repeat the call to ask again: it takes the tick at {BOX!r} and Accept.",
-            )
-        case Decision.DISMISSED:
-            raise ConfirmationNeeded(
-                "The question was dismissed without a decision; nothing was changed.",
-                hint="Repeat the call to ask again. A client that runs without a user dismisses "
-                f"every question: an administrator decides for its key by '{_UNATTENDED}'.",
-            )
-        case Decision.NO_ANSWER:
-            raise ConfirmationNeeded(
-                "The client was asked for the user's consent and gave no decision; nothing was "
-                "changed.",
-                hint="Repeat the call to ask again.",
-            )
         case Decision.CANNOT_ASK if settings.unconfirmed_destructive == "approve":
             await approve()
         case Decision.CANNOT_ASK if settings.unconfirmed_destructive == "deny":

@@ -20,7 +20,7 @@ from pvemcp_server.access.key_threads import in_key_thread
 from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.approvals import Approvals, PlannedCall
-from pvemcp_server.audit import Audit, Outcome
+from pvemcp_server.audit import Audit, Outcome, current_call
 from pvemcp_server.audit.mask import mask, mask_text, secret_fields_of
 from pvemcp_server.clusters import Clusters, explain
 from pvemcp_server.errors import (
@@ -56,7 +56,7 @@ from pvemcp_server.pipeline.selection import with_selected
 from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.services import Services
 from pvemcp_server.settings import Settings, Values
-from pvemcp_server.store.database import DatabaseFailed, is_outage
+from pvemcp_server.store.database import DatabaseFailed, is_away, waits
 from pvemcp_server.toolkit.arguments import WriteOptions
 from pvemcp_server.toolkit.bulk import BulkPlan
 from pvemcp_server.toolkit.call import Call, Conversation
@@ -218,6 +218,7 @@ class Pipeline:
         masked = mask(arguments, secret_fields_of(tool.accepted) if tool else ())
         masked |= {"undoes": mask_text(undoing.done)} if undoing else {}
         recorder = Recorder(self.audit, caller, name, conversation.client, masked, undoing)
+        current_call.set(recorder.call_id)
         if tool is None or not caller.is_granted(tool):
             await recorder.refused("unknown tool" if tool is None else "tool not granted")
             raise UnknownTool(name, granted_tools(self.tools, caller))
@@ -230,6 +231,7 @@ class Pipeline:
             beyond = InsufficientScope(tool.name, tool.scope)
             return await self._failed(recorder, beyond, str(beyond))
         requester.set(caller.holder)
+        waits.set(True)  # a session's task may have begun before
         with CancelScope() as scope:
             self.running[scope] = caller
             try:
@@ -250,24 +252,29 @@ class Pipeline:
         conversation: Conversation,
         recorder: Recorder,
     ) -> Result:
-        """Return the result of a granted call, recorded unless it is cancelled."""
-        caller = recorder.caller
+        """Return the result of a granted call, recorded unless it is cancelled.
+
+        When the database is lost before anything is sent, the call begins once more: its first
+        statement then waits for the database.
+        """
+        caller, was_lost = recorder.caller, False
         try:
             accepted = read_arguments(tool, arguments)
             call = recorder.call = await self.open(tool, caller, conversation, accepted)
             # beside the gate's slots: a message of HTTP+SSE holds none while its call runs
-            with self.limits.running(
-                f"tools {caller.holder}", call.settings.concurrent_calls_per_key
-            ):
+            most = call.settings.concurrent_calls_per_key
+            async with self.limits.running(f"tools {caller.holder}", most, shared=True):
                 while True:
                     try:
                         async with call.places:
                             written, started = await self._run(tool, accepted, call, recorder)
                         break
-                    except Agreed:
-                        if not await self.has_same_rights(caller):
-                            raise RightsChanged from None
+                    except (Agreed, StateUnavailable, DatabaseFailed) as cause:
+                        was_lost = await self._begins_again(cause, recorder, was_lost=was_lost)
+                        deadline = call.deadline
                         call = recorder.call = await self.open(tool, caller, conversation, accepted)
+                        if was_lost:
+                            call.deadline = deadline
         except InputRequired:
             try:
                 await recorder.waiting()
@@ -290,9 +297,22 @@ class Pipeline:
         values = {**written.values, "notes": written.notes}
         return Result(blocks, started=started, values=values)
 
+    async def _begins_again(self, cause: Exception, recorder: Recorder, *, was_lost: bool) -> bool:
+        """Return whether the call begins again as the database was lost, not as its user agreed.
+
+        Raise the cause of a second loss, of one after the intent of a write, and of other failures.
+        """
+        if isinstance(cause, Agreed):
+            if not await self.has_same_rights(recorder.caller):
+                raise RightsChanged from None
+            return False
+        if was_lost or recorder.is_write or not is_away(cause):
+            raise cause
+        return True
+
     async def _failed_here(self, recorder: Recorder, error: Exception) -> Result:
         """Return the result of a failure of this server: its database is away, or an incident."""
-        if isinstance(error, StateUnavailable) or is_outage(error):
+        if is_away(error):
             log.warning("Call of %s failed: the database does not answer", recorder.name)
             away = StoreAway(was_sent=recorder.is_write)
             return await self._failed(recorder, away, str(away))
@@ -533,6 +553,7 @@ class Pipeline:
                 for each in plan.sentences
                 for line in lines(mask_text(each))  # a secret is recognized in the whole only
             ),
+            digest=plan.digest or "",
         )
 
     async def _confirm(
@@ -549,6 +570,7 @@ class Pipeline:
             recorder.decided,
             partial(require_approval, self.approvals, planned, recorder.decided),
             beside,
+            planned.digest,
         )
 
     async def _failed(self, recorder: Recorder, cause: Exception, text: str) -> Result:

@@ -40,7 +40,7 @@ async def with_selected(
     cluster = await writable_cluster(own, others["cluster_name"])
     if not call.caller.resources(TOOL, Effect.READ, cluster.name):
         raise Precondition(f"{TOOL} is not granted on {cluster.name}.", hint="Give vmids.")
-    cluster.changed()  # no cached rows: the answer to a question may have taken a while
+    cluster.read_again()  # no cached rows: the answer to a question may have taken a while
     budget = Budget(until=monotonic() + call.seconds_left * _SHARE, shares=Shares())
     sources = Sources(call.caller, [cluster])
     result = await execute(query, sources, budget, datetime.now(UTC), call.settings.row_cap)

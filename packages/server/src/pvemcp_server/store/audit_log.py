@@ -1,11 +1,12 @@
 """The audit table: append to its hash chain, verify it, delete old rows."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+import anyio.lowlevel
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,12 +25,12 @@ from pvemcp_server.store.audit_chain import (
     violations,
 )
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.database import Database, DatabaseFailed
+from pvemcp_server.store.database import Database, DatabaseFailed, is_outage
 
 Row = Mapping[str, Any]
 PAGE = 100  # rows to hash before other tasks run: a small page, so that calls do not wait
 HIGHEST = 2**62  # numbers beyond it come from no append, and nothing could follow them
-PRUNE = 500  # rows to verify and delete in one transaction, while appends wait
+PRUNE = 500  # rows to verify and delete in one transaction
 STOP = "audit.retention"  # the tool of a break row that reports where retention stopped
 log = logging.getLogger(__name__)
 BASE_CHANGED = "the mark of its beginning was changed"
@@ -107,10 +108,21 @@ class AuditLog:
         taken, self._break = self._break, None
         return taken
 
-    async def append(self, rows: Iterable[Row]) -> Mark:
-        """Append the rows in one transaction, durable on return; return the new head."""
-        async with self._database.writing() as connection:
-            mark, broken = await self._append_in(connection, rows)
+    async def append(self, rows: Collection[Row]) -> Mark:
+        """Append the rows in one transaction, durable on return; return the new head.
+
+        If PostgreSQL is lost, they are appended once more when it is back. A commit that was under
+        way may have succeeded, so rows that are there already are left out then.
+        """
+        try:
+            async with self._database.writing() as connection:
+                mark, broken = await self._append_in(connection, rows)
+        except DatabaseFailed as error:
+            if self._database.is_sqlite or not is_outage(error):
+                raise
+            async with self._database.writing() as connection:
+                missing = await self._missing(connection, rows)
+                mark, broken = await self._append_in(connection, missing)
         self.remember(mark)
         self._break = broken or self._break
         return mark
@@ -246,9 +258,9 @@ class AuditLog:
         """Delete at most PRUNE rows, or all before a STOP, and move the base mark to the last."""
         seq = records.audit.c.seq
         async with self._database.writing() as connection:
-            await self._mark(connection, HEAD, lock=True)
+            # appends go on: they read and write nothing at the beginning of the chain
+            base, is_sealed_base = await self._mark(connection, BASE, lock=True)
             _, head = await self.bounds(connection)
-            base, is_sealed_base = await self._mark(connection, BASE)
             violation = None if is_sealed_base else Finding(base.seq, BASE_CHANGED)
             base = end = base if is_sealed_base else GENESIS
             stop = await self._stop(connection, base, head)
@@ -268,7 +280,10 @@ class AuditLog:
     ) -> tuple[Mark, Finding | None]:
         """Return the last row that can be deleted, and the violation that comes after it."""
         last, root = base, 0
-        for row in await self._readable_page(connection, base.seq, head, PRUNE):
+        rows = await self._readable_page(connection, base.seq, head, PRUNE)
+        for number, row in enumerate(rows):
+            if number % PAGE == 0:
+                await anyio.lowlevel.checkpoint()  # calls of this process have their turn
             if found := violations(await self._key_of(row, root), last, row):
                 return last, found[0]
             if row["at"] >= before:
@@ -287,6 +302,15 @@ class AuditLog:
             if not violations(key, Mark(seq - 1, row.get("previous", "")), row):
                 return row
         return None
+
+    async def _missing(self, connection: AsyncConnection, rows: Collection[Row]) -> list[Row]:
+        """Return the rows that are not in the table; keep other processes from appending."""
+        await self._mark(connection, HEAD, lock=True)
+        table = records.audit
+        query = select(table.c.call_id, table.c.kind)
+        query = query.where(table.c.call_id.in_({row["call_id"] for row in rows}))
+        present = {tuple(row) for row in await connection.execute(query)}
+        return [row for row in rows if (row["call_id"], row["kind"]) not in present]
 
     async def _append_in(
         self, connection: AsyncConnection, rows: Iterable[Row]

@@ -50,7 +50,8 @@ class AuditFilter:
     kind: str | None = None
     outcome: str | None = None  # UNKNOWN matches writes without one
     address: str | None = None
-    text: str | None = None  # in key name, acting administrator, tool, arguments or reason
+    text: str | None = None  # in key name, acting administrator, tool, arguments or reason, or the
+    # whole id of a call
     before: int | None = None  # entries older than this one: the next page
     guest: int | None = None  # VMID that the arguments name
     calls: bool | None = None  # True: calls of tools, neither sign-ins nor changes
@@ -180,7 +181,8 @@ def _is_in_clusters(cluster: str) -> ColumnElement[bool]:
 
 def _mentions(text: str) -> ColumnElement[bool]:
     names = ("key_name", "acting", "tool", "arguments", "reason")
-    return or_(*(COLUMNS[name].icontains(text, autoescape=True) for name in names))
+    mentions = [COLUMNS[name].icontains(text, autoescape=True) for name in names]
+    return or_(START.c.call_id == text.lower(), *mentions)
 
 
 CONDITIONS: Mapping[str, Condition] = {

@@ -17,6 +17,18 @@ async def ticks(stop: anyio.Event, seconds: float) -> AsyncIterator[None]:
         yield
 
 
+async def first_of(*events: anyio.Event) -> None:
+    """Wait until one of the events is set."""
+    async with anyio.create_task_group() as tasks:
+        for event in events:
+            tasks.start_soon(_cancel_after, event, tasks.cancel_scope)
+
+
+async def _cancel_after(event: anyio.Event, scope: anyio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
 @asynccontextmanager
 async def housekeeping(
     work: Callable[[anyio.Event], Coroutine[Any, Any, None]],

@@ -14,6 +14,7 @@ from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import Database
 from pvemcp_server.store.records import (
     ConnectionRecord,
+    ConsentRecord,
     OAuthClientRecord,
     PersonSession,
     TokenKind,
@@ -86,6 +87,39 @@ class ConnectionRepository(Repository[ConnectionRecord]):
         )
         async with self.database.reading() as connection:
             return list(await connection.scalars(query.order_by(table.c.id)))
+
+
+class ConsentRepository(Repository[ConsentRecord]):
+    """What people last consented to, one row for each of their clients."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, records.consents, ConsentRecord)
+
+    async def put_in(
+        self, connection: AsyncConnection, subject: str, client_id: str, *, most: int, **values: Any
+    ) -> None:
+        """Replace the consent for a client; keep at most so many of the user, the newest."""
+        await self._forget_in(connection, subject, client_id)
+        await self.add_in(connection, subject=subject, client_id=client_id, **values)
+        table = self.table
+        theirs = table.c.subject == subject
+        newest = select(table.c.id).where(theirs).order_by(table.c.id.desc()).limit(most)
+        await connection.execute(table.delete().where(theirs & table.c.id.not_in(newest)))
+
+    async def forget(self, subject: str, client_id: str) -> None:
+        """Delete the consent of a user for a client."""
+        async with self.database.writing() as connection:
+            await self._forget_in(connection, subject, client_id)
+
+    async def remove_expired(self, now: datetime) -> None:
+        """Delete the consents that have expired."""
+        async with self.database.writing() as connection:
+            await connection.execute(self.table.delete().where(self.table.c.expires <= now))
+
+    async def _forget_in(self, connection: AsyncConnection, subject: str, client_id: str) -> None:
+        table = self.table
+        row = (table.c.subject == subject) & (table.c.client_id == client_id)
+        await connection.execute(table.delete().where(row))
 
 
 class TokenRepository(Repository[TokenRecord]):

@@ -1,10 +1,12 @@
 """The connection to one database, SQLite or PostgreSQL."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from time import monotonic
+from typing import Any, NamedTuple
 
 import anyio
 from sqlalchemy import URL, Connection, event, make_url, select
@@ -17,14 +19,22 @@ from sqlalchemy.exc import (
     TimeoutError,  # noqa: A004 - of the pool
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import QueuePool
 
-from pvemcp_server.errors import ConfigError
+from pvemcp_server.errors import ConfigError, StateUnavailable
 
 DatabaseFailed = SQLAlchemyError  # for layers that do not import SQLAlchemy
 CORRUPT = ("malformed", "not a database")  # in SQLite's messages
 BUSY_TIMEOUT_SECONDS = 15
 CONNECT_SECONDS = 10
 COMMAND_SECONDS = 60
+POOL_SIZE = 8  # connections to PostgreSQL that stay open
+MOST_FURTHER = 8  # that are opened when those are in use
+AWAY_SECONDS = 15.0  # in which a call waits for PostgreSQL: longer than its restart takes
+RETRY_SECONDS = 0.2
+waits: ContextVar[bool] = ContextVar("waits", default=False)
+"""Whether the task waits for a database that is away: one that serves a call does; probes,
+housekeeping and commands report it at once."""
 PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     # FULL: a committed audit row also survives a power failure, not only a crash of the process
@@ -32,6 +42,14 @@ PRAGMAS = (
     "PRAGMA foreign_keys = ON",
     f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}",
 )
+
+
+class PoolUse(NamedTuple):
+    """The open connections of a pool, and how many there may be."""
+
+    in_use: int
+    idle: int
+    most: int
 
 
 class Database:
@@ -42,6 +60,7 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._engine = create_async_engine(self.url, **self._options())
         self._writer = anyio.Lock()
+        self._away_since: float | None = None  # on the monotonic clock
         if self.is_sqlite:
             dialect: Any = self._engine.dialect
             dialect.do_terminate = _stop_sqlite
@@ -52,6 +71,14 @@ class Database:
     def file(self) -> Path | None:
         """The file of SQLite; None for PostgreSQL."""
         return Path(self.url.database) if self.is_sqlite and self.url.database else None
+
+    @property
+    def connections(self) -> PoolUse | None:
+        """How many connections to PostgreSQL are open; None for SQLite."""
+        pool = self._engine.pool
+        if self.is_sqlite or not isinstance(pool, QueuePool):
+            return None
+        return PoolUse(pool.checkedout(), pool.checkedin(), POOL_SIZE + MOST_FURTHER)
 
     async def open(self) -> None:
         """Check that the database answers; raise ConfigError with the reason otherwise."""
@@ -70,18 +97,45 @@ class Database:
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """Connect without a transaction: each statement sees what is committed by then."""
         with _driver_errors():
-            async with self._engine.connect() as connection:
+            async with AsyncExitStack() as stack:
+                connection = await self._connect(stack)
                 if self.is_sqlite:
                     yield await connection.execution_options(begin=None)
                 else:
                     yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether this task waits for a database that is away, and it is not away for long."""
+        since = self._away_since
+        is_short = since is None or monotonic() - since <= AWAY_SECONDS
+        return waits.get() and is_short and not self.is_sqlite
+
+    async def _connect(self, stack: AsyncExitStack) -> AsyncConnection:
+        """Connect until the stack is closed; wait for PostgreSQL that is away, where `waits`.
+
+        No statement was sent then, so this is safe for reads and writes. When it has been away for
+        AWAY_SECONDS, nothing waits any more until it is back.
+        """
+        while True:
+            try:
+                connection = await stack.enter_async_context(self._engine.connect())
+            except (OSError, SQLAlchemyError) as error:
+                self._away_since = self._away_since or monotonic()
+                is_away = isinstance(error, OSError) or is_outage(error)
+                if not (is_away and self.is_waited_for):
+                    raise
+                await anyio.sleep(RETRY_SECONDS)
+            else:
+                self._away_since = None
+                return connection
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
         """Connect with a read transaction: all statements see the same state."""
         async with AsyncExitStack() as stack:
             with _driver_errors():  # not for the rest, which may write a file
-                connection = await stack.enter_async_context(self._engine.connect())
+                connection = await self._connect(stack)
             if not self.is_sqlite:
                 connection = await connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
@@ -91,14 +145,49 @@ class Database:
         """Open a transaction, committed at the end and rolled back on an error."""
         if not self.is_sqlite:
             with _driver_errors():
-                async with self._engine.begin() as connection:
-                    yield connection
+                async with AsyncExitStack() as stack:
+                    connection = await self._connect(stack)
+                    async with connection.begin():
+                        yield connection
             return
         # SQLite has one writer: this lock is fairer and cheaper than its busy handler
         async with self._writer, self._engine.connect() as connection:
             connection = await connection.execution_options(begin="IMMEDIATE")
             async with connection.begin():
                 yield connection
+
+    @asynccontextmanager
+    async def listening(
+        self, channel: str, receive: Callable[[str], None]
+    ) -> AsyncIterator[anyio.Event]:
+        """Call `receive` with each notification of PostgreSQL on a channel while inside.
+
+        The event that it returns is set when the connection is lost.
+        """
+        lost = anyio.Event()
+
+        def take(_connection: object, _process: int, _channel: str, payload: str) -> None:
+            receive(payload)
+
+        with _driver_errors():
+            async with self._engine.connect() as connection:
+                raw: Any = (await connection.get_raw_connection()).driver_connection
+                raw.add_termination_listener(lambda _connection: lost.set())
+                await raw.add_listener(channel, take)
+                try:
+                    yield lost
+                finally:  # no other user of the pool may get a connection that listens
+                    with anyio.CancelScope(shield=True):
+                        await connection.invalidate()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Any]:
+        """Connect to PostgreSQL beside the pool; return the driver's connection, to LISTEN on."""
+        with _driver_errors():
+            async with self._engine.connect() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                await connection.run_sync(Connection.detach)
+                yield driver
 
     async def close(self) -> None:
         """Close all connections."""
@@ -112,8 +201,8 @@ class Database:
         timeouts = {"timeout": CONNECT_SECONDS, "command_timeout": COMMAND_SECONDS}
         return {
             "pool_pre_ping": True,
-            "pool_size": 8,
-            "max_overflow": 8,
+            "pool_size": POOL_SIZE,
+            "max_overflow": MOST_FURTHER,
             "connect_args": timeouts,
         }
 
@@ -135,6 +224,11 @@ def is_outage(error: Exception) -> bool:
     kinds = OperationalError | InterfaceError | TimeoutError
     # the driver of PostgreSQL reports a server that stops as an error without a class of its own
     return isinstance(error, kinds) or type(error) in (SQLAlchemyError, DBAPIError)
+
+
+def is_away(error: Exception) -> bool:
+    """Return whether the state's database does not answer: neither a poll nor a statement."""
+    return isinstance(error, StateUnavailable) or is_outage(error)
 
 
 def reason_of(error: Exception) -> str:

@@ -19,8 +19,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
-from alembic.migration import MigrationContext
-from sqlalchemy import Connection, LargeBinary, MetaData, Table, select
+from sqlalchemy import Connection, LargeBinary, MetaData, Table, inspect, select, text
 
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store.database import Database
@@ -31,7 +30,10 @@ BATCH = 500
 PIECE = 1 << 16  # bytes to read at once
 DIGEST: Final = "sha256"
 # after a restore all sign in again, and no approval that was used since could be used again
-NOT_EXPORTED = frozenset({"alembic_version", "sessions", "approvals", "tokens", "person_sessions"})
+NOT_EXPORTED = frozenset(
+    {"alembic_version", "sessions", "approvals", "tokens", "person_sessions"}
+    | {"processes", "cluster_writes", "rate_buckets", "claims", "inventories"}  # of what runs now
+)
 
 
 async def export(database: Database, path: Path, master: bytes) -> int:
@@ -83,6 +85,14 @@ def open_export(path: Path, master: bytes) -> Exported:
     if facts.get("pvemcp_backup") != FORMAT or json.loads(end) != {"rows": count}:
         raise _incomplete(path)
     return Exported(path, master, facts["revision"], count)
+
+
+def revision_of(connection: Connection) -> str | None:
+    """Return the revision of the schema; None for an empty database."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
 
 
 def reflect(connection: Connection) -> MetaData:
@@ -173,8 +183,7 @@ def _incomplete(path: Path) -> ConfigError:
 
 
 def _write(connection: Connection, lines: _SignedLines) -> int:
-    revision = MigrationContext.configure(connection).get_current_revision()
-    lines.write({"pvemcp_backup": FORMAT, "revision": revision})
+    lines.write({"pvemcp_backup": FORMAT, "revision": revision_of(connection)})
     count = 0
     for table in reflect(connection).sorted_tables:
         if table.name not in NOT_EXPORTED:

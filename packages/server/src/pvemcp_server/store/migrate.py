@@ -5,20 +5,19 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store.database import Database
-from pvemcp_server.store.export import export
+from pvemcp_server.store.export import export, revision_of
+
+if TYPE_CHECKING:
+    from alembic.config import Config as AlembicConfig
+    from sqlalchemy import Connection
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 0x7076656D  # key of the advisory lock of PostgreSQL, any fixed number
@@ -83,6 +82,9 @@ async def _locked(database: Database, stack: AsyncExitStack) -> AsyncConnection 
 
 async def upgrade(connection: AsyncConnection, revision: str = "head") -> None:
     """Run the migrations up to that revision in the connection's transaction."""
+    # imported here: a start on a database that is up to date needs no library for it
+    from alembic import command
+
     if connection.dialect.name == "postgresql":
         await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
     await connection.run_sync(lambda sync: command.upgrade(alembic_config(sync), revision))
@@ -90,17 +92,12 @@ async def upgrade(connection: AsyncConnection, revision: str = "head") -> None:
 
 def newest_revision() -> str | None:
     """Return the revision of this program's schema."""
-    return _scripts().get_current_head()
-
-
-def revision_of(connection: Connection) -> str | None:
-    """Return the revision of the schema; None for an empty database."""
-    return MigrationContext.configure(connection).get_current_revision()
+    return max(_revisions(), default=None)
 
 
 def is_known(revision: str) -> bool:
     """Return whether this program can read a schema of that revision."""
-    return any(script.revision == revision for script in _scripts().walk_revisions())
+    return revision in _revisions()
 
 
 def stamp() -> str:
@@ -113,12 +110,16 @@ def _check_known(revision: str) -> None:
         raise ConfigError(f"The database is of a newer version ({revision}) than this program.")
 
 
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(alembic_config(None))
+def _revisions() -> list[str]:
+    """Return the revisions of the migrations: their numbers, which begin the names of the files."""
+    files = (MIGRATIONS / "versions").glob("m*_*.py")
+    return [file.name.partition("_")[0].removeprefix("m") for file in files]
 
 
-def alembic_config(connection: Connection | None) -> AlembicConfig:
+def alembic_config(connection: "Connection | None") -> "AlembicConfig":
     """Configure Alembic in code: our migrations, on that connection."""
+    from alembic.config import Config as AlembicConfig
+
     config = AlembicConfig()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("path_separator", "os")

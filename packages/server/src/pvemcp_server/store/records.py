@@ -13,8 +13,10 @@ from hashlib import sha256
 from typing import Annotated, Any, Final, Literal
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -24,6 +26,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
 )
 
 from pvemcp_server.store.columns import ColumnArgs, Moment, record_table
@@ -256,6 +259,28 @@ class ConnectionRecord:
     def is_external(self) -> bool:
         """Whether an external authorization server signs its user in, with tokens of its own."""
         return self.subject.startswith("issuer:")
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentRecord:
+    """What a person last consented to for a client; `subject` has the forms of `ConnectionRecord`.
+
+    It outlives the connection, so that the page is short when the client asks for no more, until
+    `expires` or until the connection is ended by its user or an administrator.
+    """
+
+    id: Id
+    subject: Annotated[str, ColumnArgs(type=String(512), index=True)]
+    admin_id: Annotated[
+        int | None, ColumnArgs(ForeignKey("admins.id", ondelete="CASCADE"), index=True)
+    ]
+    client_id: Annotated[str, ColumnArgs(type=String(512))]
+    role_id: Annotated[int, ColumnArgs(ForeignKey("roles.id", ondelete="CASCADE"), index=True)]
+    scopes: list[str]
+    clusters: list[str]
+    read_only: bool
+    created: datetime
+    expires: Annotated[datetime, ColumnArgs(index=True)]
 
 
 class TokenKind(StrEnum):
@@ -609,6 +634,7 @@ person_sessions = record_table(
 )
 admins = record_table("admins", metadata, AdminRecord)
 connections = record_table("connections", metadata, ConnectionRecord)
+consents = record_table("consents", metadata, ConsentRecord)
 sessions = record_table("sessions", metadata, SessionRecord)
 service_tokens = record_table("service_tokens", metadata, ServiceTokenRecord)
 spent_tokens = record_table("spent_tokens", metadata, SpentToken)
@@ -638,6 +664,59 @@ versions = Table(
     Column("topic", String(32), primary_key=True),
     Column("value", BigInteger, nullable=False),
 )
+
+processes = Table(  # that are alive, with the time of their last sign of it
+    "processes",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("seen", Float, nullable=False),  # times of these tables: seconds by PostgreSQL's clock
+)
+
+cluster_writes = Table(  # the newest write of each process to each cluster
+    "cluster_writes",
+    metadata,
+    Column("cluster_id", ForeignKey("clusters.id", ondelete="CASCADE"), primary_key=True),
+    Column("process", String(32), primary_key=True),
+    Column("value", BigInteger, nullable=False, index=True),  # of the topic in `versions`
+)
+
+rate_buckets = Table(  # token buckets of all processes together
+    "rate_buckets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("tokens", Float, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("capacity", Float, nullable=False),
+    Column("wanted", Float, nullable=False),  # by the process that asked last
+    Column("granted", Float, nullable=False),
+)
+
+claims = Table(  # of places for concurrent calls
+    "claims",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("held", Text, nullable=False),  # JSON: places by process
+    Column("most", Integer, nullable=False),
+    Column("granted", Integer, nullable=False),  # to the process that asked last
+    Column("changed", Float, nullable=False),
+)
+
+inventories = Table(  # as published by the process that fetched it
+    "inventories",
+    metadata,
+    Column("identity_id", ForeignKey("identities.id", ondelete="CASCADE"), primary_key=True),
+    Column("holder", String(32)),  # of the lease: the process that fetches it now
+    Column("taken", Float, nullable=False),
+    Column("sealed", LargeBinary),
+)
+
+for _table in (processes, rate_buckets, claims, inventories):
+    # a crash of PostgreSQL empties them, and the processes fill them again
+    event.listen(
+        _table,
+        "after_create",
+        DDL("ALTER TABLE %(table)s SET UNLOGGED").execute_if(dialect="postgresql"),  # type: ignore[no-untyped-call]  # DDL is not typed
+    )
 
 history_readings = Table(
     "history_readings",

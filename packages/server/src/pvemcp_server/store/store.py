@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -33,19 +34,23 @@ from pvemcp_server.store.cluster_repositories import (
     FreezeRepository,
     IdentityRepository,
 )
+from pvemcp_server.store.cluster_writes import ClusterWrites
 from pvemcp_server.store.connection_repositories import (
     ConnectionRepository,
+    ConsentRepository,
     OAuthClientRepository,
     PersonSessionRepository,
     TokenRepository,
 )
 from pvemcp_server.store.database import Database, reason_of
 from pvemcp_server.store.files import make_state_dir
+from pvemcp_server.store.fleet import Fleet
 from pvemcp_server.store.history_repository import HistoryRepository
 from pvemcp_server.store.master_key import create_master_key, master_key_file, read_master_key
 from pvemcp_server.store.mcp_task_repository import McpTaskRepository
 from pvemcp_server.store.migrate import migrate
 from pvemcp_server.store.notice_repository import NoticeRepository
+from pvemcp_server.store.process_channel import ProcessChannel
 from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.store.records import (
     PersonRule,
@@ -54,6 +59,8 @@ from pvemcp_server.store.records import (
 )
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.setting_repository import SettingRepository
+from pvemcp_server.store.shared_inventories import SharedInventories
+from pvemcp_server.store.shared_limits import SharedLimits
 from pvemcp_server.store.undo_repository import UndoRepository
 from pvemcp_server.store.vault import Vault
 from pvemcp_server.store.watch import Topic, Watch
@@ -65,7 +72,13 @@ class Store:
     def __init__(self, database: Database, vault: Vault, state_dir: Path) -> None:
         self.database = database
         self.vault = vault
-        self.watch = Watch(database)
+        self.fleet = Fleet(database)
+        self.watch = Watch(database, self.fleet)
+        self.shared_limits = SharedLimits(self.fleet) if self.fleet.is_shared else None
+        self.shared_inventories = (
+            SharedInventories(self.fleet, vault) if self.fleet.is_shared else None
+        )
+        self.cluster_writes = ClusterWrites(database, self.fleet)
         self.watch.on_change(Topic.SECRETS, vault.reload)
         self.settings = SettingRepository(database)
         self.roles = RoleRepository(database)
@@ -77,6 +90,7 @@ class Store:
         self.bindings = BindingRepository(database)
         self.oauth_clients = OAuthClientRepository(database)
         self.connections = ConnectionRepository(database)
+        self.consents = ConsentRepository(database)
         self.tokens = TokenRepository(database)
         self.person_sessions = PersonSessionRepository(database, vault)
         self.person_rules = Repository(database, records.person_rules, PersonRule, (Topic.ACCESS,))
@@ -100,6 +114,7 @@ class Store:
         self.audit_head = AuditHeadFile(state_dir, lambda: vault.derive("audit"))
         self.audit_search = AuditSearch(database, self.audit_log)
         self.audit_targets = AuditTargetRepository(database)
+        self.process_channel = ProcessChannel(database, partial(vault.derive, "process messages"))
 
 
 @asynccontextmanager

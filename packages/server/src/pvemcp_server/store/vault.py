@@ -198,6 +198,7 @@ class Vault:
         # their digests have the old key
         await connection.execute(records.sessions.delete())
         await connection.execute(records.person_sessions.delete())
+        await connection.execute(records.inventories.delete())
         await void_open(connection, true())
         tokens = await renewed._reencrypt_tokens(connection)
         factors = await renewed._reencrypt_factors(connection)

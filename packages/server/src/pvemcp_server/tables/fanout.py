@@ -32,13 +32,17 @@ async def each(
     ask: Callable[[K], Awaitable[T]],
     request: LoadRequest,
     what: str,
+    total: int | None = None,
 ) -> dict[K, T]:
     """Call `ask` for every key until the budget is used up; missing answers are noted.
+
+    `total` is the number of keys in these notes, where some have an answer already.
 
     All keys run concurrently, since any of them may be on a node that hangs. Those beyond the
     cluster's share follow as far as other clusters leave calls.
     """
     all_keys = list(keys)
+    total = len(all_keys) if total is None else total
     budget, begun = request.budget, 0
     most = min(len(all_keys), budget.calls)
 
@@ -60,9 +64,9 @@ async def each(
     answers = {key: answer for answered, _ in outcomes for key, answer in answered.items()}
     missing = {key: reason for _, failed in outcomes for key, reason in failed.items()}
     cluster.note_missing(missing, what)
-    _note_cut(cluster, len(all_keys) - begun, "not read", len(all_keys), what)
+    _note_cut(cluster, len(all_keys) - begun, "not read", total, what)
     if monotonic() >= budget.until and len(missing) > _NAMED:
-        _note_cut(cluster, len(missing), "not in time", len(all_keys), what)
+        _note_cut(cluster, len(missing), "not in time", total, what)
     return answers
 
 

@@ -1,9 +1,11 @@
 """Configurations of virtual machines and of containers."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import partial
+from math import ceil
+from time import monotonic
 from typing import Annotated, Any, ClassVar, Final
 
 from proxmox_client import Lxc, Qemu
@@ -11,6 +13,7 @@ from proxmox_client.api.configs import LxcConfig, QemuConfig
 from proxmox_client.api.guests import BothConfigs
 from proxmox_client.api.resources import GuestResource
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.clusters.kept_configs import Kept
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.config_options import pending_changes
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
@@ -18,6 +21,7 @@ from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import Cost, LoadRequest, made, table
 from pvemcp_server.tables.rows import Col, Gap, Row, Unit, moment
 
+MANY_GUESTS: Final = 200  # fewer are read each time
 _NAMED = 10  # guests with pending changes that a note names
 _CTIME: Final = re.compile(r"\bctime=(\d{1,10})\b", re.ASCII)  # of the option meta
 _IN_FORCE = "the other columns show what is in force"
@@ -170,16 +174,40 @@ async def configs(
 async def both_configs(
     cluster: Cluster, request: LoadRequest, kind: str = ""
 ) -> list[tuple[GuestResource, BothConfigs[Any]]]:
-    """Return the requested guests, all or of one kind, each with its configurations."""
+    """Return the requested guests, all or of one kind, each with its configurations.
+
+    A read of more than MANY_GUESTS that names none takes what the last ones have read, so that the
+    budget is for the others, and says so.
+    """
     guests = {guest.vmid: guest for guest in await fanout.guests(cluster, request, kind)}
+    inventory, kept = cluster.inventory, {}
+    if len(guests) > MANY_GUESTS and not request.vmids:
+        kept = inventory.configs.of(guests.values(), inventory.written)
 
     async def both(vmid: int) -> BothConfigs[Any]:
         api: Qemu | Lxc = await cluster.handle(vmid)
+        read = monotonic()
         configs: BothConfigs[Any] = await api.configs()
+        if len(guests) > MANY_GUESTS:
+            inventory.configs.put(guests[vmid], configs, read)
         return configs
 
-    answers = await fanout.each(cluster, guests, both, request, "configuration of guest")
-    return [(guests[vmid], configs) for vmid, configs in answers.items()]
+    unread = [vmid for vmid in guests if vmid not in kept]
+    total = len(guests)
+    answers = await fanout.each(cluster, unread, both, request, "configuration of guest", total)
+    _note_kept(cluster, kept.values(), total)
+    known = {vmid: each.configs for vmid, each in kept.items()} | answers
+    return [(guest, known[vmid]) for vmid, guest in guests.items() if vmid in known]
+
+
+def _note_kept(cluster: Cluster, kept: Collection[Kept], total: int) -> None:
+    if kept:
+        age = monotonic() - min(each.read for each in kept)
+        cluster.notes.add(
+            f"{cluster.name}: {len(kept)} of {total} configurations were read by earlier calls, up "
+            f"to {ceil(age)} s ago; a change since then may be missing. With vmids they are read "
+            "now."
+        )
 
 
 def _note_pending(cluster: Cluster, vmids: Sequence[int], rows: str) -> None:

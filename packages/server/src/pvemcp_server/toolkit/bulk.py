@@ -59,7 +59,7 @@ class BulkPlan:
     notes: Mapping[int, Notes]  # of each guest; a report after the write adds to them
     stop_at_failure: bool = False  # send nothing more once a write has failed
     advice: Sequence[str] = ()  # what to know about all of it before
-    room: str = ""  # what nodes have free for several of the guests
+    room: str = ""  # what nodes and storages have free for several of the guests
 
     @property
     def parts(self) -> tuple[Plan, ...]:
@@ -76,6 +76,12 @@ class BulkPlan:
         """Privileges for the plans' arguments; None: the tool's."""
         own = [plan.needs for plan in self.plans.values() if plan.needs is not None]
         return tuple({need: None for needs in own for need in needs}) if own else None
+
+    @property
+    def digest(self) -> str:
+        """Those of all configurations that it was made from."""
+        digests = {vmid: plan.digest for vmid, plan in self.plans.items() if plan.digest}
+        return " ".join(f"{vmid}:{digest}" for vmid, digest in digests.items())
 
     @property
     def needs_consent(self) -> bool:
@@ -254,18 +260,19 @@ async def _plan_all(
     plans, refused, notes = await plan_each(call, plan, vmids)
     if not plans:
         raise Precondition(f"Refused for every guest. {by_reason(refused)}")
-    room = await _room(cluster, plans.values())
+    room = await _room(cluster, list(plans.values()))
     return BulkPlan(cluster, plans, refused, limits, notes, room=room)
 
 
-async def _room(cluster: Cluster, plans: Iterable[Plan]) -> str:
-    """Return the room on nodes that get several guests, each of which may fit alone."""
+async def _room(cluster: Cluster, plans: Collection[Plan]) -> str:
+    """Return the room on nodes and storages that get several guests: each may fit alone."""
     by_node: dict[str, list[int]] = {}
     for plan in plans:
         if plan.runs_on and plan.guest:
             by_node.setdefault(plan.runs_on, []).append(plan.guest.status.memory_max or 0)
     several = {node: sum(sizes) for node, sizes in by_node.items() if len(sizes) > 1}
-    return room_for_several(await cluster.inventory_view(), several)
+    takes = [plan.takes for plan in plans]
+    return room_for_several(await cluster.inventory_view(), several, takes)
 
 
 async def plan_each(
@@ -390,6 +397,6 @@ class _GuestConversation:
         """Report the progress of this guest's task."""
         await self.whole.report(self.vmid, done, message)
 
-    async def ask(self, _question: str, _beside: str = "") -> Decision:
+    async def ask(self, _question: str, _beside: str = "", _digest: str = "") -> Decision:
         """Return CANNOT_ASK: the user has agreed before."""
         return Decision.CANNOT_ASK

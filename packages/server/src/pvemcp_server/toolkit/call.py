@@ -44,6 +44,7 @@ class Decision(Enum):
 
     YES = auto()
     NO = auto()
+    OUTDATED = auto()  # agreed to, and the configuration was changed since it was asked
     NOT_TICKED = auto()  # accepted, but without the tick that means consent
     DISMISSED = auto()  # closed without a decision, by a user or by a client without one
     CANNOT_ASK = auto()  # the client never said that it could
@@ -64,8 +65,11 @@ class Conversation(Protocol):
     async def progress(self, done: float, total: float | None, message: str) -> None:
         """Report how far the call is; nothing happens if the client did not ask for it."""
 
-    async def ask(self, question: str, beside: str = "") -> Decision:
-        """Ask the user for consent; `beside` are facts that may change before the answer."""
+    async def ask(self, question: str, beside: str = "", digest: str = "") -> Decision:
+        """Ask the user for consent; `beside` are facts that may change before the answer.
+
+        `digest` is of the configuration that the plan was made from, which may not.
+        """
 
 
 @dataclass

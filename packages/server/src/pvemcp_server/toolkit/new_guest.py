@@ -63,8 +63,8 @@ class _Stage:
         del total  # of the one task
         await self.client_conversation.progress(self.done_before + done, None, message)
 
-    async def ask(self, question: str, beside: str = "") -> Decision:
-        return await self.client_conversation.ask(question, beside)
+    async def ask(self, question: str, beside: str = "", digest: str = "") -> Decision:
+        return await self.client_conversation.ask(question, beside, digest)
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ from pvemcp_server.errors import Unanswered
 from pvemcp_server.toolkit.call import Call
 from pvemcp_server.toolkit.needs import RequiredPrivilege
 from pvemcp_server.toolkit.past_tasks import PastTasks
+from pvemcp_server.toolkit.room import Space
 from pvemcp_server.toolkit.task_wait import follow
 from pvemcp_server.toolkit.undo import Undo
 from pvemcp_server.toolkit.write_target import TargetGuest
@@ -54,6 +55,7 @@ class ConfirmedRead:
     would: str  # a sentence with the verb first: "Read /etc/hostname in qemu 101 (web) on lab."
     read: Callable[[], Awaitable[Mapping[str, Any]]]  # returns the answer
     discloses: str
+    digest: str = ""  # it changes no configuration
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -80,10 +82,13 @@ class Plan:
     """Reads further fields of the answer after a write without a task."""
     needs: tuple[RequiredPrivilege, ...] | None = None  # of these arguments; None: the tool's
     room: str = ""  # what the target has free at the moment: for the dry run only
+    takes: tuple[Space, ...] = ()  # on storages, likewise
     runs_on: str = ""  # the node on which the guest runs then, and did not before
     guest: TargetGuest | None = None  # the one that it is about
     others: frozenset[int] = frozenset()  # further guests that it is about
     guests: int = 1  # that one request is about: each counts as a write where data is lost
+    digest: str | None = None
+    """Of the configuration that it was made from: if that changes, a consent does not count."""
     past: PastTasks | None = None  # say how long it takes: for the dry run only
     storage: str = ""  # the one that the task fills, where that bounds how many run at once
     undo: Undo | None = None  # where it is known before

@@ -12,6 +12,7 @@ from pvemcp_server.tables.nodes import Node
 from pvemcp_server.toolkit.new_guest import NewGuest
 from pvemcp_server.toolkit.write_target import TargetGuest
 
+_SEVERAL = 2
 _FULL = 90.0  # percent of a storage
 _HIDDEN = "Room on {} is not known: the role of this key does not show it."
 
@@ -25,6 +26,14 @@ class Capacity(NamedTuple):
     @property
     def suffices(self) -> bool:
         return self.used <= self.free
+
+
+class Space(NamedTuple):
+    """The space that a write takes on a storage, as a node has it; in bytes, None if not known."""
+
+    node: str
+    storage: str
+    size: int | None
 
 
 def capacity_without(nodes: Iterable[Node], lost: str) -> Capacity | None:
@@ -96,11 +105,18 @@ async def room_for(
     return " ".join(sentences)
 
 
-def room_for_several(view: InventoryView, memory: Mapping[str, int]) -> str:
-    """Return what nodes have free for the guests that each gets, with their memory in bytes.
+def room_for_several(
+    view: InventoryView, memory: Mapping[str, int], writes: Iterable[Iterable[Space]]
+) -> str:
+    """Return what nodes and storages have free for several writes: each alone may have room.
 
-    A node that the role hides is left out.
+    `memory` is in bytes, of the guests that a node gets.
     """
+    return f"{_memory_for_several(view, memory)} {_space_for_several(view, writes)}".strip()
+
+
+def _memory_for_several(view: InventoryView, memory: Mapping[str, int]) -> str:
+    """Return what nodes have free; one that the role hides is left out."""
     sentences = []
     for name, needed in sorted(memory.items()):
         node = view.by_node.get(name)
@@ -113,6 +129,37 @@ def room_for_several(view: InventoryView, memory: Mapping[str, int]) -> str:
         )
         if needed > free:
             sentences.append(f"Together that is more memory than {name} has free.")
+    return " ".join(sentences)
+
+
+def _space_for_several(view: InventoryView, writes: Iterable[Iterable[Space]]) -> str:
+    """Return what storages have free for the writes that share them.
+
+    A storage that the role hides is left out, and one on which no write takes a known size.
+    """
+    rows = {(row.node, row.storage): row for row in view.storages}
+    taken: dict[tuple[str, str], list[tuple[int, Space]]] = {}
+    for number, write in enumerate(writes):
+        for space in write:
+            row = rows.get((space.node, space.storage))
+            if row is not None and row.disk is not None and row.disk_max:
+                place = ("" if row.shared else space.node, space.storage)
+                taken.setdefault(place, []).append((number, space))
+    sentences = []
+    for (node, storage), parts in sorted(taken.items()):
+        total = sum(space.size or 0 for _, space in parts)
+        if len({number for number, _ in parts}) < _SEVERAL or not total:
+            continue
+        row = rows[parts[0][1].node, storage]
+        whole, free = row.disk_max or 0, (row.disk_max or 0) - (row.disk or 0)
+        where = f"{storage} on {node}" if node else storage
+        more = ", and more of unknown size," if any(s.size is None for _, s in parts) else ""
+        sentences.append(
+            f"{where} gets up to {readable(total)}{more} of these guests, and has "
+            f"{readable(free)} of {readable(whole)} free."
+        )
+        if total > free:
+            sentences.append(f"Together that is more than {where} has free.")
     return " ".join(sentences)
 
 

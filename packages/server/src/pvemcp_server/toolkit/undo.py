@@ -43,6 +43,7 @@ class LeftValues:
 
     path: str  # encoded
     values: Mapping[str, str | None] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)  # that choose the object there
 
 
 @dataclass(frozen=True, slots=True)

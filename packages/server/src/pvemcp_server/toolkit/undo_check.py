@@ -46,6 +46,20 @@ async def values_at(cluster: Cluster, path: str, **parameters: Any) -> Mapping[s
     return data
 
 
+async def values_now(cluster: Cluster, left: LeftValues) -> Mapping[str, Any]:
+    """Return the present values of what a request left; members of a pool as it is sent them."""
+    now = await values_at(cluster, left.path, **left.parameters)
+    members = now.get("members")
+    if not isinstance(members, list):
+        return now
+    return {**now, "vms": _listed(members, "vmid"), "storage": _listed(members, "storage")}
+
+
+def _listed(members: list[Any], name: str) -> str:
+    rows = (row for row in members if isinstance(row, Mapping))
+    return ",".join(sorted({str(row[name]) for row in rows if name in row}))
+
+
 def text_of(value: Any) -> str | None:
     """Return a value as Proxmox takes it; None for one that is no single value."""
     if isinstance(value, bool):
@@ -119,7 +133,7 @@ async def _require_same_volume(call: Call, kept: KeptUndo, left: LeftVolume) -> 
 
 async def _require_same_values(call: Call, kept: KeptUndo, left: LeftValues) -> None:
     cluster = await call.cluster(kept.cluster)
-    now = await values_at(cluster, left.path)
+    now = await values_now(cluster, left)
     changed = [name for name, value in left.values.items() if text_of(now.get(name)) != value]
     if changed:
         _refuse(kept, f"{', '.join(changed)} of {left.path} has another value")

@@ -88,10 +88,10 @@ class LiveOverview:
     """The overview of one process, for every page that shows it; `seconds` between two looks."""
 
     seconds: float = 2.0
+    closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
     _facts: Shared[Facts] = field(init=False)
     _clusters: Shared[list[overview.Health]] = field(init=False)
     _streams: Counter[str] = field(default_factory=Counter)  # by session
-    _closing: asyncio.Event = field(default_factory=asyncio.Event)
     _recent: tuple[object, audit.Usage, list[Entry]] | None = None
 
     def __post_init__(self) -> None:
@@ -106,7 +106,7 @@ class LiveOverview:
 
     def close(self) -> None:
         """End all streams: the server stops."""
-        self._closing.set()
+        self.closing.set()
 
     async def facts(self, context: AdminContext, *, fresh: bool = False) -> Facts:
         """Return what the overview shows beside the clusters; `fresh` is for a page that opens."""
@@ -153,7 +153,7 @@ class LiveOverview:
             if self._streams[session.id] > STREAMS_PER_SESSION or self.streams > STREAMS:
                 return  # others came first; the browser asks again, and is refused
             yield ServerSentEvent(comment="open", retry=RETRY_MS)
-            while not self._closing.is_set():
+            while not self.closing.is_set():
                 try:
                     session, context = await _still_signed_in(request, session)
                 except (SignedOut, PasswordDue, SecondFactorDue):
@@ -167,7 +167,7 @@ class LiveOverview:
                             sent[part] = text
                             yield ServerSentEvent(event=part, data=text)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._closing.wait(), self.seconds)
+                    await asyncio.wait_for(self.closing.wait(), self.seconds)
 
     async def _parts(
         self, request: Request, session: Session, context: AdminContext

@@ -24,8 +24,12 @@ class PasskeySite:
 
 def passkey_site_of(request: Request) -> PasskeySite:
     """Return the site by the public URL, or by the Host under which the page was reached."""
-    config = services_of(request).config
-    return passkey_site(Hosts.of(config).origin_of(request.scope), config.path_prefix)
+    return passkey_site(page_origin(request), services_of(request).config.path_prefix)
+
+
+def page_origin(request: Request) -> str:
+    """Return the origin of the page that is asked for, as the browser names it."""
+    return Hosts.of(services_of(request).config).origin_of(request.scope)
 
 
 def passkey_site(origin: str, prefix: str = "") -> PasskeySite:

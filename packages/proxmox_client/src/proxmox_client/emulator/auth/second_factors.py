@@ -20,13 +20,19 @@ _YUBICO_ID: Final = 12
 
 
 class SecondFactors:
-    """The second factors of a user, at the node that handles the sign-in."""
+    """The second factors of a user, at the node that handles the sign-in.
 
-    def __init__(self, state: ClusterState, user: User, node: str) -> None:
-        self._state, self._user, self._node = state, user, node
+    `host` is the Host header of the request: security keys may sign for it.
+    """
 
-    def challenge(self) -> dict[str, Any]:
-        """Return what the user can answer with; empty if no second factor is registered."""
+    def __init__(self, state: ClusterState, user: User, node: str, host: str) -> None:
+        self._state, self._user, self._node, self._host = state, user, node, host
+
+    def challenge(self) -> dict[str, Any] | None:
+        """Return what the user can answer with; None if no second factor is registered.
+
+        It is empty for security keys that cannot be used at this host.
+        """
         realm = self._state.user_config.realms[self._user.realm]
         offered: dict[str, Any] = {}
         for factor in self._of("recovery"):
@@ -38,13 +44,14 @@ class SecondFactors:
             offered["totp"] = True
         if self._of("yubico"):
             offered["yubico"] = True
-        if (security_keys := self._of("webauthn")) and (settings := self._webauthn()):
+        security_keys, settings = self._of("webauthn"), self._webauthn()
+        if security_keys and webauthn.is_usable(settings, self._host):
             options = webauthn.request_options(settings, security_keys)
             expires = self._state.now + CHALLENGE_SECONDS
             pending = self._user.webauthn_challenges
             pending[options["publicKey"]["challenge"]] = (self._node, expires)
             offered["webauthn"] = options
-        return offered
+        return offered if offered or security_keys else None
 
     def accept(self, answer: str) -> bool:
         """Return whether an answer like totp:123456 is right; count those that are wrong."""
@@ -98,7 +105,12 @@ class SecondFactors:
         del self._user.webauthn_challenges[challenge]
         settings, keys = self._webauthn(), self._of("webauthn")
         is_current = self._state.now < expires
-        return is_current and webauthn.accepts(settings, keys, assertion, challenge)
+        is_usable = webauthn.is_usable(settings, self._host)
+        return (
+            is_current
+            and is_usable
+            and webauthn.accepts(settings, self._host, keys, assertion, challenge)
+        )
 
     def _of(self, kind: str) -> list[SecondFactor]:
         return [factor for factor in self._user.factors if factor.kind == kind and factor.enabled]

@@ -19,13 +19,16 @@ class SignedIn:
     """A user whose password or ticket was correct, and the challenge that still has to be met."""
 
     userid: str
-    challenge: Mapping[str, Any]
+    challenge: Mapping[str, Any] | None = None
 
 
 def check(
-    state: ClusterState, tickets: TicketIssuer, params: Mapping[str, Any], node: str
+    state: ClusterState, tickets: TicketIssuer, params: Mapping[str, Any], node: str, host: str
 ) -> SignedIn:
-    """Check the parameters of POST /access/ticket at a node; raise Unauthorized."""
+    """Check the parameters of POST /access/ticket at a node; raise Unauthorized.
+
+    `host` is the Host header.
+    """
     name = str(params["username"])
     given_realm = params.get("realm")
     userid = name if "@" in name or not given_realm else f"{name}@{given_realm}"
@@ -35,7 +38,8 @@ def check(
         challenge = str(params["tfa-challenge"])
         ticket = tickets.read(challenge, state.now, userid=user.userid)
         is_half = ticket is not None and ticket.half
-        return _accepted(user, ok=is_half and SecondFactors(state, user, node).accept(password))
+        factors = SecondFactors(state, user, node, host)
+        return _accepted(user, ok=is_half and factors.accept(password))
     if password.startswith("PVE:"):
         ticket = tickets.read(password, state.now)
         is_own = ticket is not None and ticket.subject == userid and not ticket.half
@@ -44,11 +48,11 @@ def check(
     is_right = hmac.compare_digest(user.password.encode(), password.encode())
     if realm is None or realm.type == "openid" or not user.password or not is_right:
         raise refusal()
-    factors = SecondFactors(state, user, node)
+    factors = SecondFactors(state, user, node, host)
     offered = factors.challenge()
-    if realm.tfa and not offered:
+    if realm.tfa and offered is None:
         raise refusal()
-    if offered and (answer := params.get("otp")):
+    if offered is not None and (answer := params.get("otp")):
         return _accepted(user, ok=factors.accept(str(answer)))
     return SignedIn(userid, offered)
 
@@ -69,4 +73,4 @@ def refusal() -> Unauthorized:
 def _accepted(user: User, *, ok: bool) -> SignedIn:
     if not ok:
         raise refusal()
-    return SignedIn(user.userid, {})
+    return SignedIn(user.userid)

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from proxmox_client.emulator.state.user_config import SecondFactor
+from proxmox_client.properties import flag
 
 _USER_PRESENT = 1
 
@@ -32,13 +33,28 @@ def request_options(settings: Mapping[str, str], factors: Sequence[SecondFactor]
     }
 
 
+def origin_of(settings: Mapping[str, str], host: str) -> str:
+    """Return the origin that keys sign for: the configured one, or that of the request's Host.
+
+    Source: configure_u2f_and_wa in PVE/AccessControl.pm.
+    """
+    return settings.get("origin") or f"https://{host}"
+
+
+def is_usable(settings: Mapping[str, str], host: str) -> bool:
+    """Return whether the origin is at or below the ID; without that, no challenge is made."""
+    domain = settings.get("id", "")
+    return bool(domain) and _is_within(_host(origin_of(settings, host)), domain)
+
+
 def accepts(
     settings: Mapping[str, str],
+    host: str,
     factors: Sequence[SecondFactor],
     assertion: Mapping[str, Any],
     challenge: str,
 ) -> bool:
-    """Return whether one of the security keys signed the challenge, for the configured origin."""
+    """Return whether one of the security keys signed the challenge, for the right origin."""
     try:
         factor = next(each for each in factors if each.credential == assertion["id"])
         response = assertion["response"]
@@ -54,17 +70,38 @@ def accepts(
     relying_party = hashlib.sha256(settings["id"].encode()).digest()
     return (
         (statement.get("type"), statement.get("challenge")) == ("webauthn.get", challenge)
-        and _is_origin(settings, str(statement.get("origin")))
+        and _is_origin(settings, host, str(statement.get("origin")))
         and authenticator_data[:32] == relying_party
         and bool(authenticator_data[32] & _USER_PRESENT)
     )
 
 
-def _is_origin(settings: Mapping[str, str], origin: str) -> bool:
-    if settings.get("allow-subdomains", "1") == "1":
-        host = urlsplit(origin).hostname or ""
-        return host == settings["id"] or host.endswith("." + settings["id"])
-    return origin == settings.get("origin")
+def _is_origin(settings: Mapping[str, str], host: str, origin: str) -> bool:
+    """Return whether this is the origin, or that of a subdomain; scheme and port are the same.
+
+    Source: webauthn-rs-proto, origins_match.
+    """
+    allowed = origin_of(settings, host)
+    if _port(origin) != _port(allowed):
+        return False
+    if _host(origin) == _host(allowed):
+        return True
+    return flag(settings.get("allow-subdomains"), absent=True) and _is_within(
+        _host(origin), _host(allowed)
+    )
+
+
+def _host(origin: str) -> str:
+    return urlsplit(origin).hostname or ""
+
+
+def _port(origin: str) -> tuple[str, int]:
+    url = urlsplit(origin)
+    return url.scheme, url.port or (443 if url.scheme == "https" else 80)
+
+
+def _is_within(host: str, domain: str) -> bool:
+    return host == domain or host.endswith(f".{domain}")
 
 
 class SecurityKey:

@@ -29,9 +29,10 @@ def ticket_page(_request: ApiRequest) -> None:
 def ticket(request: ApiRequest) -> dict[str, Any]:
     """POST /access/ticket."""
     state, tickets = request.state, request.backend.tickets
-    signed_in = sign_in.check(state, tickets, request.params, request.local_node.name)
+    node, host = request.local_node.name, request.headers.get("host", "")
+    signed_in = sign_in.check(state, tickets, request.params, node, host)
     userid, now = signed_in.userid, request.now
-    if not signed_in.challenge:
+    if signed_in.challenge is None:
         return signed_in_answer(request, userid)
     return {
         "username": userid,

@@ -43,6 +43,7 @@ def update(request: ApiRequest) -> None:
     pool.comment = request.get("comment", pool.comment)
     vmids = {int(vmid) for vmid in str(request.get("vms", "")).split(",") if vmid}
     storages = {name for name in str(request.get("storage", "")).split(",") if name}
+    _require_members(pool, vmids, storages, removed=bool(request.get("delete")))
     if request.get("delete"):
         pool.vmids -= vmids
         pool.storages -= storages
@@ -65,13 +66,25 @@ def delete(request: ApiRequest) -> None:
     del request.state.pools[pool.poolid]
 
 
+def _require_members(pool: Pool, vmids: set[int], storages: set[str], *, removed: bool) -> None:
+    """Raise ApiError for a removed one that is no member, or an added one that is."""
+    names = [f"VM {vmid}" for vmid in sorted(vmids) if (vmid in pool.vmids) != removed]
+    names += [
+        f"Storage '{name}'" for name in sorted(storages) if (name in pool.storages) != removed
+    ]
+    if names:
+        problem = "is not a pool member" if removed else "is already a pool member"
+        raise ApiError(f"update pools failed: {names[0]} {problem}")
+
+
 def _add(request: ApiRequest, pool: Pool, vmid: int) -> None:
     if vmid not in request.state.guests:
         raise ApiError(f"update pools failed: VM {vmid} does not exist")
     other = request.state.pool_of(vmid)
     if other not in ("", pool.poolid):
         if not request.get("allow-move"):
-            raise ApiError(f"update pools failed: VM {vmid} already in pool '{other}'")
+            problem = f"belongs already to pool '{other}' and 'allow-move' is not set"
+            raise ApiError(f"update pools failed: VM {vmid} {problem}")
         request.state.pools[other].vmids.discard(vmid)
     pool.vmids.add(vmid)
 

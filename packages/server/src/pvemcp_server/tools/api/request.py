@@ -181,7 +181,8 @@ def _is_list(parameter: Parameter | None) -> bool:
 
 def _fact(name: str, text: str) -> str:
     """Return what is wrong with a parameter; the text may repeat its value."""
-    return f"{name}: {MASK if SECRET_PARAMETER.fullmatch(name) else text.strip()}"
+    is_secret = SECRET_PARAMETER.fullmatch(name.partition("[")[0])  # of a list: `name[0]`
+    return f"{name}: {MASK if is_secret else text.strip()}"
 
 
 def _unknown(schema: ApiSchema, method: str, path: str, release: str) -> str:

@@ -20,7 +20,7 @@ from pvemcp_server.toolkit.own_rights import refuse_protecting_tags
 from pvemcp_server.toolkit.plan import Plan, is_shown_whole
 from pvemcp_server.toolkit.task_guests import guests_of_task
 from pvemcp_server.toolkit.undo import Undo
-from pvemcp_server.toolkit.undo_check import values_at
+from pvemcp_server.toolkit.undo_check import text_of, values_at
 from pvemcp_server.toolkit.write_target import require_no_protected_owner, volume_owners
 from pvemcp_server.tools.api import backup_jobs, effects, privileges
 from pvemcp_server.tools.api.mask import is_secret, masked
@@ -68,12 +68,15 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     await _require_known_node(cluster, request)
     refuse_protecting_tags(call, split_list(str(request.parameters.get("tags", ""))))
     present = await _present(cluster, request)
+    if "allow-move" in request.parameters:
+        cluster.inventory.invalidate()  # an undo moves guests back to the pool that they are in now
     every = (await cluster.inventory.view()).guests
     before, after = backup_jobs.coverage(request, present, every)
     guests = await _guests(call, cluster, request, present, before | after)
     parameters = dict(request.parameters)
-    if "digest" in request.endpoint.parameters and isinstance(present.get("digest"), str):
-        parameters.setdefault("digest", present["digest"])
+    digest = text_of(present.get("digest"))
+    if digest and "digest" in request.endpoint.parameters:
+        parameters.setdefault("digest", digest)
     needed, lacking = await privileges.required(cluster, request)
     refused = f"{lacking}, so Proxmox will refuse this." if lacking else ""
     if refused and not call.dry_run:
@@ -82,7 +85,8 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
     asks = f" Proxmox asks for {needed}." if needed else ""
     about = f"{labels(cluster, guests, every)}{asks}"
     loses = _losses(request, guests, before - after)
-    reversal, holder = Reversal(cluster, request, present), call.caller.holder
+    reversal = Reversal(cluster, request, present, {row.vmid: row.pool for row in every})
+    holder = call.caller.holder
 
     def described() -> tuple[str, Undo | None]:
         return _described(cluster, request, present, about, loses), reversal.planned()
@@ -97,6 +101,7 @@ async def planned(call: Call, cluster: Cluster, request: ApiRequest) -> Plan:
         loses=loses,
         discloses=effects.disclosure(request.endpoint, request.parameters),
         ids={"method": request.method, "path": request.shown_path},
+        digest=digest,
         act=(write := _Write(cluster, request, parameters, holder)).send,
         report=write.report,
         undo=undo,

@@ -154,7 +154,7 @@ async def update_vm_config(
     others = _others(kind, options or ())
     parts = (vlan, others.get("firewall"), others.get("rate"))
     _refuse_missing_device(guest, configs, network, bridge, *parts)
-    typed = GuestOptions(
+    parameters = GuestOptions(
         cores=cores,
         memory=memory,
         tags=None if tags is None else await _tags(call, guest, configs, tags),
@@ -166,8 +166,7 @@ async def update_vm_config(
         rate=others.pop("rate", None),
         password=password,
         ip=ip,
-    )
-    parameters = typed.parameters(kind, configured)
+    ).parameters(kind, configured)
     for name, value in others.items():
         if str(parameters.setdefault(name, value)) != str(value):
             raise BadArgument("options", f"{name} is set twice.")
@@ -188,6 +187,7 @@ async def update_vm_config(
         would=f"Change {guest.label}: {options_of.in_words(change.changes)}.{_forecast(change)}",
         loses=_losses(change),
         ids={"vmid": vmid},
+        digest=configs.current.digest,
         act=partial(_write, change),
         report=partial(_report, call, change),
         warnings=tuple(await _warnings(change)),

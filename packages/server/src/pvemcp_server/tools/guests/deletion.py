@@ -73,6 +73,7 @@ async def delete_vm(
             *_in_jobs(covering or (), vmid, purge=purge),
         ),
         ids={"vmid": vmid, "name": name, "purge": purge, **_left(losses)},
+        digest=losses.configs.current.digest,
         past=past_tasks(guest, "qmdestroy", "vzdestroy"),
         act=partial(guest.api.destroy, purge=purge or None),
         undo=await _undo(losses, guest),

@@ -114,6 +114,7 @@ async def attach_disk(
         would=f"Attach {source.words} to {guest.label} as {name}{parts}."
         f"{_when(guest, at_once=at_once)}",
         ids={"vmid": vmid, "disk": name},
+        digest=configs.current.digest,
         act=partial(_attach, guest, configs, name, value, by_task=by_task),
         report=report,
         finish=partial(_finish, guest, configs, name),
@@ -158,6 +159,7 @@ async def detach_disk(
         f"stays as unused; nothing is deleted.{_when(guest, at_once=at_once) if in_use else ''}",
         loses=" ".join(_losses(guest, disk, boots=boots, unplugged=at_once and in_use)),
         ids={"vmid": vmid, "disk": disk},
+        digest=configs.current.digest,
         act=partial(write_config, guest, {}, delete=(disk,), digest=configs.current.digest),
         report=partial(_detached, call, guest, configs, drive),
         warnings=tuple(await _warnings(guest, drive)),

@@ -73,6 +73,7 @@ async def resize_vm_disk(
         guest=guest,
         would=f"Grow {disk} of {guest.label} from {old} to {new} on {storage.storage}.",
         ids={"vmid": vmid, "disk": disk},
+        digest=configs.current.digest,
         act=partial(guest.api.resize_disk, disk, size, digest=configs.current.digest),
         warnings=(
             "It cannot be shrunk again: no call undoes this.",
@@ -126,6 +127,7 @@ async def move_vm_disk(
         would=f"Move {disk} of {guest.label} from {shown_name(drive.storage or '')} to "
         f"{target_storage}. {source}",
         ids={"vmid": vmid, "disk": disk, "target_storage": target_storage},
+        digest=configs.current.digest,
         past=past_tasks(guest, "qmmove", "move_volume"),
         act=partial(
             guest.api.move_disk,

@@ -93,8 +93,8 @@ async def unlock_vm(call: Call, *, cluster_name: ItsCluster = None, vmid: VmId) 
     """Remove the lock that an aborted task left on a VM or container; names what holds it."""
     guest = await target_guest(call, cluster_name, vmid, locks=None)
     # a task that begins after this changes the digest, and with it the removal is refused
-    config = (await guest.api.config()).raw
-    lock = str(config.get("lock") or "")
+    config = await guest.api.config()
+    lock, digest = str(config.raw.get("lock") or ""), config.digest
     _require_left_over(guest, lock)
     await _require_unheld(guest, lock)
     kind = _LOCKS.get(lock, _Lock(frozenset()))
@@ -108,7 +108,8 @@ async def unlock_vm(call: Call, *, cluster_name: ItsCluster = None, vmid: VmId) 
         would=f"Remove the lock {quoted(lock[:LONGEST_NAME])} of {guest.label}, {left_by}.",
         loses=f"What no task shows may still work on it, and its disks be damaged. {kind.left}",
         ids={"vmid": vmid, "lock": lock},
-        act=partial(guest.api.unlock, digest=str(config.get("digest", "")) or None),
+        digest=digest,
+        act=partial(guest.api.unlock, digest=digest),
         warnings=warnings,
         report=partial(_report, guest),
     )

@@ -1,7 +1,7 @@
 """Migration of guests to another node."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
@@ -26,7 +26,7 @@ from pvemcp_server.toolkit.own_rights import Marks, refuse_new_rights
 from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import tool
-from pvemcp_server.toolkit.room import room_on_node, room_on_storages
+from pvemcp_server.toolkit.room import Space, room_on_node, room_on_storages
 from pvemcp_server.toolkit.undo import LeftState, Undo
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
@@ -105,6 +105,7 @@ async def migration(
     await _refuse_replication(guest, target_node, replicated, configs.disks)
     _refuse_disallowed_node(guest, target_node, target_storage, check)
     live = online and guest.state != "stopped"
+    takes = [Space(target_node, target_storage or d.storage or "", d.size) for d in local]
     return Plan(
         cluster=guest.cluster,
         guest=guest,
@@ -114,7 +115,8 @@ async def migration(
         past=past_tasks(guest, "qmigrate", "vzmigrate"),
         act=partial(_move, guest, target_node, live, target_storage, bool(local)),
         warnings=tuple(_warnings(guest, local, target_storage, target_node, replicated)),
-        room=await _room(guest, target_node, target_storage, local),
+        room=await _room(guest, target_node, takes),
+        takes=tuple(takes),
         runs_on="" if guest.state == "stopped" else target_node,
         undo=_undo(guest, target_node, target_storage, local),
     )
@@ -317,11 +319,9 @@ def _warnings(
     return warnings
 
 
-async def _room(
-    guest: TargetGuest, node: str, target_storage: str | None, local: Sequence[GuestDisk]
-) -> str:
+async def _room(guest: TargetGuest, node: str, takes: Iterable[Space]) -> str:
     """Return the room on the target for the guest and for the disks that are copied."""
-    disks = [(target_storage or disk.storage or "", disk.size) for disk in local]
+    disks = [(space.storage, space.size) for space in takes]
     on_storages = await room_on_storages(guest.cluster, node, disks)
     return f"{await room_on_node(guest, node)} {on_storages}".strip()
 

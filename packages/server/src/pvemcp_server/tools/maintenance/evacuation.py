@@ -113,6 +113,7 @@ async def evacuate_node(
     repeat = {row.vmid: f"one call moves {MOST_GUESTS} guests: repeat it" for row in later}
     if not plans and not call.dry_run:
         raise Precondition(f"No guest of {node} is moved by this call. {by_reason(reasons)}")
+    takes = [plan.takes for plan in plans.values()]
     return Evacuation(
         cluster=cluster,
         plans=plans,
@@ -124,7 +125,7 @@ async def evacuate_node(
         table=[_row(row, plans, reasons | repeat) for row in (*guests, *later)],
         later=len(later),
         advice=(*_advice(cluster, facts, placed.values(), by_ha), *_rest(node, later)),
-        room=room_for_several(await cluster.inventory_view(), chosen.memory),
+        room=room_for_several(await cluster.inventory_view(), chosen.memory, takes),
     )
 
 

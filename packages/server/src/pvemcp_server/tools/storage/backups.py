@@ -27,7 +27,7 @@ from pvemcp_server.toolkit.lists import NewestFirst, listed
 from pvemcp_server.toolkit.past_tasks import past_tasks
 from pvemcp_server.toolkit.plan import Plan
 from pvemcp_server.toolkit.registry import Rows, tool
-from pvemcp_server.toolkit.room import room_on_storages
+from pvemcp_server.toolkit.room import Space, room_on_storages
 from pvemcp_server.toolkit.write_target import (
     TargetGuest,
     is_active,
@@ -48,6 +48,7 @@ Limit = Annotated[int | None, Field(ge=0, description="KiB/s")]
 BackupNotes = Annotated[str | None, Field(max_length=1024, description="Notes on it")]
 
 _VARIABLES = ("cluster", "guestname", "node", "vmid")  # in the notes of a backup
+_BACKUP_SERVER = "pbs"
 _DEFAULT_STORAGE = "local"  # Proxmox's default for backups
 _STOP = (
     "The guest is running and is shut down and started again for this: what its programs have not "
@@ -137,6 +138,7 @@ async def backup_vm(
     """Back up VMs or containers to a storage."""
     guest = await target_guest(call, cluster_name, vmid)
     target = await _target_storage(guest, storage)
+    size = await _size(guest, target) if call.dry_run else None
     mode = mode or "snapshot"
     runs = guest.state != "stopped"
     replaced = _require_known_variables(notes or "")
@@ -161,7 +163,8 @@ async def backup_vm(
             remove=False,  # else Proxmox deletes older backups, by the retention of the storage
         ),
         loses=_STOP if runs and mode == "stop" else "",
-        room=await room_on_storages(guest.cluster, guest.node, [(target, None)]),
+        room=await room_on_storages(guest.cluster, guest.node, [(target, size)]),
+        takes=(Space(guest.node, target, size),),
         warnings=(*([_SUSPEND] if runs and mode == "suspend" else []), *replaced),
     )
 
@@ -180,6 +183,19 @@ def _require_known_variables(notes: str) -> list[str]:
             hint=f"It has {known}; write everything else without double braces.",
         )
     return [f"Proxmox replaces {known} in the notes."] if variables else []
+
+
+async def _size(guest: TargetGuest, storage: str) -> int | None:
+    """Return the most that a backup takes: all of its disks, before compression.
+
+    None if that is not known; on a backup server most of it may be stored already.
+    """
+    rows = (await guest.cluster.inventory.view()).storages
+    if any(row.plugin_type == _BACKUP_SERVER for row in rows if row.storage == storage):
+        return None
+    config = await guest.api.config()
+    sizes = [disk.size for disk in config.disks if disk.backup]
+    return None if None in sizes else sum(filter(None, sizes))
 
 
 async def _target_storage(guest: TargetGuest, name: str | None) -> str:

@@ -124,13 +124,14 @@ async def restore_backup(
         check_vmid=_check_vmid(call, archive, pool),
         start=start,
     )
-    lost = await _lost(call, archive, old) if old else ""
+    lost, digest = await _lost(call, archive, old) if old else ("", None)
     disks = [(storage or disk.storage or "", disk.size) for disk in archive.disks]
     return Plan(
         cluster=cluster,
         guest=old,
         would=_would(archive, new, old, storage, pool, unique=macs),
         loses=lost,
+        digest=digest,
         ids={"vmid": number, "name": new.name, "node": where, "backup": row.volid},
         past=PastTasks(where, "qmrestore" if archive.kind == "qemu" else "vzrestore", number),
         act=new.act,
@@ -157,14 +158,18 @@ async def _overwritten(
     return guest
 
 
-async def _lost(call: Call, archive: _Archive, guest: TargetGuest) -> str:
-    """Return what of an overwritten guest is lost; raise Precondition if Proxmox protects it."""
+async def _lost(call: Call, archive: _Archive, guest: TargetGuest) -> tuple[str, str | None]:
+    """Return what of an overwritten guest is lost, and the digest of its configuration.
+
+    Raise Precondition if Proxmox protects it.
+    """
     losses = await guest_losses(call, guest)
     refuse_protection(losses)
-    return (
+    lost = (
         f"{losses.lost} What changed since the backup{archive.time} is lost too. "
         f"{losses.backed_up} BackupVm first would keep its present state."
     )
+    return lost, losses.configs.current.digest
 
 
 def _require_same_kind(archive: _Archive, guest: TargetGuest) -> None:

@@ -27,7 +27,7 @@ async def end_connection(request: Request, id: Text = "", csrf: Text = "") -> Re
     left: list[LeftToken] = []
     connection = await services.store.connections.find(id=id, subject=person.subject)
     if connection is not None:
-        left = await services.connections.end(connection.id, person)
+        left = await services.connections.end(connection.id, person, forget=True)
         await record(request, "end", person, key_id=connection.id, client=connection.client_name)
     return await _connections_page(request, session, person, left)
 

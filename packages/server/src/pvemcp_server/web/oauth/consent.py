@@ -17,7 +17,7 @@ from pvemcp_server.oauth.rules import RoleChoice, has_group_rules, role_choices
 from pvemcp_server.oauth.scopes import NEEDED, Scope
 from pvemcp_server.settings import Values
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.records import ConnectionRecord, KeyRecord
+from pvemcp_server.store.records import ConnectionRecord, ConsentRecord
 from pvemcp_server.toolkit.registry import tools
 from pvemcp_server.web.oauth.request import (
     AuthorizationRequest,
@@ -192,9 +192,12 @@ async def _consent_page(
     if not roles:
         return page(request, "oauth_error.html", status=403, text=NO_ROLE, then="", to="")
     held = await services.connections.of(person.subject, authorization.client.id)
-    before, key = held[0] if held else (None, None)
-    is_known = before is not None and set(authorization.scopes) <= {*before.scopes}
-    before_on = [] if key is None else key.clusters
+    before = await services.store.consents.find(
+        subject=person.subject, client_id=authorization.client.id
+    )
+    if before is not None and before.expires <= utc_now():
+        before = None
+    chosen = [name for name in clusters if before and {name, ANY} & {*before.clusters}]
     return page(
         request,
         "oauth_consent.html",
@@ -205,18 +208,32 @@ async def _consent_page(
         authorization=authorization,
         person=person,
         clusters=clusters,
-        chosen=clusters if not before_on or ANY in before_on else before_on,
+        chosen=chosen or clusters,
         roles=roles,
-        role=_role_of(key, roles),
+        role=_role_of(before, roles),
         abilities={each.role.name: _abilities(each.role, authorization.scopes) for each in roles},
         read_only=before.read_only if before else False,
-        is_known=is_known and authorization.is_remembered and not wrong,
+        before=before,
+        is_known=_asks_no_more(authorization, before, roles) and bool(chosen) and not wrong,
         held=held,
         is_full=len(held) >= MOST_OF_CLIENT,
         days=_days(await services.settings.current()),
         query=request.url.query,
         add=at(request, SIGN_IN) if person.admin_id is None else "",
     )
+
+
+def _asks_no_more(
+    authorization: AuthorizationRequest, before: ConsentRecord | None, roles: Sequence[RoleChoice]
+) -> bool:
+    """Return whether the user has consented to all that the client asks for, with a role of theirs.
+
+    This shortens the page, and never answers for the user: any program can use the name and the
+    redirect of one on the user's computer (RFC 8252, 8.6).
+    """
+    if before is None or not set(authorization.scopes) <= {*before.scopes}:
+        return False
+    return any(each.role.id == before.role_id for each in roles)
 
 
 def _days(values: Values) -> int:
@@ -241,10 +258,10 @@ async def _clusters(request: Request, person: Person) -> list[str]:
     return list(await services_of(request).clusters.kinds())
 
 
-def _role_of(key: KeyRecord | None, roles: Sequence[RoleChoice]) -> str:
+def _role_of(before: ConsentRecord | None, roles: Sequence[RoleChoice]) -> str:
     """Return the role to offer: the latest one if it is still allowed, else the first."""
     for each in roles:
-        if key is not None and each.role.id == key.role_id:
+        if before is not None and each.role.id == before.role_id:
             return each.role.name
     return roles[0].role.name if roles else ""
 

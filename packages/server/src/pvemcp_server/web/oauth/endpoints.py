@@ -199,7 +199,7 @@ class OAuthEndpoints:
             f"oauth {network_of(self._address(request))}",
             settings.calls_per_minute_per_address,
         )
-        if not self.services.access.limits.count_refusal(name, most):
+        if not await self.services.access.limits.count_refusal(name, most):
             text = "Too many refused requests from this address."
             return _error("temporarily_unavailable", text, 429, _retry(60))
         return _error(refused.error, refused.description, refused.status)

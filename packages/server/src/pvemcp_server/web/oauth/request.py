@@ -44,6 +44,11 @@ class Return:
         return is_loopback(self.redirect_uri)
 
     @property
+    def is_local(self) -> bool:
+        """Whether any program on the user's computer could be the one that gets it."""
+        return not self.redirect_uri.startswith("https:")
+
+    @property
     def destination(self) -> str:
         """Who gets it, in words: a host, or a program on the user's computer."""
         parts = urlsplit(self.redirect_uri)
@@ -102,14 +107,6 @@ class AuthorizationRequest:
     def is_verified(self) -> bool:
         """Whether a host vouches for the name, and its letters are what they look like."""
         return bool(self.host) and not mixes_scripts(self.client.name)
-
-    @property
-    def is_remembered(self) -> bool:
-        """Whether an earlier consent shortens the page.
-
-        Any program can use the name and the redirect of a program on the user's computer.
-        """
-        return self.is_verified and self.answer.redirect_uri.startswith("https:")
 
 
 async def authorization_request(request: Request) -> AuthorizationRequest:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -14,6 +15,13 @@ from pvemcp_server.networks import network_of
 from pvemcp_server.oauth.addresses import Addresses
 from pvemcp_server.oauth.people import RealmChoice
 from pvemcp_server.oauth.person import SignIn
+from pvemcp_server.oauth.security_keys import (
+    host_of,
+    relying_party_of,
+    request_options,
+    signed_answer,
+    works_on,
+)
 from pvemcp_server.web.oauth.request import authorization_request
 from pvemcp_server.web.oauth.session import (
     SIGN_IN,
@@ -28,6 +36,7 @@ from pvemcp_server.web.oauth.session import (
     remember_device,
     session_of,
 )
+from pvemcp_server.web.passkeys import page_origin, passkey_site_of
 from pvemcp_server.web.session import retry_after, services_of, too_many_attempts
 from pvemcp_server.web.templates import page
 
@@ -39,7 +48,11 @@ SUPPORTED: Final[Mapping[str, str]] = {
     "recovery": "One of your recovery keys",
     "yubico": "Touch your Yubico OTP key in this field",
 }
-UNSUPPORTED: Final[Mapping[str, str]] = {"webauthn": "WebAuthn", "u2f": "U2F"}
+KEY_REFUSED: Final = (
+    "Proxmox accepts a security key on this page only while its WebAuthn settings (Datacenter, "
+    "Options) name no origin, or one that this page is at or below. Sign in again with another "
+    "second factor, or ask an administrator of Proxmox."
+)
 # The codes of RFC 6749 and OpenID Connect in our words: anyone can make a link with another text
 PROVIDER_ERRORS: Final[Mapping[str, str]] = {
     "access_denied": "The provider refused the sign-in, or you declined it there.",
@@ -131,7 +144,7 @@ async def finish_openid(
     # the first answer spends the state, also in another process
     if not (session and is_own and await people.sessions.end(session.id)):
         try:  # it is limited, and no attempt that belongs into the audit
-            people.count_failure(network_of(origin_of(request).address))
+            await people.count_failure(network_of(origin_of(request).address))
         except TooManyFailures as refused:
             return await _refused(request, refused, "")
         return await _sign_in_page(request, BEGUN_ELSEWHERE, status=403)
@@ -161,7 +174,12 @@ async def show_second_factor(request: Request) -> Response:
 
 @router.post("/second-factor")
 async def second_factor(
-    request: Request, csrf: Text = "", method: Text = "", code: Text = "", skip: Text = ""
+    request: Request,
+    csrf: Text = "",
+    method: Text = "",
+    code: Text = "",
+    credential: Text = "",
+    skip: Text = "",
 ) -> Response:
     """Finish a sign-in with its second factor, or go on without this cluster."""
     session = await session_of(request)
@@ -172,11 +190,8 @@ async def second_factor(
     if skip:
         progress = SignIn(before.person, before.challenges[1:], None, before.problems)
     else:
-        known: dict[str, Method] = {"totp": "totp", "recovery": "recovery", "yubico": "yubico"}
         try:
-            progress = await services_of(request).people.answer(
-                before, known.get(method, "totp"), code.strip(), origin_of(request)
-            )
+            progress = await _answered(request, before, method, code, credential)
         except TooManyFailures as refused:
             response = await _second_page(request, too_many_attempts(refused), 429)
             response.headers.update(retry_after(refused))
@@ -186,10 +201,29 @@ async def second_factor(
             reason = f"wrong second factor at {first.place.name}"
             if not isinstance(error, BadArgument):
                 await record_refusal(request, reason, first.factor.userid)
+                if credential:  # its challenge counts once, so the password is asked for again
+                    progress = SignIn(before.person, before.challenges[1:], None, before.problems)
+                    text = f"{error} {KEY_REFUSED}"
+                    response = await _sign_in_page(request, text, status=403, progress=progress)
+                    await keep(request, response, progress)
+                    return response
             return await _second_page(request, str(error), 403)
     response = next_step(request, progress)
     await _advance(request, response, before, progress)
     return response
+
+
+async def _answered(
+    request: Request, before: SignIn, method: str, code: str, credential: str
+) -> SignIn:
+    """Send a code, or the credential of a security key, to Proxmox."""
+    people, origin = services_of(request).people, origin_of(request)
+    if credential:
+        value = signed_answer(before.challenges[0].factor, credential)
+        host = host_of(page_origin(request))
+        return await people.answer(before, "webauthn", value, origin, page_host=host)
+    known: dict[str, Method] = {"totp": "totp", "recovery": "recovery", "yubico": "yubico"}
+    return await people.answer(before, known.get(method, "totp"), code.strip(), origin)
 
 
 async def _advance(request: Request, response: Response, before: SignIn, after: SignIn) -> None:
@@ -280,7 +314,8 @@ async def _second_page(request: Request, wrong: str = "", status: int = 200) -> 
     if session is None or not session.sign_in.challenges:
         return RedirectResponse(at(request, SIGN_IN), 303)
     challenge = session.sign_in.challenges[0]
-    methods = challenge.factor.methods
+    factor, site = challenge.factor, passkey_site_of(request).party
+    has_key = site is not None and works_on(factor, site.id)
     return page(
         request,
         "oauth_second_factor.html",
@@ -288,9 +323,12 @@ async def _second_page(request: Request, wrong: str = "", status: int = 200) -> 
         wrong=wrong,
         token=session.csrf,
         cluster=challenge.place.name,
-        userid=challenge.factor.userid,
-        methods={each: SUPPORTED[each] for each in methods if each in SUPPORTED},
-        unsupported=[UNSUPPORTED[each] for each in methods if each in UNSUPPORTED],
+        userid=factor.userid,
+        options=request_options(factor) if has_key else "",
+        key_domain=relying_party_of(factor),
+        host=urlsplit(page_origin(request)).netloc,
+        methods={each: SUPPORTED[each] for each in factor.methods if each in SUPPORTED},
+        has_u2f="u2f" in factor.methods,
         may_skip=session.sign_in.person is not None,
         query=request.url.query,
     )

@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from pvemcp_server.access.limits import RateLimiter
 from pvemcp_server.admin.authentication import confirm_external, sign_in_external
 from pvemcp_server.config import Config
 from pvemcp_server.errors import AccessDenied, CallError, ConfigError, SecondFactorNeeded
@@ -50,7 +49,6 @@ class State:
     """What the sign-ins of one site share."""
 
     metadata: MetadataCache = field(default_factory=MetadataCache)
-    begun: RateLimiter = field(default_factory=RateLimiter)
 
 
 _states: WeakKeyDictionary["AdminSite", State] = WeakKeyDictionary()
@@ -74,7 +72,8 @@ async def begin_confirmation(request: Request, session: SignedIn) -> Response:
 
 async def _begin(request: Request, pending: PendingSignIn, client: str = "") -> Response:
     config, state = services_of(request).config, _state(request)
-    if not state.begun.take(network_of(address_of(request)), BEGUN_PER_MINUTE):
+    limiter = services_of(request).access.begun_sign_ins
+    if not await limiter.take(network_of(address_of(request)), BEGUN_PER_MINUTE):
         return error_page(request, "Too many sign-ins were begun; wait a minute.", 429)
     try:
         async with open_issuer(config, state.metadata) as issuer:

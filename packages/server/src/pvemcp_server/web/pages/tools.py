@@ -73,7 +73,10 @@ async def call(
     tool = await tools.get_tool(context, pipeline, key, name)
     arguments = arguments_of(sent, tool.input_schema, ARGUMENT)
     attempt = tools.Attempt(
-        key=key, arguments=arguments, confirmed=text_of(sent, "confirmed") == "yes"
+        key=key,
+        arguments=arguments,
+        confirmed=text_of(sent, "confirmed") == "yes",
+        question=text_of(sent, "question"),
     )
     tried = await tools.try_tool(context, pipeline, name, attempt)
     as_call = json.dumps(tools.as_tool_call(name, arguments), indent=2)

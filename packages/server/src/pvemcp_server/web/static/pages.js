@@ -38,14 +38,15 @@ const addPart = (button) => {
   return htmx.ajax("GET", address, { target: `#${button.dataset.into}`, swap: "beforeend" });
 };
 
-const passkeyProblem = (error) => {
-  if (!globalThis.PublicKeyCredential?.parseRequestOptionsFromJSON) return "This browser cannot use passkeys.";
-  if (error.name === "NotAllowedError") return "No passkey was used: it was cancelled, or took too long.";
-  if (error.name === "InvalidStateError") return "This device has a passkey of yours already.";
-  return `The browser used no passkey: ${error.message}`;
+const passkeyProblem = (error, noun) => {
+  if (!globalThis.PublicKeyCredential?.parseRequestOptionsFromJSON) return `This browser cannot use a ${noun}.`;
+  if (error.name === "NotAllowedError") return `No ${noun} was used: it was cancelled, or took too long.`;
+  if (error.name === "InvalidStateError") return `This device has a ${noun} of yours already.`;
+  return `The browser used no ${noun}: ${error.message}`;
 };
 
-// A form with data-passkey asks the browser for a passkey, and sends the answer as its credential.
+// A form with data-passkey asks the browser for a passkey, which messages call data-noun, and sends the answer as its
+// credential.
 const usePasskey = async (form) => {
   const problem = form.querySelector("[role=alert]");
   problem.hidden = true;
@@ -57,7 +58,7 @@ const usePasskey = async (form) => {
     const credential = await navigator.credentials[form.dataset.passkey]({ publicKey });
     form.elements.credential.value = JSON.stringify(credential);
   } catch (error) {
-    problem.textContent = passkeyProblem(error);
+    problem.textContent = passkeyProblem(error, form.dataset.noun ?? "passkey");
     problem.hidden = false;
     return;
   }

@@ -1,0 +1,122 @@
+"""Messages between the processes of one installation, through PostgreSQL's NOTIFY.
+
+A message is for a moment and for processes that run: nothing of it is stored, and who does not
+listen misses it. What has to last goes into a table.
+"""
+
+import json
+import logging
+import secrets
+import zlib
+from base64 import b64decode, b64encode
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import anyio
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from sqlalchemy import func, select
+
+from pvemcp_server.store.database import Database, DatabaseFailed
+
+PART: Final = 7_000  # characters; PostgreSQL takes 8,000 bytes in a notification
+MOST_PARTS: Final = 64  # of a message: 320 KiB, more than any request
+MOST_INCOMPLETE: Final = 64  # messages whose parts have not all come
+RECONNECT_SECONDS: Final = 0.5
+EVERY: Final = "*"
+_NONCE: Final = 12  # bytes
+log = logging.getLogger(__name__)
+
+Content = Mapping[str, Any]
+"""What a message says, in values that JSON has."""
+
+
+class ProcessChannel:
+    """Sends messages to other processes, and receives those for this one.
+
+    They are sealed: each user of the database may listen to its notifications and send some.
+    `key` returns the same key in every process. With SQLite there is no other process.
+    """
+
+    def __init__(self, database: Database, key: Callable[[], bytes]) -> None:
+        self.process = secrets.token_hex(4)  # the name of this process
+        self.listens = anyio.Event()  # set once messages are received
+        self._database = database
+        self._key = key  # called at each use, because a rotation renews it
+        self._channel = ""  # known once it was asked for
+        self._incomplete: OrderedDict[str, list[str]] = OrderedDict()
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there may be other processes."""
+        return not self._database.is_sqlite
+
+    async def send(self, to: str, content: Content) -> None:
+        """Send a message to the process of that name, or to EVERY other one.
+
+        Raise DatabaseFailed if it cannot be sent.
+        """
+        if not self.has_others:
+            return
+        nonce, header = secrets.token_bytes(_NONCE), f"{to} {self.process}"
+        plain = zlib.compress(json.dumps(content).encode())
+        sealed = nonce + AESGCM(self._key()).encrypt(nonce, plain, header.encode())
+        text = b64encode(sealed).decode()
+        parts = [text[at : at + PART] for at in range(0, len(text), PART)]
+        if len(parts) > MOST_PARTS:
+            raise ValueError("too long for a message between processes")
+        name = secrets.token_hex(6)
+        channel = await self._name()
+        async with self._database.writing() as connection:  # all parts arrive together, in order
+            for number, part in enumerate(parts, 1):
+                payload = f"{header} {name} {number}/{len(parts)} {part}"
+                await connection.execute(select(func.pg_notify(channel, payload)))
+
+    async def run(self, receive: Callable[[Content], None]) -> None:
+        """Call `receive` with each message for this process, until cancelled."""
+        if not self.has_others:
+            return
+        while True:
+            try:
+                name = await self._name()
+                async with self._database.listening(
+                    name, lambda payload: self._take(payload, receive)
+                ) as lost:
+                    self.listens.set()
+                    await lost.wait()
+            except DatabaseFailed:
+                pass  # the probe of `/readyz` and the log of the watch say so already
+            await anyio.sleep(RECONNECT_SECONDS)
+
+    async def _name(self) -> str:
+        """Return the name of the channel: notifications are seen in the whole database."""
+        if not self._channel:
+            async with self._database.reading() as connection:
+                schema = await connection.scalar(select(func.current_schema()))
+            self._channel = f"pvemcp_{schema}"[:63]
+        return self._channel
+
+    def _take(self, payload: str, receive: Callable[[Content], None]) -> None:
+        """Take one notification; ignore what no process of this installation has sent."""
+        try:
+            to, sender, name, position, part = payload.split(" ")
+            number, count = map(int, position.split("/"))
+        except ValueError:
+            return
+        if to not in (self.process, EVERY) or sender == self.process:
+            return
+        parts = self._incomplete.setdefault(name, [])
+        parts.append(part)
+        if number == count <= MOST_PARTS:
+            del self._incomplete[name]
+            try:
+                sealed = b64decode("".join(parts), validate=True)
+                nonce, header = sealed[:_NONCE], f"{to} {sender}"
+                plain = AESGCM(self._key()).decrypt(nonce, sealed[_NONCE:], header.encode())
+            except (ValueError, InvalidTag):
+                log.warning("A message between processes is not sealed by one of them; ignored")
+                return
+            receive(json.loads(zlib.decompress(plain)))
+        elif len(parts) > MOST_PARTS or len(self._incomplete) > MOST_INCOMPLETE:
+            self._incomplete.popitem(last=False)

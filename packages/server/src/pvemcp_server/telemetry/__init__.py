@@ -1,0 +1,1 @@
+"""Figures and traces of this server for Prometheus and OpenTelemetry; both are off by default."""
