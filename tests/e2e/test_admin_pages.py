@@ -19,6 +19,11 @@ from .chromium import Watched, agree
 
 BAD = ("serious", "critical")
 PASSWORD = "a password of my own"
+ONE_WORD_A_LINE = """() => [...document.querySelectorAll("main li, main p")].filter((part) => {
+    const words = part.innerText.split(/\\s+/).length;
+    const lines = part.clientHeight / parseFloat(getComputedStyle(part).lineHeight);
+    return words > 8 && lines > words / 2;
+}).map((part) => part.innerText)"""
 NOTHING_HIDDEN = """[...document.querySelectorAll(".scroll:has(table.cards)")].every(
     (frame) => frame.scrollWidth <= frame.clientWidth)"""
 DIALOG_HIDES_NOTHING = """[...document.querySelectorAll("dialog[open]")].every(
@@ -169,6 +174,7 @@ def test_a_page_has_no_serious_accessibility_fault(watched, axe, path):
             found[look] = [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in serious]
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), look
         assert page.evaluate(NOTHING_HIDDEN), look
+        assert page.evaluate(ONE_WORD_A_LINE) == [], look
     assert not found, json.dumps(found, indent=1)
 
 
@@ -252,6 +258,53 @@ def test_the_notes_of_a_tried_call_need_no_scrolling(watched):
     notes = page.locator("pre", has_text="Offline on prod")
     expect(notes).to_be_visible()
     assert notes.evaluate("(one) => one.scrollWidth <= one.clientWidth")
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "text"),
+    [
+        ("ListVms", {"cluster_name": "prod"}, "% of 128 GiB"),
+        ("ListVmRrdData", {"cluster_name": "prod", "vmids": "100 101"}, "101 db-primary"),
+    ],
+)
+def test_a_tried_call_is_shown_in_the_view_of_its_tool(watched, tool, arguments, text):
+    page = watched.go(f"/tools/{tool}")
+    for name, value in arguments.items():
+        page.locator(f"#argument-{name}").fill(value)
+    page.get_by_role("button", name=f"Call {tool}").click()
+    frame = page.frame_locator("#answer iframe")
+    expect(frame.locator("body")).to_contain_text(text)
+    page.get_by_label("Theme").select_option("dark")
+    expect(frame.locator("html")).to_have_attribute("data-theme", "dark")
+    page.get_by_label("Theme").select_option("auto")
+    if tool == "ListVmRrdData":  # a call of the view's own
+        frame.get_by_role("button", name="Week").click()
+        expect(frame.get_by_role("img")).to_have_accessible_name(re.compile("over the last week"))
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_view_writes_only_what_the_administrator_confirms(watched, forget_proof):
+    page = watched.go("/tools/GetVmStatus")
+    page.locator("#argument-cluster_name").fill("prod")
+    page.locator("#argument-vmid").fill("150")
+    page.get_by_role("button", name="Call GetVmStatus").click()
+    frame = page.frame_locator("#answer iframe")
+    frame.get_by_role("button", name="Stop …").wait_for()
+    forget_proof()
+    frame.get_by_role("button", name="Stop …").click()
+    asked = page.get_by_role("dialog", name="Confirm it's you")
+    asked.get_by_role("button", name="Cancel").click()
+    expect(frame.locator("#status.error")).to_contain_text("did not confirm who you are")
+
+    frame.get_by_role("button", name="Stop …").click()
+    asked.get_by_label("Your password").fill(PASSWORD)
+    asked.get_by_role("button", name="Confirm").click()
+    frame.get_by_role("group", name="Plan").get_by_role("button", name="Stop").click()
+    question = page.get_by_role("alertdialog")
+    expect(question).to_contain_text("150")
+    question.get_by_role("button", name="Cancel").click()
+    expect(frame.locator("#status.error")).not_to_be_empty()
+    expect(frame.get_by_role("heading", name="150 legacy-erp running")).to_be_visible()
 
 
 def test_a_key_is_generated_and_removed_by_keyboard_alone(watched, server):

@@ -22,8 +22,7 @@ from pvemcp_server.cli import context
 from pvemcp_server.cli.main import MODULES, app
 from pvemcp_server.cli.quickstart import print_welcome
 from pvemcp_server.cli.state import open_state, place_of
-from pvemcp_server.cli.terminal import this_command
-from pvemcp_server.config import Config
+from pvemcp_server.config import Config, this_command
 from pvemcp_server.settings import Values
 from pvemcp_server.store.records import AdminRole
 from pvemcp_server.store.state_lock import state_lock
@@ -192,6 +191,13 @@ def test_the_welcome_names_the_command_as_a_shell_finds_it(monkeypatch):
     assert this_command() == ".venv/bin/pvemcp"
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     assert this_command() == "pvemcp"
+
+
+def test_the_next_command_after_a_new_key_is_named_as_a_shell_finds_it(run, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [".venv/bin/pvemcp", "keys"])
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    made = run("keys", "create", "laptop")
+    assert "Other clients: .venv/bin/pvemcp claude-config" in made.stdout
 
 
 def test_the_welcome_is_one_screen_that_begins_with_the_page_to_open(tmp_path, capsys):

@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pvemcp_server.config import this_command
+
 pytestmark = pytest.mark.anyio
 DAYS = 30
 
@@ -81,7 +83,7 @@ async def test_a_service_token_lives_no_longer_than_a_key(front):
     (notice,) = (await front.api("GET", "/notices")).json()
     assert notice["message"] == "Service tokens that live longer than the setting allows: old."
     (report,) = (await front.api("POST", "/doctor")).json()
-    assert report["findings"][0]["fix"] == ["pvemcp tokens revoke old"]
+    assert report["findings"][0]["fix"] == [f"{this_command()} tokens revoke old"]
     long = await front.api("POST", "/tokens", json={**token, "name": "b", "expires": moment(31)})
     assert f"{day(DAYS)} at the latest, by the setting" in long.json()["error"]
     default = await front.api("POST", "/tokens", json={**token, "name": "c"})

@@ -1,5 +1,6 @@
 """The admin pages: forms change the state, and pages show it."""
 
+import html
 import json
 import re
 import sys
@@ -43,11 +44,14 @@ async def test_every_page_renders_with_clusters_keys_and_calls(equipped):
         "/overview/clusters/prod",
         "/tools/ListVms",
         "/tools/DeleteBackup",
+        "/tools/ListVmRrdData",
     ]
     for path in paths:
         answer = await equipped.get(f"/admin{path}")
         assert answer.status_code == 200, path
         assert "prod" in answer.text or path not in ("/clusters", "/overview/clusters"), path
+        assert "Default: ." not in answer.text, path
+        assert "`" not in re.sub("<pre.*?</pre>|<[^>]*>", "", answer.text, flags=re.DOTALL), path
 
 
 async def test_what_strangers_get_opens_no_file(stranger):
@@ -279,6 +283,37 @@ async def test_the_doctor_reports_an_offline_node(equipped):
     page = await equipped.post("/admin/clusters/prod/doctor")
     assert "1 of 5 nodes offline: pve05." in page.text
     assert "Proxmox VE 9.2" in page.text
+    rights = re.search(r"The account has (.+)\.\n", page.text)[1].split(", ")
+    assert len(rights) == len(set(rights)) > 5
+
+
+async def test_only_the_sandbox_of_a_view_runs_inline_script(equipped):
+    policies = {}
+    for path in ("/tools/ListVms", "/tools/ListClusters", "/tools/ListVms/view"):
+        answer = await equipped.get(f"/admin{path}")
+        assert answer.status_code == 200
+        policies[path] = answer.headers["Content-Security-Policy"].split("; ")
+    shows, plain, view = policies.values()
+    assert set(shows) - set(plain) == {"frame-src 'self'"}
+    assert "script-src 'self'" in plain
+    assert {"sandbox allow-scripts", "default-src 'none'", "frame-ancestors 'self'"} <= set(view)
+    assert not {"connect-src 'self'", "form-action 'self'"} & set(view)
+    assert (await equipped.get("/admin/tools/ListClusters/view")).status_code == 404
+
+
+async def test_a_tried_call_gives_its_view_the_data_of_the_answer(equipped):
+    arguments = '{"cluster_name": "prod", "fields": ["name"], "limit": 1}'
+    tried = await equipped.post("/admin/tools/ListVms/call", call=arguments)
+    assert "<iframe" not in tried.text  # the call of a view is shown by the view itself
+    result = json.loads(html.unescape(re.search(r'data-result="([^"]+)"', tried.text)[1]))
+    shown = result["structuredContent"]
+    assert shown["rows"][0]["name"] == "web-01"
+    assert "ChangeVmState" in shown["tools"]
+    form = await equipped.post("/admin/tools/ListVms/call", **{"argument-cluster_name": "prod"})
+    assert '<iframe sandbox="allow-scripts"' in form.text
+    for wrong in ("[]", "{"):
+        refused = await equipped.post("/admin/tools/ListVms/call", call=wrong)
+        assert "call: " in refused.text
 
 
 async def test_a_tool_tried_as_a_key_has_the_keys_rights(equipped):

@@ -30,6 +30,7 @@ from pvemcp_server.clusters import explain, outcome_of
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.checks import CERTIFICATE_COMMANDS, TOKEN_COMMANDS
 from pvemcp_server.clusters.explain import LACKS_QUORUM
+from pvemcp_server.config import this_command
 from pvemcp_server.errors import IssuerUnavailable, counted
 from pvemcp_server.store.records import ClusterKind, ClusterRecord, TlsMode
 from pvemcp_server.toolkit.registry import Tool, tools
@@ -122,11 +123,11 @@ async def _server(context: AdminContext) -> Report:
     if names := await longer_keys(context):
         text = f"Keys that live longer than longest_key_life_days allows: {', '.join(names)}."
         findings.append(
-            _warning("keys", text, *(f"pvemcp keys regenerate {quote(n)}" for n in names))
+            _warning("keys", text, *(f"{this_command()} keys regenerate {quote(n)}" for n in names))
         )
     if names := await longer_tokens(context):
         text = f"Service tokens live longer than longest_key_life_days allows: {', '.join(names)}."
-        fix = (f"pvemcp tokens revoke {quote(name)}" for name in names)
+        fix = (f"{this_command()} tokens revoke {quote(name)}" for name in names)
         findings.append(_warning("keys", text, *fix))
     return Report(cluster="", account="", findings=findings)
 

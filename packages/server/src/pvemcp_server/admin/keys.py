@@ -14,6 +14,7 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject, scope_of
 from pvemcp_server.admin.permission import EVERYONE, ISSUERS, OWNERS, Permission
 from pvemcp_server.admin.tools import check_names, may_ask
+from pvemcp_server.config import this_command
 from pvemcp_server.errors import BadArgument, RecentSignInNeeded, UnknownName
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import KeyRecord
@@ -169,7 +170,7 @@ def connection_text(result: Result) -> str:
         f"Key {key.name} ({key.id}), role {key.role}, shown once:\n\n  {key.secret}\n\n"
         f"Endpoint: {connection.url_with_key}\n"
         f"Claude Code: {CLIENTS['claude-code'].command_line(connection)}\n"
-        "Other clients: pvemcp claude-config --client NAME"
+        f"Other clients: {this_command()} claude-config --client NAME"
     )
 
 

@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from pvemcp_server.access.model import ANY, READS, Caller, Grant, Role, Toolset
 from pvemcp_server.access.roles import ADMINISTRATOR
@@ -13,7 +14,7 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Command, Route, Subject
 from pvemcp_server.admin.permission import AUDITORS, OWNERS
 from pvemcp_server.errors import BadArgument, UnknownName
-from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool
+from pvemcp_server.pipeline.pipeline import Pipeline, Result, UnknownTool, granted_tools
 from pvemcp_server.toolkit.call import Decision
 from pvemcp_server.toolkit.registry import Tool, grantable
 
@@ -61,6 +62,9 @@ class Outcome(BaseModel):
     data: str
     notes: str = ""
     question: str = Field(default="", description="Of a call that waits to be confirmed: its id")
+    # For the pages only, which are the host of a tool's view:
+    question_text: SkipJsonSchema[str] = Field(default="", exclude=True)
+    values: SkipJsonSchema[dict[str, Any] | None] = Field(default=None, exclude=True)
 
 
 @dataclass
@@ -170,21 +174,25 @@ async def call_tool(
         result = await pipeline.call(caller, name, attempt.arguments, conversation)
     except UnknownTool:
         raise UnknownName("tool", name, pipeline.tools) from None
-    return _outcome(result, conversation)
+    outcome = _outcome(result, conversation)
+    if result.values and pipeline.tools[name].view:
+        callable_tools = granted_tools(pipeline.tools, caller)
+        outcome.values = {**result.values, "tool": name, "tools": callable_tools}
+    return outcome
 
 
 def _outcome(result: Result, conversation: TrialConversation) -> Outcome:
     data, *notes = (block.lstrip("\n") for block in result.blocks)
-    question = ""
+    outcome = Outcome(failed=result.cause is not None, data=data)
     if conversation.question and not conversation.confirmed:
-        question = conversation.question_id
+        outcome.question = conversation.question_id
+        outcome.question_text = conversation.question
         changed = "The plan has changed since. " if conversation.attempt.confirmed else ""
         notes.append(
             f"{changed}It needs confirmation: {conversation.question} Confirm it and call again."
         )
-    return Outcome(
-        failed=result.cause is not None, data=data, notes="\n".join(notes), question=question
-    )
+    outcome.notes = "\n".join(notes)
+    return outcome
 
 
 def as_tool_call(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

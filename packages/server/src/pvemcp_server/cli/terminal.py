@@ -1,7 +1,6 @@
 """Text for a terminal: text of a client or of Proxmox may hold characters that terminals obey."""
 
-import shutil
-import sys
+from pvemcp_server.config import this_command
 
 
 def printable(text: str) -> str:
@@ -17,11 +16,6 @@ def one_line(text: str) -> str:
 def is_shown(letter: str) -> bool:
     """Return whether a letter is printed as it is."""
     return letter.isprintable() or letter == "\n"
-
-
-def this_command() -> str:
-    """Return this command as a shell finds it: in a virtual environment it is on no path."""
-    return "pvemcp" if shutil.which("pvemcp") else sys.argv[0]
 
 
 def no_cluster() -> str:

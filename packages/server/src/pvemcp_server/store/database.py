@@ -21,6 +21,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import QueuePool
 
+from pvemcp_server.config import this_command
 from pvemcp_server.errors import ConfigError, StateUnavailable
 
 DatabaseFailed = SQLAlchemyError  # for layers that do not import SQLAlchemy
@@ -238,7 +239,9 @@ def reason_of(error: Exception) -> str:
     """
     message = str(getattr(error, "orig", error)) or type(error).__name__
     if any(sign in message for sign in CORRUPT):
-        return f"{message}. Move it away and run `pvemcp restore` to create it from a backup"
+        return (
+            f"{message}. Move it away and run `{this_command()} restore` to create it from a backup"
+        )
     return message
 
 

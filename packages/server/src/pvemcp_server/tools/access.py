@@ -152,8 +152,8 @@ async def privileges(acl: Acl, granted: list[Tool], held: Held, major: int) -> d
     for entry in granted:
         for need in entry.needs:
             tools_of.setdefault(need, []).append(entry.name)
-    has: list[str] = []
-    lacks: list[dict[str, Any]] = []
+    has: dict[str, None] = {}  # needs that differ in their alternatives name the same privilege
+    lacks: dict[tuple[Any, ...], dict[str, Any]] = {}
     extents = await offload(
         len(held), lambda: {need: extent(need, held, major) for need in tools_of}
     )
@@ -161,16 +161,17 @@ async def privileges(acl: Acl, granted: list[Tool], held: Held, major: int) -> d
         how_far, paths = extents[need]
         privilege = need.of(major)[0]
         if how_far is Extent.EVERYWHERE:
-            has.append(f"{privilege} on {need.path}")
+            has[f"{privilege} on {need.path}"] = None
+            continue
+        if lack := lacks.get((privilege, need.path, *paths)):
+            lack["needed_by"] = list(dict.fromkeys((*lack["needed_by"], *names)))
             continue
         advice = await acl.advice(need.path, [privilege])
-        lacks.append(
-            {
-                "privilege": privilege,
-                "path": need.path,
-                **({"only_on": paths} if paths else {}),
-                "needed_by": names,
-                **({"fix": advice.line} if advice.line else {"ask": advice.question}),
-            }
-        )
-    return {"has": has, "lacks": lacks}
+        lacks[privilege, need.path, *paths] = {
+            "privilege": privilege,
+            "path": need.path,
+            **({"only_on": paths} if paths else {}),
+            "needed_by": names,
+            **({"fix": advice.line} if advice.line else {"ask": advice.question}),
+        }
+    return {"has": list(has), "lacks": list(lacks.values())}

@@ -35,6 +35,7 @@ from pvemcp_server.store.database import DatabaseFailed
 from pvemcp_server.web import pages
 from pvemcp_server.web.api import create_api
 from pvemcp_server.web.pages.confirmation import ask_who
+from pvemcp_server.web.policies import POLICY
 from pvemcp_server.web.session import (
     PasswordDue,
     SecondFactorDue,
@@ -49,10 +50,6 @@ from pvemcp_server.web.session import (
 from pvemcp_server.web.static_files import static_route
 from pvemcp_server.web.templates import error_page, is_part, redirect, wants_page
 
-POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
 SIGN_INS: Final = (
     ("POST", "/admin/sign-in"),
     ("POST", "/admin/sign-in/second-factor"),
@@ -61,7 +58,6 @@ SIGN_INS: Final = (
 )
 SIGN_IN_BYTES: Final = 16 * 1024  # of the body: a stranger's form or JSON costs time to parse
 HEADERS: Final = {
-    "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",  # with no-referrer, browsers send "Origin: null"
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -180,7 +176,9 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(headers)
+                sent = MutableHeaders(scope=message)
+                sent.update(headers)
+                sent.setdefault("Content-Security-Policy", POLICY)  # a view has its own
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

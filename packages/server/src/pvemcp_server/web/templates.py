@@ -15,6 +15,7 @@ from pvemcp_server import __version__
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.admin.permission import RoleAuthority
+from pvemcp_server.config import this_command
 from pvemcp_server.errors import counted
 from pvemcp_server.web.figures import bytes_text
 from pvemcp_server.web.static_files import static_url
@@ -86,6 +87,15 @@ def _isolated(text: str) -> str:
     return text if text.isascii() else f"\u2068{text}\u2069"
 
 
+def _command() -> str:
+    """Return this command as its users type it, without the folders of an absolute path.
+
+    Strangers read the sign-in page.
+    """
+    path = Path(this_command())
+    return path.name if path.is_absolute() else str(path)
+
+
 _environment = Environment(
     loader=FileSystemLoader(HERE / "templates"),
     autoescape=select_autoescape(default=True),
@@ -109,6 +119,7 @@ _environment.globals |= {
     "static": static_url,
     "navigation": NAVIGATION,
     "version": __version__,
+    "command": _command(),
 }
 _templates = Jinja2Templates(env=_environment)
 

@@ -3,12 +3,17 @@
 import json
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi.responses import HTMLResponse
+from pydantic_core import to_json
 
 from pvemcp_server.access.model import Area
 from pvemcp_server.admin import clusters, keys, tools
+from pvemcp_server.errors import BadArgument
 from pvemcp_server.toolkit.schema import description_of
-from pvemcp_server.web.pages.forms import arguments_of, text_of
+from pvemcp_server.views.catalog import VIEWS
+from pvemcp_server.web.pages.forms import arguments_of, read_json, text_of
+from pvemcp_server.web.policies import POLICY, VIEW_POLICY
 from pvemcp_server.web.session import PipelineOf, Reading, SignedIn, Writing, may
 from pvemcp_server.web.templates import Navigation, page
 
@@ -48,12 +53,13 @@ async def form(
     key: AsKey = "",
 ) -> Response:
     tool = await tools.get_tool(context, pipeline, key, name)
-    return page(
+    response = page(
         request,
         "tool_try.html",
         session,
         here="tools",
         tool=tool,
+        has_view=bool(pipeline.tools[name].view),
         asks=tools.may_ask(pipeline.tools[name]),
         chosen=key,
         keys=await keys.list_keys(context),
@@ -62,6 +68,19 @@ async def form(
         description_of=description_of,
         input_schema=json.dumps(tool.input_schema, indent=2),
     )
+    if pipeline.tools[name].view:
+        response.headers["Content-Security-Policy"] = f"{POLICY}; frame-src 'self'"
+    return response
+
+
+@router.get("/{name}/view", dependencies=[may("tools.list")])
+async def view(pipeline: PipelineOf, name: str) -> Response:
+    """Return the view of a tool, for the sandbox on the page that tries it."""
+    tool = pipeline.tools.get(name)
+    if tool is None or not tool.view:
+        raise HTTPException(404)
+    headers = {"Content-Security-Policy": VIEW_POLICY}
+    return HTMLResponse(VIEWS[tool.view].html, headers=headers)
 
 
 @router.post("/{name}/call", dependencies=[may("tools.call")])
@@ -71,7 +90,12 @@ async def call(
     sent = await request.form()
     key = text_of(sent, "key")
     tool = await tools.get_tool(context, pipeline, key, name)
-    arguments = arguments_of(sent, tool.input_schema, ARGUMENT)
+    if call_of_view := text_of(sent, "call"):
+        arguments = read_json("call", call_of_view)
+        if not isinstance(arguments, dict):
+            raise BadArgument("call", "must be an object.")
+    else:
+        arguments = arguments_of(sent, tool.input_schema, ARGUMENT)
     attempt = tools.Attempt(
         key=key,
         arguments=arguments,
@@ -80,4 +104,21 @@ async def call(
     )
     tried = await tools.try_tool(context, pipeline, name, attempt)
     as_call = json.dumps(tools.as_tool_call(name, arguments), indent=2)
-    return page(request, "tool_answer.html", session, tried=tried, tool_call=as_call)
+    texts = [text for text in (tried.data, tried.notes) if text]
+    result = {
+        "content": [{"type": "text", "text": text} for text in texts],
+        "isError": tried.failed,
+        **({"structuredContent": tried.values} if tried.values else {}),
+    }
+    return page(
+        request,
+        "tool_answer.html",
+        session,
+        tried=tried,
+        tool=tool,
+        key=key,
+        tool_call=as_call,
+        is_of_view=bool(call_of_view),
+        arguments=json.dumps(arguments),
+        result=to_json(result).decode(),
+    )
