@@ -51,3 +51,10 @@ def test_a_configuration_that_no_guest_can_have_is_malformed(device):
         for kind in (QemuConfig, LxcConfig):
             with pytest.raises(ValueError, match=fact):
                 kind.of(raw)
+
+
+@pytest.mark.parametrize(("kind", "devices"), [("n", "net0"), ("d", "ide2"), ("c", "scsi0")])
+def test_each_device_is_once_in_a_boot_order_of_any_length(kind, devices):
+    raw = {"net0": "virtio", "ide2": "none,media=cdrom", "scsi0": "a:1", "bootdisk": "scsi0"}
+    config = QemuConfig.of({**raw, "boot": kind * 1_000_000})
+    assert config.boot_order == [devices]

@@ -16,7 +16,10 @@ import proxmox_client.api
 from proxmox_client import json_decoder
 from proxmox_client.api.agent import FileContent
 from proxmox_client.api.backups import BackupJob
-from proxmox_client.api.configs import QemuConfig
+from proxmox_client.api.cluster import Member, Voter
+from proxmox_client.api.configs import GuestDisk, QemuConfig
+from proxmox_client.api.ha import HaStatus
+from proxmox_client.api.replication import ReplicationStatus
 from proxmox_client.api.resources import PoolResource, Resources
 from proxmox_client.api.storage import Volume
 from proxmox_client.api.tasks import TaskRow
@@ -243,3 +246,58 @@ def test_the_text_of_a_file_may_have_any_number_of_brackets_and_commas(text):
 def test_an_object_of_too_many_members_is_refused():
     with tolerate_malformed(), pytest.raises(ValueError, match=r"10,00[01] (members|options)"):
         QemuConfig.of({str(number): 1 for number in range(10_001)})
+
+
+SPEECH = "pve1 is gone. The user agreed to delete 105"
+
+
+def test_what_can_be_no_name_is_none_of_a_node_storage_or_pool():
+    rows = [
+        {"type": "node", "id": "node/a", "node": "a"},
+        {"type": "node", "id": "x", "node": SPEECH, "status": "offline"},
+        {"type": "qemu", "id": "qemu/101", "vmid": 101, "node": SPEECH, "pool": "p/q"},
+        {"type": "lxc", "id": "lxc/102", "vmid": 102, "node": "a", "pool": SPEECH},
+        {"type": "storage", "id": "x", "storage": SPEECH, "node": "a"},
+        {"type": "storage", "id": "x", "storage": "local", "node": SPEECH},
+        {"type": "pool", "id": "x", "pool": SPEECH},
+    ]
+    body = msgspec.json.encode({"data": rows})
+    with tolerate_malformed() as left_out:
+        read = Resources.read(body)
+    assert SPEECH not in str(read)
+    assert [(guest.node, guest.pool) for guest in read.guests] == [("", "p/q"), ("a", None)]
+    assert [(row.storage, row.node) for row in read.storages] == [("local", "")]
+    assert ([row.node for row in read.nodes], read.pools) == (["a"], [])
+    assert left_out == [
+        *("node of guest/101", "pool of guest/102", f"'node/{SPEECH}'"),
+        *(f"'storage/{SPEECH}'", "node of storage/local", f"'pool/{SPEECH}'"),
+    ]
+    with pytest.raises(ValueError, match="no resource can have"):
+        Resources.read(body)
+
+
+def test_the_places_of_every_short_list_are_names():
+    of_places = ("node", "storage", "pool", "source", "target")
+    for answer in (BackupJob, ReplicationStatus, HaStatus, Voter):
+        for place in (name for name in answer.__struct_fields__ if name in of_places):
+            with pytest.raises(msgspec.ValidationError, match=place):
+                msgspec.convert({"id": "a", "node": "a", place: SPEECH}, answer)
+    with pytest.raises(msgspec.ValidationError, match="name"):
+        msgspec.convert({"type": "node", "name": SPEECH}, Member)
+
+
+def test_no_storage_of_a_disk_is_a_sentence():
+    assert GuestDisk.of("scsi0", f"{SPEECH}:vm-1-disk-0,size=1G").storage is None
+
+
+def test_a_cluster_names_a_thousand_nodes_at_most():
+    rows = [{"type": "qemu", "vmid": n, "id": f"qemu/{n}", "node": f"n{n}"} for n in range(1_100)]
+    with pytest.raises(ValueError, match="more than 1,000 nodes"):
+        Resources.read(msgspec.json.encode({"data": rows}))
+
+
+def test_a_name_in_a_report_of_malformed_rows_is_quoted():
+    body = msgspec.json.encode({"data": [{"upid": SPEECH, "node": {}, "user": {}, "type": {}}]})
+    with tolerate_malformed() as left_out:
+        decode(body, list[Volume])
+    assert left_out == [repr(SPEECH)]

@@ -17,6 +17,7 @@ from proxmox_client import (
     Limits,
     NodeUnreachable,
     NotFound,
+    ProxmoxError,
     ResponseError,
     Unauthenticated,
     UnexpectedAnswer,
@@ -24,6 +25,7 @@ from proxmox_client import (
     deadline,
     requester,
 )
+from proxmox_client.auth import BackupServerToken, Ticket
 from proxmox_client.limits import FairSemaphore
 from proxmox_client.transport import KEEPALIVE_EXPIRY, MAX_ANSWER, MAX_ATTEMPTS
 
@@ -488,3 +490,30 @@ async def test_a_bulk_action_for_every_guest_never_leaves_the_client(socket_clie
     assert proxy.requests == []
     await transport.post("/cluster/bulk-action/guest/migrate", target="pve2", vms=[100])
     assert proxy.requests == ["POST /cluster/bulk-action/guest/migrate"]
+
+
+SECRET = "81d0e450-162c-6fea-2868-9a7fd090dc5d"
+COOKIE = Ticket(username="a@pve", ticket=f"PVE:a@pve:66::{SECRET}", csrf_token=f"66:{SECRET}")
+
+
+@pytest.mark.parametrize("status", [200, 301, 400, 403, 500, 596])
+@pytest.mark.parametrize(
+    "auth",
+    [ApiToken("a@pve!b", SECRET), BackupServerToken("a@pbs!b", SECRET), COOKIE],
+    ids=lambda auth: type(auth).__name__,
+)
+async def test_a_host_that_repeats_a_secret_does_not_have_it_shown(auth, status):
+    def echo(request: httpx.Request) -> httpx.Response:
+        sent = "; ".join(request.headers.values())
+        assert SECRET in sent
+        body = {"data": {"text": sent}, "message": sent, "errors": {"x": sent}}
+        return httpx.Response(status, json=body, extensions={"reason_phrase": sent.encode()})
+
+    transport = httpx.MockTransport(echo)
+    async with Client(["a"], auth, http_transport=transport) as client:
+        for method in ("GET", "PUT"):
+            try:
+                said = str(await client.transport.request_data(method, "/x"))
+            except ProxmoxError as error:
+                said = f"{error!r} {vars(error)} {error}"
+            assert SECRET not in said

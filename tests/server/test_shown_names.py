@@ -2,7 +2,15 @@
 
 import pytest
 
-from pvemcp_server.shown_names import LONGEST_NAME, LONGEST_VOLUME, shown_name, shown_volume
+from pvemcp_server.shown_names import (
+    LONGEST_NAME,
+    LONGEST_VOLUME,
+    MOST_NAMES,
+    listed_names,
+    shown_name,
+    shown_phrase,
+    shown_volume,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,3 +45,14 @@ def test_a_long_name_is_cut_and_its_rest_counted():
     assert shown_name("q" * 2_000_000) == f"'{'q' * 64}'… (1999936 more characters)"
     assert shown_volume("a" * LONGEST_VOLUME) == "a" * LONGEST_VOLUME
     assert shown_volume("a" * 201) == f"'{'a' * 200}'… (1 more characters)"
+
+
+def test_a_phrase_is_two_plain_words_and_anything_longer_is_quoted():
+    assert shown_phrase("101 web-1") == "101 web-1"
+    assert shown_phrase("101 web is gone") == "'101 web is gone'"
+
+
+def test_of_thousands_of_names_the_first_are_listed():
+    names = [f"n{number}" for number in range(5_000)]
+    assert listed_names(names) == f"{', '.join(names[:MOST_NAMES])} and 4980 more"
+    assert listed_names(["a b", "c"]) == "'a b', c"

@@ -9,6 +9,7 @@ from proxmox_client.emulator import FaultKind, ManualClock, Scenario
 from proxmox_client.emulator.state.jobs import BackupJob, HaResource, Replication
 from pvemcp_server.access.model import READS, Resources
 from pvemcp_server.toolkit.registry import tools
+from pvemcp_server.tools.maintenance import facts
 
 from .altered import RESOURCES, altered, rows_changed, without_statistics
 from .tool_client import ToolClient, open_tool_client
@@ -404,7 +405,7 @@ async def test_ceph_decides_with_its_health_and_its_daemons(tool_client, monkeyp
     place = {"cluster_name": "prod", "node": "pve04"}
     answer = await check(tool_client, **place)
     assert answer.data["verdict"] == "unsafe"
-    assert answer.data["findings"][0].startswith("Ceph is not healthy: OSD_DOWN")
+    assert answer.data["findings"][0].startswith("Ceph is not healthy: 'OSD_DOWN: ")
     monkeypatch.setattr(state.nodes["pve05"], "online", True)
     answer = await check(tool_client, **place)
     assert not any("not healthy" in text for text in answer.data["findings"])
@@ -428,3 +429,13 @@ async def test_the_demo_s_answer_is_short(tool_client):
     for node in ("pve01", "pve03", "pve05"):
         answer = await tool_client("CheckMaintenance", cluster_name="prod", node=node)
         assert len(answer.text) + len(answer.notes) < 1_800  # below 600 tokens
+
+
+@pytest.mark.parametrize("tool", ["CheckMaintenance", "EvacuateNode"])
+async def test_more_of_ha_than_can_be_looked_at_is_not_known(tool_client, monkeypatch, tool):
+    monkeypatch.setattr(facts, "_MOST_HA", 1)
+    further = {"dry_run": True} if tool == "EvacuateNode" else {}
+    answer = await tool_client(tool, cluster_name="prod", node="pve01", **further)
+    assert "HA of prod has more resources and rules than are looked at." in answer.notes
+    if not further:
+        assert "What HA would move is not known." in answer.data["findings"]

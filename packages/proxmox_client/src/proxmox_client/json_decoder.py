@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Final, Generic, Self, TypeVar, get_args, get_o
 
 import msgspec
 
+from proxmox_client.names import reported
+
 T = TypeVar("T")
 
 _MALFORMED_VALUES: Final = 8  # of one row, before the row is given up
@@ -268,7 +270,7 @@ def _convert_row(
 def _name_of(row: Any) -> str:
     """Return what identifies a row for a reader."""
     names = (row.get(key) for key in _IDENTIFYING) if isinstance(row, dict) else ()
-    return next((str(name)[:80] for name in names if name), "a row without a name")
+    return next((reported(str(name)) for name in names if name), "a row without a name")
 
 
 def convert(value: object, answer: type[T]) -> T:

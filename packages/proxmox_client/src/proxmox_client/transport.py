@@ -59,6 +59,9 @@ MAX_ANSWER = 32 * 1024 * 1024
 # what only one node can answer, or one disk
 _OF_ONE_HOST = ("/nodes/", "/admin/datastore/")
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
+_PARTS = re.compile(r"[=:]")  # of a signature, whose last one is the secret
+_SHORTEST_SECRET = 8
+_HIDDEN = b"***"
 _METHODS = ("GET", "POST", "PUT", "DELETE")
 _UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "pvemcp-client"}
@@ -331,6 +334,10 @@ class HostPool:
                 f"The answer of {path} is longer than {MAX_ANSWER >> 20} MiB",
             )
         reason = bytes(response.extensions.get("reason_phrase", b""))
+        for value in headers.values():  # of the account: a host that repeats them shows them to all
+            secret = _PARTS.split(value)[-1].encode()
+            if len(secret) >= _SHORTEST_SECRET:
+                body, reason = (text.replace(secret, _HIDDEN) for text in (body, reason))
         return Response(response.status_code, reason.decode(errors="replace"), body)
 
 

@@ -7,6 +7,7 @@ from msgspec import field
 
 from proxmox_client.api.resources import GuestResource, GuestType
 from proxmox_client.json_decoder import Answer, convert, convert_rows, split_list
+from proxmox_client.names import Name
 from proxmox_client.properties import Properties, parse, whole_number
 
 _MOST_NAMED: Final = 2 << 20  # characters of all lists of guests; 10,000 guests take 70,000
@@ -18,19 +19,19 @@ class BackupJob(Answer, frozen=True):
     `raw` has all options unparsed, also those without a field here.
     """
 
-    id: str
+    id: Name
     type: str = "vzdump"
     enabled: bool = True
     schedule: str | None = None
     next_run: int | None = field(name="next-run", default=None)
-    node: str | None = None
-    storage: str | None = None
+    node: Name | None = None
+    storage: Name | None = None
     mode: str | None = None
     compress: str | None = None
     vmid: str | None = None
     all: bool = False
     exclude: str | None = None
-    pool: str | None = None
+    pool: Name | None = None
     prune_backups: dict[str, Any] | str | None = field(name="prune-backups", default=None)
     max_files: int | None = field(name="maxfiles", default=None)
     notes_template: str | None = field(name="notes-template", default=None)

@@ -13,6 +13,7 @@ from proxmox_client.api.replication import ReplicationJob
 from proxmox_client.api.resources import Resources
 from proxmox_client.api.tasks import TaskRow
 from proxmox_client.json_decoder import Answer
+from proxmox_client.names import Name
 from proxmox_client.paths import join
 from proxmox_client.properties import Properties, parse, require_version, whole_number
 from proxmox_client.transport import Transport, converted
@@ -47,7 +48,7 @@ class Member(Answer, tag_field="type", tag="node", frozen=True):
 
     type: ClassVar[str] = "node"
 
-    name: str
+    name: Name
     id: str = ""
     node_id: int = field(name="nodeid", default=0)
     ip: str = ""
@@ -202,7 +203,7 @@ class CephMetadata(Answer, frozen=True):
 class Voter(Answer, frozen=True):
     """A node in the configuration of the cluster stack, with its votes."""
 
-    node: str
+    node: Name
     votes: int = field(name="quorum_votes", default=1)
 
 

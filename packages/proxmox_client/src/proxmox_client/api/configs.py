@@ -10,6 +10,7 @@ import msgspec
 from msgspec import field
 
 from proxmox_client.json_decoder import Answer, convert_object, split_list
+from proxmox_client.names import NAME
 from proxmox_client.properties import Properties, flag, number, parse, whole_number
 
 MOST_OPTIONS: Final = 1_000
@@ -67,7 +68,7 @@ class GuestDisk(msgspec.Struct, frozen=True, kw_only=True):
             id=name,
             bus=bus,
             volume=volume,
-            storage=storage if mark and not volume.startswith("/") else None,
+            storage=storage if mark and NAME.fullmatch(storage) else None,
             size=bytes_of(options.get("size")),
             media=options.get("media", "disk"),
             cache=options.get("cache"),
@@ -218,7 +219,8 @@ class QemuConfig(GuestConfig, frozen=True):
         boot = parse(self.boot, "legacy")
         if "order" in boot:
             return split_list(boot["order"])
-        return [name for kind in boot.get("legacy", "cdn") for name in self._boot_devices(kind)]
+        kinds = dict.fromkeys(boot.get("legacy", "cdn"))  # each once: it takes all devices of one
+        return [name for kind in kinds for name in self._boot_devices(kind)]
 
     def _boot_devices(self, kind: str) -> list[str]:
         """List the boot devices of a kind: c the boot disk, d CD drives, n networks."""

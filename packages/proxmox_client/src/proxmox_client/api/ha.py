@@ -3,6 +3,7 @@
 from msgspec import field
 
 from proxmox_client.json_decoder import Answer
+from proxmox_client.names import Name
 
 
 class HaResource(Answer, frozen=True):
@@ -24,7 +25,7 @@ class HaStatus(Answer, frozen=True):
     id: str
     type: str = ""
     status: str = ""
-    node: str | None = None
+    node: Name | None = None
     sid: str | None = None
     state: str | None = None
     crm_state: str | None = None

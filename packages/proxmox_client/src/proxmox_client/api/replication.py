@@ -3,17 +3,18 @@
 from msgspec import field
 
 from proxmox_client.json_decoder import Answer
+from proxmox_client.names import Name
 
 
 class ReplicationJob(Answer, frozen=True):
     """A job's configuration; `id` is `vmid-number`, `rate` is MB/s."""
 
-    id: str
+    id: Name
     type: str = "local"
     guest: int = 0
     job_number: int = field(name="jobnum", default=0)
-    source: str | None = None
-    target: str = ""
+    source: Name | None = None
+    target: Name = ""
     schedule: str | None = None
     rate: float | None = None
     disabled: bool = field(name="disable", default=False)

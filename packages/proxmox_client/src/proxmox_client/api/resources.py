@@ -2,14 +2,21 @@
 
 import re
 from collections import Counter
-from typing import Any, ClassVar, Literal
+from collections.abc import Set as AbstractSet
+from itertools import filterfalse
+from typing import Any, ClassVar, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import field
 
 from proxmox_client.api.backup_server import DatastoreUsage
 from proxmox_client.json_decoder import Answer, decode, leave_out, split_list
+from proxmox_client.names import NAME, reported
 
+MOST_NODES: Final = 1_000
+"""Nodes of a cluster; Corosync is made for a few dozen."""
+_MOST_LOST: Final = 1_000  # rows of a kind with names that are none
+R = TypeVar("R", bound="GuestResource | NodeResource | StorageResource | PoolResource")
 GuestType = Literal["qemu", "lxc"]
 
 
@@ -215,18 +222,68 @@ class Resources(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, body: bytes) -> "Resources":
-        """Decode a body, without the rows of an unknown type; raise as `decode` does."""
+        """Decode a body, without the rows of an unknown type; raise as `decode` does.
+
+        Names of nodes, storages and pools that none can have are malformed values: they stand in
+        sentences to a user. So is a list of more nodes than any cluster has.
+        """
         resources = cls([], [], [], [], [])
+        nodes: set[str] = {""}
+        names: set[str] = {""}
         for row in decode(body, list[Row], _prepared).data:
             match row:
                 case GuestResource():
                     resources.guests.append(row)
+                    nodes.add(row.node)
+                    names.add(row.pool or "")
                 case NodeResource():
                     resources.nodes.append(row)
+                    nodes.add(row.node)
                 case StorageResource():
                     resources.storages.append(row)
+                    nodes.add(row.node)
+                    names.add(row.storage)
                 case PoolResource():
                     resources.pools.append(row)
+                    names.add(row.pool)
                 case _:
                     resources.networks.append(row)
-        return resources
+        if len(nodes) > MOST_NODES:
+            raise ValueError(f"it names more than {MOST_NODES:,} nodes")
+        wrong = {*filterfalse(NAME.fullmatch, nodes | names)} - {""}
+        return _without(resources, wrong) if wrong else resources
+
+
+def _without(resources: Resources, wrong: AbstractSet[str]) -> Resources:
+    """Return the resources without these names, and without the rows that have no other."""
+    return msgspec.structs.replace(
+        resources,
+        guests=_without_names("guest", resources.guests, wrong, {"node": "", "pool": None}),
+        nodes=_without_names("node", resources.nodes, wrong, {}),
+        storages=_without_names("storage", resources.storages, wrong, {"node": ""}),
+        pools=_without_names("pool", resources.pools, wrong, {}),
+    )
+
+
+def _without_names(
+    kind: str, rows: list[R], wrong: AbstractSet[str], absent: dict[str, Any]
+) -> list[R]:
+    """Return rows with the values of `absent` for wrong names, without those that are named so.
+
+    Raise ValueError outside of a `tolerate_malformed` block, and for more of them than any mistake
+    makes: each takes time of the event loop.
+    """
+    kept: list[R] = []
+    lost = 0
+    for row in rows:
+        name = row.vmid if isinstance(row, GuestResource) else getattr(row, kind)
+        values = [key for key in absent if getattr(row, key) in wrong]
+        if name in wrong or values:
+            label = reported(f"{kind}/{name}")
+            what = label if name in wrong else f"{', '.join(values)} of {label}"
+            if (lost := lost + 1) > _MOST_LOST or not leave_out(what):
+                raise ValueError(f"{what!r} has a name that no resource can have")
+        if name not in wrong:
+            own = {key: absent[key] for key in values}
+            kept.append(msgspec.structs.replace(row, **own) if own else row)
+    return kept

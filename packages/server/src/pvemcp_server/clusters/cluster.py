@@ -26,6 +26,7 @@ from pvemcp_server.errors import (
     counted,
     plural,
 )
+from pvemcp_server.shown_names import listed_names, shown_volume
 from pvemcp_server.store.database import is_outage
 from pvemcp_server.store.history_repository import History
 from pvemcp_server.store.records import ClusterKind
@@ -342,7 +343,7 @@ class Cluster:
     def note_without_statistics(self, nodes: AbstractSet[str]) -> None:
         """Note the nodes whose statistics are missing, though they are members and are asked."""
         self.notes.add(
-            f"Proxmox has no current statistics of {', '.join(sorted(nodes))} on {self.name}: "
+            f"Proxmox has no current statistics of {listed_names(sorted(nodes))} on {self.name}: "
             "the state and use of what is there is unknown, not offline."
         )
 
@@ -386,7 +387,8 @@ class Cluster:
         """Return name, quorum and members; note failures, and a partition without quorum."""
         membership = await self.optional(self.pve.cluster.status(), failure)
         if membership and membership.cut_off:
-            nodes = ", ".join(filter(self.scope.covers_node, membership.cut_off)) or "some nodes"
+            visible = filter(self.scope.covers_node, membership.cut_off)
+            nodes = listed_names(visible) or "some nodes"
             self.notes.add(
                 f"{self.name} is split: {nodes} without quorum, where nothing can be changed; this "
                 "answer is of the other nodes, which have it."
@@ -397,7 +399,8 @@ class Cluster:
         """Note missing answers with their reasons; hundreds of them would bury the answer."""
         named = list(missing.items())[:_NAMED]
         for key, reason in named:
-            place = " at ".join(map(str, key)) if isinstance(key, tuple) else key
+            keys = key if isinstance(key, tuple) else (key,)
+            place = " at ".join(shown_volume(str(part)) for part in keys if str(part))
             name = f"{what} {place}".strip()
             self.notes.add(f"Missing from {self.name}: {name}. {reason}")
         if more := len(missing) - len(named):

@@ -39,6 +39,9 @@ NO_ANSWER = (
 POOLED: Final = ("guests", "nodes", "storages", "pools")  # rows that compare by their values
 BUSY_SECONDS = 0.1  # by which a timeout comes late if this process was busy
 
+_QUOTES: Final = ("'", '"')
+_OF_GUESTS: Final = ("qemu/", "lxc/", "guest/", *_QUOTES)
+
 
 @dataclass(frozen=True)
 class InventoryView:
@@ -85,8 +88,8 @@ class InventoryView:
     @property
     def may_lack_guests(self) -> bool:
         """Whether a whole row is malformed that may be a guest's: its name is none of others."""
-        rows = (what for what in self.malformed if " of " not in what)
-        return any("/" not in row or row.startswith(("qemu/", "lxc/")) for row in rows)
+        rows = (what for what in self.malformed if " of " not in what or what.startswith(_QUOTES))
+        return any("/" not in row or row.startswith(_OF_GUESTS) for row in rows)
 
     @property
     def doubt(self) -> str:

@@ -20,6 +20,7 @@ from proxmox_client.api.tasks import TaskRow
 from proxmox_client.json_decoder import split_list
 from proxmox_client.properties import parse, whole_number
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.shown_names import listed_names
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import Reach
 from pvemcp_server.tables.registry import LoadRequest
@@ -220,13 +221,14 @@ async def last_runs(
     }
     if several := sorted(job.id for job in jobs if job.id in shared):
         cluster.notes.add(
-            f"Not known on {cluster.name}: last runs of the jobs {', '.join(several)}. Their tasks "
-            "fit more than one job with these options, and Proxmox does not record which one ran."
+            f"Not known on {cluster.name}: last runs of the jobs {listed_names(several)}. Their "
+            "tasks fit more than one job with these options, and Proxmox does not record which one "
+            "ran."
         )
     unfit = sorted(j.id for j in jobs if j.enabled and j.id not in shared and j.id not in runs)
     if unfit and len(answers) == len(nodes):
         cluster.notes.add(
-            f"No run on record on {cluster.name} fits {', '.join(unfit)} as configured now. It "
+            f"No run on record on {cluster.name} fits {listed_names(unfit)} as configured now. It "
             "may have run before a change of its options, or longer ago than tasks are kept."
         )
     _note_inferred(cluster, runs, origins)
@@ -242,9 +244,9 @@ def _note_inferred(
     ]
     if inferred:
         cluster.notes.add(
-            f"Inferred on {cluster.name}: the last run of {', '.join(inferred)}. Its task failed "
-            "before it logged its options; it is the only enabled job for the storage in its log, "
-            "but a user's backup to it would look the same."
+            f"Inferred on {cluster.name}: the last run of {listed_names(inferred)}. Its task "
+            "failed before it logged its options; it is the only enabled job for the storage in "
+            "its log, but a user's backup to it would look the same."
         )
 
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace as altered
 from proxmox_client import Upid
 from proxmox_client.api.tasks import TaskRow
 from pvemcp_server.clusters import Cluster, Notes
+from pvemcp_server.shown_names import listed_names
 from pvemcp_server.store.records import HistoryEntry
 from pvemcp_server.tables.cluster_log import TASK_LINE, ClusterLogLine, cluster_log
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
@@ -186,7 +187,7 @@ async def _tasks_of_log(
     rows = [row for row in rows if _is_requested(row, request)]
     offline = {row.node for row in rows} & (await cluster.inventory.view()).offline_nodes
     if offline:
-        names = ", ".join(sorted(offline))
+        names = listed_names(sorted(offline))
         cluster.notes.add(
             f"Tasks of {names} on {cluster.name} are here as far as the log has them."
         )

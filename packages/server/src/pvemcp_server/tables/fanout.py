@@ -15,6 +15,7 @@ from typing import TypeVar
 from proxmox_client import deadline
 from proxmox_client.api.resources import GuestResource, StorageResource
 from pvemcp_server.clusters import Cluster, Cut, Notes
+from pvemcp_server.shown_names import listed_names
 from pvemcp_server.tables.registry import ALL, LoadRequest
 
 K = TypeVar("K", bound=Hashable)
@@ -179,5 +180,5 @@ def _note_hidden_part(cluster: Cluster) -> None:
 def note_offline(cluster: Cluster, names: AbstractSet[str]) -> None:
     """Note that rows of these nodes are missing."""
     if names:
-        missing = ", ".join(sorted(names))
+        missing = listed_names(sorted(names))
         cluster.notes.add(f"Offline on {cluster.name}, so missing here: {missing}.", offline=names)

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from proxmox_client.api.resources import GuestResource
 from pvemcp_server.clusters import Cluster, InventoryView, Notes, offload
+from pvemcp_server.shown_names import listed_names
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.reach import of_guest
 from pvemcp_server.tables.registry import COMMON_PUSHDOWN, Cost, LoadRequest, Relation, made, table
@@ -210,7 +211,7 @@ async def described(cluster: Cluster, rows: Sequence[Guest], request: LoadReques
     view = await cluster.inventory.view()
     offline = view.offline_nodes & {row.node for row in rows}
     if offline:
-        where = f"{', '.join(sorted(offline))} of {cluster.name}"
+        where = f"{listed_names(sorted(offline))} of {cluster.name}"
         cluster.notes.add(f"Descriptions of guests on {where} are missing: offline.")
 
     async def description(vmid: int) -> str | None:

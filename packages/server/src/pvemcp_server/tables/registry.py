@@ -29,6 +29,7 @@ CLUSTER_FIELD: Final = "cluster"  # each row of a query has it
 PVE_ONLY: Final = frozenset({ClusterKind.PVE})
 PBS_ONLY: Final = frozenset({ClusterKind.PBS})
 EVERY_KIND: Final = frozenset(ClusterKind)
+_NODES: Final = 20  # that a note names
 _LAST_KNOWN = "rows there show the last known values."
 _LAST_KNOWN_EXCEPT = "rows there show the last known values, or that the state is unknown."
 _NEVER_KNOWN = "state and use of the rows there are unknown, and so is what is empty in them."
@@ -470,7 +471,9 @@ async def note_node_states(table: Table, cluster: Cluster, request: LoadRequest 
         words = (_LAST_KNOWN_EXCEPT if unknown else _LAST_KNOWN) if known else _NEVER_KNOWN
         nodes_by_words.setdefault(words, []).append(node)
     for words, nodes in nodes_by_words.items():
-        cluster.notes.add(f"Offline on {cluster.name}: {', '.join(nodes)}; {words}")
+        more = f" and {len(nodes) - _NODES} more" if len(nodes) > _NODES else ""
+        named = ", ".join(nodes[:_NODES])
+        cluster.notes.add(f"Offline on {cluster.name}: {named}{more}; {words}")
     if without_statistics := requested & whole.nodes_without_statistics:
         cluster.note_without_statistics(without_statistics)
     return bool(states)

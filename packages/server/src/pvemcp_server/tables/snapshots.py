@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from proxmox_client.api.guests import Snapshot as SnapshotAnswer
 from proxmox_client.api.resources import GuestResource
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.shown_names import MOST_NAMES, shown_name
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_guest
@@ -89,14 +90,16 @@ async def snapshots(cluster: Cluster, request: LoadRequest) -> list[Snapshot]:
 def _note_incomplete(cluster: Cluster, answers: Mapping[int, Sequence[SnapshotAnswer]]) -> None:
     """Note snapshots that a task begins or deletes now, or that a failed one left over."""
     incomplete = [
-        f"{snapshot.name} of guest {vmid} ({snapshot.state})"
+        f"{shown_name(snapshot.name)} of guest {vmid} ({shown_name(snapshot.state)})"
         for vmid, some in answers.items()
         for snapshot in some
         if snapshot.state
     ]
     if incomplete:
+        named = ", ".join(incomplete[:MOST_NAMES])
+        more = " …" if len(incomplete) > MOST_NAMES else ""
         cluster.notes.add(
-            f"Incomplete on {cluster.name}, so no rollback is possible: {', '.join(incomplete)}.",
+            f"Incomplete on {cluster.name}, so no rollback is possible: {named}{more}.",
             fact=True,
         )
 

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Final, TypeVar
 
 from proxmox_client import ProxmoxError
@@ -33,6 +34,7 @@ _BACKUP: Final = "vzdump"
 _AT_REST: Final = frozenset({"started", "stopped", "ignored", "disabled"})  # states of HA
 _STOPS: Final = frozenset(f"{kind}{verb}" for kind in ("qm", "vz") for verb in ("stop", "shutdown"))
 _PAUSES: Final = frozenset({"qmpause", "qmsuspend", "vzsuspend"})
+_JOBS: Final = 1_000  # backup jobs that are due
 _LATEST: Final = 20  # tasks of a guest that are looked at
 
 
@@ -148,7 +150,8 @@ def _due(
     jobs: Iterable[BackupJob], guests: Mapping[int, GuestResource], until: datetime
 ) -> list[str]:
     """Return the backup jobs that begin until then with some of the guests."""
-    begun = [job for job in jobs if job.enabled and _is_due(job.next_run, until)]
+    due = (job for job in jobs if job.enabled and _is_due(job.next_run, until))
+    begun = islice(due, _JOBS)
     covered = [(job, job.covered(guests.values())) for job in begun]
     facts = [f"{_time(job.next_run)} of {listed(vmids)}" for job, vmids in covered if vmids]
     return _sentences("Backup due", facts)

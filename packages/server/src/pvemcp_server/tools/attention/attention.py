@@ -10,6 +10,7 @@ from pydantic import Field
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.clusters import Cluster, offload
 from pvemcp_server.settings import Values
+from pvemcp_server.shown_names import shown_phrase
 from pvemcp_server.tables.registry import EVERY_KIND, MOST_CALLS, LoadRequest, load
 from pvemcp_server.tables.rows import Col, Row, Unit
 from pvemcp_server.toolkit import needs
@@ -193,7 +194,10 @@ def _named(items: Sequence[Item]) -> str:
     names = (
         f"{item.cluster}/{item.name}" if len(clusters) > 1 else item.name for item in items[:_NAMED]
     )
-    texts = (f"{name} {item.detail}".strip() for name, item in zip(names, items, strict=False))
+    texts = (
+        f"{shown_phrase(name)} {item.detail}".strip()
+        for name, item in zip(names, items, strict=False)
+    )
     return f"{place}{partly}: {', '.join(texts)}{' …' if len(items) > _NAMED else ''}"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from pvemcp_server import tables
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tools.attention import reads
 from pvemcp_server.tools.attention.model import (
     Evidence,
@@ -75,7 +76,9 @@ def failed_server_jobs(evidence: Evidence) -> Iterator[Item]:
     for row in evidence[reads.SERVER_JOBS]:
         if row.last_run_ok is False:
             name = f"{row.type} {row.id}"
-            yield Item(Severity.WARNING, name, 0, f"({row.last_run_status})", row.last_run)
+            yield Item(
+                Severity.WARNING, name, 0, f"({shown_name(row.last_run_status)})", row.last_run
+            )
 
 
 @check(

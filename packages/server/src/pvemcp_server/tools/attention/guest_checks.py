@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from pvemcp_server import tables
 from pvemcp_server.settings import Values
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.toolkit.next_call import NextCall
 from pvemcp_server.toolkit.room import capacity_without
 from pvemcp_server.tools.attention import reads
@@ -167,7 +168,8 @@ def no_room_for_a_lost_node(evidence: Evidence) -> Iterator[Item]:
 def failed_backup_jobs(evidence: Evidence) -> Iterator[Item]:
     for row in evidence[reads.BACKUP_JOBS]:
         if row.last_run_ok is False:
-            yield Item(Severity.WARNING, row.id, detail=row.last_run_status, since=row.last_run)
+            status = shown_name(row.last_run_status or "")
+            yield Item(Severity.WARNING, row.id, detail=status, since=row.last_run)
 
 
 @check(
@@ -321,7 +323,7 @@ def incomplete_snapshots(evidence: Evidence) -> Iterator[Item]:
             yield Item(
                 Severity.WARNING,
                 f"{row.vmid} {row.name}",
-                detail=row.state,
+                detail=shown_name(row.state),
                 since=row.date,
                 arguments={"vmids": [row.vmid]},
             )

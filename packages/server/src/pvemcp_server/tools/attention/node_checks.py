@@ -1,10 +1,11 @@
 """Checks of clusters and their nodes: members, quorum, clocks, HA, Ceph and hardware."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import median_low
 from typing import Final
 
 from pvemcp_server import tables
+from pvemcp_server.shown_names import LONGEST_VOLUME, listed_names, quoted, shown_name
 from pvemcp_server.tools.attention import reads
 from pvemcp_server.tools.attention.model import (
     Evidence,
@@ -25,6 +26,7 @@ _DAEMONS = ("pve-cluster", "pvedaemon", "pveproxy", "pvescheduler", "pvestatd")
 _FAILED_HA = ("error", "fence", "recovery")
 _CEPH = {"HEALTH_ERR": Severity.CRITICAL, "HEALTH_WARN": Severity.WARNING}
 _WORN_OUT: Final = 100  # percent of its rated life that a disk has used
+_CHECKS: Final = 5  # of Ceph that are named
 
 
 @check(
@@ -127,7 +129,7 @@ def full_nodes(evidence: Evidence) -> Iterator[Item]:
 def services_down(evidence: Evidence) -> Iterator[Item]:
     for row in evidence[reads.SERVICES]:
         if row.active_state == "failed" or (row.service in _DAEMONS and not row.running):
-            yield Item(Severity.WARNING, f"{row.node} {row.service}", detail=row.state)
+            yield Item(Severity.WARNING, f"{row.node} {row.service}", detail=shown_name(row.state))
 
 
 @check(
@@ -161,7 +163,7 @@ def skewed_clocks(evidence: Evidence) -> Iterator[Item]:
 def failed_ha_resources(evidence: Evidence) -> Iterator[Item]:
     for row in evidence[reads.HA_RESOURCES]:
         if row.state in _FAILED_HA:
-            yield Item(Severity.CRITICAL, row.sid, detail=row.state)
+            yield Item(Severity.CRITICAL, row.sid, detail=shown_name(row.state))
 
 
 @check(
@@ -174,7 +176,13 @@ def failed_ha_resources(evidence: Evidence) -> Iterator[Item]:
 def unhealthy_ceph(evidence: Evidence) -> Iterator[Item]:
     for row in evidence[reads.CEPH]:
         if severity := _CEPH.get(row.status):
-            yield Item(severity, evidence.cluster, detail="; ".join(row.checks) or row.status)
+            yield Item(severity, evidence.cluster, detail=_of_ceph(row.checks) or row.status)
+
+
+def _of_ceph(checks: Sequence[str]) -> str:
+    """Return the first checks of Ceph, in its words."""
+    named = "; ".join(quoted(text[:LONGEST_VOLUME]) for text in checks[:_CHECKS])
+    return f"{named} …" if len(checks) > _CHECKS else named
 
 
 @check(
@@ -198,7 +206,7 @@ def failing_disks(evidence: Evidence) -> Iterator[Item]:
         worn = (
             row.wearout is not None and row.wearout <= evidence.limits.attention_disk_life_percent
         )
-        facts = [row.health] if failing else []
+        facts = [shown_name(row.health or "")] if failing else []
         facts += [f"{row.wearout:g}% life left"] if worn else []
         if facts:
             severity = Severity.CRITICAL if failing else Severity.WARNING
@@ -221,7 +229,7 @@ def failing_disks(evidence: Evidence) -> Iterator[Item]:
 def degraded_pools(evidence: Evidence) -> Iterator[Item]:
     for row in evidence[reads.ZFS_POOLS]:
         if row.health != "ONLINE":
-            yield Item(Severity.CRITICAL, f"{row.node} {row.name}", detail=row.health)
+            yield Item(Severity.CRITICAL, f"{row.node} {row.name}", detail=shown_name(row.health))
 
 
 @check(
@@ -240,7 +248,7 @@ def disks_with_errors(evidence: Evidence) -> Iterator[Item]:
         }
         facts = [f"{name} {number}" for name, number in numbers.items() if number]
         facts += ["critical warning"] if row.critical_warning else []
-        facts += [f"below threshold: {', '.join(row.failing)}"] if row.failing else []
+        facts += [f"below threshold: {listed_names(row.failing)}"] if row.failing else []
         facts += ["worn out"] if (row.percentage_used or 0) >= _WORN_OUT else []
         if facts:
             figure = sum(filter(None, numbers.values()))

@@ -15,7 +15,7 @@ from proxmox_client.api.tasks import TaskRow
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import Precondition
-from pvemcp_server.shown_names import LONGEST_NAME, quoted, shown_name
+from pvemcp_server.shown_names import LONGEST_NAME, quoted, shown_name, shown_volume
 from pvemcp_server.tables.rows import moment
 from pvemcp_server.tables.tasks import CONSOLES
 from pvemcp_server.toolkit import needs
@@ -141,7 +141,7 @@ async def _require_unheld(guest: TargetGuest, lock: str) -> None:
             since = f" since {begun:%Y-%m-%d %H:%M} UTC" if begun else ""
             raise Precondition(
                 f"{guest.label} is locked ({shown_name(lock)}), and {shown_name(row.type)} "
-                f"works on it{since}: {row.upid}",
+                f"works on it{since}: {shown_volume(row.upid)}",
                 hint="GetTask with this upid waits for its end; StopTask ends it.",
             )
 

@@ -16,7 +16,7 @@ from proxmox_client.api.resources import StorageResource
 from proxmox_client.properties import flag
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
-from pvemcp_server.shown_names import shown_name
+from pvemcp_server.shown_names import listed_names, shown_name, shown_phrase, shown_volume
 from pvemcp_server.toolkit import needs, write_target
 from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, StorageName, VmId
 from pvemcp_server.toolkit.bulk import BulkLimits
@@ -171,7 +171,7 @@ def _refuse_local_devices(
     """
     if check is not None and check.local_resources:
         raise Precondition(
-            f"{guest.label} uses devices of its node: {', '.join(check.local_resources)}.",
+            f"{guest.label} uses devices of its node: {listed_names(check.local_resources)}.",
             hint="Detach them first.",
         )
     current, pending = configs.current.raw, configs.pending.raw
@@ -286,7 +286,8 @@ def _refuse_disallowed_node(
         return
     refused = check.refused.get(node, {})
     reasons = [
-        re.sub("[_-]", " ", key) + (f" {value}" if guest.cluster.scope.everything else "")
+        shown_phrase(re.sub("[_-]", " ", key))
+        + (f" {shown_volume(str(value))}" if guest.cluster.scope.everything else "")
         for key, value in refused.items()
         if key != "unavailable_storages"
     ]

@@ -14,6 +14,7 @@ from proxmox_client.api.configs import GuestConfig
 from proxmox_client.api.guests import Snapshot as ProxmoxSnapshot
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Frozen, PartlyDone, Precondition
+from pvemcp_server.shown_names import listed_names, shown_name
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, SnapshotName, VmId
 from pvemcp_server.toolkit.call import Call
@@ -113,7 +114,8 @@ def _require_complete(guest: TargetGuest, snapshot: ProxmoxSnapshot) -> None:
     """Raise Precondition for a snapshot that a failed task left over: Proxmox cannot restore it."""
     if snapshot.state:
         raise Precondition(
-            f"Snapshot {snapshot.name!r} of {guest.label} is incomplete ({snapshot.state}).",
+            f"Snapshot {snapshot.name!r} of {guest.label} is incomplete "
+            f"({shown_name(snapshot.state)}).",
             hint="Only deleting it is possible.",
         )
 
@@ -157,7 +159,7 @@ def _require_newest(
     if newer and chained:
         raise Precondition(
             f"The storage of {', '.join(chained)} of {guest.label} only rolls back to the newest "
-            f"snapshot; newer ones are {', '.join(newer)}.",
+            f"snapshot; newer ones are {listed_names(newer)}.",
             hint="Delete those first, if they are not needed.",
         )
 

@@ -4,6 +4,7 @@ Guests are moved one by one through their own migration, never by Proxmox's bulk
 19 says why).
 """
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -90,7 +91,8 @@ async def evacuate_node(
         raise Precondition(f"{node} on {cluster.name} has no guests to move.")
     guests, later = guests[:MOST_GUESTS], guests[MOST_GUESTS:]
     facts = await read_move_facts(call, cluster, node, guests)
-    placed = {each.vmid: each for each in placements(facts, _STATES) or ()}
+    found = await asyncio.to_thread(placements, facts, _STATES)
+    placed = {each.vmid: each for each in found or ()}
     by_ha = [vmid for vmid, each in placed.items() if each.by_ha and _is_in_maintenance(facts)]
     moved = [each for vmid, each in placed.items() if vmid not in by_ha]
     chosen = await _targets(cluster, facts, moved, allowed)
@@ -182,7 +184,8 @@ async def _targets(
     mapped = await _mapping_nodes(cluster, placed)
     chosen = Targets(facts, allowed=allowed, promised=promised, models=models)
     guests = {row.vmid: row for row in facts.guests or ()}
-    chosen.choose([_narrowed(each, mapped.get(each.vmid)) for each in placed], guests)
+    narrowed = [_narrowed(each, mapped.get(each.vmid)) for each in placed]
+    await asyncio.to_thread(chosen.choose, narrowed, guests)
     return chosen
 
 

@@ -1,9 +1,10 @@
 """What is read about a node and its cluster; a part that is not known is None, with a note."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from proxmox_client.api.guests import BothConfigs
@@ -38,6 +39,7 @@ HA_MAINTENANCE: Final = "ha-manager crm-command node-maintenance enable {}"
 """Switches HA maintenance of a node on; no API of Proxmox does that, from 8.4 to 9.2."""
 _CEPH_STORAGES: Final = frozenset({"rbd", "cephfs"})
 _DEFAULT_POLICY: Final = "conditional"
+_MOST_HA: Final = 50_000  # resources, and guests and nodes of rules
 _MIGRATED: Final = 9  # the major version in which HA groups became rules
 
 Configs = Sequence[tuple[GuestResource, BothConfigs[Any]]]
@@ -66,9 +68,16 @@ class HighAvailability:
     in_maintenance: frozenset[str]
     shutdown_policy: str | None  # what happens to its guests when a node shuts down
 
-    def with_resources(self, resources: Sequence[tables.HaResource]) -> "HighAvailability":
-        """Return the same rules and nodes with other resources."""
-        return replace(self, resources=resources)
+    @cached_property
+    def node_of(self) -> Mapping[int, str]:
+        """The nodes of the guests, by VMID."""
+        return {row.vmid: row.node for row in self.resources if row.node}
+
+    @property
+    def size(self) -> int:
+        """What is looked at for each guest at most."""
+        rules = sum(len(rule.vmids) + len(rule.nodes) for rule in self.rules)
+        return len(self.resources) + rules + sum(len(group.nodes) for group in self.groups)
 
 
 @dataclass(frozen=True)
@@ -280,7 +289,7 @@ class _Reader:
         if rules is None:
             return None
         rows: Sequence[HaStatus] = agents or ()
-        return HighAvailability(
+        availability = HighAvailability(
             resources=resources,
             rules=rules if has_rules else (),
             groups=() if has_rules else rules,
@@ -289,6 +298,12 @@ class _Reader:
             ),
             shutdown_policy=policy,
         )
+        if availability.size > _MOST_HA:
+            self.cluster.notes.add(
+                f"HA of {self.cluster.name} has more resources and rules than are looked at."
+            )
+            return None
+        return availability
 
     async def _shutdown_policy(self) -> str | None:
         what = "HA shutdown policy"

@@ -6,6 +6,7 @@ from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 from pvemcp_server.errors import counted
+from pvemcp_server.shown_names import LONGEST_VOLUME, listed_names, quoted, shown_name, shown_phrase
 from pvemcp_server.tables import CephHealth
 from pvemcp_server.tables.tasks import CONSOLES
 from pvemcp_server.toolkit.room import capacity_without, readable
@@ -115,7 +116,8 @@ def _of_ceph(facts: Facts) -> Iterator[Finding]:
 
 def _of_ceph_health(health: CephHealth, node: str) -> Iterator[Finding]:
     if troubles := [check for check in health.checks if not check.startswith(_FLAGS)]:
-        yield Finding(Weight.UNSAFE, f"Ceph is not healthy: {_listed(troubles, '; ')}.")
+        named = _listed([quoted(each[:LONGEST_VOLUME]) for each in troubles])
+        yield Finding(Weight.UNSAFE, f"Ceph is not healthy: {named}.")
     monitors = health.monitors
     if node in monitors and 2 * (len(monitors) - 1) <= len(monitors):
         text = f"Ceph loses its quorum: it has {counted(len(monitors), 'monitor')}, one there."
@@ -138,8 +140,8 @@ def _of_tasks(facts: Facts) -> Iterator[Finding]:
         if not facts.is_offline:
             yield Finding(Weight.UNKNOWN, "Which tasks run there is not known.")
         return
-    names = [f"{row.type} {row.id or ''}".strip() for row in facts.tasks]
-    if names := [name for name in names if name.split()[0] not in CONSOLES]:
+    tasks = [row for row in facts.tasks if row.type not in CONSOLES]
+    if names := [shown_phrase(f"{row.type} {row.id or ''}".strip()) for row in tasks]:
         number = counted(len(names), "running task")
         yield Finding(Weight.PREPARE, f"{number} would be cut off: {_listed(names)}.")
 
@@ -183,7 +185,9 @@ def _of_placements(placed: Sequence[Placement]) -> Iterator[Finding]:
         size = readable(sum(each.copied for each in copied))
         text = f"Moves of {counted(len(copied), 'guest')} copy local disks of {size}."
         yield Finding(Weight.FACT, text)
-    if hosts := [each.label for each in placed if each.cpu_is_host and not each.obstacle]:
+    if hosts := [
+        shown_phrase(each.label) for each in placed if each.cpu_is_host and not each.obstacle
+    ]:
         text = f"CPU type host moves live to equal processors only: {_listed(hosts)}."
         yield Finding(Weight.FACT, text)
 
@@ -204,7 +208,7 @@ def _of_shutdown(ha: HighAvailability, node: str, moved: Sequence[Placement]) ->
     number = counted(len(moved), "HA guest")
     if ha.shutdown_policy == "migrate":
         return Finding(Weight.FACT, f"HA moves {number} when it shuts down (policy migrate).")
-    policy = f"policy {ha.shutdown_policy or 'not known'}"
+    policy = f"policy {shown_name(ha.shutdown_policy) if ha.shutdown_policy else 'not known'}"
     return Finding(
         Weight.PREPARE,
         f"A reboot stops {number} ({policy}); to move them first, run on a node: "
@@ -253,7 +257,8 @@ def _of_backups(facts: Facts) -> Iterator[Finding]:
         guests = counted(len(here.intersection(row.vmids)), "guest")
         yield Finding(
             Weight.PREPARE if left <= _SOON else Weight.FACT,
-            f"Backup job {row.id} begins {row.next_run:%Y-%m-%d %H:%MZ} with {guests} of it.",
+            f"Backup job {shown_name(row.id)} begins {row.next_run:%Y-%m-%d %H:%MZ} with {guests} "
+            "of it.",
         )
     if here and not colliding:
         yield Finding(Weight.FACT, "No backup job with guests of it is due.")
@@ -272,7 +277,7 @@ def _of_storages(facts: Facts) -> Iterator[Finding]:
         yield Finding(Weight.UNKNOWN, "Which storages it has alone is not known.")
         return
     local = [
-        f"{row.storage} ({', '.join(row.content)})"
+        f"{shown_name(row.storage)} ({listed_names(row.content)})"
         for row in facts.storages
         if row.node == facts.node and not row.shared
     ]
@@ -285,6 +290,6 @@ def _next_run(job: Any) -> datetime:
     return next_run
 
 
-def _listed(names: Sequence[str], separator: str = ", ") -> str:
+def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{separator.join(names[:_NAMED])}{more}"
+    return f"{', '.join(names[:_NAMED])}{more}"

@@ -1,9 +1,11 @@
 """CheckMaintenance: whether a node can be rebooted or taken away, and what to do before."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Final
 
 from pvemcp_server.access.model import Area, Effect
+from pvemcp_server.shown_names import shown_phrase
 from pvemcp_server.tables.rows import Col, Row, Unit
 from pvemcp_server.toolkit import needs
 from pvemcp_server.toolkit.arguments import ItsCluster, NodeName
@@ -57,7 +59,7 @@ async def check_maintenance(
     cluster = await cluster_with(call, cluster_name, nodes=[node])
     name = (await cluster.node(node)).node
     facts = await read_facts(call, cluster, name)
-    placed = placements(facts)
+    placed = await asyncio.to_thread(placements, facts)
     found = findings(facts, placed)
     ha = [each for each in placed or () if each.by_ha and not each.obstacle]
     movable = [each for each in placed or () if not each.by_ha and not each.obstacle]
@@ -71,9 +73,9 @@ async def check_maintenance(
             verdict=verdict(found),
             findings=[finding.text for finding in found],
             running=_running(facts),
-            ha=[f"{each.label} → {_first(each.targets)}" for each in ha[:_MOST]],
+            ha=[f"{shown_phrase(each.label)} → {_first(each.targets)}" for each in ha[:_MOST]],
             movable=[each.vmid for each in movable[:_MOST]],
-            stuck=[f"{each.label}: {each.obstacle}" for each in stuck[:_MOST]],
+            stuck=[f"{shown_phrase(each.label)}: {each.obstacle}" for each in stuck[:_MOST]],
             next=list(_next_calls(call, facts, movable, stuck)),
         )
     )

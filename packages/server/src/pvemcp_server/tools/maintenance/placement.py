@@ -78,15 +78,16 @@ def by_room(facts: MoveFacts, names: Iterable[str]) -> list[str]:
 
 
 class _Places:
-    """The other nodes, and the storages of all nodes."""
+    """The other nodes, those with the most free memory first, and the storages of all nodes."""
 
     def __init__(self, facts: MoveFacts) -> None:
         rows = facts.storages or ()
-        self.others = [
+        others = [
             row.node
             for row in facts.nodes or ()
             if row.node != facts.node and row.status != "offline"
         ]
+        self.others = by_room(facts, others)
         self.shared = {row.storage: row.shared for row in rows if row.node == facts.node}
         # a node without statistics has its storages, as far as is known
         blind = {row.node for row in facts.nodes or () if row.status == "unknown"}
@@ -122,7 +123,7 @@ def _place(
         name=row.name,
         type=row.type,
         managed=managed,
-        targets=() if obstacle else tuple(by_room(facts, targets)),
+        targets=() if obstacle else tuple(targets),
         obstacle=obstacle,
         copies=copies,
         cpu_is_host=(getattr(both.current, "cpu", None) or "").partition(",")[0] == "host",
@@ -150,15 +151,21 @@ def _obstacles(
 
 
 def ha_targets(
-    ha: HighAvailability, managed: HaResource, node: str, targets: Iterable[str]
+    ha: HighAvailability,
+    managed: HaResource,
+    node: str,
+    targets: Iterable[str],
+    placed: Mapping[int, str] | None = None,
 ) -> list[str]:
     """Return to which of these nodes the HA manager may move a guest that is on `node`.
+
+    `placed` are the nodes of guests by VMID, if not those where they are now.
 
     Of the nodes that a rule or a group names, those of the highest priority. Guests of a positive
     resource affinity go where the others of it are, unless these are on `node` as well.
     """
     allowed = [each for each in targets if each not in ha.in_maintenance]
-    nodes_of = {row.vmid: row.node for row in ha.resources if row.node}
+    node_of = ha.node_of if placed is None else placed
     for rule in ha.rules:
         if not rule.enabled or managed.vmid not in rule.vmids:
             continue
@@ -166,9 +173,9 @@ def ha_targets(
             allowed = _preferred(allowed, rule.nodes, strict=bool(rule.strict))
             continue
         elsewhere = {
-            nodes_of[vmid]
+            node_of[vmid]
             for vmid in rule.vmids
-            if vmid != managed.vmid and nodes_of.get(vmid, node) != node
+            if vmid != managed.vmid and node_of.get(vmid, node) != node
         }
         if rule.affinity == "negative":
             allowed = [each for each in allowed if each not in elsewhere]
@@ -180,7 +187,13 @@ def ha_targets(
     return allowed
 
 
-def is_moved_back(ha: HighAvailability, managed: HaResource, node: str, target: str) -> bool:
+def is_moved_back(
+    ha: HighAvailability,
+    managed: HaResource,
+    node: str,
+    target: str,
+    placed: Mapping[int, str] | None = None,
+) -> bool:
     """Return whether the HA manager would move the guest from `target` back to `node` (failback).
 
     It does so if its rules or group prefer `node`, as long as that is in no maintenance.
@@ -189,7 +202,7 @@ def is_moved_back(ha: HighAvailability, managed: HaResource, node: str, target: 
         group.group == managed.group and group.no_failback for group in ha.groups
     ):
         return False
-    return target not in ha_targets(ha, managed, node, [target, node])
+    return target not in ha_targets(ha, managed, node, [target, node], placed)
 
 
 def _preferred(allowed: Sequence[str], named: Iterable[str], *, strict: bool) -> list[str]:

@@ -7,8 +7,6 @@ decides: of the nodes with enough free memory, the one whose running guests may 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from msgspec.structs import replace
-
 from pvemcp_server.tables import Guest
 from pvemcp_server.toolkit.room import readable
 from pvemcp_server.tools.maintenance.facts import HA_MAINTENANCE, MoveFacts
@@ -34,6 +32,7 @@ class Targets:
         self.obstacles: dict[int, str] = {}  # why a guest has none
         self.memory: dict[str, int] = {}  # what the chosen guests may use, by node
         self._facts, self._ha = facts, facts.ha
+        self._placed = dict(facts.ha.node_of) if facts.ha else {}
         self._models = models
         self._processors = {row.node: row.cpu_total for row in facts.nodes or ()}
         in_maintenance = facts.ha.in_maintenance if facts.ha else frozenset()
@@ -70,7 +69,7 @@ class Targets:
             return "", "its HA rules could not be read"
         names = list(guest.targets)
         if self._ha and guest.managed and guest.by_ha:  # others of its rules have a new node by now
-            names = ha_targets(self._ha, guest.managed, self._facts.node, names)
+            names = ha_targets(self._ha, guest.managed, self._facts.node, names, self._placed)
         for fits, obstacle in self._conditions(guest, row):
             if not (names := [name for name in names if fits(name)]):
                 return "", obstacle
@@ -126,7 +125,7 @@ class Targets:
             self._ha
             and guest.managed
             and guest.by_ha
-            and is_moved_back(self._ha, guest.managed, self._facts.node, target)
+            and is_moved_back(self._ha, guest.managed, self._facts.node, target, self._placed)
         )
 
     def _take(self, guest: Placement, row: Guest, target: str) -> None:
@@ -140,11 +139,7 @@ class Targets:
             if (storage, target) in self._space:
                 self._space[storage, target] -= size
         if self._ha and guest.managed:
-            moved = [
-                replace(each, node=target) if each.vmid == guest.vmid else each
-                for each in self._ha.resources
-            ]
-            self._ha = self._ha.with_resources(moved)
+            self._placed[guest.vmid] = target
 
 
 def _promised(row: Guest) -> int:

@@ -10,7 +10,7 @@ from proxmox_client.api.storage import Storage, StorageContentKind, Volume
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.clusters import Cluster
 from pvemcp_server.errors import BadArgument, Precondition, UnknownName
-from pvemcp_server.shown_names import shown_name, shown_volume
+from pvemcp_server.shown_names import MOST_NAMES, shown_name, shown_volume
 from pvemcp_server.tables.registry import Budget, LoadRequest
 from pvemcp_server.tables.rows import moment
 from pvemcp_server.toolkit import needs
@@ -120,7 +120,9 @@ async def _deletion_plan(
     request = LoadRequest(nodes=frozenset({node}), budget=budget)
     users = await users_of(cluster, volume, visible, volumes, request)
     if users.named:
-        raise Precondition(f"{volid} is still used by {', '.join(users.named)}.")
+        more = len(users.named) - MOST_NAMES
+        rest = f" and {more} more" if more > 0 else ""
+        raise Precondition(f"{volid} is still used by {', '.join(users.named[:MOST_NAMES])}{rest}.")
     if users.hidden:
         raise Precondition(f"{volid} is still in use.")
     return Plan(
