@@ -39,6 +39,7 @@ from proxmox_client.emulator.access.roles import all_privileges, builtin_roles
 from proxmox_client.emulator.certificates import CertificateAuthority
 from proxmox_client.emulator.cluster import EmulatedCluster
 from proxmox_client.emulator.state.user_config import AclEntry
+from proxmox_client.emulator.tasks.scheduler import Scheduler
 from pvemcp_server.access import Access, open_access, passwords
 from pvemcp_server.access.model import Area, Effect, Toolset
 from pvemcp_server.app import App, create_app, open_services
@@ -61,12 +62,18 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_job_is_due() -> Iterator[None]:
-    """Let no emulated cluster begin a scheduled backup or replication by itself.
+def no_job_is_due_on_a_fast_clock() -> Iterator[None]:
+    """Let no emulated cluster with an accelerated clock begin a scheduled job by itself.
 
-    Most clocks here are accelerated, so that a test before midnight would meet the nightly backup.
+    An hour passes there in a short test, so a test before midnight would meet the nightly backup.
     """
-    with patch("proxmox_client.emulator.tasks.scheduler._is_due", return_value=False):
+    start_due = Scheduler._start_due
+
+    def start(scheduler: Scheduler, after: float, until: float) -> None:
+        is_fast = scheduler._state.clock.speed > 1
+        start_due(scheduler, until if is_fast else after, until)
+
+    with patch.object(Scheduler, "_start_due", start):
         yield
 
 
