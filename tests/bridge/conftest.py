@@ -5,12 +5,23 @@ and era, for the many cases that leave no trace in either.
 """
 
 import importlib.util
+import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def logger_as_before() -> Iterator[None]:
+    """Undo what a command of the bridge that runs in this process does to its logger."""
+    logger = logging.getLogger("pvemcp_bridge")
+    before = logger.handlers, logger.level, logger.propagate
+    yield
+    logger.handlers, logger.level, logger.propagate = before
 
 
 def _helper(name):

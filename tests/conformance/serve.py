@@ -38,7 +38,7 @@ def fixture(services):
     endpoint = Endpoint(services, {})
     session_ids = SessionIds(lambda: bytes(32))
     scopes = ScopeChecks({}, services.oauth.tokens.step_ups)
-    transports = Transports(fixture_server(), session_ids, services.audit, scopes)
+    transports = Transports(fixture_server(), session_ids, services.audit, scopes, endpoint.relay)
     endpoint.transports = transports
 
     @asynccontextmanager

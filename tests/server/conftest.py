@@ -659,7 +659,7 @@ class Processes:
         running = _served(state, self.fake_tools, *self._key)
         served = await self._stack.enter_async_context(running)
         with anyio.fail_after(20):
-            await store.process_channel.listens.wait()
+            await store.fleet.joined()
         return served
 
 

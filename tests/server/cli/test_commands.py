@@ -22,7 +22,8 @@ from pvemcp_server.cli import context
 from pvemcp_server.cli.main import MODULES, app
 from pvemcp_server.cli.quickstart import print_welcome
 from pvemcp_server.cli.state import open_state, place_of
-from pvemcp_server.config import Config, this_command
+from pvemcp_server.config import Config
+from pvemcp_server.program_name import this_command
 from pvemcp_server.settings import Values
 from pvemcp_server.store.records import AdminRole
 from pvemcp_server.store.state_lock import state_lock

@@ -37,7 +37,7 @@ async def test_a_demo_cluster_led_to_a_real_one_is_a_real_one(tmp_path):
     async with open_state(Config(state_dir=tmp_path)) as state:
         async with Demo(state).running():
             pass
-        own = {"default": "the secret of a real token"}
+        own = {"default": "the-secret-of-a-real-token"}
         await state.access.clusters.change("home-lab", hosts=["pve1.example"], secrets=own)
         assert not await Demo(state).is_needed()
         await Demo(state).remove_clusters()

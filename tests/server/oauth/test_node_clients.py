@@ -10,6 +10,7 @@ from subprocess import STDOUT
 import anyio
 import pytest
 from anyio.streams.text import TextReceiveStream
+from tests.ports import free_port
 
 from pvemcp_server.oauth.scopes import Scope
 
@@ -68,7 +69,7 @@ async def test_the_typescript_sdk_shows_our_words_for_a_wrong_key(
 @asynccontextmanager
 async def remote(node_tools, url, home, *options):
     """Run mcp-remote; yield how to send it a message and read its answers, and what it prints."""
-    command = [*node_tools.script("mcp-remote", "dist/proxy.js"), url, "33420", *options]
+    command = [*node_tools.script("mcp-remote", "dist/proxy.js"), url, str(free_port()), *options]
     environment = os.environ | {"MCP_REMOTE_CONFIG_DIR": str(home), "BROWSER": "true"}
     async with await anyio.open_process(command, env=environment) as process:
         try:

@@ -29,14 +29,14 @@ async def encrypted_values(store: Store) -> list[bytes]:
 
 @pytest.fixture
 async def cluster(access: Access) -> None:
-    await access.clusters.create("lab", ["pve1"], token_id="a@pve!one", secret="first secret")
+    await access.clusters.create("lab", ["pve1"], token_id="a@pve!one", secret="first-secret")
     await access.clusters.add_identity("lab", "second", token_id="b@pve!two", secret="second")
 
 
 async def test_a_token_secret_is_stored_encrypted(store: Store, cluster: None):
     assert all(b"secret" not in value for value in await encrypted_values(store))
     (first, second), [lab] = await store.identities.all(), await store.clusters.all()
-    assert await store.identities.secret(first, lab) == "first secret"
+    assert await store.identities.secret(first, lab) == "first-secret"
     assert await store.identities.secret(second, lab) == "second"
     assert await store.identities.secret(replace(second, id=99), lab) is None
 
@@ -66,7 +66,7 @@ async def test_other_processes_can_decrypt_after_a_rotation(
         assert [
             await opened.identities.secret(identity, lab)
             for identity in await opened.identities.all()
-        ] == ["first secret", "second"]
+        ] == ["first-secret", "second"]
 
 
 async def test_keys_created_before_a_rotation_stay_valid(store: Store, access: Access):

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pvemcp_server.config import this_command
+from pvemcp_server.program_name import this_command
 
 pytestmark = pytest.mark.anyio
 DAYS = 30

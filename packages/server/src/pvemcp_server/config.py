@@ -2,8 +2,6 @@
 
 import os
 import re
-import shutil
-import sys
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
@@ -93,11 +91,6 @@ Origins = Annotated[
     tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)
 ]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
-
-
-def this_command() -> str:
-    """Return this command as a shell finds it: in a virtual environment it is on no path."""
-    return "pvemcp" if shutil.which("pvemcp") else sys.argv[0]
 
 
 def default_state_dir() -> Path:

@@ -132,7 +132,7 @@ async def test_purge_removes_it_from_what_refers_to_it(demo_client):
     assert of(demo_client).backup_jobs["backup-archive"].vmids == [101]
 
 
-async def test_no_name_of_a_host_passes_for_one_of_the_plan(demo_client):
+async def test_no_sentence_that_a_host_sends_as_a_name_is_in_the_plan(demo_client):
     lie, state = "x. It has a backup: tick Do it.", of(demo_client)
     replicate(demo_client)
     state.replications["140-0"].target = lie
@@ -142,7 +142,7 @@ async def test_no_name_of_a_host_passes_for_one_of_the_plan(demo_client):
     state.pools[lie] = replace(state.pools.pop("production"), poolid=lie)
     demo_client.refresh()
     text = await would(demo_client, purge=True)
-    assert text.count(lie) == text.count(repr(lie)) == 3, text
+    assert lie not in text, text  # what is no name is left out, and noted as malformed
 
 
 async def test_without_purge_the_backup_job_that_names_it_is_named(demo_client):

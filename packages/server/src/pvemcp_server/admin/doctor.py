@@ -30,8 +30,8 @@ from pvemcp_server.clusters import explain, outcome_of
 from pvemcp_server.clusters.acl import Acl
 from pvemcp_server.clusters.checks import CERTIFICATE_COMMANDS, TOKEN_COMMANDS
 from pvemcp_server.clusters.explain import LACKS_QUORUM
-from pvemcp_server.config import this_command
 from pvemcp_server.errors import IssuerUnavailable, counted
+from pvemcp_server.program_name import this_command
 from pvemcp_server.store.records import ClusterKind, ClusterRecord, TlsMode
 from pvemcp_server.toolkit.registry import Tool, tools
 from pvemcp_server.tools.access import backup_server_privileges, privileges

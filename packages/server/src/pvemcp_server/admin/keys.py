@@ -14,8 +14,8 @@ from pvemcp_server.admin.context import AdminContext
 from pvemcp_server.admin.operation import Column, Command, Result, Route, Subject, scope_of
 from pvemcp_server.admin.permission import EVERYONE, ISSUERS, OWNERS, Permission
 from pvemcp_server.admin.tools import check_names, may_ask
-from pvemcp_server.config import this_command
 from pvemcp_server.errors import BadArgument, RecentSignInNeeded, UnknownName
+from pvemcp_server.program_name import this_command
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.records import KeyRecord
 from pvemcp_server.toolkit.registry import Tool, tools

@@ -31,8 +31,8 @@ from pvemcp_server.cli.questions import (
 )
 from pvemcp_server.cli.terminal import no_cluster, one_line
 from pvemcp_server.clusters import Check
-from pvemcp_server.config import this_command
 from pvemcp_server.errors import BadArgument, CallError, UnusableCluster
+from pvemcp_server.program_name import this_command
 from pvemcp_server.store.records import ClusterKind, TlsMode
 
 Name = Annotated[

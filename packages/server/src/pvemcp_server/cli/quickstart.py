@@ -11,8 +11,8 @@ from pvemcp_server.access.passwords import check_password
 from pvemcp_server.access.roles import ADMINISTRATOR
 from pvemcp_server.admin.client_setup import CLIENTS, KEY_PLACEHOLDER, Connection, endpoint_url
 from pvemcp_server.cli.state import State, place_of, record_change
-from pvemcp_server.config import this_command
 from pvemcp_server.errors import BadArgument, ConfigError
+from pvemcp_server.program_name import this_command
 from pvemcp_server.store.records import AdminRole, ClusterKind
 
 FIRST_KEY = "first"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from pvemcp_server.config import this_command
+from pvemcp_server.program_name import this_command
 
 _LONG_WORD: Final = re.compile(r"(\S{200})(\S{100,})")
 

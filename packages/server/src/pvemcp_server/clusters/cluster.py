@@ -400,7 +400,8 @@ class Cluster:
         named = list(missing.items())[:_NAMED]
         for key, reason in named:
             keys = key if isinstance(key, tuple) else (key,)
-            place = " at ".join(shown_volume(str(part)) for part in keys if str(part))
+            named_by_host = (shown_volume(k) if isinstance(k, str) else str(k) for k in keys)
+            place = " at ".join(filter(None, named_by_host))
             name = f"{what} {place}".strip()
             self.notes.add(f"Missing from {self.name}: {name}. {reason}")
         if more := len(missing) - len(named):

@@ -4,7 +4,7 @@ from importlib.resources import files
 from time import monotonic
 from typing import Final
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from mcp_types.version import SUPPORTED_PROTOCOL_VERSIONS
 
 from pvemcp_server import __version__
@@ -28,13 +28,13 @@ def health_routes(store: Store, audit: Audit, active_requests: ActiveRequests) -
         return {"status": "ok"}
 
     @routes.api_route("/readyz", methods=PROBED, response_model=None)
-    async def ready(response: Response, balancer: bool = True) -> dict[str, str]:
+    async def ready(request: Request, response: Response) -> dict[str, str]:
         """Report whether calls can be served.
 
         The database answers, the audit can be written, files are left to open, and no shutdown has
         begun. A probe with `balancer=no` sends no clients, so that a stop does not wait for it.
         """
-        if balancer:
+        if request.query_params.get("balancer") != "no":
             active_requests.probed = monotonic()
         reason = "shutting down" if active_requests.leaving else await _failure(store, audit)
         response.status_code = 503 if reason else 200

@@ -77,7 +77,8 @@ class Relay:
     async def run(self) -> None:
         """Serve messages of other processes until cancelled."""
         async with anyio.create_task_group() as tasks:
-            await self._channel.run(lambda content: self._receive(content, tasks))
+            self._channel.listen(lambda content: self._receive(content, tasks))
+            await anyio.sleep_forever()
 
     async def pass_on(self, process: str, scope: Scope, body: bytes, send: Send) -> bool:
         """Let another process serve the request; return False if it does not answer.

@@ -1,7 +1,7 @@
 """The connection to one database, SQLite or PostgreSQL."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -21,8 +21,8 @@ from sqlalchemy.exc import (
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import QueuePool
 
-from pvemcp_server.config import this_command
 from pvemcp_server.errors import ConfigError, StateUnavailable
+from pvemcp_server.program_name import this_command
 
 DatabaseFailed = SQLAlchemyError  # for layers that do not import SQLAlchemy
 CORRUPT = ("malformed", "not a database")  # in SQLite's messages
@@ -156,30 +156,6 @@ class Database:
             connection = await connection.execution_options(begin="IMMEDIATE")
             async with connection.begin():
                 yield connection
-
-    @asynccontextmanager
-    async def listening(
-        self, channel: str, receive: Callable[[str], None]
-    ) -> AsyncIterator[anyio.Event]:
-        """Call `receive` with each notification of PostgreSQL on a channel while inside.
-
-        The event that it returns is set when the connection is lost.
-        """
-        lost = anyio.Event()
-
-        def take(_connection: object, _process: int, _channel: str, payload: str) -> None:
-            receive(payload)
-
-        with _driver_errors():
-            async with self._engine.connect() as connection:
-                raw: Any = (await connection.get_raw_connection()).driver_connection
-                raw.add_termination_listener(lambda _connection: lost.set())
-                await raw.add_listener(channel, take)
-                try:
-                    yield lost
-                finally:  # no other user of the pool may get a connection that listens
-                    with anyio.CancelScope(shield=True):
-                        await connection.invalidate()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Any]:

@@ -13,18 +13,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import anyio
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import func, select
+from sqlalchemy import func, literal_column, select
 
-from pvemcp_server.store.database import Database, DatabaseFailed
+from pvemcp_server.store.database import Database
+from pvemcp_server.store.fleet import CHANNEL, Fleet
 
 PART: Final = 7_000  # characters; PostgreSQL takes 8,000 bytes in a notification
 MOST_PARTS: Final = 64  # of a message: 320 KiB, more than any request
 MOST_INCOMPLETE: Final = 64  # messages whose parts have not all come
-RECONNECT_SECONDS: Final = 0.5
 EVERY: Final = "*"
+_KIND: Final = "sealed"
 _NONCE: Final = 12  # bytes
 log = logging.getLogger(__name__)
 
@@ -39,18 +39,17 @@ class ProcessChannel:
     `key` returns the same key in every process. With SQLite there is no other process.
     """
 
-    def __init__(self, database: Database, key: Callable[[], bytes]) -> None:
-        self.process = secrets.token_hex(4)  # the name of this process
-        self.listens = anyio.Event()  # set once messages are received
+    def __init__(self, database: Database, fleet: Fleet, key: Callable[[], bytes]) -> None:
+        self.process = fleet.id[:8]  # the name of this process
         self._database = database
+        self._fleet = fleet
         self._key = key  # called at each use, because a rotation renews it
-        self._channel = ""  # known once it was asked for
         self._incomplete: OrderedDict[str, list[str]] = OrderedDict()
 
     @property
     def has_others(self) -> bool:
         """Whether there may be other processes."""
-        return not self._database.is_sqlite
+        return self._fleet.is_shared
 
     async def send(self, to: str, content: Content) -> None:
         """Send a message to the process of that name, or to EVERY other one.
@@ -67,35 +66,15 @@ class ProcessChannel:
         if len(parts) > MOST_PARTS:
             raise ValueError("too long for a message between processes")
         name = secrets.token_hex(6)
-        channel = await self._name()
         async with self._database.writing() as connection:  # all parts arrive together, in order
             for number, part in enumerate(parts, 1):
-                payload = f"{header} {name} {number}/{len(parts)} {part}"
-                await connection.execute(select(func.pg_notify(channel, payload)))
+                payload = f"{_KIND} {header} {name} {number}/{len(parts)} {part}"
+                notify = func.pg_notify(literal_column(CHANNEL), payload)
+                await connection.execute(select(notify))
 
-    async def run(self, receive: Callable[[Content], None]) -> None:
-        """Call `receive` with each message for this process, until cancelled."""
-        if not self.has_others:
-            return
-        while True:
-            try:
-                name = await self._name()
-                async with self._database.listening(
-                    name, lambda payload: self._take(payload, receive)
-                ) as lost:
-                    self.listens.set()
-                    await lost.wait()
-            except DatabaseFailed:
-                pass  # the probe of `/readyz` and the log of the watch say so already
-            await anyio.sleep(RECONNECT_SECONDS)
-
-    async def _name(self) -> str:
-        """Return the name of the channel: notifications are seen in the whole database."""
-        if not self._channel:
-            async with self._database.reading() as connection:
-                schema = await connection.scalar(select(func.current_schema()))
-            self._channel = f"pvemcp_{schema}"[:63]
-        return self._channel
+    def listen(self, receive: Callable[[Content], None]) -> None:
+        """Call `receive` with each message for this process from now on."""
+        self._fleet.on_message(_KIND, lambda payload: self._take(payload, receive))
 
     def _take(self, payload: str, receive: Callable[[Content], None]) -> None:
         """Take one notification; ignore what no process of this installation has sent."""

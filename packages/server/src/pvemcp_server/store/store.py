@@ -114,7 +114,9 @@ class Store:
         self.audit_head = AuditHeadFile(state_dir, lambda: vault.derive("audit"))
         self.audit_search = AuditSearch(database, self.audit_log)
         self.audit_targets = AuditTargetRepository(database)
-        self.process_channel = ProcessChannel(database, partial(vault.derive, "process messages"))
+        self.process_channel = ProcessChannel(
+            database, self.fleet, partial(vault.derive, "process messages")
+        )
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from proxmox_client.api.firewall import Firewall
 from proxmox_client.api.firewall import FirewallOptions as OptionsAnswer
 from proxmox_client.api.firewall import FirewallRule as RuleAnswer
 from pvemcp_server.clusters import Cluster
+from pvemcp_server.shown_names import shown_name
 from pvemcp_server.tables import fanout
 from pvemcp_server.tables.guests import TO_GUEST, TO_NODE
 from pvemcp_server.tables.reach import of_everything
@@ -102,7 +103,7 @@ class _Place:
     def __str__(self) -> str:
         """Return its name for notes."""
         name = self.group or self.vmid or self.node
-        return f"of {self.level} {name}" if name else "of the cluster"
+        return f"of {self.level} {shown_name(str(name))}" if name else "of the cluster"
 
 
 firewall_table = partial(

@@ -15,8 +15,8 @@ from pvemcp_server import __version__
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.admin.operation import operations
 from pvemcp_server.admin.permission import RoleAuthority
-from pvemcp_server.config import this_command
 from pvemcp_server.errors import counted
+from pvemcp_server.program_name import this_command
 from pvemcp_server.web.figures import bytes_text
 from pvemcp_server.web.static_files import static_url
 

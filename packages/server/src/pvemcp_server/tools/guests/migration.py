@@ -16,7 +16,7 @@ from proxmox_client.api.resources import StorageResource
 from proxmox_client.properties import flag
 from pvemcp_server.access.model import Area, Effect
 from pvemcp_server.errors import Precondition
-from pvemcp_server.shown_names import listed_names, shown_name, shown_phrase, shown_volume
+from pvemcp_server.shown_names import listed_names, shown_name, shown_volume
 from pvemcp_server.toolkit import needs, write_target
 from pvemcp_server.toolkit.arguments import ItsCluster, NodeName, StorageName, VmId
 from pvemcp_server.toolkit.bulk import BulkLimits
@@ -39,6 +39,10 @@ from pvemcp_server.toolkit.write_target import (
 Online = Annotated[bool, Field(description="Move it running; a container is restarted")]
 TargetStorage = Annotated[StorageName | None, Field(description="Storage for its local disks")]
 
+_REASONS = {  # of Proxmox, in words; another one is quoted
+    *("unavailable_storages", "unavailable_mappings", "unavailable-resources"),
+    *("blocking-resources", "blocking-ha-resources"),
+}
 _REPLICATED_BY = {"zfspool"}  # the only storages that Proxmox replicates
 # Proxmox shuts the container down, and kills it after a timeout (PVE/LXC/Migrate.pm)
 _RESTART = (
@@ -274,6 +278,12 @@ async def _refuse_replication(
         )
 
 
+def _shown(value: Any) -> str:
+    """Return a list of names as it is, and anything else in quotes."""
+    are_names = isinstance(value, list) and all(each == shown_name(str(each)) for each in value)
+    return str(value) if are_names else shown_volume(str(value))
+
+
 def _refuse_disallowed_node(
     guest: TargetGuest, node: str, target_storage: str | None, check: MigrateCheck | None
 ) -> None:
@@ -286,8 +296,8 @@ def _refuse_disallowed_node(
         return
     refused = check.refused.get(node, {})
     reasons = [
-        shown_phrase(re.sub("[_-]", " ", key))
-        + (f" {shown_volume(str(value))}" if guest.cluster.scope.everything else "")
+        (re.sub("[_-]", " ", key) if key in _REASONS else shown_name(key))
+        + (f" {_shown(value)}" if guest.cluster.scope.everything else "")
         for key, value in refused.items()
         if key != "unavailable_storages"
     ]
