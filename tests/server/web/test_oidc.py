@@ -532,7 +532,7 @@ async def test_local_sign_in_is_switched_off_beside_the_issuer_only(oidc_front, 
     assert (await oidc_front.get("/admin/")).status_code == 303
     page = (await oidc_front.get("/admin/sign-in")).text
     assert 'name="password"' not in page
-    assert "pvemcp settings set local_sign_in=true" in page
+    assert " settings set local_sign_in=true" in page
     fields = {"name": "ada", "password": "correct horse battery"}
     for path, body in [("/admin/sign-in", "data"), ("/admin/api/session", "json")]:
         answer = await oidc_front.http.post(path, **{body: fields})

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
-from sqlalchemy import inspect
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,6 +23,13 @@ if TYPE_CHECKING:
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 0x7076656D  # key of the advisory lock of PostgreSQL, any fixed number
 WAIT_SECONDS: Final = 0.2  # between two attempts to get the turn
+_COLUMNS: Final = {  # pairs of table and column; SQLAlchemy's inspector takes ten times as long
+    "sqlite": "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c",
+    "postgresql": (
+        "SELECT table_name, column_name FROM information_schema.columns "
+        "WHERE table_schema = current_schema()"
+    ),
+}
 log = logging.getLogger(__name__)
 
 
@@ -111,15 +117,13 @@ def stamp() -> str:
 
 def _check_columns(connection: "Connection") -> None:
     """Raise ConfigError if a table or a column of this program is missing."""
-    found = {
-        table: {column["name"] for column in columns}
-        for (_, table), columns in inspect(connection).get_multi_columns().items()
-    }
+    rows = connection.exec_driver_sql(_COLUMNS[connection.dialect.name])
+    found = {(table, column) for table, column in rows}
     missing = [
         f"{table.name}.{column.name}"
         for table in metadata.tables.values()
         for column in table.columns
-        if column.name not in found.get(table.name, ())
+        if (table.name, column.name) not in found
     ]
     if missing:
         raise ConfigError(
