@@ -19,7 +19,8 @@ INDEXES = (
     ("yarn" + "pkg", "com"),
 )
 URL, REGISTRY = "index" + "-url", "regis" + "try"
-INDEX_OPTION = rf"(?:{URL}|{REGISTRY})\s*[=:]\s*\S*//|--(?:extra-)?{URL}|--{REGISTRY}"
+ADDRESS = r"""["']?(?:[\w+]+:)?//|["']?[\w-]+(?:\.[\w-]+)+["':/]"""  # a URL or a host
+INDEX_OPTION = rf"(?:{URL}|{REGISTRY})\s*[=:]\s*(?:{ADDRESS})|--(?:extra-)?{URL}|--{REGISTRY}\b"
 CONFIGURATION = {".txt", ".in", ".toml", ".json", ".yml", ".yaml", ".cfg", ".ini", ".lock", ""}
 
 
@@ -32,7 +33,7 @@ def folder_of_machine() -> re.Pattern[str]:
 
 
 def package_index() -> re.Pattern[str]:
-    """Match the host of a package index, or an option that chooses one."""
+    """Match the host of a package index, or what chooses one."""
     hosts = (rf"\b{re.escape('.'.join(labels))}\b" for labels in INDEXES)
     return re.compile("|".join([*hosts, INDEX_OPTION]))
 
@@ -62,6 +63,11 @@ def test_no_lock_or_configuration_names_a_package_index(texts):
     assert {name: hosts for name, hosts in found.items() if hosts} == {}
 
 
+def test_no_file_at_all_sets_what_looks_like_an_index(texts):
+    found = {name: re.findall(INDEX_OPTION, text) for name, text in texts.items()}
+    assert {name: options for name, options in found.items() if options} == {}
+
+
 @walk(
     "text",
     [
@@ -82,6 +88,7 @@ def test_a_folder_of_a_machine_is_found(text):
         f'"resolved": "{REGISTRY}.{".".join(INDEXES[2])}"',
         f"--{URL} https://packages.example",
         f"{REGISTRY}=https://packages.example",
+        f'{REGISTRY} = "192.0.2.1:5000"',
     ],
 )
 def test_a_package_index_is_found(text):

@@ -154,17 +154,17 @@ async def test_an_image_is_pulled_from_a_listed_registry(demo_client):
 
 
 async def test_tags_are_read_of_listed_registries_only(demo_client):
-    registry = "93.184.216.34:5000"
-    demo_client["prod"].emulated.state.oci_images[f"{registry}/web"] = ("1.0", "1.1")
-    arguments = {**PLACE, "source": f"{registry}/web:2.0", "dry_run": True}
+    host = "93.184.216.34:5000"
+    demo_client["prod"].emulated.state.oci_images[f"{host}/web"] = ("1.0", "1.1")
+    arguments = {**PLACE, "source": f"{host}/web:2.0", "dry_run": True}
     preview = (await demo_client("DownloadIso", **arguments)).data["would"]
-    assert f"{registry.partition(':')[0]} is not a listed download host" in preview
-    untagged = {**arguments, "source": f"{registry}/web"}
+    assert f"{host.partition(':')[0]} is not a listed download host" in preview
+    untagged = {**arguments, "source": f"{host}/web"}
     assert "/web, as latest." in await demo_client.refused("DownloadIso", **untagged)
     assert not any("query-oci-repo-tags" in request for request in demo_client.requests("prod"))
     demo_client.change(download_hosts=("93.184.216.34",))
     assert "/web, as 1.0, 1.1." in await demo_client.refused("DownloadIso", **untagged)
-    wrong = {**arguments, "source": f"{registry}/web:2.0"}
+    wrong = {**arguments, "source": f"{host}/web:2.0"}
     assert "No tag '2.0' of" in await demo_client.refused("DownloadIso", **wrong)
 
 
