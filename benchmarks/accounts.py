@@ -22,7 +22,7 @@ from pvemcp_server.clusters import Clusters, InventoryView
 from pvemcp_server.clusters.shared_inventory import Published
 from pvemcp_server.config import Config
 from pvemcp_server.store import open_store
-from pvemcp_server.store.records import TlsMode
+from support.lab import add_lab
 
 EMULATOR = tracemalloc.Filter(inclusive=False, filename_pattern="*/emulator/*")
 
@@ -65,15 +65,8 @@ async def main(accounts: int, guests: int) -> None:
                 open_access(store) as access,
                 aclosing(Clusters(store, lambda: 3600.0)) as clusters,
             ):
-                token_id, secret = lab.token
-                await access.clusters.create(
-                    "lab",
-                    lab.hosts,
-                    token_id=token_id,
-                    secret=secret,
-                    tls_mode=TlsMode.PINNED,
-                    fingerprints=lab.fingerprints.values(),
-                )
+                _, secret = lab.token
+                await add_lab(access, lab)
                 view = await (await clusters.connection("lab")).inventory.view()
                 print(f"published: {publishing(view)}", flush=True)
                 for own in (True, False):

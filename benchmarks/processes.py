@@ -33,7 +33,7 @@ from pvemcp_server.access import open_access
 from pvemcp_server.config import Config
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import Store, open_store
-from pvemcp_server.store.records import TlsMode
+from support.lab import add_lab
 
 VERSION = "2026-07-28"
 FRESHNESS = 2  # seconds
@@ -259,16 +259,7 @@ async def prepared(config: Config, emulator: Emulator, stack: AsyncExitStack) ->
     values = {"enabled": True, "inventory_freshness_seconds": 600, "call_deadline_seconds": 60}
     values |= {"calls_per_minute_per_key": 1_000_000, "unconfirmed_destructive": "allow"}
     await settings.change(values, by="benchmark")
-    lab = emulator["lab"]
-    token_id, secret = lab.token
-    await access.clusters.create(
-        "lab",
-        lab.hosts,
-        token_id=token_id,
-        secret=secret,
-        tls_mode=TlsMode.PINNED,
-        fingerprints=lab.fingerprints.values(),
-    )
+    await add_lab(access, emulator["lab"])
     key, text = await access.keys.create("benchmark", role="Administrator")
     return store, settings, key.id, text
 

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+import proxmox_client.api.cluster
 from proxmox_client import ApiToken, Client, Tls
 from proxmox_client.emulator import Clock, Emulator, Scenario
 from proxmox_client.emulator.cluster import EmulatedCluster
@@ -59,8 +60,8 @@ def new_token(lab: EmulatedCluster) -> NewToken:
     return create
 
 
-@pytest.fixture
-async def clusters(store: Store, access: Access, lab: EmulatedCluster) -> AsyncIterator[Clusters]:
+async def add_lab(access: Access, lab: EmulatedCluster) -> None:
+    """Configure the emulated cluster under the name lab."""
     token_id, secret = lab.token
     await access.clusters.create(
         "lab",
@@ -70,5 +71,24 @@ async def clusters(store: Store, access: Access, lab: EmulatedCluster) -> AsyncI
         tls_mode=TlsMode.PINNED,
         fingerprints=lab.fingerprints.values(),
     )
+
+
+@pytest.fixture
+def requests(monkeypatch) -> list[str]:
+    """List the requests for resources that are sent."""
+    sent: list[str] = []
+    resources = proxmox_client.api.cluster.ClusterApi.resources
+
+    async def counted(cluster, *arguments):
+        sent.append("GET /cluster/resources")
+        return await resources(cluster, *arguments)
+
+    monkeypatch.setattr(proxmox_client.api.cluster.ClusterApi, "resources", counted)
+    return sent
+
+
+@pytest.fixture
+async def clusters(store: Store, access: Access, lab: EmulatedCluster) -> AsyncIterator[Clusters]:
+    await add_lab(access, lab)
     async with aclosing(Clusters(store, lambda: 3600.0)) as opened:
         yield opened

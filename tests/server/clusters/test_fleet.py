@@ -10,7 +10,6 @@ import anyio
 import pytest
 from tests.server.store.part import taking_part
 
-import proxmox_client.api.cluster
 from proxmox_client import Unreachable
 from proxmox_client.emulator.cluster import EmulatedCluster
 from pvemcp_server.access import Access, open_access
@@ -20,7 +19,8 @@ from pvemcp_server.clusters.inventory import POOLED
 from pvemcp_server.config import Config
 from pvemcp_server.errors import StateUnavailable
 from pvemcp_server.store import Store, open_store, watch
-from pvemcp_server.store.records import TlsMode
+
+from .conftest import add_lab
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
 
@@ -28,20 +28,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
 @pytest.fixture
 def config(tmp_path: Path, new_postgres_database: Callable[[], str]) -> Config:
     return Config(state_dir=tmp_path / "var", database_url=new_postgres_database())
-
-
-@pytest.fixture
-def requests(monkeypatch) -> list[str]:
-    """List the clients whose requests for resources are sent."""
-    sent: list[str] = []
-    resources = proxmox_client.api.cluster.ClusterApi.resources
-
-    async def counted(cluster, *arguments):
-        sent.append("GET /cluster/resources")
-        return await resources(cluster, *arguments)
-
-    monkeypatch.setattr(proxmox_client.api.cluster.ClusterApi, "resources", counted)
-    return sent
 
 
 @dataclass
@@ -68,17 +54,9 @@ async def fleet(
 ) -> AsyncIterator[list[Process]]:
     """Start two processes whose inventories stay fresh for an hour; they poll for calls only."""
     monkeypatch.setattr(watch, "LISTEN_SECONDS", 3600.0)
-    token_id, secret = lab.token
     async with AsyncExitStack() as stack:
         access = await stack.enter_async_context(open_access(store))
-        await access.clusters.create(
-            "lab",
-            lab.hosts,
-            token_id=token_id,
-            secret=secret,
-            tls_mode=TlsMode.PINNED,
-            fingerprints=lab.fingerprints.values(),
-        )
+        await add_lab(access, lab)
         other = await stack.enter_async_context(open_store(config))
         stores = [store, other]
         each = [

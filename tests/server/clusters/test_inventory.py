@@ -28,20 +28,6 @@ from pvemcp_server.clusters import Cluster, Inventory, Notes
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def requests(monkeypatch) -> list[str]:
-    """List the requests for resources that are sent."""
-    sent: list[str] = []
-    resources = proxmox_client.api.cluster.ClusterApi.resources
-
-    async def counted(cluster, *arguments):
-        sent.append("GET /cluster/resources")
-        return await resources(cluster, *arguments)
-
-    monkeypatch.setattr(proxmox_client.api.cluster.ClusterApi, "resources", counted)
-    return sent
-
-
 async def test_concurrent_callers_share_one_request(requests, inventory):
     views = await asyncio.gather(*(inventory.view() for _ in range(20)))
     assert len(requests) == 1
