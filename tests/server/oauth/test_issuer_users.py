@@ -367,3 +367,29 @@ async def test_two_processes_make_one_connection_of_a_user(store, other_store, a
     await processes[0].end(record.id)
     with pytest.raises(AccessDenied, match="has ended"):
         await processes[1].follow_issuer(person, client, scopes=(), **rights)
+
+
+async def test_claims_lead_to_the_proxmox_account_of_their_role(served):
+    state = served.state
+    await add_rule(served, "operators", "Operator")
+    await add_rule(served, "ops", "Administrator")
+    lab = await state.access.clusters.create(
+        "lab", ["lab.example"], token_id="mcp@pve!reads", secret="s-of-reads"
+    )
+    bound = await state.access.clusters.add_identity(
+        "lab", "operators", token_id="ops@pve!mcp", secret="s-of-ops"
+    )
+    operator = await state.store.roles.find(name="Operator")
+    await state.store.bindings.bind(bound, role_id=operator.id)
+    for subject, group, account in (
+        ("u-1", "operators", "ops@pve!mcp"),
+        ("u-2", "ops", "mcp@pve!reads"),
+    ):
+        secret = token(served, sub=subject, groups=[group])
+        assert (await send(served, secret)).status_code == 200
+        record, _ = next(pair for pair in await connections(served) if subject in pair[0].subject)
+        caller = await state.access.authenticator.caller(record.id)
+        clusters = served.app.endpoint.services.clusters
+        opened = await clusters.connection("lab", caller.identities.get("lab"))
+        assert opened.identity.token_id == account
+    await state.access.clusters.remove(lab.name)
