@@ -1,6 +1,6 @@
 """Several server processes on one PostgreSQL database: whether they act as one, and what it costs.
 
-    python benchmarks/processes.py [--processes 3] [--database FOLDER_OF_PROGRAMS]
+    python benchmarks/processes.py [--processes 3]
 
 Starts PostgreSQL, an emulated cluster and the servers on loopback addresses. Times depend on the
 machine; read them as ratios.
@@ -9,14 +9,13 @@ machine; read them as ratios.
 import argparse
 import asyncio
 import os
-import shutil
 import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,34 +33,13 @@ from pvemcp_server.config import Config
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import Store, open_store
 from support.lab import add_lab
+from support.postgres import postgres
 
 VERSION = "2026-07-28"
 FRESHNESS = 2  # seconds
 PERIODS = 8
 GUESTS = 100
 START = "from pvemcp_server.cli.main import app; app()"
-
-
-@contextmanager
-def postgres(programs: Path) -> Iterator[str]:
-    """Start PostgreSQL on a socket, with durable commits; yield its folder."""
-    with TemporaryDirectory(prefix="pvemcp-bench-", ignore_cleanup_errors=True) as folder:
-        user = {}
-        if os.geteuid() == 0:
-            shutil.chown(folder, "postgres")
-            user = {"user": "postgres"}
-
-        def run(*command: str) -> None:
-            subprocess.run(command, check=True, capture_output=True, cwd=folder, **user)
-
-        data = f"{folder}/data"
-        run(str(programs / "initdb"), "-D", data, "-U", "pvemcp", "-A", "trust", "-E", "UTF8")
-        options = f"-c listen_addresses='' -k {folder}"
-        run(str(programs / "pg_ctl"), "-D", data, "-l", f"{folder}/log", "-o", options, "start")
-        try:
-            yield folder
-        finally:
-            run(str(programs / "pg_ctl"), "-D", data, "-m", "immediate", "stop")
 
 
 @dataclass
@@ -220,8 +198,8 @@ async def spaced(server: Server, calls: int = 30) -> tuple[float, float]:
     return statistics.median(times), (sum(server.process.cpu_times()[:2]) - cpu) * 1000 / calls
 
 
-async def at_rest(folder: str, processes: int) -> str:
-    connection = await asyncpg.connect(host=folder, user="pvemcp", database="postgres")
+async def at_rest(url: str, processes: int) -> str:
+    connection = await asyncpg.connect(url)
     query = "SELECT sum(xact_commit) FROM pg_stat_database"
     await asyncio.sleep(3)  # statistics are reported with a delay
     before, began = await connection.fetchval(query), time.monotonic()
@@ -264,16 +242,15 @@ async def prepared(config: Config, emulator: Emulator, stack: AsyncExitStack) ->
     return store, settings, key.id, text
 
 
-async def main(processes: int, programs: Path) -> None:
+async def main(processes: int) -> None:
     asked: list[str] = []
     running = [0, 0]
     watched(asked, running)
     async with AsyncExitStack() as stack:
         scenario = Scenario.cluster("lab", nodes=1, guests=GUESTS)
         emulator = await stack.enter_async_context(Emulator(scenario, clock=Clock(200.0)))
-        folder = stack.enter_context(postgres(programs))
+        url = stack.enter_context(postgres())
         state = stack.enter_context(TemporaryDirectory())
-        url = f"postgresql://pvemcp@/postgres?host={folder}"
         config = Config(state_dir=Path(state) / "var", database_url=url)
         store, settings, key_id, key = await prepared(config, emulator, stack)
         environment = {"PVEMCP_STATE_DIR": str(config.state_dir), "PVEMCP_DATABASE_URL": url}
@@ -285,7 +262,7 @@ async def main(processes: int, programs: Path) -> None:
         show("a write through another process is seen after", await seen_write(servers))
         show("a disabled key is refused after", await seen_change(servers, store, key_id))
         show("requests for the inventory", await polls(servers, settings, asked))
-        show("transactions of an idle process", await at_rest(folder, processes))
+        show("transactions of an idle process", await at_rest(url, processes))
         show(
             "calls of one connection",
             "{:.0f} a second, {:.2f} ms of CPU each",
@@ -306,7 +283,4 @@ def show(title: str, text: str, *values: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=3)
-    newest = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/bin"))
-    parser.add_argument("--database", type=Path, default=newest)
-    options = parser.parse_args()
-    asyncio.run(main(options.processes, options.database))
+    asyncio.run(main(parser.parse_args().processes))

@@ -1,5 +1,6 @@
 """`pvemcp serve --workers N`: several processes on one port."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import psutil
 import pytest
 from tests.ports import free_port
 
-from pvemcp_server.cli.workers import check_workers
+from pvemcp_server.cli.workers import Workers, check_workers
 from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 
@@ -23,6 +24,18 @@ def test_several_workers_need_postgresql(tmp_path):
     with pytest.raises(ConfigError, match="3 workers need PostgreSQL"):
         check_workers(Config(state_dir=tmp_path), 3)
     check_workers(Config(state_dir=tmp_path), 1)
+
+
+async def test_a_worker_that_cannot_be_started_leaves_the_others_in_place(monkeypatch):
+    workers, running = Workers(None, 2), [object(), object()]
+    workers._workers = list(running)
+
+    async def no_process():
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(workers, "_start", no_process)
+    assert await workers._place(0) is False
+    assert workers._workers == running
 
 
 @pytest.mark.e2e

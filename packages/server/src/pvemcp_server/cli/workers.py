@@ -76,6 +76,8 @@ class Workers:
                 *(self._start() for _ in range(self._number)), return_exceptions=True
             )
             for each in started:
+                if isinstance(each, OSError):
+                    raise ConfigError(f"A worker cannot be started: {each.strerror}.") from each
                 if isinstance(each, BaseException):
                     raise each
             await announce()
@@ -148,15 +150,15 @@ class Workers:
 
     async def _place(self, place: int) -> bool:
         """Start a worker for this place; return whether it answers."""
+        before = len(self._workers)
         try:
             worker = await self._start()
-        except ConfigError as error:
+        except (ConfigError, OSError) as error:  # OSError: no process can be made
             log.error("%s", error)  # noqa: TRY400 - the worker has logged the traceback
             return False
         finally:
-            new = self._workers.pop()
-        if new is worker:
-            self._workers[place] = worker
+            del self._workers[before:]  # it was there to get signals while it started
+        self._workers[place] = worker
         return True
 
     async def _replace_all(self) -> None:
