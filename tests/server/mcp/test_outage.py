@@ -1,10 +1,13 @@
 """PostgreSQL is away for seconds: calls wait for it, and none is an incident."""
 
 import anyio
+import httpx2 as httpx
 import pytest
 from mcp.client import Client
 
+from pvemcp_server.mcp.elicitation import SilentConversation
 from pvemcp_server.store import database, watch
+from pvemcp_server.store.database import waits
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
 
@@ -103,3 +106,14 @@ async def test_what_is_away_for_long_is_not_waited_for(behind_proxy, monkeypatch
         answer = await served.modern.send("tools/list")
     assert ready.json() == {"status": "the state's database does not answer"}
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+
+
+async def test_a_request_and_a_call_do_not_make_what_follows_wait(served):
+    caller = await served.state.access.authenticator.caller(served.key_id)
+    waits.set(False)  # this task begins without, as each task of the server does
+    await served.app.endpoint.pipeline.call(caller, "GetThing", {"vmid": 101}, SilentConversation())
+    assert waits.get() is False
+    transport = httpx.ASGITransport(served.app.asgi)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        await client.post("/mcp", headers={"X-API-Key": served.key}, content=b"{}")
+    assert waits.get() is False

@@ -15,14 +15,7 @@ from pvemcp_server.errors import BadArgument, ConfigError, StateUnavailable
 from pvemcp_server.store import Store, Topic, open_store, watch
 from pvemcp_server.store.background import housekeeping
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.database import Database, DatabaseFailed, waits
-
-
-@pytest.fixture(autouse=True)
-async def nothing_waits_for_the_database(anyio_backend: object) -> None:
-    """Undo what a call of an earlier test has set: tests share a context, as no two tasks do."""
-    waits.set(False)
-
+from pvemcp_server.store.database import Database, DatabaseFailed
 
 pytestmark = pytest.mark.anyio
 

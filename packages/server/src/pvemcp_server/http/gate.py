@@ -110,28 +110,32 @@ class KeyGate:
             scope["path"] = prefix.removed_from(scope["path"])
         scope.setdefault("state", {})["credential"] = take_key(scope)
         path = scope["path"]
+        waited = waits.get()
         waits.set(path not in PROBES)
-        to_transport = scope["type"] == "http" and path in self.transports
-        if not to_transport:
-            keep_own_cookies(scope)
-        is_open = path in OPEN
-        if not is_canonical:
-            await errors.ambiguous_path().response(scope, receive, send)
-        elif sum(name == b"host" for name, _ in scope["headers"]) > 1:
-            await errors.ambiguous_host().response(scope, receive, send)
-        elif path not in PROBES and (
-            foreign := self.hosts.refusal(scope, to_transport=to_transport, any_origin=is_open)
-        ):
-            await foreign.response(scope, receive, send)
-        elif to_transport:
-            await self._endpoint(scope, receive, send)
-        elif path in OAUTH or _OAUTH.search(path):
-            await self._serve_oauth(scope, receive, send)
-        elif is_public(path):
-            scope["state"]["base_url"] = self.hosts.base_of(scope)
-            await serve_bounded(self.app, scope, receive, send)
-        else:
-            await errors.not_found(self.hosts.prefix.text).response(scope, receive, send)
+        try:
+            to_transport = scope["type"] == "http" and path in self.transports
+            if not to_transport:
+                keep_own_cookies(scope)
+            is_open = path in OPEN
+            if not is_canonical:
+                await errors.ambiguous_path().response(scope, receive, send)
+            elif sum(name == b"host" for name, _ in scope["headers"]) > 1:
+                await errors.ambiguous_host().response(scope, receive, send)
+            elif path not in PROBES and (
+                foreign := self.hosts.refusal(scope, to_transport=to_transport, any_origin=is_open)
+            ):
+                await foreign.response(scope, receive, send)
+            elif to_transport:
+                await self._endpoint(scope, receive, send)
+            elif path in OAUTH or _OAUTH.search(path):
+                await self._serve_oauth(scope, receive, send)
+            elif is_public(path):
+                scope["state"]["base_url"] = self.hosts.base_of(scope)
+                await serve_bounded(self.app, scope, receive, send)
+            else:
+                await errors.not_found(self.hosts.prefix.text).response(scope, receive, send)
+        finally:
+            waits.set(waited)
 
     async def _serve_oauth(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a path of OAuth, unless the settings switch the endpoint or connections off."""

@@ -231,6 +231,7 @@ class Pipeline:
             beyond = InsufficientScope(tool.name, tool.scope)
             return await self._failed(recorder, beyond, str(beyond))
         requester.set(caller.holder)
+        waited = waits.get()
         waits.set(True)  # a session's task may have begun before
         with CancelScope() as scope:
             self.running[scope] = caller
@@ -241,6 +242,7 @@ class Pipeline:
                 await recorder.cancelled("the server" if self.closing.is_set() else by)
                 raise
             finally:
+                waits.set(waited)
                 del self.running[scope]
         given_up = ServerStops() if self.closing.is_set() else RightsChanged()
         return Result((str(given_up),), given_up)
