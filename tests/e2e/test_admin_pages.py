@@ -415,13 +415,20 @@ def test_a_cluster_is_added_only_with_the_right_fingerprint(watched, emulated):
     expect(page.get_by_role("heading", name="office")).to_have_count(0)
 
 
-SNAPSHOT = {"cluster_name": "prod", "vmid": 105, "snapshot_name": "release-4-3"}
+SNAPSHOT = {"cluster_name": "prod", "vmid": 105, "snapshot_name": "release-4-3", "wait": True}
+
+
+def number_of(waiting: str) -> str:
+    """Return the number of the approval that an answer waits for."""
+    match = re.search(r"waiting for approval, number (\d+)\.", waiting)
+    assert match, waiting
+    return match[1]
 
 
 def test_a_waiting_call_is_approved_on_the_page_and_then_carried_out(watched, server, forget_proof):
     key = generate(watched, "agent", "Administrator")
     waiting = ask(server, key, "DeleteVmSnapshot", **SNAPSHOT)
-    number = re.search(r"waiting for approval, number (\d+)\.", waiting)[1]
+    number = number_of(waiting)
     page = watched.go("/")
     notices = page.locator("[data-part=notices]")  # the navigation has the same link
     notices.get_by_role("link", name="Approvals").click()
@@ -444,7 +451,7 @@ def test_a_waiting_call_is_approved_on_the_page_and_then_carried_out(watched, se
 
     again = {**SNAPSHOT, "snapshot_name": "release-4-2"}
     waiting = ask(server, key, "DeleteVmSnapshot", **again)
-    number = re.search(r"waiting for approval, number (\d+)\.", waiting)[1]
+    number = number_of(waiting)
     page.get_by_role("button", name=f"Decline number {number}").click()
     expect(page.get_by_text("No call waits.")).to_be_visible()
     assert "Declined by an administrator" in ask(server, key, "DeleteVmSnapshot", **again)

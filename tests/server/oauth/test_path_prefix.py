@@ -158,16 +158,13 @@ COMMANDS = {
 @asynccontextmanager
 async def program_in_front(name: str, folder: Path, base: str, target: str):
     """Run a reverse proxy that ends TLS and passes on what is below the prefix."""
-    program = shutil.which(name)
-    if program is None:
-        pytest.skip(f"no {name} here: apt-get install {name}")
     authority, address = CertificateAuthority("test"), urlsplit(base).netloc
     certificate = authority.issue("proxy", "127.0.0.1")
     (folder / "certificate.pem").write_text(certificate.pem)
     (folder / "key.pem").write_text(certificate.private_key)
     configuration = PROXIES[name].format(folder=folder, address=address, target=target)
     (folder / "configuration").write_text(configuration)
-    command = [program, *COMMANDS[name], str(folder / "configuration")]
+    command = [name, *COMMANDS[name], str(folder / "configuration")]
     environment = {"HOME": str(folder), "PATH": os.environ["PATH"]}
     async with await anyio.open_process(command, env=environment, stderr=None) as process:
         try:
@@ -177,7 +174,13 @@ async def program_in_front(name: str, folder: Path, base: str, target: str):
             await process.wait()
 
 
-@pytest.fixture(params=["prefix removed", "prefix passed on", *PROXIES])
+def installed(name: str):
+    """Return the name of the program; its tests are skipped where it is missing."""
+    missing = shutil.which(name) is None
+    return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"apt-get install {name}"))
+
+
+@pytest.fixture(params=["prefix removed", "prefix passed on", *map(installed, PROXIES)])
 async def site(request, serving, tmp_path):
     """Serve below /pve of a proxy on loopback, with a cluster and an administrator."""
     is_program = request.param in PROXIES

@@ -219,8 +219,8 @@ async def test_a_connection_never_uses_the_server_s_own_token(front, browser):
     async with store.database.writing() as connection:  # a row that is lost by other means
         await bump(connection, *store.identities._topics)
         await connection.execute(identities.delete().where(identities.c.id == identity.id))
-    _, answer = await call(front, token)
-    assert answer["result"]["isError"]
+    _, answer = await call(front, token)  # the change may have been noticed, or not yet
+    assert answer["result"]["isError"] or "No cluster is available" in json.dumps(answer)
     await store.watch.poll()
     _, answer = await call(front, token)
     assert "No cluster is available" in json.dumps(answer)
@@ -735,6 +735,7 @@ async def test_two_computers_stay_connected_and_end_one_by_one(front, open_brows
         tokens = [await connected(each) for each in (first, second)]
         assert [(await call(front, token))[0].status_code for token in tokens] == [200, 200]
         made = sorted(await front.services.store.connections.all(), key=lambda each: each.created)
+        await front.services.access.authenticator.flush()  # of the calls, so that no later one does
         await front.services.store.keys.record_uses({made[0].id: (utc_now(), "192.0.2.77")})
         await second.go("/connections")
         await second.sign_in("prod/pve", "bob", PASSWORD)

@@ -235,6 +235,7 @@ def _stable(message: str) -> str:
             "Proxmox did not answer in time (home-lab did not answer within 9 s)",
         ),
         (r"Left out because empty in every row: [^.]*\.", ""),
+        (r", the next one of the same \w+", ""),  # when two tasks began in one second
         (r"Rows 1–\d+ of \d+[^\n]*", ""),
     ):
         message = re.sub(pattern, text, message)

@@ -3,6 +3,7 @@
 import anyio
 import pytest
 
+from proxmox_client.api import tasks
 from proxmox_client.emulator import FaultKind
 from proxmox_client.emulator.state.jobs import HaResource
 from pvemcp_server.access.model import Resources
@@ -265,7 +266,8 @@ async def test_a_dropped_answer_to_a_write_is_not_retried(demo_client):
     ]
 
 
-async def test_an_unwatchable_task_is_answered_with_its_upid(demo_client):
+async def test_an_unwatchable_task_is_answered_with_its_upid(demo_client, monkeypatch):
+    monkeypatch.setattr(tasks, "_LONGEST_OUTAGE", 0.0)
     demo_client["prod"].emulated.fault(FaultKind.DROP, path=".*/tasks/")
     answer = await demo_client("ChangeVmState", **PROD, vmid=105, action="Reset", wait=True)
     assert (answer.data["success"], answer.data["task_status"]) == (True, "unknown")
