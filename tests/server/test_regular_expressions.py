@@ -247,8 +247,11 @@ def quadratic(pattern: str, use: str) -> str | None:
         for _, ending in product(range(2), ("\x00", "!\n")):
             first, again = text_of(before, chance), text_of(repeated, chance)
             for once, part in ((first, again), ("", first), ("", first + again)):
-                text = once + part * (LONG // max(1, len(part))) + ending
-                if min(_seconds(method, text) for _ in range(3)) > LONG_SECONDS:
+                half, text = (
+                    once + part * (length // max(1, len(part))) + ending
+                    for length in (LONG // 2, LONG)
+                )
+                if _always_takes(LONG_SECONDS, method, text) and _grows(method, half, text):
                     return text[:80]
     return None
 
@@ -270,7 +273,7 @@ def repeating(pattern: str, use: str) -> str | None:
         for part in sorted(parts, key=lambda part: (first[:1] not in part, part))[:3]:
             window = first + part * (most - 2) + "\x00"
             text = window * (LONG_SEARCH // len(window))
-            if min(_seconds(compiled.search, text) for _ in range(3)) > LONG_SEARCH_SECONDS:
+            if _always_takes(LONG_SEARCH_SECONDS, compiled.search, text):
                 return text[:80]
     return None
 
@@ -293,6 +296,18 @@ def _endless(tree: Any, before: list[Any]) -> Iterator[tuple[list[Any], Any]]:
             yield prefix, value[2]
         for inner in _inside(code, value):
             yield from _endless(inner, prefix)
+
+
+def _always_takes(seconds: float, method: Callable[[str], Any], text: str) -> bool:
+    """Return whether no call is quicker: on a busy machine a quick one takes long at times."""
+    return not any(_seconds(method, text) <= seconds for _ in range(20))
+
+
+def _grows(method: Callable[[str], Any], half: str, text: str) -> bool:
+    """Return whether twice the text takes more than three times as long."""
+    return min(_seconds(method, text) for _ in range(5)) > 3 * min(
+        _seconds(method, half) for _ in range(5)
+    )
 
 
 def _seconds(method: Callable[[str], Any], text: str) -> float:

@@ -43,9 +43,8 @@ _PATTERNS: Final = (
     (re.compile(r"\bPVE(?:VNC|TUNNEL)?:[^\s:]+:[0-9A-F]{8}::\S+"), MASK),  # a ticket of Proxmox
     (
         re.compile(
-            r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?"
-            r"(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)",
-            re.DOTALL,
+            r"(?s)-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?"
+            r"(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)"
         ),
         MASK,
     ),
