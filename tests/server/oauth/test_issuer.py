@@ -8,6 +8,7 @@ from hmac import digest
 
 import httpx2 as httpx
 import pytest
+from joserfc import jwk
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
@@ -22,6 +23,7 @@ from pvemcp_server.oauth.issuer import (
     metadata_urls,
 )
 from pvemcp_server.oauth.issuer_users import claim_values
+from pvemcp_server.oauth.published_keys import _imported
 from pvemcp_server.settings import is_secure_url
 
 from .issuer import ISSUER, KEYS, Body, Issuer
@@ -289,12 +291,32 @@ async def test_weak_private_and_foreign_keys_are_passed_over(issuer, verifier):
     extra = [weak, private, {"kty": "oct", "k": "AAAA", "kid": "shared"}, {"kty": "FUTURE"}, 7]
     extra += [usable[0] | {"kid": "enc", "use": "enc"}, usable[0] | {"kid": "ps", "alg": "PS256"}]
     extra += [{"kty": "RSA", "kid": "broken", "n": "!", "e": "AQAB"}]
+    long = issuer.private["one"].as_dict(private=False)["n"]
+    extra += [
+        {"kty": "RSA", "kid": "slow", "n": long, "e": long}
+    ]  # verifies a hundred times longer
+    extra += [{"kty": "EC", "kid": "huge", "crv": "P-256", "x": long * 100, "y": long * 100}]
     keys = answer(json.dumps({"keys": [*extra, *usable]}).encode())
     issuer.answers[KEYS] = keys
     await verify(verifier, issuer.token())
-    for kid in ("weak", "private", "shared", "enc", "ps", "broken"):
+    for kid in ("weak", "private", "shared", "enc", "ps", "broken", "slow", "huge"):
         with pytest.raises(AccessDenied):
             await verify(verifier, issuer.token(header={"kid": kid}))
+
+
+def test_a_key_whose_numbers_take_long_is_not_imported(issuer, monkeypatch):
+    long = issuer.jwks["keys"][0]["n"]
+    monkeypatch.setattr(jwk, "import_key", None)  # a call of it would fail
+    slow = [
+        {"kty": "RSA", "n": long, "e": long},
+        {"kty": "RSA", "n": long * 5, "e": "AQAB"},
+        {"kty": "EC", "crv": "P-256", "x": long * 5, "y": "AA"},
+        {"kty": "EC", "crv": "P-256", "x": "AA", "y": long * 5},
+        {"kty": "OKP", "crv": "Ed25519", "x": long * 5},
+    ]
+    assert [_imported(values) for values in slow] == [None] * len(slow)
+    with pytest.raises(TypeError):
+        jwk.import_key(issuer.jwks["keys"][0])
 
 
 def test_an_issuer_is_an_https_url_or_loopback():

@@ -41,6 +41,7 @@ EACH = pytest.mark.parametrize("name", CALLS)
 EACH_TASK = pytest.mark.parametrize("name", sorted(TASKS))
 EACH_LOSING = pytest.mark.parametrize("name", sorted(LOSING))
 PROD = {"cluster_name": "prod"}
+TAGS = {"tags": ""}  # a guest may have none
 
 
 def prepare(client):
@@ -473,6 +474,29 @@ async def test_backups_that_are_followed_are_bounded_per_storage(fresh):
     await fresh("BackupVm", **PROD, vmids=vmids, storage="pbs-main", wait=True)
     assert len(peaks) == len(vmids)
     assert max(peaks) == tools()["BackupVm"].bulk.per_storage == 2
+
+
+@EACH_TASK
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"name": "other", "hostname": "other"}, "may be another guest: not changed."),
+        ({"tags": "protected"}, "is protected by its tag protected."),
+    ],
+)
+async def test_a_guest_that_changed_during_the_wait_is_left_alone(fresh, name, change, error):
+    vmids = running_on(fresh, "pve01")
+    fresh.change(protected_tags=("protected",))
+    replaced = fresh["prod"].emulated.state.guests[vmids[-1]]
+
+    async def before(_node, _vmid):
+        replaced.config.update({n: v for n, v in change.items() if n in replaced.config | TAGS})
+
+    passed = watch_writes(fresh, before)
+    answer = await fresh(name, **PROD, vmids=vmids, **CALLS[name], wait=True)
+    assert vmids[-1] not in passed
+    row = next(row for row in answer.data["results"] if row["vmid"] == vmids[-1])
+    assert error in row["error"]
 
 
 @EACH_TASK

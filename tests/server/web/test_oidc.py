@@ -1,9 +1,11 @@
 """Sign-in with an OpenID Connect issuer: a small one of our own, over real HTTP."""
 
 import gzip
+import json
 import re
 import ssl
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,13 +19,14 @@ import httpx2 as httpx
 import pytest
 import uvicorn
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
-from fastapi import FastAPI, Form
-from joserfc import jwt
+from fastapi import FastAPI, Form, Response
+from joserfc import jwk, jwt
 from joserfc.jwk import RSAKey
 from pyotp import TOTP
 from tests.server.oauth.connected import connect
 
 from pvemcp_server.access.second_factors import new_totp_secret
+from pvemcp_server.oauth.published_keys import MOST_KEYS
 from pvemcp_server.web import oidc
 from pvemcp_server.web.oidc import MOST_BYTES
 
@@ -48,26 +51,33 @@ class TestIssuer:
     named: str = ""  # what it calls itself, when not by its URL
     request: dict[str, list[str]] = field(default_factory=dict)
     described: int = 0
+    answers: dict[str, bytes] = field(default_factory=dict)  # in place of the usual ones, by path
+    endpoints: dict[str, Any] = field(default_factory=dict)
 
     def app(self) -> FastAPI:
         app = FastAPI()
 
         @app.get("/.well-known/openid-configuration")
-        async def configuration() -> dict[str, str]:
+        async def configuration() -> dict[str, Any]:
             self.described += 1
             return {
                 "issuer": self.named or self.url,
                 "authorization_endpoint": f"{self.url}/authorize",
                 "token_endpoint": f"{self.url}/token",
                 "jwks_uri": f"{self.url}/keys",
+                **self.endpoints,
             }
 
         @app.get("/keys")
-        async def keys() -> dict[str, Any]:
+        async def keys() -> Any:
+            if "keys" in self.answers:
+                return Response(self.answers["keys"])
             return {"keys": [self.key.as_dict(private=False)]}
 
         @app.post("/token")
-        async def token(code: str = Form(), code_verifier: str = Form()) -> dict[str, Any]:
+        async def token(code: str = Form(), code_verifier: str = Form()) -> Any:
+            if "token" in self.answers:
+                return Response(self.answers["token"])
             assert code == "the code"
             assert [create_s256_code_challenge(code_verifier)] == self.request["code_challenge"]
             return {"access_token": "a", "token_type": "Bearer", "id_token": self.id_token()}
@@ -347,6 +357,59 @@ async def test_external_sign_ins_and_refusals_are_audited(oidc_front, issuer):
 async def test_a_token_with_a_foreign_signature_is_refused(oidc_front, issuer):
     issuer.signs_with = new_key()
     assert (await oidc_front.get(await begin(oidc_front, issuer))).status_code == 403
+
+
+@pytest.mark.parametrize("answer", ["keys", "token"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"[]", b"null", b"{}", b'"text"', b"[" * 100_000, b"\xff"),
+        *(b'{"keys": 5, "id_token": 5}', b'{"keys": null, "id_token": {}}'),
+        b'{"keys": ' + b"[" * 100_000,
+        b'{"keys": [1, null, {"kty": ["RSA"]}, {"kty": "RSA", "n": 5}], "id_token": "a.b"}',
+        b'{"access_token": "a", "expires_in": 1e400, "id_token": "a.b.c"}',
+        b'{"access_token": "a", "id_token": "' + b"W1tb" * 30_000 + b'.e30.AA"}',
+    ],
+)
+async def test_an_answer_of_any_content_refuses_the_sign_in(oidc_front, issuer, answer, content):
+    issuer.answers = {answer: content}
+    assert (await oidc_front.get(await begin(oidc_front, issuer))).status_code == 403
+    assert (await oidc_front.get("/admin/")).status_code == 303
+
+
+async def test_thousands_of_published_keys_are_not_imported(
+    oidc_front, issuer, caplog, monkeypatch
+):
+    keys = [issuer.key.as_dict(private=False)] * (MOST_KEYS + 1)
+    issuer.answers = {"keys": json.dumps({"keys": keys}).encode()}
+    monkeypatch.setattr(jwk, "import_key", None)  # a call of it would be no refusal
+    assert (await oidc_front.get(await begin(oidc_front, issuer))).status_code == 403
+    assert "ValueError" in caplog.text
+
+
+@pytest.mark.parametrize("header", [{"alg": "none"}, {"alg": "HS256"}, {"alg": ["RS256"]}])
+async def test_a_token_of_another_algorithm_is_refused(oidc_front, issuer, caplog, header):
+    parts = (json.dumps({"kid": "1", **header}).encode(), b"{}", b"x")
+    token = ".".join(urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
+    issuer.answers = {"token": json.dumps({"access_token": "a", "id_token": token}).encode()}
+    assert (await oidc_front.get(await begin(oidc_front, issuer))).status_code == 403
+    assert "InvalidKeyIdError" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["authorization_endpoint", "token_endpoint", "jwks_uri"])
+@pytest.mark.parametrize(
+    "endpoint", ["http://169.254.169.254/latest", "ftp://idp.example/", "", None, 5, ["https://x"]]
+)
+async def test_an_endpoint_without_https_gets_no_request(oidc_front, issuer, name, endpoint):
+    issuer.endpoints = {name: endpoint}
+    refused = await oidc_front.get("/admin/oidc")
+    assert refused.status_code == 502
+    assert f"no {name}" in unescape(refused.text)
+
+
+def test_an_issuer_of_https_names_no_endpoint_of_this_machine():
+    assert not oidc._is_of("https://idp.example", "http://127.0.0.1:8080/keys")
+    assert oidc._is_of("http://127.0.0.1:9", "http://127.0.0.1:8080/keys")
 
 
 async def test_a_callback_in_another_browser_is_refused(oidc_front, issuer):

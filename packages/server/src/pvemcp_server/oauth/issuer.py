@@ -9,15 +9,13 @@ import asyncio
 import logging
 import time
 import warnings
-from base64 import urlsafe_b64decode
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx2 as httpx
-from pydantic_core import from_json
 
 from proxmox_client import tls_fault, tls_reason
 from proxmox_client.responses import read_body
@@ -25,11 +23,18 @@ from pvemcp_server.access.authentication import EXPIRED
 from pvemcp_server.errors import AccessDenied, BadArgument, IssuerUnavailable, OverBudget
 from pvemcp_server.link_local import checked_addresses
 from pvemcp_server.oauth.documents import read_at
+from pvemcp_server.oauth.published_keys import (
+    CURVES,
+    ED25519,
+    RSA,
+    PublishedKey,
+    find_key,
+    json_object,
+    published_keys,
+    unpadded,
+)
 from pvemcp_server.settings import is_secure_url
 
-CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
-RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-ED25519: Final = ("Ed25519", "EdDSA")  # the name of RFC 9864, and the one before
 ALGORITHMS: Final = frozenset({*RSA, *CURVES, *ED25519})  # never none, nor a shared secret
 # RFC 9068 names at+jwt; most issuers write JWT, or nothing
 TYPES: Final = frozenset({"", "jwt", "at+jwt", "application/at+jwt"})
@@ -39,9 +44,7 @@ LONGEST_TOKEN: Final = 16 * 1024
 LEEWAY_SECONDS: Final = 60
 SECONDS: Final = 5.0  # for metadata and keys together, resolving and connecting included
 MOST_BYTES: Final = 256 * 1024
-MOST_KEYS: Final = 100
 LATEST: Final = 200e9  # Unix time, in the year 8307: datetime ends in 9999
-RSA_BITS: Final = range(2048, 8193)  # a larger key takes long
 KEPT_SECONDS: Final = 600.0  # the keys, before they are read again
 AGAIN_SECONDS: Final = 60.0  # between two attempts, for keys that are unknown or not readable
 LONGEST_SECONDS: Final = 3600.0  # the last keys, while the issuer does not answer
@@ -49,26 +52,10 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class PublishedKey:
-    """A public key of the issuer, and what it may be used for."""
-
-    kid: str | None
-    algorithms: frozenset[str]
-    key: Any = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class _Published:
     issuer: str
     keys: Sequence[PublishedKey]
     read: float
-
-    def find(self, kid: str | None, algorithm: str) -> PublishedKey | None:
-        """Return the key of a token; a token without a kid may mean one key only."""
-        fitting = [each for each in self.keys if algorithm in each.algorithms]
-        if kid is not None:
-            return next((each for each in fitting if each.kid == kid), None)
-        return fitting[0] if len(fitting) == 1 else None
 
 
 class TokenVerifier:
@@ -121,9 +108,10 @@ class TokenVerifier:
 
     async def _key(self, issuer: str, kid: str | None, algorithm: str) -> PublishedKey:
         published = await self._published(issuer)
-        key = published.find(kid, algorithm)
+        key = find_key(published.keys, kid, algorithm)
         if key is None:  # a new one, after a rotation
-            key = (await self._published(issuer, after=published.read)).find(kid, algorithm)
+            published = await self._published(issuer, after=published.read)
+            key = find_key(published.keys, kid, algorithm)
         if key is None:
             raise AccessDenied("token signed with a key that the issuer does not publish")
         return key
@@ -185,11 +173,10 @@ class TokenVerifier:
         keys_url = metadata.get("jwks_uri")
         if not isinstance(keys_url, str) or not is_secure_url(keys_url):
             raise _Unusable("its jwks_uri is neither https nor http to loopback")
-        document = await self._get(keys_url)
-        keys = document.get("keys") if document else None
-        if not isinstance(keys, list) or len(keys) > MOST_KEYS:
+        keys = published_keys(await self._get(keys_url) or {})
+        if keys is None:
             raise _Unusable("its jwks_uri has no list of keys, or a too long one")
-        return [key for each in keys if (key := _imported(each)) is not None]
+        return keys
 
     async def _get(self, url: str) -> Mapping[str, Any] | None:
         """Return a JSON object; None for the answer 404. Raise _Unusable for anything else."""
@@ -215,7 +202,7 @@ async def _document(response: httpx.Response) -> Mapping[str, Any] | None:
     body = await read_body(response, MOST_BYTES)
     if body is None:
         raise _Unusable(f"the answer is longer than {MOST_BYTES >> 10} KiB")
-    document = _object(body)
+    document = json_object(body)
     if document is None:
         raise _Unusable("the answer is no JSON object")
     return document
@@ -242,56 +229,12 @@ def _unverified(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     if len(parts) != 3 or len(token) > LONGEST_TOKEN or not token.isascii():
         raise AccessDenied("malformed token")
     try:
-        header, claims = (_object(_unpadded(part)) for part in parts[:2])
+        header, claims = (json_object(unpadded(part)) for part in parts[:2])
     except ValueError:
         raise AccessDenied("malformed token") from None
     if header is None or claims is None:
         raise AccessDenied("malformed token")
     return header, claims
-
-
-def _unpadded(text: str) -> bytes:
-    """Decode base64url without padding; raise ValueError."""
-    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-def _object(text: bytes) -> dict[str, Any] | None:
-    try:
-        value = from_json(text, allow_inf_nan=False)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _imported(values: Any) -> PublishedKey | None:
-    """Return a key of a JWKS; None for one that is of no use here, as for encryption."""
-    from joserfc import jwk
-    from joserfc.errors import JoseError
-
-    if not isinstance(values, dict) or values.get("use", "sig") != "sig" or "d" in values:
-        return None
-    operations, kid = values.get("key_ops", ["verify"]), values.get("kid")
-    if not isinstance(operations, list) or "verify" not in operations:
-        return None
-    algorithms = {
-        "RSA": frozenset(RSA),
-        "EC": frozenset(name for name, curve in CURVES.items() if curve == values.get("crv")),
-        "OKP": frozenset(ED25519 if values.get("crv") == "Ed25519" else ()),
-    }.get(str(values.get("kty")), frozenset())
-    if "alg" in values:
-        algorithms &= {str(values["alg"])}
-    if not algorithms or not isinstance(kid, str | None):
-        return None
-    try:
-        if values["kty"] == "RSA" and _bits(values["n"]) not in RSA_BITS:
-            return None
-        return PublishedKey(kid, algorithms, jwk.import_key(values))
-    except (JoseError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
-def _bits(modulus: str) -> int:
-    return int.from_bytes(_unpadded(modulus)).bit_length()
 
 
 def _decoded(token: str, key: PublishedKey, algorithm: str) -> Mapping[str, Any]:

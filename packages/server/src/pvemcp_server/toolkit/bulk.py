@@ -24,7 +24,7 @@ from pvemcp_server.toolkit.call import Call, Conversation, Decision
 from pvemcp_server.toolkit.needs import RequiredPrivilege
 from pvemcp_server.toolkit.plan import Plan, lines
 from pvemcp_server.toolkit.room import room_for_several
-from pvemcp_server.toolkit.write_target import writable_cluster
+from pvemcp_server.toolkit.write_target import require_same_guest, writable_cluster
 
 _PLANNED_AT_ONCE: Final = 8
 _SHARE_OF_PLANS: Final = 0.9  # of the call's time: a guest that does not answer costs itself only
@@ -191,7 +191,7 @@ class _Writes:
                 wait=self._call.wait or self._follows,
                 wait_ends=self._wait_ends,
             )
-            outcome = await outcome_of(plan.send(own), f"guest {vmid}")
+            outcome = await outcome_of(self._send(plan, own), f"guest {vmid}")
             if isinstance(outcome, Exception):
                 self._failed.append(vmid)  # before the next one gets the place
         if isinstance(outcome, Exception):
@@ -199,6 +199,12 @@ class _Writes:
             return _failure(self._call, vmid, await _reason(self._call, outcome), upid)
         self._done.add(vmid)
         return {"vmid": vmid, **{k: v for k, v in outcome.items() if k not in known}}
+
+    async def _send(self, plan: Plan, call: Call) -> dict[str, Any]:
+        """Send a write; look at its guest again if it has waited for the tasks of others."""
+        if plan.guest and call.wait and (self._done or self._failed):
+            await require_same_guest(call, plan.guest)
+        return await plan.send(call)
 
     def note_unfinished(self, vmids: Iterable[int]) -> None:
         """Note for the audit whether each write without a row was sent, once all have stopped."""

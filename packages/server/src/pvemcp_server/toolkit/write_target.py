@@ -109,6 +109,20 @@ async def target_guest(
     return guest
 
 
+async def require_same_guest(call: Call, guest: TargetGuest) -> None:
+    """Raise Precondition if the guest was renamed, replaced or protected since it was planned.
+
+    For a write that has waited for others: its VMID may be that of another guest by now.
+    """
+    status = await guest.api.status()
+    if status.name != guest.status.name:
+        raise Precondition(
+            f"{guest.label} has another name by now, so it may be another guest: not changed.",
+            hint="Repeat the call if this guest is meant.",
+        )
+    await require_no_protected_tag(call, guest.cluster, status.tag_list, guest.label)
+
+
 async def _lock_holder(guest: TargetGuest) -> str:
     """Return the task that works on a locked guest, and since when; empty if none is known."""
     try:

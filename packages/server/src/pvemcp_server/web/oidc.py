@@ -16,12 +16,14 @@ from authlib.integrations.base_client import OAuthError  # type: ignore[import-u
 from authlib.integrations.httpx_client import AsyncOAuth2Client  # type: ignore[import-untyped]  # it brings no types
 from authlib.oidc.core import CodeIDToken  # type: ignore[import-untyped]  # it brings no types
 from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet, OctKey
+from joserfc.errors import InvalidKeyIdError, JoseError
+from joserfc.jwk import OctKey
 
 from proxmox_client.responses import limit_heads, limited_head, read_body
 from pvemcp_server.config import Config
 from pvemcp_server.errors import AccessDenied, ConfigError
+from pvemcp_server.oauth.published_keys import find_key, json_object, published_keys, unpadded
+from pvemcp_server.settings import is_secure_url
 
 SCOPE: Final = "openid email"
 ALGORITHMS: Final = ("RS256", "PS256", "ES256", "EdDSA")  # never those with a shared secret
@@ -31,6 +33,11 @@ TIMEOUT_SECONDS: Final = 10  # of a request in total, however slowly the issuer 
 LEEWAY_SECONDS: Final = 60
 MOST_BYTES: Final = 1024 * 1024  # of an answer: metadata, tokens or keys
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+ENDPOINTS: Final = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+_UNUSABLE: Final = (  # an answer or token of any content and types
+    *(OAuthError, JoseError, httpx.HTTPError),
+    *(LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,8 @@ class IssuerClient(AsyncOAuth2Client):  # type: ignore[misc]  # authlib brings n
             raise httpx.ReadTimeout("the issuer does not answer in time") from error
         if body is None:
             raise httpx.DecodingError(f"the issuer's answer is longer than {MOST_BYTES >> 10} KiB")
+        if response.is_success and json_object(body) is None:
+            raise httpx.DecodingError("the issuer's answer is no JSON object")
         response.headers.pop("content-encoding", None)  # read_body has decoded it
         return httpx.Response(
             response.status_code, headers=response.headers, content=body, request=request
@@ -132,16 +141,27 @@ class Issuer:
             token = await self.client.fetch_token(
                 self.metadata["token_endpoint"], code=code, code_verifier=pending.verifier
             )
-            response = await self.client.request(
-                "GET", self.metadata["jwks_uri"], withhold_token=True
-            )
-            keys = KeySet.import_key_set(response.raise_for_status().json())
-            id_token = jwt.decode(token["id_token"], keys, algorithms=list(ALGORITHMS))
+            text = str(token["id_token"])
+            header = json_object(unpadded(text.partition(".")[0])) or {}
+            key = await self._key(header)
+            id_token = jwt.decode(text, key, algorithms=[header["alg"]])
             return self._user(id_token.header, id_token.claims, pending)
-        except (OAuthError, JoseError, KeyError, ValueError, httpx.HTTPError) as error:
+        except _UNUSABLE as error:
             claim = getattr(error, "claim", "")  # of a missing or a wrong one
             reason = " of ".join(filter(None, (type(error).__name__, claim)))
             raise AccessDenied(f"the issuer did not authenticate the user: {reason}") from error
+
+    async def _key(self, header: Mapping[str, Any]) -> Any:
+        """Return the published key that a token names; raise InvalidKeyIdError without one."""
+        response = await self.client.request("GET", self.metadata["jwks_uri"], withhold_token=True)
+        keys = published_keys(response.raise_for_status().json())
+        if keys is None:
+            raise ValueError("no list of keys, or a too long one")
+        algorithm = header["alg"]
+        key = find_key(keys, header.get("kid"), algorithm) if algorithm in ALGORITHMS else None
+        if key is None:
+            raise InvalidKeyIdError("no published key of this id and algorithm")
+        return key.key
 
     def _user(
         self, header: Mapping[str, Any], claims: Mapping[str, Any], pending: PendingSignIn
@@ -225,7 +245,10 @@ async def open_issuer(config: Config, cache: MetadataCache) -> AsyncIterator[Iss
 
 
 async def _metadata(client: IssuerClient, issuer: str) -> Mapping[str, Any]:
-    """Fetch the issuer's metadata; raise ConfigError when it names another issuer."""
+    """Fetch the issuer's metadata; raise ConfigError unless they are those of this issuer.
+
+    Its endpoints get the client's secret, so they need https as the issuer itself does.
+    """
     url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
     try:
         response = await client.request("GET", url, withhold_token=True)
@@ -234,4 +257,13 @@ async def _metadata(client: IssuerClient, issuer: str) -> Mapping[str, Any]:
         raise ConfigError(f"{issuer} does not answer as an OpenID Connect issuer.") from error
     if metadata.get("issuer") != issuer:
         raise ConfigError(f"{url} names another issuer: {metadata.get('issuer')}.")
+    for name in ENDPOINTS:
+        if not isinstance(endpoint := metadata.get(name), str) or not _is_of(issuer, endpoint):
+            raise ConfigError(f"{url} has no {name} that begins with https://.")
     return metadata
+
+
+def _is_of(issuer: str, endpoint: str) -> bool:
+    """Return whether an issuer may name this endpoint: one of http is for one of http only."""
+    is_http = urlsplit(issuer).scheme == "http"
+    return is_secure_url(endpoint) and (is_http or endpoint.lower().startswith("https:"))
