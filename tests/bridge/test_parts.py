@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvemcp_bridge import cli, jsontext, main, messages, options, retry
+from pvemcp_bridge import cli, jsontext, main, messages, options, retry, sse
 from pvemcp_bridge.clients import CLIENTS
 from pvemcp_bridge.errors import Busy, Lost, Unavailable, Unreachable
 from pvemcp_bridge.headers import encode_value
 from pvemcp_bridge.logs import Masker
 from pvemcp_bridge.options import OPTIONS
-from pvemcp_bridge.sse import EventReader, EventTooLong
+from pvemcp_bridge.sse import Event, EventReader, EventTooLong
 from pvemcp_bridge.target import BadTarget, origin_of, target
 from pvemcp_bridge.tls import Trust, normalize_fingerprint
 
@@ -284,3 +284,18 @@ def test_a_url_that_exposes_the_key_is_a_risk(url):
 def test_case_and_default_port_make_no_other_origin(url):
     assert origin_of(url) == origin_of("https://host.example/mcp")
     assert origin_of(url) != origin_of("http://host.example:443/mcp")
+
+
+def test_blank_lines_make_no_events(monkeypatch):
+    made = []
+
+    def counted(*arguments):
+        made.append(arguments)
+        return Event(*arguments)
+
+    monkeypatch.setattr(sse, "Event", counted)
+    reader = EventReader()
+    for _ in range(100):
+        assert not list(reader.feed(b"\n" * 100))
+    assert list(reader.feed(b"event: other\n\ndata: x\n\n")) == [Event(b"x")]
+    assert made == [(b"x", "", None), (b"",)]  # the second one is compared with

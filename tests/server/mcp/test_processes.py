@@ -167,3 +167,22 @@ async def test_a_message_of_a_stranger_is_not_served(two_processes, caplog):
     with anyio.fail_after(20):
         while "not sealed by one of them" not in caplog.text:
             await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("method", ["resources/subscribe", "notifications/cancelled"])
+async def test_what_every_process_serves_is_short(two_processes, method):
+    # with long ones, one key could keep all processes busy and fill their memory
+    one, _ = two_processes
+    headers = {"Accept": "application/json, text/event-stream", "X-API-Key": one.key}
+    params = {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    }
+    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
+    opened = await one.http.post("/mcp", json=hello, headers=headers)
+    headers |= {"Mcp-Session-Id": opened.headers["mcp-session-id"]}
+    message = {"jsonrpc": "2.0", "method": method, "params": {"uri": "x" * 20_000, "requestId": 1}}
+    if method.startswith("resources"):
+        message["id"] = 1
+    assert (await one.http.post("/mcp", json=message, headers=headers)).status_code == 413

@@ -1,5 +1,7 @@
-"""Messages between processes: what a user of the database can do with those that it has seen."""
+"""Messages between processes: what users of the database and holders of keys can do with them."""
 
+import threading
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import anyio
@@ -7,9 +9,32 @@ import pytest
 
 from pvemcp_server.access.model import Caller, Role
 from pvemcp_server.mcp.relay import FRESH_SECONDS, Relay
+from pvemcp_server.store import process_channel
+from pvemcp_server.store.process_channel import SEALED_AT_ONCE, ProcessChannel
 
 pytestmark = pytest.mark.anyio
 CALLER = Caller("key", "key", Role(1, "role", "", ()))
+
+SCOPE = {
+    "path": "/mcp",
+    "method": "POST",
+    "query_string": b"",
+    "headers": [],
+    "state": {"caller": CALLER},
+}
+
+
+def relay_with(app, send, clock):
+    async def find(_key, _address):
+        return CALLER
+
+    async def admits(_caller):
+        return True
+
+    channel = SimpleNamespace(process="a", has_others=True, send=send)
+    relay = Relay(channel, find, admits, clock)
+    relay.apps = {"/mcp": app}
+    return relay
 
 
 async def test_a_message_that_is_repeated_is_served_once_for_ever():
@@ -18,28 +43,13 @@ async def test_a_message_that_is_repeated_is_served_once_for_ever():
     async def send(_to, content):
         sent.append(content)
 
-    async def find(_key, _address):
-        return CALLER
-
-    async def admits(_caller):
-        return True
-
     async def app(scope, _receive, respond):
         served.append(scope["state"]["body"])
         await respond({"type": "http.response.start", "status": 202, "headers": []})
         await respond({"type": "http.response.body", "body": b""})
 
-    channel = SimpleNamespace(process="a", has_others=True, send=send)
-    relay = Relay(channel, find, admits, lambda: now[0])
-    relay.apps = {"/mcp": app}
-    scope = {
-        "path": "/mcp",
-        "method": "POST",
-        "query_string": b"",
-        "headers": [],
-        "state": {"caller": CALLER},
-    }
-    await relay.announce(scope, b"first")
+    relay = relay_with(app, send, lambda: now[0])
+    await relay.announce(SCOPE, b"first")
     [message] = sent
     async with anyio.create_task_group() as tasks:
         relay._receive(message, tasks)
@@ -50,8 +60,57 @@ async def test_a_message_that_is_repeated_is_served_once_for_ever():
             relay._receive(message, tasks)
     assert served.count(b"first") == 1
     now[0] += 1
-    await relay.announce(scope, b"second")
+    await relay.announce(SCOPE, b"second")
     async with anyio.create_task_group() as tasks:
         relay._receive(sent[-1], tasks)
     assert served[-1] == b"second"
     assert len(relay._answers) == 1
+
+
+async def test_what_every_process_serves_is_neither_answered_nor_kept():
+    sent = []
+
+    async def send(_to, content):
+        sent.append(content)
+
+    async def app(_scope, _receive, respond):
+        await respond({"type": "http.response.start", "status": 200, "headers": []})
+        await respond({"type": "http.response.body", "body": b"x" * 200_000})
+
+    relay = relay_with(app, send, lambda: 1_000.0)
+    await relay.announce(SCOPE, b"subscribe")
+    [announced] = sent
+    async with anyio.create_task_group() as tasks:
+        for number in range(50):
+            relay._receive({**announced, "id": f"{number}"}, tasks)
+    async with anyio.create_task_group() as tasks:  # sent again
+        relay._receive({**announced, "id": "0"}, tasks)
+    assert sent == [announced]
+    assert not any(relay._answers.values())
+
+
+async def test_a_long_message_is_sealed_beside_other_calls(monkeypatch):
+    # to compress 256 KiB takes tenths of a second, in which no other call would be served
+    threads, sent = [], []
+    seal = process_channel._sealed
+
+    def noted(*arguments):
+        threads.append(threading.current_thread())
+        return seal(*arguments)
+
+    async def execute(statement):
+        sent.append(statement)
+
+    @asynccontextmanager
+    async def writing():
+        yield SimpleNamespace(execute=execute)
+
+    monkeypatch.setattr(process_channel, "_sealed", noted)
+    fleet, database = SimpleNamespace(id="12345678", is_shared=True), SimpleNamespace()
+    database.writing = writing
+    channel = ProcessChannel(database, fleet, lambda: b"k" * 32)
+    await channel.send("b", {"body": "short"})
+    await channel.send("b", {"body": "é" * SEALED_AT_ONCE})
+    here = threading.current_thread()
+    assert [thread is here for thread in threads] == [True, False]
+    assert len(sent) == 2

@@ -97,6 +97,9 @@ class EventReader:
             self._retry = int(value[:9]) / 1000
 
     def _take_event(self) -> Event | None:
+        if not (self._data or self._id or self._retry is not None):
+            self._type = b""  # a compressed MiB can be a million blank lines
+            return None
         event = Event(b"\n".join(self._data), self._id, self._retry)
         is_message = self._type in (b"", b"message")
         self._reset()

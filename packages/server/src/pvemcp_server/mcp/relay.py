@@ -50,7 +50,8 @@ class Relay:
     current rights itself. `apps` serve them by path, and are not the gate: limits are counted once.
 
     Each is served once, also if it is sent again by a user of the database, who can read none: its
-    id is known as long as it counts.
+    id is known as long as it counts. Only one that was passed on is answered, and its answer kept:
+    those to what every process serves would fill the memory of each with what one key sends.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Relay:
 
         It is sent again when no answer comes, as the database may restart; it is served once.
         """
-        request = self._written(scope, body)
+        request = {**self._written(scope, body), "is_answered": True}
         answer = asyncio.get_running_loop().create_future()
         self._waiting[request["id"]] = answer
         try:
@@ -110,9 +111,9 @@ class Relay:
         return True
 
     async def announce(self, scope: Scope, body: bytes) -> None:
-        """Let every other process serve the request too; nothing waits for their answers."""
+        """Let every other process serve the request too, without an answer."""
         try:
-            await self._channel.send(EVERY, self._written(scope, body))
+            await self._channel.send(EVERY, {**self._written(scope, body), "is_answered": False})
         except DatabaseFailed:
             log.warning("A message of a session did not reach the other processes", exc_info=True)
 
@@ -168,12 +169,14 @@ class Relay:
                 return
             response = _Response()
             await self._run(content, caller, response)
+            if content["is_answered"]:
+                await self._keep_and_answer(content, response)
         except (CallError, ServerError, DatabaseFailed):
             log.warning("A message from another process was not served", exc_info=True)
-            return
         except Exception:
             log.exception("A message from another process was not served")
-            return
+
+    async def _keep_and_answer(self, content: Content, response: "_Response") -> None:
         answer = {
             "answers": content["id"],
             "status": response.status,

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from pvemcp_server.http.errors import Refused
+from pvemcp_server.http.exchange import check_kept
 from pvemcp_server.http.gate import user_of
 from pvemcp_server.mcp.json_rpc import Replay
 from pvemcp_server.mcp.question_ids import process_of
@@ -113,6 +114,7 @@ class Sessions:
                 await Response(status_code=202)(scope, receive, send)  # as to any late answer
             return
         if self._is_for_all(message, scope, name):
+            check_kept(body)  # every process serves it, and a subscription stays in memory
             await self._relay.announce(scope, body)
         await self._serve(scope, body, receive, send)
 

@@ -4,6 +4,7 @@ A message is for a moment and for processes that run: nothing of it is stored, a
 listen misses it. What has to last goes into a table.
 """
 
+import asyncio
 import json
 import logging
 import secrets
@@ -23,6 +24,7 @@ from pvemcp_server.store.fleet import CHANNEL, Fleet
 PART: Final = 7_000  # characters; PostgreSQL takes 8,000 bytes in a notification
 MOST_PARTS: Final = 64  # of a message: 320 KiB, more than any request
 MOST_INCOMPLETE: Final = 64  # messages whose parts have not all come
+SEALED_AT_ONCE: Final = 32 * 1024  # bytes; what is longer is sealed in a thread, beside other calls
 EVERY: Final = "*"
 _KIND: Final = "sealed"
 _NONCE: Final = 12  # bytes
@@ -58,10 +60,13 @@ class ProcessChannel:
         """
         if not self.has_others:
             return
-        nonce, header = secrets.token_bytes(_NONCE), f"{to} {self.process}"
-        plain = zlib.compress(json.dumps(content).encode())
-        sealed = nonce + AESGCM(self._key()).encrypt(nonce, plain, header.encode())
-        text = b64encode(sealed).decode()
+        header, key = f"{to} {self.process}", self._key()
+        # with escapes, letters beyond ASCII would be three times as long, and slow to compress
+        plain = json.dumps(content, ensure_ascii=False).encode()
+        if len(plain) <= SEALED_AT_ONCE:
+            text = _sealed(plain, header, key)
+        else:
+            text = await asyncio.to_thread(_sealed, plain, header, key)
         parts = [text[at : at + PART] for at in range(0, len(text), PART)]
         if len(parts) > MOST_PARTS:
             raise ValueError("too long for a message between processes")
@@ -99,3 +104,10 @@ class ProcessChannel:
             receive(json.loads(zlib.decompress(plain)))
         elif len(parts) > MOST_PARTS or len(self._incomplete) > MOST_INCOMPLETE:
             self._incomplete.popitem(last=False)
+
+
+def _sealed(plain: bytes, header: str, key: bytes) -> str:
+    """Return a message compressed, encrypted and bound to its header, as a text."""
+    nonce = secrets.token_bytes(_NONCE)
+    sealed = AESGCM(key).encrypt(nonce, zlib.compress(plain, 1), header.encode())
+    return b64encode(nonce + sealed).decode()
