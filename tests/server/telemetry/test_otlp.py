@@ -117,6 +117,15 @@ async def test_a_failed_call_has_no_text_of_its_error_in_the_span(traced):
         assert "anary" not in span.to_json()
 
 
+async def test_no_method_of_a_clients_own_invention_is_in_a_span(traced):
+    served, spans = traced
+    await served.modern.send("canary/method", {"name": "canary"})
+    await served.modern.send("tools/list")
+    text = "".join(span.to_json() for each in spans() for span in each)
+    assert "tools/list" in text
+    assert "canary" not in text
+
+
 async def test_no_guest_node_or_value_of_a_path_is_in_a_span(traced):
     served, spans = traced
     guests = await served.modern.call("ListVms", limit=1000)
@@ -137,6 +146,23 @@ async def test_spans_of_other_libraries_are_not_exported(traced):
     await served.modern.send("tools/list")
     (listed,), requests = spans()
     assert (listed.name, requests) == ("tools/list", [])
+
+
+async def test_an_exporter_that_fails_costs_its_own_figures_only(traced, monkeypatch, caplog):
+    served, spans = traced
+
+    def fail(*_):
+        raise OSError("canary")
+
+    services = served.app.endpoint.services
+    monkeypatch.setattr(services.audit, "observers", [fail, *services.audit.observers])
+    monkeypatch.setattr(otlp, "shape_of", fail)
+    listed = await served.modern.call("ListTasks", cluster_name="prod")
+    assert not listed["result"]["isError"]
+    assert "A call was not counted" in caplog.text
+    assert "A request to Proxmox was not counted" in caplog.text
+    (call,), _ = spans()
+    assert call.attributes["pvemcp.outcome"] == "ok"
 
 
 async def test_every_figure_is_an_instrument(lab):
@@ -172,6 +198,7 @@ async def test_every_figure_is_an_instrument(lab):
         (ENDPOINT | {"OTEL_METRICS_EXPORTER": "none"}, {"TRACES"}),
         ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:9"}, {"METRICS"}),
         ({"OTEL_TRACES_EXPORTER": "otlp"}, set()),
+        (ENDPOINT | {"OTEL_TRACES_EXPORTER": "", "OTEL_SDK_DISABLED": ""}, {"TRACES", "METRICS"}),
     ],
 )
 def test_the_standard_variables_choose_what_is_exported(environment, signals):

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from starlette.types import ASGIApp
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 Count = Callable[[str, Exchange], None]
 OTEL: Final = ("TRACES", "METRICS")
+OF_SDK: Final = (  # methods that the SDK serves without a handler
+    "initialize",
+    "notifications/initialized",
+    "notifications/cancelled",
+    "notifications/progress",
+)
 log = logging.getLogger(__name__)
 
 
@@ -46,7 +53,10 @@ async def monitored(
 
     def observe(cluster: str, exchange: Exchange) -> None:
         for count in requests:
-            count(cluster, exchange)
+            try:
+                count(cluster, exchange)
+            except Exception:
+                log.exception("A request to Proxmox was not counted")  # and goes on
 
     services.clusters.observe = observe
     async with AsyncExitStack() as stack:
@@ -63,7 +73,7 @@ def _signals(environment: Mapping[str, str]) -> set[str]:
     """Return which of TRACES and METRICS the standard variables send to a collector.
 
     Without an endpoint nothing is sent, although the specification has a default: who has not asked
-    for it has no collector.
+    for it has no collector. An empty variable counts as absent, as the specification says.
     """
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return set()
@@ -71,9 +81,15 @@ def _signals(environment: Mapping[str, str]) -> set[str]:
     return {
         signal
         for signal in OTEL
-        if environment.get(f"OTEL_{signal}_EXPORTER", "otlp") == "otlp"
+        if (environment.get(f"OTEL_{signal}_EXPORTER") or "otlp") == "otlp"
         and (general or environment.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"))
     }
+
+
+def _is_served(endpoint: Endpoint, method: str) -> bool:
+    """Return whether the protocol or this server knows a method: clients can send any text."""
+    handlers = endpoint.server.get_request_handler, endpoint.server.get_notification_handler
+    return method in OF_SDK or any(handler(method) for handler in handlers)
 
 
 @asynccontextmanager
@@ -96,7 +112,7 @@ async def _exported(
     ends: list[Callable[[], object]] = []
     async with AsyncExitStack() as stack:
         if "TRACES" in signals:
-            tracing = otlp.Tracing(endpoint.tools)
+            tracing = otlp.Tracing(endpoint.tools, partial(_is_served, endpoint))
             endpoint.server.middleware.insert(0, tracing)
             services.audit.observers.append(tracing.note_call)
             services.clusters.new_context = tracing.new_context
