@@ -38,7 +38,7 @@ def test_each_process_has_a_port_of_its_own_for_its_figures(tmp_path):
 
 
 def test_the_ports_of_figures_follow_the_configured_one(tmp_path):
-    first = free_port()
+    first = free_port(following=1)
     config = Config.load(port=0, metrics_port=first, state_dir=tmp_path)
     with claimed(config, alone=True, processes=2) as listener:
         ports = [opened.getsockname()[1] for (opened,) in listener.metrics]

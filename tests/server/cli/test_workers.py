@@ -97,7 +97,7 @@ async def test_each_worker_gets_the_port_of_its_own_figures(monkeypatch, tmp_pat
 @pytest.mark.slow
 @pytest.mark.postgres
 async def test_a_worker_that_dies_is_replaced_and_all_stop_together(postgres_config, tmp_path):
-    port, metrics, log = free_port(), free_port(), anyio.Path(tmp_path / "log")
+    port, metrics, log = free_port(), free_port(following=1), anyio.Path(tmp_path / "log")
     program = Path(sys.executable).with_name("pvemcp")
     async with await log.open("wb") as output:
         process = await anyio.open_process(
@@ -124,6 +124,7 @@ async def test_a_worker_that_dies_is_replaced_and_all_stop_together(postgres_con
                 assert (await http.get("/readyz")).status_code == 200
                 places = [f"http://127.0.0.1:{each}/metrics" for each in (metrics, metrics + 1)]
                 figures = [(await http.get(each)).text for each in places]
+                assert all("\npvemcp_database_connections_limit 16" in each for each in figures)
                 started = [re.search(r"process_start_time_seconds \d.*", each) for each in figures]
                 assert len({each[0] for each in started}) == 2  # a port is always of one worker
             process.send_signal(signal.SIGTERM)
