@@ -10,10 +10,12 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, get_tracer_provider
+from opentelemetry.util.re import parse_env_headers
 
 from proxmox_client.emulator import Emulator, demo
 from pvemcp_server import telemetry
-from pvemcp_server.telemetry import otlp
+from pvemcp_server.errors import ConfigError
+from pvemcp_server.telemetry import exporters, otlp
 from pvemcp_server.telemetry.exporters import _signals, monitored
 from pvemcp_server.telemetry.figures import FIGURES, Kind
 
@@ -213,6 +215,41 @@ async def test_without_the_extra_the_log_names_it(served, monkeypatch, caplog):
         async with monitored(served.app.asgi, served.app.endpoint, None, ENDPOINT):
             assert "result" in await served.modern.call("ListThings")
     assert "pip install 'pvemcp-server[otel]'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "authorization=Bearer canary",
+        "authorization=Bearer%20canary, x-team = canary=",
+        "",
+        "Authorization: Bearer canary",
+        "x-team canary",
+        'x-team="canary"',
+        "a=b,canary;c",
+        "a=ü",
+    ],
+)
+async def test_headers_that_the_sdk_would_log_are_refused_without_their_text(served, text):
+    wanted = [pair for pair in text.split(",") if pair.strip()]
+    environment = ENDPOINT | {"OTEL_EXPORTER_OTLP_TRACES_HEADERS": text}
+    if len(parse_env_headers(text, liberal=True)) == len(wanted):
+        exporters._check_headers(environment)
+        return
+    with pytest.raises(ConfigError, match="OTLP_TRACES_HEADERS has to be name=value") as refused:
+        async with monitored(served.app.asgi, served.app.endpoint, None, environment):
+            pass
+    assert "canary" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["OTEL_METRIC_EXPORT_INTERVAL", "OTEL_BSP_MAX_QUEUE_SIZE"])
+async def test_a_variable_that_the_sdk_refuses_is_an_error_of_the_configuration(
+    served, monkeypatch, name
+):
+    monkeypatch.setenv(name, "0")
+    with pytest.raises(ConfigError, match="A variable OTEL_… has a wrong value"):
+        async with monitored(served.app.asgi, served.app.endpoint, None, ENDPOINT):
+            pass
 
 
 def test_the_environment_names_the_service(monkeypatch):
