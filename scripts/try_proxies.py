@@ -30,6 +30,7 @@ CLIENT = "127.0.0.2"  # the address that the server has to see behind the proxy
 FORGED = "192.0.2.7"
 HEADERS = {"accept": "application/json, text/event-stream", "x-forwarded-for": FORGED}
 READY_SECONDS = 60
+MISPLACED = ("/%6dcp/", "/MCP/", "/mcp%2f", "/mcp;/", "/mcp?key=")  # before a key
 
 
 def example(language: str, page: Path = PAGE) -> str:
@@ -190,6 +191,12 @@ def check(client: httpx.Client, base: str, key: str) -> None:
     assert "home-lab" in answer.text, answer.text
 
 
+def misplace(client: httpx.Client, base: str, key: str) -> None:
+    """Send the key at places where the server does not look for it: logs must not have it."""
+    for place in MISPLACED:
+        client.get(f"{base}{place}{key}")
+
+
 def attempt(name: str, prefix: str, folder: Path) -> None:
     """Run the server and one proxy, and check them; then check the proxy's logs."""
     text = example(name)
@@ -215,8 +222,7 @@ def attempt(name: str, prefix: str, folder: Path) -> None:
             wait_for(f"{base}/readyz", client)
             key = command(state, "keys", "create", "proxy")["secret"]
             check(client, base, key)
-            for misplaced in ("/%6dcp/", "/MCP/", "/mcp%2f", "/mcp;/", "/mcp?key="):
-                client.get(f"{base}{misplaced}{key}")
+            misplace(client, base, key)
             rows = command(state, "audit", "list")
         assert client.get(f"{base}/mcp/{key}").status_code in (502, 503)  # the server is down
     seen = {row["address"] for row in rows if row["tool"] == "ListClusters"}

@@ -33,7 +33,17 @@ from pvemcp_server.access import open_access
 from pvemcp_server.config import Config
 from pvemcp_server.settings import Settings
 from pvemcp_server.store import open_store
-from try_proxies import BIN, PROXIES, PROXY, REPOSITORY, certificate, example, localized, running
+from try_proxies import (
+    BIN,
+    PROXIES,
+    PROXY,
+    REPOSITORY,
+    certificate,
+    example,
+    localized,
+    misplace,
+    running,
+)
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 from support.postgres import postgres
@@ -272,6 +282,8 @@ def attempt(name: str, folder: Path, url: str) -> bool:
 
     with fleet(name, folder, url) as (base, servers):
         results, seconds = asyncio.run(run())
+        with httpx.Client(verify=trust, timeout=30) as client:
+            misplace(client, base, key)
     cells = [f"{r.calls}, {r.failed.total()} failed" for r in results.values()]
     slowest = max(r.slowest for r in results.values())
     print(f"| {name} | {' | '.join(cells)} | {slowest:.1f} s | {max(seconds):.0f} s |", flush=True)

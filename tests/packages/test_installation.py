@@ -341,7 +341,8 @@ def test_a_script_of_the_package_stops_at_the_first_error():
 def test_compose_passes_every_variable_that_a_container_can_have():
     service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["pvemcp"]
     fixed = {"PVEMCP_HOST", "PVEMCP_PORT", "PVEMCP_STATE_DIR", "PVEMCP_MASTER_KEY_FILE"}
-    assert set(service["environment"]) == SETTINGS - fixed
+    exported = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS"}
+    assert set(service["environment"]) == SETTINGS - fixed | exported
     for name, value in service["environment"].items():
         assert value.startswith(f"${{{name}:-"), name
 

@@ -91,6 +91,22 @@ async def test_every_figure_is_exposed_and_described(lab):
     assert "process_resident_memory_bytes" in text
 
 
+async def test_every_sample_has_the_labels_that_its_figure_declares(lab):
+    served, metrics, _ = lab
+    await served.modern.call("ListVms")
+    declared = {figure.name: set(figure.labels) for figure in FIGURES}
+    families = text_string_to_metric_families((await metrics.get("/metrics")).text)
+    found = {
+        family.name: {frozenset(sample.labels.keys() - {"le"}) for sample in family.samples}
+        for family in families
+        if family.name in declared
+    }
+    assert found.keys() == declared.keys()
+    on_postgresql = {"pvemcp_database_connections", "pvemcp_database_connections_limit"}
+    for name, labels in found.items():
+        assert labels == (set() if name in on_postgresql else {frozenset(declared[name])}), name
+
+
 async def test_openmetrics_is_served_to_those_that_ask_for_it(lab):
     _, metrics, _ = lab
     accept = "application/openmetrics-text;version=1.0.0"

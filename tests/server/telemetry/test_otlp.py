@@ -10,10 +10,12 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, get_tracer_provider
+from opentelemetry.util.re import parse_env_headers
 
 from proxmox_client.emulator import Emulator, demo
 from pvemcp_server import telemetry
-from pvemcp_server.telemetry import otlp
+from pvemcp_server.errors import ConfigError
+from pvemcp_server.telemetry import exporters, otlp
 from pvemcp_server.telemetry.exporters import _signals, monitored
 from pvemcp_server.telemetry.figures import FIGURES, Kind
 
@@ -117,6 +119,15 @@ async def test_a_failed_call_has_no_text_of_its_error_in_the_span(traced):
         assert "anary" not in span.to_json()
 
 
+async def test_no_method_of_a_clients_own_invention_is_in_a_span(traced):
+    served, spans = traced
+    await served.modern.send("canary/method", {"name": "canary"})
+    await served.modern.send("tools/list")
+    text = "".join(span.to_json() for each in spans() for span in each)
+    assert "tools/list" in text
+    assert "canary" not in text
+
+
 async def test_no_guest_node_or_value_of_a_path_is_in_a_span(traced):
     served, spans = traced
     guests = await served.modern.call("ListVms", limit=1000)
@@ -137,6 +148,23 @@ async def test_spans_of_other_libraries_are_not_exported(traced):
     await served.modern.send("tools/list")
     (listed,), requests = spans()
     assert (listed.name, requests) == ("tools/list", [])
+
+
+async def test_an_exporter_that_fails_costs_its_own_figures_only(traced, monkeypatch, caplog):
+    served, spans = traced
+
+    def fail(*_):
+        raise OSError("canary")
+
+    services = served.app.endpoint.services
+    monkeypatch.setattr(services.audit, "observers", [fail, *services.audit.observers])
+    monkeypatch.setattr(otlp, "shape_of", fail)
+    listed = await served.modern.call("ListTasks", cluster_name="prod")
+    assert not listed["result"]["isError"]
+    assert "A call was not counted" in caplog.text
+    assert "A request to Proxmox was not counted" in caplog.text
+    (call,), _ = spans()
+    assert call.attributes["pvemcp.outcome"] == "ok"
 
 
 async def test_every_figure_is_an_instrument(lab):
@@ -172,6 +200,7 @@ async def test_every_figure_is_an_instrument(lab):
         (ENDPOINT | {"OTEL_METRICS_EXPORTER": "none"}, {"TRACES"}),
         ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:9"}, {"METRICS"}),
         ({"OTEL_TRACES_EXPORTER": "otlp"}, set()),
+        (ENDPOINT | {"OTEL_TRACES_EXPORTER": "", "OTEL_SDK_DISABLED": ""}, {"TRACES", "METRICS"}),
     ],
 )
 def test_the_standard_variables_choose_what_is_exported(environment, signals):
@@ -186,6 +215,41 @@ async def test_without_the_extra_the_log_names_it(served, monkeypatch, caplog):
         async with monitored(served.app.asgi, served.app.endpoint, None, ENDPOINT):
             assert "result" in await served.modern.call("ListThings")
     assert "pip install 'pvemcp-server[otel]'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "authorization=Bearer canary",
+        "authorization=Bearer%20canary, x-team = canary=",
+        "",
+        "Authorization: Bearer canary",
+        "x-team canary",
+        'x-team="canary"',
+        "a=b,canary;c",
+        "a=ü",
+    ],
+)
+async def test_headers_that_the_sdk_would_log_are_refused_without_their_text(served, text):
+    wanted = [pair for pair in text.split(",") if pair.strip()]
+    environment = ENDPOINT | {"OTEL_EXPORTER_OTLP_TRACES_HEADERS": text}
+    if len(parse_env_headers(text, liberal=True)) == len(wanted):
+        exporters._check_headers(environment)
+        return
+    with pytest.raises(ConfigError, match="OTLP_TRACES_HEADERS has to be name=value") as refused:
+        async with monitored(served.app.asgi, served.app.endpoint, None, environment):
+            pass
+    assert "canary" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["OTEL_METRIC_EXPORT_INTERVAL", "OTEL_BSP_MAX_QUEUE_SIZE"])
+async def test_a_variable_that_the_sdk_refuses_is_an_error_of_the_configuration(
+    served, monkeypatch, name
+):
+    monkeypatch.setenv(name, "0")
+    with pytest.raises(ConfigError, match="A variable OTEL_… has a wrong value"):
+        async with monitored(served.app.asgi, served.app.endpoint, None, ENDPOINT):
+            pass
 
 
 def test_the_environment_names_the_service(monkeypatch):

@@ -3,6 +3,7 @@
 import inspect
 import re
 from datetime import timedelta
+from html.parser import HTMLParser
 
 import pytest
 from fastapi.routing import APIRoute
@@ -133,6 +134,44 @@ async def test_a_page_shows_only_what_the_role_permits(equipped, role):
             names = {operation_of(route) for route in forms if route.path_regex.match(path)}
             assert names, path
             assert any(may_run(role, name) for name in names), path
+
+
+class Tags(HTMLParser):
+    """The elements of a page that are open, and those that are closed without being so."""
+
+    VOID = frozenset({"br", "hr", "img", "input", "link", "meta"})
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+        self.wrong = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append((tag, self.getpos()))
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+
+@each_role
+async def test_each_element_of_a_page_is_closed_whatever_the_role_hides(equipped, role):
+    await equipped.services.access.keys.create("laptop")
+    await equipped.services.access.roles.create("Mine", ())
+    await equipped.become(role)
+    paths = [
+        entry.path
+        for entry in NAVIGATION.values()
+        if role in operations()[entry.operation].permission.roles
+    ]
+    for path in ("/admin/account", *paths):
+        tags = Tags()
+        tags.feed((await equipped.get(path)).text)
+        assert (path, tags.wrong, tags.open) == (path, [], [])
 
 
 def may_run(role: AdminRole, name: str) -> bool:

@@ -212,7 +212,7 @@ async def test_streams_are_bounded_and_end_with_the_server(front, quick, monkeyp
         refused = await front.get("/admin/overview/events", headers=accept)
         assert refused.status_code == 429
         assert (await front.get("/admin/overview/events")).headers["location"] == "/admin/"
-        front.app.site.live.close()
+        front.app.site.closing.set()
         while (await stream.next())[0]:
             pass
     assert front.app.site.live.streams == 0

@@ -49,6 +49,15 @@ async def test_a_name_that_nothing_has_is_reported_and_saved(equipped):
     assert role.grants[0].resources.pools == {"production", "prodction"}
 
 
+@pytest.mark.parametrize(
+    "fields", [{"0-vmids": "101 10x"}, {"0-tool": ""}, {"0-programs": "no/absolute/path"}]
+)
+async def test_an_unfinished_form_is_no_error_before_it_is_saved(front, fields):
+    draft = await front.post("/admin/roles/warnings", name="Shift", **GRANT | fields)
+    assert draft.status_code == 200
+    assert "HX-Retarget" not in draft.headers
+
+
 async def test_a_grant_without_names_is_not_asked_about(front):
     draft = await front.post("/admin/roles/warnings", name="", **{"0-reach": "some"})
     assert draft.text.strip() == ""

@@ -227,8 +227,8 @@ class Audit(AuditReader):
         """Store how the write ended; buffer it while the database does not answer."""
         with suppress(Unrecorded):
             row = event.row(Kind.OUTCOME, self._clock(), call_id)
-            for observe in self.observers:
-                observe(event)
+            if self.observers:
+                self._observe(event)
             await self._store_rows([row], keep=True)
 
     async def call(self, event: Event, kind: Kind = Kind.CALL) -> None:
@@ -241,8 +241,16 @@ class Audit(AuditReader):
                 self._buffer.append(row)  # no client hides an entry by cancelling here
                 raise
         self._buffer.append(row)
+        if self.observers:
+            self._observe(event)
+
+    def _observe(self, event: Event) -> None:
+        """Show the end of a call to the observers; one that fails costs its own figures only."""
         for observe in self.observers:
-            observe(event)
+            try:
+                observe(event)
+            except Exception:
+                log.exception("A call was not counted")
 
     async def refused(self, event: Event) -> None:
         """Buffer the refused attempt of a known caller; drop it when the buffer is full."""
@@ -264,8 +272,8 @@ class Audit(AuditReader):
             most = {attempt: ANONYMOUS_PER_MINUTE, network: ADDRESS_PER_MINUTE}
         if any(self._recorded[each] >= limit for each, limit in most.items()):
             self._further[attempt] += 1
-            for observe in self.observers:
-                observe(event)
+            if self.observers:
+                self._observe(event)
             return
         self._recorded.update(most.keys())
         await self.refused(event)

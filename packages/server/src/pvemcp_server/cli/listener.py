@@ -12,6 +12,7 @@ from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store.state_lock import check_unlocked, state_lock
 
+HIGHEST_PORT: Final = 65535
 BACKLOG: Final = 2048  # connections that may wait while the server starts
 _MISSING: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # errors of a machine without IPv6
 
@@ -22,27 +23,42 @@ class Listener:
 
     config: Config
     sockets: list[socket.socket]
-    metrics: Sequence[socket.socket] = ()  # of the port for /metrics
+    metrics: Sequence[Sequence[socket.socket]] = ()  # of the port for /metrics of each process
 
 
 @contextmanager
-def claimed(config: Config, *, alone: bool) -> Iterator[Listener]:
+def claimed(config: Config, *, alone: bool, processes: int = 1) -> Iterator[Listener]:
     """Listen on the configured address and lock the state folder; raise ConfigError otherwise.
 
-    `alone` locks the folder exclusively; without PostgreSQL the lock is always exclusive.
+    `alone` locks the folder exclusively; without PostgreSQL the lock is always exclusive. Each
+    process has its own figures, so each of `processes` has a port for /metrics: the configured
+    one, and those that follow it.
     """
     with ExitStack() as stack:
         sockets = _listening(config, config.host, config.port, "PVEMCP_", stack)
-        metrics: list[socket.socket] = []
-        if config.metrics_port is not None:
-            host, port = config.metrics_host, config.metrics_port
-            metrics = _listening(config, host, port, "PVEMCP_METRICS_", stack)
-            if metrics[0].getsockname()[1] == sockets[0].getsockname()[1]:
+        metrics: list[list[socket.socket]] = []
+        for port in _metrics_ports(config, processes):
+            opened = _listening(config, config.metrics_host, port, "PVEMCP_METRICS_", stack)
+            if opened[0].getsockname()[1] == sockets[0].getsockname()[1]:
                 raise ConfigError("PVEMCP_METRICS_PORT has to be another port than PVEMCP_PORT.")
+            metrics.append(opened)
         bound = config.model_copy(update={"port": sockets[0].getsockname()[1]})
         shared = config.database.startswith("postgresql") and not alone
         stack.enter_context(state_lock(bound, shared=shared))
         yield Listener(bound, sockets, metrics)
+
+
+def _metrics_ports(config: Config, processes: int) -> list[int]:
+    """Return the port for /metrics of each process; 0 picks any for each."""
+    first = config.metrics_port
+    if first is None:
+        return []
+    if first + processes - 1 > HIGHEST_PORT:
+        raise ConfigError(
+            f"PVEMCP_METRICS_PORT is {first}, but {processes} processes take as many ports from "
+            f"there on; choose {HIGHEST_PORT - processes + 1} or a lower one."
+        )
+    return [first + number if first else 0 for number in range(processes)]
 
 
 def _listening(

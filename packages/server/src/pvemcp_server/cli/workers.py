@@ -77,15 +77,17 @@ class Workers:
             signal.SIGHUP, lambda: reload.add(asyncio.create_task(self._replace_all()))
         )
         try:
-            started = await asyncio.gather(
-                *(self._start() for _ in range(self._number)), return_exceptions=True
-            )
+            async with self._replacing:  # SIGHUP replaces none before all are there
+                started = await asyncio.gather(
+                    *map(self._start, range(self._number)), return_exceptions=True
+                )
             for each in started:
                 if isinstance(each, OSError):
                     raise ConfigError(f"A worker cannot be started: {each.strerror}.") from each
                 if isinstance(each, BaseException):
                     raise each
-            await announce()
+            if not self._stopping.is_set():
+                await announce()
             async with asyncio.TaskGroup() as tasks:
                 for place in range(self._number):
                     tasks.create_task(self._keep(place))
@@ -105,19 +107,24 @@ class Workers:
                 with suppress(ProcessLookupError):
                     worker.send_signal(number)
 
-    async def _start(self) -> Process:
+    async def _start(self, place: int) -> Process:
         """Start a worker and return it once it answers requests; raise ConfigError otherwise."""
-        config = self._listener.config
+        config, metrics = self._listener.config, self._listener.metrics
         files = [each.fileno() for each in self._listener.sockets]
+        own = [each.fileno() for each in metrics[place]] if metrics else []
         worker = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "pvemcp_server.cli.workers", *map(str, files)),
+            *(sys.executable, "-m", "pvemcp_server.cli.workers"),
+            *(",".join(map(str, each)) for each in (files, own)),
             stdin=PIPE,  # a worker ends when it closes, also after a kill of this process
             stdout=PIPE,
-            pass_fds=files,
+            pass_fds=[*files, *own],
             start_new_session=True,  # Ctrl-C reaches it from here only
             env={**os.environ, "PVEMCP_HOST": config.host, "PVEMCP_PORT": str(config.port)},
         )
         self._workers.append(worker)
+        if self._stopping.is_set():  # the signal for all came before this one was there
+            with suppress(ProcessLookupError):
+                worker.terminate()
         assert worker.stdout is not None  # noqa: S101 - it is a pipe
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -147,6 +154,7 @@ class Workers:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(pause):
                             await self._stopping.wait()
+                            return
                     pause = min(2 * pause, LONGEST_PAUSE)
                 else:
                     pause = 1.0
@@ -157,7 +165,7 @@ class Workers:
         """Start a worker for this place; return whether it answers."""
         before = len(self._workers)
         try:
-            worker = await self._start()
+            worker = await self._start(place)
         except (ConfigError, OSError) as error:  # OSError: no process can be made
             log.error("%s", error)  # noqa: TRY400 - the worker has logged the traceback
             return False
@@ -178,8 +186,11 @@ class Workers:
             log.info("All workers were replaced")
 
 
-async def _work(files: Sequence[int]) -> None:
-    """Serve as a worker on the sockets that the parent has opened, until stopped."""
+async def _work(files: Sequence[int], metrics_files: Sequence[int]) -> None:
+    """Serve as a worker on the sockets that the parent has opened, until stopped.
+
+    The latter are of the port for the figures of this worker.
+    """
     config = Config.load()
     logs.configure(config)
     loop = asyncio.get_running_loop()
@@ -192,6 +203,7 @@ async def _work(files: Sequence[int]) -> None:
 
     loop.add_reader(parent, on_input)
     sockets = [socket.socket(fileno=file) for file in files]
+    metrics_sockets = [socket.socket(fileno=file) for file in metrics_files]
     async with open_state(config) as state:
         with deferred_gc():
             from pvemcp_server.app import serve_until_stopped
@@ -199,8 +211,8 @@ async def _work(files: Sequence[int]) -> None:
         async def announce() -> None:
             os.write(sys.stdout.fileno(), READY)
 
-        await serve_until_stopped(state, sockets, announce)
+        await serve_until_stopped(state, sockets, announce, metrics_sockets)
 
 
 if __name__ == "__main__":
-    asyncio.run(_work([int(number) for number in sys.argv[1:]]))
+    asyncio.run(_work(*([int(file) for file in each.split(",") if file] for each in sys.argv[1:])))

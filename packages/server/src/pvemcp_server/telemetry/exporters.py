@@ -2,13 +2,16 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from starlette.types import ASGIApp
 
 from proxmox_client import Exchange
+from pvemcp_server.errors import ConfigError
 from pvemcp_server.http.hosts import Hosts
 from pvemcp_server.mcp.endpoint import Endpoint
 from pvemcp_server.store.background import housekeeping
@@ -18,6 +21,19 @@ if TYPE_CHECKING:
 
 Count = Callable[[str, Exchange], None]
 OTEL: Final = ("TRACES", "METRICS")
+OF_SDK: Final = (  # methods that the SDK serves without a handler
+    "initialize",
+    "notifications/initialized",
+    "notifications/cancelled",
+    "notifications/progress",
+)
+HEADERS: Final = (
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
+)
+# what the SDK accepts: a token, and printable ASCII without quotes, semicolons and backslashes
+_PAIR: Final = re.compile(r"[!#-'*+.0-9A-Z^-z|~-]+[ \t]*=[ \t]*[ !#-+\--:<-\[\]-~]*")
 log = logging.getLogger(__name__)
 
 
@@ -46,11 +62,15 @@ async def monitored(
 
     def observe(cluster: str, exchange: Exchange) -> None:
         for count in requests:
-            count(cluster, exchange)
+            try:
+                count(cluster, exchange)
+            except Exception:
+                log.exception("A request to Proxmox was not counted")  # and goes on
 
     services.clusters.observe = observe
     async with AsyncExitStack() as stack:
         if signals:
+            _check_headers(environment)
             requests += await stack.enter_async_context(_exported(endpoint, measurements, signals))
         if metrics_port is not None:
             from pvemcp_server.telemetry.prometheus import MetricsPort
@@ -63,7 +83,7 @@ def _signals(environment: Mapping[str, str]) -> set[str]:
     """Return which of TRACES and METRICS the standard variables send to a collector.
 
     Without an endpoint nothing is sent, although the specification has a default: who has not asked
-    for it has no collector.
+    for it has no collector. An empty variable counts as absent, as the specification says.
     """
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return set()
@@ -71,9 +91,35 @@ def _signals(environment: Mapping[str, str]) -> set[str]:
     return {
         signal
         for signal in OTEL
-        if environment.get(f"OTEL_{signal}_EXPORTER", "otlp") == "otlp"
+        if (environment.get(f"OTEL_{signal}_EXPORTER") or "otlp") == "otlp"
         and (general or environment.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"))
     }
+
+
+def _check_headers(environment: Mapping[str, str]) -> None:
+    """Raise ConfigError for headers that the SDK cannot read: it would log them with their key."""
+    for name in HEADERS:
+        for pair in environment.get(name, "").split(","):
+            if pair.strip() and not _PAIR.fullmatch(pair.strip()):
+                raise ConfigError(
+                    f"{name} has to be name=value, several separated by commas, and what is "
+                    "special in a value encoded as in a URL: Authorization=Bearer%20… for example."
+                )
+
+
+@contextmanager
+def _config_errors() -> Iterator[None]:
+    """Raise ConfigError for a variable whose value the SDK refuses."""
+    try:
+        yield
+    except ValueError as refused:
+        raise ConfigError(f"A variable OTEL_… has a wrong value: {refused}") from refused
+
+
+def _is_served(endpoint: Endpoint, method: str) -> bool:
+    """Return whether the protocol or this server knows a method: clients can send any text."""
+    handlers = endpoint.server.get_request_handler, endpoint.server.get_notification_handler
+    return method in OF_SDK or any(handler(method) for handler in handlers)
 
 
 @asynccontextmanager
@@ -82,7 +128,8 @@ async def _exported(
 ) -> AsyncIterator[list[Count]]:
     """Export traces and metrics while inside; yield what counts requests to Proxmox."""
     try:
-        from pvemcp_server.telemetry import otlp
+        with _config_errors():  # the SDK reads some variables when it is imported
+            from pvemcp_server.telemetry import otlp
     except ImportError as missing:
         log.warning(
             "OTEL_EXPORTER_OTLP_ENDPOINT is set, but %s is missing, so nothing is exported: "
@@ -96,14 +143,16 @@ async def _exported(
     ends: list[Callable[[], object]] = []
     async with AsyncExitStack() as stack:
         if "TRACES" in signals:
-            tracing = otlp.Tracing(endpoint.tools)
+            with _config_errors():
+                tracing = otlp.Tracing(endpoint.tools, partial(_is_served, endpoint))
             endpoint.server.middleware.insert(0, tracing)
             services.audit.observers.append(tracing.note_call)
             services.clusters.new_context = tracing.new_context
             counts.append(tracing.note_request)
             ends.append(tracing.provider.shutdown)
         if "METRICS" in signals:
-            metrics = otlp.Metrics(measurements)
+            with _config_errors():
+                metrics = otlp.Metrics(measurements)
             services.audit.observers.append(metrics.count_call)
             counts.append(metrics.count_request)
             ends.append(metrics.provider.shutdown)

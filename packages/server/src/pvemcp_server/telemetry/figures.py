@@ -26,7 +26,7 @@ from pvemcp_server.store.database import DatabaseFailed
 
 MOST_SERIES: Final = 20_000  # of calls: beyond, clusters are counted together
 SEVERAL: Final = "*"  # the cluster of a call that used several
-OTHER: Final = "other"  # the tool of a call of an unknown name
+OTHER: Final = "other"  # the tool of a call of an unknown name, and a method that is none
 _CALL_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _REQUEST_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0)
 

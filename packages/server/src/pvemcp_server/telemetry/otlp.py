@@ -28,9 +28,9 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -43,6 +43,7 @@ from pvemcp_server.store.background import ticks
 from pvemcp_server.telemetry.figures import (
     CALL_SECONDS,
     FIGURES,
+    OTHER,
     REQUEST_SECONDS,
     Figure,
     Kind,
@@ -73,11 +74,13 @@ def resource() -> Resource:
 class Tracing:
     """Spans of messages of clients, and below them of requests to Proxmox."""
 
-    def __init__(self, tools: Iterable[str], processor: SpanProcessor | None = None) -> None:
+    def __init__(self, tools: Iterable[str], is_served: Callable[[str], bool]) -> None:
         self.provider = TracerProvider(resource=resource(), shutdown_on_exit=False)
-        self.provider.add_span_processor(processor or BatchSpanProcessor(OTLPSpanExporter()))
+        self.provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self.provider.get_tracer("pvemcp", __version__)
         self._tools = frozenset(tools)
+        self._is_served = is_served
+        load(VERSIONS[-1])  # for shape_of: the first call does not wait for the file
 
     async def __call__(
         self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
@@ -87,12 +90,13 @@ class Tracing:
         Its parent is in `_meta` as the protocol says (SEP-414), or in the header of HTTP.
         """
         name = str((ctx.params or {}).get("name", ""))
-        target = name if ctx.method == "tools/call" and name in self._tools else ""
-        attributes = {"mcp.method.name": ctx.method, "mcp.protocol.version": ctx.protocol_version}
+        method = ctx.method if self._is_served(ctx.method) else OTHER
+        target = name if method == "tools/call" and name in self._tools else ""
+        attributes = {"mcp.method.name": method, "mcp.protocol.version": ctx.protocol_version}
         if target:
             attributes |= {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": target}
         with self._tracer.start_as_current_span(
-            f"{ctx.method} {target}".rstrip(),
+            f"{method} {target}".rstrip(),
             context=_parent_of(ctx),
             kind=SpanKind.SERVER,
             attributes=attributes,
@@ -180,10 +184,10 @@ class Metrics:
     Exports run in a thread of the SDK and take what the event loop has read last.
     """
 
-    def __init__(self, measurements: Measurements, reader: MetricReader | None = None) -> None:
+    def __init__(self, measurements: Measurements) -> None:
         self._measurements = measurements
         self._taken: Mapping[Figure, Values] = {}
-        reader = reader or PeriodicExportingMetricReader(OTLPMetricExporter())
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter())
         self.provider = MeterProvider([reader], resource=resource(), shutdown_on_exit=False)
         meter = self.provider.get_meter("pvemcp", __version__)
         self._histograms: dict[Figure, Histogram] = {

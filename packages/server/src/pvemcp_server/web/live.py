@@ -104,10 +104,6 @@ class LiveOverview:
         """The number of open streams."""
         return self._streams.total()
 
-    def close(self) -> None:
-        """End all streams: the server stops."""
-        self.closing.set()
-
     async def facts(self, context: AdminContext, *, fresh: bool = False) -> Facts:
         """Return what the overview shows beside the clusters; `fresh` is for a page that opens."""
         return await self._facts.get(lambda: self._read(context), fresh=fresh)

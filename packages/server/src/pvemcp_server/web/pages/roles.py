@@ -80,8 +80,16 @@ async def saved_warnings(
 
 @router.post("/warnings", dependencies=[may("roles.check")])
 async def draft_warnings(request: Request, session: SignedIn, context: Writing) -> Response:
-    """Render the warnings about the form as it stands, which is not saved."""
-    warnings = await roles.draft_warnings(context, list(_grants(await request.form())))
+    """Render the warnings about the form as it stands, which is not saved.
+
+    A form that cannot be read has none yet: an error would move the focus away from what is typed.
+    """
+    form = await request.form()
+    try:
+        grants = list(_grants(form))
+    except BadArgument:  # which saving reports beside its field
+        grants = []
+    warnings = await roles.draft_warnings(context, grants)
     return page(request, "role_warnings.html", session, warnings=warnings)
 
 
