@@ -90,6 +90,7 @@ class _Tokens:
     waiting: int = 0
     used: float = 0.0  # on the monotonic clock
     empty_until: float = 0.0
+    is_settling: bool = False  # in the statement that runs, whose answer is for this entry
 
 
 @dataclass(slots=True)
@@ -101,6 +102,7 @@ class _Places:
     held: int = 0
     waiting: int = 0
     used: float = 0.0  # when a call ended, on the monotonic clock
+    is_settling: bool = False
     freed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -225,10 +227,11 @@ class SharedLimits:
         if self._renews:
             return  # the database may have claims that are not known here
         for name, tokens in list(self._tokens.items()):
-            if not (tokens.left or tokens.waiting) and max(tokens.used, tokens.empty_until) < now:
+            is_used = tokens.left or tokens.waiting or tokens.is_settling
+            if not is_used and max(tokens.used, tokens.empty_until) < now:
                 del self._tokens[name]
         for name, places in list(self._places.items()):
-            if not (places.held or places.running or places.waiting):
+            if not (places.held or places.running or places.waiting or places.is_settling):
                 del self._places[name]
 
     async def _settle_tokens(self) -> None:
@@ -241,7 +244,7 @@ class SharedLimits:
             elif tokens.left and tokens.used + TOKENS_IDLE_SECONDS <= now:
                 requests[name] = (tokens.capacity, -tokens.left)
                 tokens.left = 0.0
-        for row in await self._sent(_TAKE, requests):
+        for row in await self._sent(_TAKE, requests, self._tokens):
             tokens = self._tokens[row["name"]]
             if row["granted"] >= 0:
                 tokens.left += row["granted"]
@@ -260,7 +263,7 @@ class SharedLimits:
                 requests[name] = (places.most, number)
                 places.held = min(places.held, number)  # none of what goes back is used now
         try:
-            rows = await self._sent(_CLAIM, requests, self._fleet.id)
+            rows = await self._sent(_CLAIM, requests, self._places, self._fleet.id)
         except BaseException:
             self._renews = True
             raise
@@ -273,10 +276,19 @@ class SharedLimits:
         self,
         sql: str,
         requests: Mapping[str, tuple[float, float]],
+        entries: Mapping[str, _Tokens | _Places],
         *more: Any,
     ) -> Sequence[Any]:
+        """Run the statement for these names, whose entries are not forgotten until its answer."""
         if not requests:
             return []
         names = sorted(requests)  # in one order, so that processes cannot deadlock
         columns = zip(*(requests[name] for name in names), strict=True)
-        return await self._fleet.fetch(sql, *more, names, *(list(column) for column in columns))
+        settling = [entries[name] for name in names]
+        for each in settling:
+            each.is_settling = True
+        try:
+            return await self._fleet.fetch(sql, *more, names, *(list(column) for column in columns))
+        finally:
+            for each in settling:
+                each.is_settling = False
