@@ -22,7 +22,7 @@ from typing import Any, Final
 import anyio
 
 from pvemcp_server.errors import StateUnavailable
-from pvemcp_server.store.fleet import LIVE_SECONDS, Fleet
+from pvemcp_server.store.fleet import IS_LIVE, NOW, Fleet
 
 SHARE: Final = 0.1  # of the tokens that are left, which a process takes ahead
 TOKENS_IDLE_SECONDS: Final = 1.0  # then unused ones go back
@@ -32,10 +32,9 @@ CLAIM_SECONDS: Final = 0.3  # to wait for places that other processes keep witho
 _LONGEST_PAUSE: Final = 0.1
 _EMPTY_SECONDS: Final = 1.0  # for which an empty bucket is not asked again: others may give back
 
-_NOW: Final = "extract(epoch FROM clock_timestamp())"
 _TAKE: Final = f"""
 INSERT INTO rate_buckets AS b (name, since, capacity, wanted, granted, tokens)
-SELECT name, {_NOW}, capacity, wanted, own, capacity - own
+SELECT name, {NOW}, capacity, wanted, own, capacity - own
 FROM unnest($1::text[], $2::float8[], $3::float8[]) AS asked (name, capacity, wanted),
     LATERAL (SELECT CASE WHEN wanted > 0
         THEN least(capacity, greatest(wanted, floor(capacity * {SHARE}))) ELSE 0 END) AS o (own)
@@ -62,7 +61,7 @@ RETURNING name, granted, tokens"""  # noqa: S608 - constants of this module
 _CLAIM: Final = f"""
 INSERT INTO claims AS c (name, most, granted, held, changed)
 SELECT name, most, least(wanted, most), jsonb_build_object($1::text, least(wanted, most))::text,
-    {_NOW}
+    {NOW}
 FROM unnest($2::text[], $3::int[], $4::int[]) AS asked (name, most, wanted)
 ON CONFLICT (name) DO UPDATE SET
     (held, granted) = (
@@ -71,7 +70,7 @@ ON CONFLICT (name) DO UPDATE SET
         FROM (
                 SELECT coalesce(jsonb_object_agg(key, value), '{{}}'), coalesce(sum(value::int), 0)
                 FROM jsonb_each(c.held::jsonb) JOIN processes ON id = key
-                WHERE key <> $1 AND seen > {_NOW} - {LIVE_SECONDS}
+                WHERE key <> $1 AND {IS_LIVE}
             ) AS o (others, number),
             LATERAL (SELECT greatest(0, least(excluded.granted, excluded.most - number))::int)
                 AS m (own)
