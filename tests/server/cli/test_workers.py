@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ async def test_a_worker_that_cannot_be_started_leaves_the_others_in_place(monkey
     workers, running = Workers(None, 2), [object(), object()]
     workers._workers = list(running)
 
-    async def no_process():
+    async def no_process(_place):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(workers, "_start", no_process)
@@ -51,6 +52,7 @@ async def test_a_worker_that_dies_is_replaced_and_all_stop_together(postgres_con
                 **os.environ,
                 "PVEMCP_STATE_DIR": str(postgres_config.state_dir),
                 "PVEMCP_DATABASE_URL": postgres_config.database_url.get_secret_value(),
+                "PVEMCP_METRICS_PORT": "0",
             },
             stdin=subprocess.DEVNULL,
             stdout=output.wrapped,
@@ -66,6 +68,11 @@ async def test_a_worker_that_dies_is_replaced_and_all_stop_together(postgres_con
             others = set(parent.children())
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
                 assert (await http.get("/readyz")).status_code == 200
+                own = set(re.findall(r"127\.0\.0\.1 port (\d+)", await log.read_text()))
+                own.remove(str(port))
+                seen = [await http.get(f"http://127.0.0.1:{each}/metrics") for each in own]
+                starts = {re.search("\nprocess_start_time_seconds (.*)", r.text)[1] for r in seen}
+                assert len(own) == len(starts) == 2, "each worker has a port of its own"
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0, await log.read_text()
     finally:

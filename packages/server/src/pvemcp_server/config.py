@@ -164,7 +164,7 @@ class Config(BaseSettings):
         ge=0,
         le=65535,
         description="Port of its own for /metrics, in the format of Prometheus; none by default. "
-        "0 picks one",
+        "0 picks one; of several workers, each has the next one",
     )
     oidc_issuer: str | None = Field(default=None, description="OpenID Connect issuer URL")
     oidc_client_id: str | None = Field(default=None, description="OpenID Connect client id")

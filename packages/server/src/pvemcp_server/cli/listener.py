@@ -12,6 +12,7 @@ from pvemcp_server.config import Config
 from pvemcp_server.errors import ConfigError
 from pvemcp_server.store.state_lock import check_unlocked, state_lock
 
+HIGHEST_PORT: Final = 65535
 BACKLOG: Final = 2048  # connections that may wait while the server starts
 _MISSING: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # errors of a machine without IPv6
 
@@ -22,27 +23,46 @@ class Listener:
 
     config: Config
     sockets: list[socket.socket]
-    metrics: Sequence[socket.socket] = ()  # of the port for /metrics
+    metrics: Sequence[Sequence[socket.socket]] = ()  # of a port for /metrics for each process
 
 
 @contextmanager
-def claimed(config: Config, *, alone: bool) -> Iterator[Listener]:
+def claimed(config: Config, *, alone: bool, workers: int = 1) -> Iterator[Listener]:
     """Listen on the configured address and lock the state folder; raise ConfigError otherwise.
 
-    `alone` locks the folder exclusively; without PostgreSQL the lock is always exclusive.
+    `alone` locks the folder exclusively; without PostgreSQL the lock is always exclusive. Each of
+    the `workers` has its own figures, and so a port of its own for them: the one that is
+    configured, and those after it.
     """
     with ExitStack() as stack:
         sockets = _listening(config, config.host, config.port, "PVEMCP_", stack)
-        metrics: list[socket.socket] = []
-        if config.metrics_port is not None:
-            host, port = config.metrics_host, config.metrics_port
-            metrics = _listening(config, host, port, "PVEMCP_METRICS_", stack)
-            if metrics[0].getsockname()[1] == sockets[0].getsockname()[1]:
-                raise ConfigError("PVEMCP_METRICS_PORT has to be another port than PVEMCP_PORT.")
         bound = config.model_copy(update={"port": sockets[0].getsockname()[1]})
+        metrics = [
+            _listening(config, config.metrics_host, port, "PVEMCP_METRICS_", stack)
+            for port in _metrics_ports(bound, workers)
+        ]
         shared = config.database.startswith("postgresql") and not alone
         stack.enter_context(state_lock(bound, shared=shared))
         yield Listener(bound, sockets, metrics)
+
+
+def _metrics_ports(config: Config, workers: int) -> Sequence[int]:
+    """Return the port of each worker for /metrics; nothing without a configured one."""
+    first = config.metrics_port
+    if not first:
+        return [] if first is None else [0] * workers
+    ports = range(first, first + workers)
+    if ports[-1] > HIGHEST_PORT:
+        raise ConfigError(
+            f"PVEMCP_METRICS_PORT is the first of {workers} ports, one for each worker: choose one "
+            f"up to {HIGHEST_PORT + 1 - workers}."
+        )
+    if config.port in ports:
+        raise ConfigError(
+            f"PVEMCP_PORT {config.port} would be a port for /metrics too: choose another "
+            "PVEMCP_METRICS_PORT."
+        )
+    return ports
 
 
 def _listening(

@@ -31,7 +31,7 @@ async def serve(host: Host = None, port: Port = None, workers: Workers = 1) -> N
     """Serve the configured clusters until stopped."""
     config = _configure(host=host, port=port)
     check_workers(config, workers)
-    with claimed(config, alone=False) as listener:
+    with claimed(config, alone=False, workers=workers) as listener:
         async with open_state(listener.config) as state:
             await Demo(state).remove_clusters()
             welcome = partial(quickstart.print_welcome, state, demo=False)
@@ -73,7 +73,7 @@ async def _serve(state: State, listener: Listener, welcome: Callable[[], Awaitab
         # imported here: `pvemcp --help` must not wait for every library of the server
         from pvemcp_server.app import serve_until_stopped
 
-    await serve_until_stopped(state, listener.sockets, welcome, listener.metrics)
+    await serve_until_stopped(state, listener.sockets, welcome, *listener.metrics)
 
 
 def _configure(**options: Any) -> Config:

@@ -73,7 +73,7 @@ class Workers:
         )
         try:
             started = await asyncio.gather(
-                *(self._start() for _ in range(self._number)), return_exceptions=True
+                *(self._start(place) for place in range(self._number)), return_exceptions=True
             )
             for each in started:
                 if isinstance(each, OSError):
@@ -100,15 +100,16 @@ class Workers:
                 with suppress(ProcessLookupError):
                     worker.send_signal(number)
 
-    async def _start(self) -> Process:
+    async def _start(self, place: int) -> Process:
         """Start a worker and return it once it answers requests; raise ConfigError otherwise."""
-        config = self._listener.config
+        config, metrics = self._listener.config, self._listener.metrics
         files = [each.fileno() for each in self._listener.sockets]
+        own = [each.fileno() for each in metrics[place]] if metrics else []
         worker = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "pvemcp_server.cli.workers", *map(str, files)),
+            *(sys.executable, "-m", "pvemcp_server.cli.workers", _numbers(files), _numbers(own)),
             stdin=PIPE,  # a worker ends when it closes, also after a kill of this process
             stdout=PIPE,
-            pass_fds=files,
+            pass_fds=[*files, *own],
             start_new_session=True,  # Ctrl-C reaches it from here only
             env={**os.environ, "PVEMCP_HOST": config.host, "PVEMCP_PORT": str(config.port)},
         )
@@ -152,7 +153,7 @@ class Workers:
         """Start a worker for this place; return whether it answers."""
         before = len(self._workers)
         try:
-            worker = await self._start()
+            worker = await self._start(place)
         except (ConfigError, OSError) as error:  # OSError: no process can be made
             log.error("%s", error)  # noqa: TRY400 - the worker has logged the traceback
             return False
@@ -173,8 +174,15 @@ class Workers:
             log.info("All workers were replaced")
 
 
-async def _work(files: Sequence[int]) -> None:
-    """Serve as a worker on the sockets that the parent has opened, until stopped."""
+def _numbers(files: Sequence[int]) -> str:
+    return ",".join(map(str, files))
+
+
+async def _work(files: str, metrics: str) -> None:
+    """Serve as a worker on the sockets that the parent has opened, until stopped.
+
+    `metrics` are those of its own port for /metrics; both are numbers of descriptors.
+    """
     config = Config.load()
     logs.configure(config)
     loop = asyncio.get_running_loop()
@@ -186,7 +194,10 @@ async def _work(files: Sequence[int]) -> None:
             signal.raise_signal(signal.SIGTERM)
 
     loop.add_reader(parent, on_input)
-    sockets = [socket.socket(fileno=file) for file in files]
+    sockets, own = (
+        [socket.socket(fileno=int(file)) for file in each.split(",") if file]
+        for each in (files, metrics)
+    )
     async with open_state(config) as state:
         with deferred_gc():
             from pvemcp_server.app import serve_until_stopped
@@ -194,8 +205,8 @@ async def _work(files: Sequence[int]) -> None:
         async def announce() -> None:
             os.write(sys.stdout.fileno(), READY)
 
-        await serve_until_stopped(state, sockets, announce)
+        await serve_until_stopped(state, sockets, announce, own)
 
 
 if __name__ == "__main__":
-    asyncio.run(_work([int(number) for number in sys.argv[1:]]))
+    asyncio.run(_work(*sys.argv[1:]))
