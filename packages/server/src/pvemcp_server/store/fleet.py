@@ -22,6 +22,7 @@ from pvemcp_server.store.database import Database
 BEAT_SECONDS: Final = 1.0  # between two signs of life
 LIVE_SECONDS: Final = 3  # after the last one, then what a process held is free
 KEPT_SECONDS: Final = 60  # a process without a sign of life, and what only limits a minute
+FAILURES_SECONDS: Final = 24 * 3600  # without a further attempt; no lock is so long
 SWEEP_BEATS: Final = 60
 RETRY_SECONDS: Final = 0.5
 WAIT_SECONDS: Final = 5.0  # of a call for the connection, while it is opened again
@@ -42,6 +43,8 @@ WITH gone AS (
     DELETE FROM processes WHERE abs({NOW} - seen) > {KEPT_SECONDS} RETURNING id
 ), buckets AS (
     DELETE FROM rate_buckets WHERE abs({NOW} - since) > 2 * {KEPT_SECONDS}
+), attempts AS (
+    DELETE FROM failures WHERE abs({NOW} - changed) > {FAILURES_SECONDS}
 ), notes AS (
     DELETE FROM cluster_writes WHERE process NOT IN (SELECT id FROM processes)
 )
