@@ -517,3 +517,14 @@ async def test_a_host_that_repeats_a_secret_does_not_have_it_shown(auth, status)
             except ProxmoxError as error:
                 said = f"{error!r} {vars(error)} {error}"
             assert SECRET not in said
+
+
+async def test_the_host_that_a_request_names_may_be_in_the_answer():
+    def echo(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"data": f"PVE:ada@{request.headers['host']}:1"})
+
+    async with Client(
+        ["a"], ApiToken("a@pve!b", SECRET), http_transport=httpx.MockTransport(echo)
+    ) as client:
+        _, response = await client.transport.pool.send_once("/x", "", host_header="pve.example.org")
+    assert b"PVE:ada@pve.example.org:1" in response.body

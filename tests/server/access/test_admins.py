@@ -274,31 +274,31 @@ async def test_concurrent_starts_create_one_first_administrator(store: Store, ot
     assert (await Admins(store).sign_in("admin", password)).must_change
 
 
-def test_a_lock_lasts_at_most_fifteen_minutes(clock: Clock):
+async def test_a_lock_lasts_at_most_fifteen_minutes(clock: Clock):
     locks = FailureLocks(clock.now)
     for _ in range(50):
-        locks.begin("ada", HERE)
+        await locks.begin("ada", HERE)
         clock.time += LONGEST_LOCK
-    locks.begin("ada", HERE)
+    await locks.begin("ada", HERE)
     with pytest.raises(TooManyFailures) as locked:
-        locks.begin("ada", HERE)
+        await locks.begin("ada", HERE)
     assert locked.value.seconds == LONGEST_LOCK.total_seconds()
 
 
-def test_the_number_of_locks_is_limited(clock: Clock):
+async def test_the_number_of_locks_is_limited(clock: Clock):
     locks = FailureLocks(clock.now)
     for number in range(MOST_LOCKS + 50):
-        locks.begin(f"guess {number}", HERE)
+        await locks.begin(f"guess {number}", HERE)
     assert len(locks._failures) == MOST_LOCKS
 
 
-def test_a_clock_that_is_set_back_makes_no_lock_longer(clock: Clock):
+async def test_a_clock_that_is_set_back_makes_no_lock_longer(clock: Clock):
     locks = FailureLocks(clock.now)
     for _ in range(FREE_FAILURES):
-        locks.begin("ada", HERE)
-    assert locks.is_locked("ada", HERE)
+        await locks.begin("ada", HERE)
+    assert await locks.is_locked("ada", HERE)
     clock.time -= timedelta(days=365)
-    assert not locks.is_locked("ada", HERE)
+    assert not await locks.is_locked("ada", HERE)
 
 
 async def test_a_password_reset_unlocks_and_ends_sessions(admins: Admins, sessions: Sessions):

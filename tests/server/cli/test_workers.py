@@ -32,14 +32,6 @@ def test_several_workers_need_postgresql(tmp_path):
     check_workers(Config(state_dir=tmp_path), 1)
 
 
-def test_several_workers_open_no_port_of_metrics(tmp_path):
-    database = "postgresql://nowhere/state"
-    config = Config(state_dir=tmp_path, database_url=database, metrics_port=9811)
-    with pytest.raises(ConfigError, match="PVEMCP_METRICS_PORT has the figures of one process"):
-        check_workers(config, 2)
-    check_workers(config, 1)
-
-
 async def test_a_worker_that_cannot_be_started_leaves_the_others_in_place(monkeypatch):
     workers, running = Workers(None, 2), [object(), object()]
     workers._workers = list(running)

@@ -196,6 +196,103 @@ async def test_another_process_takes_over_when_the_holder(fleet, requests, monke
     assert len(requests) == 1
 
 
+async def holder_of(process: Process) -> str | None:
+    """Return who holds the lease of the inventory."""
+    (row,) = await process.store.fleet.fetch("SELECT holder FROM inventories")
+    holder: str | None = row["holder"]
+    return holder
+
+
+async def test_a_lease_that_never_ends_makes_others_wait_once(fleet, requests, monkeypatch):
+    monkeypatch.setattr(shared_inventory, "WAIT_SECONDS", 0.05)
+    await know_each_other(fleet)
+    one, other = fleet
+    connection = await one.clusters.connection("lab")
+    await one.store.shared_inventories.lease(connection.identity.id, 0.0)
+    await other.read()
+    assert await holder_of(other) is None
+
+
+async def test_a_lease_that_is_not_needed_is_given_back(fleet, requests):
+    await know_each_other(fleet)
+    one, other = fleet
+    await one.read()
+    connection = await other.clusters.connection("lab")
+    # as when it was taken at the very moment at which an inventory grows too old
+    await other.store.shared_inventories.lease(connection.identity.id, 0.0)
+    await other.read()
+    assert len(requests) == 1
+    assert await holder_of(other) is None
+
+
+async def test_a_read_that_is_cancelled_while_it_takes_the_lease_gives_it_back(fleet, monkeypatch):
+    await know_each_other(fleet)
+    one, other = fleet
+    lease, granted = one.store.shared_inventories.lease, anyio.Event()
+
+    async def slow(*arguments):
+        await lease(*arguments)
+        granted.set()
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(one.store.shared_inventories, "lease", slow)
+    inventory = (await one.open()).inventory
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(inventory.view)
+        await granted.wait()
+        assert await holder_of(other) == one.store.fleet.id
+        tasks.cancel_scope.cancel()
+    await inventory.aclose()
+    assert await holder_of(other) is None
+
+
+async def test_an_inventory_of_a_token_that_was_replaced_is_not_waited_for(
+    fleet, requests, monkeypatch, new_token
+):
+    monkeypatch.setattr(shared_inventory, "WAIT_SECONDS", 3600.0)
+    await know_each_other(fleet)
+    one, other = fleet
+    await one.read()
+    token_id, secret = new_token("another")
+    await one.access.clusters.change_identity("lab", "default", token_id=token_id, secret=secret)
+    await other.store.watch.poll()
+    with anyio.fail_after(5):
+        assert (await (await other.open()).inventory_view()).guests == ()
+
+
+async def test_an_inventory_from_before_the_clock_was_set_back_is_old(fleet, requests):
+    await know_each_other(fleet)
+    one, other = fleet
+    await one.read()
+    await grow_old(fleet)
+    await other.store.fleet.fetch("UPDATE inventories SET taken = taken + 3600 + 7200")
+    for process in (other, one):
+        view = await (await process.open()).inventory_view()
+        assert len(view.guests) == 6
+    assert len(requests) == 2, "one for both"
+
+
+async def test_a_process_that_was_killed_before_the_clock_was_set_back_is_dead(fleet):
+    one, other = fleet
+    await know_each_other(fleet)
+    await one.store.fleet.fetch(
+        "INSERT INTO processes VALUES ('killed', extract(epoch FROM now()) + 3600)"
+    )
+    await know_each_other(fleet)
+    assert other.store.fleet.others == (one.store.fleet.id,)
+
+
+async def test_no_inventory_waits_for_a_connection_that_was_lost(fleet, requests, monkeypatch):
+    monkeypatch.setattr("pvemcp_server.store.fleet.RETRY_SECONDS", 3600.0)
+    monkeypatch.setattr("pvemcp_server.store.fleet.WAIT_SECONDS", 3600.0)
+    await know_each_other(fleet)
+    one, _ = fleet
+    cluster = await one.open()
+    one.store.fleet._leave()
+    with anyio.fail_after(5):
+        assert len((await cluster.inventory_view()).guests) == 6
+
+
 async def test_a_failed_fetch_lets_the_next_process_try_at_once(fleet, lab, monkeypatch):
     monkeypatch.setattr(shared_inventory, "WAIT_SECONDS", 3600.0)
     await know_each_other(fleet)

@@ -4,9 +4,13 @@ import anyio
 import httpx2 as httpx
 import pytest
 from mcp.client import Client
+from sqlalchemy import select
 
+from pvemcp_server.audit import Event, Outcome
+from pvemcp_server.audit.reader import Kind
 from pvemcp_server.mcp.elicitation import SilentConversation
-from pvemcp_server.store import database, watch
+from pvemcp_server.store import database, records, watch
+from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.database import waits
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
@@ -117,3 +121,19 @@ async def test_a_request_and_a_call_do_not_make_what_follows_wait(served):
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         await client.post("/mcp", headers={"X-API-Key": served.key}, content=b"{}")
     assert waits.get() is False
+
+
+@pytest.mark.parametrize("statement", ["INTO audit", "COMMIT"])
+async def test_each_answer_of_a_user_in_one_call_is_recorded_once(behind_proxy, statement):
+    served, proxy = behind_proxy
+    log, calls = served.state.store.audit_log, records.audit
+    decision = Event(tool="StartThing", outcome=Outcome.ACCEPTED, call_id="0" * 32)
+    waits.set(True)
+    with anyio.fail_after(20):
+        await log.append([decision.row(Kind.DECISION, utc_now())])
+        proxy.lose_at(statement)
+        await log.append([decision.row(Kind.DECISION, utc_now())])
+    async with served.state.store.database.reading() as connection:
+        query = select(calls.c.at).where(calls.c.call_id == decision.call_id)
+        assert len((await connection.scalars(query)).all()) == 2
+    assert proxy.lost == 1

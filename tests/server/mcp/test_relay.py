@@ -8,8 +8,10 @@ import anyio
 import pytest
 
 from pvemcp_server.access.model import Caller, Role
+from pvemcp_server.errors import StateUnavailable
 from pvemcp_server.mcp.relay import FRESH_SECONDS, Relay
 from pvemcp_server.store import process_channel
+from pvemcp_server.store.database import waits
 from pvemcp_server.store.process_channel import SEALED_AT_ONCE, ProcessChannel
 
 pytestmark = pytest.mark.anyio
@@ -24,10 +26,11 @@ SCOPE = {
 }
 
 
-def relay_with(app, send, clock):
-    async def find(_key, _address):
-        return CALLER
+async def find(_key, _address):
+    return CALLER
 
+
+def relay_with(app, send, clock=lambda: 1_000.0, find=find):
     async def admits(_caller):
         return True
 
@@ -35,6 +38,34 @@ def relay_with(app, send, clock):
     relay = Relay(channel, find, admits, clock)
     relay.apps = {"/mcp": app}
     return relay
+
+
+async def test_a_message_that_finds_no_database_is_served_when_it_is_sent_again():
+    sent, served, waited, answers = [], [], [], iter([StateUnavailable("away"), None])
+
+    async def find_later(_key, _address):
+        waited.append(waits.get())
+        if failure := next(answers):
+            raise failure
+        return CALLER
+
+    async def send(_to, content):
+        sent.append(content)
+
+    async def app(scope, _receive, respond):
+        served.append(scope["state"]["body"])
+        await respond({"type": "http.response.start", "status": 202, "headers": []})
+        await respond({"type": "http.response.body", "body": b""})
+
+    relay = relay_with(app, send, find=find_later)
+    await relay.announce(SCOPE, b"first")
+    [message] = sent
+    for number in (0, 1, 1):
+        async with anyio.create_task_group() as tasks:
+            relay._receive(message, tasks)
+        assert len(served) == number
+    assert waited == [True, True]
+    assert relay._taken.keys() == relay._answers.keys()
 
 
 async def test_a_message_that_is_repeated_is_served_once_for_ever():
@@ -77,7 +108,7 @@ async def test_what_every_process_serves_is_neither_answered_nor_kept():
         await respond({"type": "http.response.start", "status": 200, "headers": []})
         await respond({"type": "http.response.body", "body": b"x" * 200_000})
 
-    relay = relay_with(app, send, lambda: 1_000.0)
+    relay = relay_with(app, send)
     await relay.announce(SCOPE, b"subscribe")
     [announced] = sent
     async with anyio.create_task_group() as tasks:

@@ -172,6 +172,71 @@ async def test_a_caller_that_leaves_holds_no_place(stores, monkeypatch):
     assert await other.shared_limits.claim("key", 1, 0.0)
 
 
+@pytest.mark.parametrize("holds", ["running", "on_cluster"])
+async def test_a_call_that_is_cancelled_while_it_waits_for_a_place_releases_none(
+    stores, monkeypatch, holds
+):
+    monkeypatch.setattr("pvemcp_server.access.limits.PLACE_SECONDS", 0.2)
+    one, other, _ = (CallLimits(store.shared_limits) for store in stores)
+
+    def place(limits: CallLimits):
+        if holds == "running":
+            return limits.running("key", 1, shared=True)
+        return limits.on_cluster("key", "lab", 1)
+
+    async with place(other):
+        for _ in range(3):
+            with anyio.move_on_after(0.02):
+                async with place(one):
+                    raise AssertionError("the place is taken")
+        with pytest.raises(OverBudget):
+            async with place(one):
+                raise AssertionError("the place is taken")
+    assert all(each.running == 0 for each in one._shared._places.values())
+
+
+async def test_a_call_that_finds_no_database_releases_no_place(stores, monkeypatch):
+    limits = CallLimits(stores[0].shared_limits)
+
+    async def fetch(*_arguments):
+        raise StateUnavailable("The state's database does not answer.")
+
+    monkeypatch.setattr(stores[0].fleet, "fetch", fetch)
+    with pytest.raises(StateUnavailable):
+        async with limits.running("key", 1, shared=True):
+            raise AssertionError("it cannot be known whether the place is taken")
+    assert all(each.running == 0 for each in limits._shared._places.values())
+
+
+@pytest.mark.parametrize("kind", ["tokens", "places"])
+async def test_an_entry_is_kept_while_a_statement_about_it_runs(stores, monkeypatch, kind):
+    limits, began, goes_on = stores[0].shared_limits, anyio.Event(), anyio.Event()
+    fetch = stores[0].fleet.fetch
+
+    async def slow(*arguments):
+        began.set()
+        await goes_on.wait()
+        return await fetch(*arguments)
+
+    assert await limits.take("idle", 60)
+    assert await limits.claim("idle", 2)
+    limits.release("idle")
+    monkeypatch.setattr(shared_limits, "TOKENS_IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(shared_limits, "PLACES_IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(stores[0].fleet, "fetch", slow)
+    taken = []
+
+    async def call() -> None:  # its statement also gives back what is idle
+        taken.append(await (limits.take("key", 60) if kind == "tokens" else limits.claim("key", 2)))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        await began.wait()
+        limits._forget(monotonic())
+        goes_on.set()
+    assert taken == [True]
+
+
 async def test_a_cluster_that_hangs_takes_no_more_places_of_all_processes(stores, monkeypatch):
     monkeypatch.setattr("pvemcp_server.access.limits.PLACE_SECONDS", 0.05)
     one, other, _ = (CallLimits(store.shared_limits) for store in stores)

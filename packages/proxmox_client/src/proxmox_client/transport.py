@@ -334,9 +334,9 @@ class HostPool:
                 f"The answer of {path} is longer than {MAX_ANSWER >> 20} MiB",
             )
         reason = bytes(response.extensions.get("reason_phrase", b""))
-        for value in headers.values():  # of the account: a host that repeats them shows them to all
+        for name, value in headers.items():  # of an account: who repeats them shows them to all
             secret = _PARTS.split(value)[-1].encode()
-            if len(secret) >= _SHORTEST_SECRET:
+            if name != "Host" and len(secret) >= _SHORTEST_SECRET:
                 body, reason = (text.replace(secret, _HIDDEN) for text in (body, reason))
         return Response(response.status_code, reason.decode(errors="replace"), body)
 

@@ -69,8 +69,9 @@ class Admins:
         self._failures = RateLimiter("sign-ins", store.shared_limits, clock=monotonic)
         self._failed: Counter[int] = Counter()  # by administrator, since the last flush
         self.devices = KnownDevices(lambda: store.vault.derive("known devices"), clock)
-        self._locks = FailureLocks(clock)
-        self._code_locks = FailureLocks(clock)  # strangers without the password evict none of it
+        self._locks = FailureLocks(clock, "sign-ins", store.shared_failures)
+        # strangers without the password evict none of it
+        self._code_locks = FailureLocks(clock, "codes", store.shared_failures)
         self._queue = SignInQueue()
         self._passkey_queue = SignInQueue()  # quick to verify: it never waits for a password
         self._known_queue = SignInQueue()  # strangers without the password cannot fill it
@@ -231,7 +232,7 @@ class Admins:
         """
         network, known = network_of(address), self.devices.find(name, device)
         account = _account(name, await self._store.admins.find(name=name))
-        if known is not None and self._locks.is_locked(account, known):
+        if known is not None and await self._locks.is_locked(account, known):
             known = None
         if known is None and not await self._failures.take(network, FAILURES_PER_MINUTE):
             seconds = 60 / FAILURES_PER_MINUTE
@@ -240,17 +241,17 @@ class Admins:
         if known is None and is_short:
             locks, counted = self._code_locks, UNKNOWN
         attempt = _Attempt()
-        locks.begin(account, counted)
+        await locks.begin(account, counted)
         try:
             async with (queue if known is None else self._known_queue).turn(known or network):
                 yield attempt
         except TooManyFailures:
-            locks.undo(account, counted)
+            await locks.undo(account, counted)
             raise
         if attempt.complete:
-            locks.clear(account, counted)
+            await locks.clear(account, counted)
         else:
-            locks.undo(account, counted)
+            await locks.undo(account, counted)
         if known is None:
             self._failures.give_back(network)
 

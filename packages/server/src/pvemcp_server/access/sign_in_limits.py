@@ -11,10 +11,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Final
 
 from pvemcp_server.access.limits import BUSY_SECONDS, FairQueue
 from pvemcp_server.errors import TooManyFailures
+from pvemcp_server.store.shared_failures import SharedFailures
 
 FREE_FAILURES: Final = 5  # failed sign-ins in a row before a source is locked for the name
 FIRST_LOCK: Final = timedelta(seconds=30)
@@ -32,45 +34,77 @@ class _Failures:
 
 
 class FailureLocks:
-    """Failed sign-ins in a row, by account and source; each further one locks for twice as long."""
+    """Failed sign-ins in a row, by account and source; each further one locks for twice as long.
 
-    def __init__(self, clock: Now) -> None:
+    Processes that share a database share them; `kind` keeps those of several locks apart.
+    """
+
+    def __init__(self, clock: Now, kind: str = "", shared: SharedFailures | None = None) -> None:
         self._clock = clock
+        self._kind = kind
+        self._shared = shared
         self._failures: OrderedDict[tuple[str, str], _Failures] = OrderedDict()
 
-    def is_locked(self, account: str, source: str) -> bool:
+    async def is_locked(self, account: str, source: str) -> bool:
         """Return whether the source has to wait."""
+        if self._shared and self._shared.are_used:
+            name = self._name(account, source)
+            return await self._shared.seconds(name, LONGEST_LOCK.total_seconds()) > 0
         return self._seconds(self._failures.get((account, source))) > 0
 
-    def begin(self, account: str, source: str) -> None:
+    async def begin(self, account: str, source: str) -> None:
         """Count an attempt as failed until it succeeds; raise TooManyFailures while locked.
 
         It is counted before its result is known, because guesses may arrive concurrently.
         """
+        if self._shared and self._shared.are_used:
+            seconds = await self._shared.count(
+                self._name(account, source),
+                free=FREE_FAILURES,
+                first=FIRST_LOCK.total_seconds(),
+                longest=LONGEST_LOCK.total_seconds(),
+            )
+        else:
+            seconds = self._count(account, source)
+        if seconds:
+            raise TooManyFailures("locked after failed sign-ins", seconds=seconds)
+
+    def _count(self, account: str, source: str) -> float:
         failures = self._failures.setdefault((account, source), _Failures())
         self._failures.move_to_end((account, source))
         if seconds := self._seconds(failures):
-            raise TooManyFailures("locked after failed sign-ins", seconds=seconds)
+            return seconds
         failures.count += 1
         if failures.count >= FREE_FAILURES:
             doubled = FIRST_LOCK * 2 ** min(failures.count - FREE_FAILURES, 10)
             failures.locked_until = self._clock() + min(doubled, LONGEST_LOCK)
         if len(self._failures) > MOST_LOCKS:
             self._failures.popitem(last=False)
+        return 0.0
 
-    def undo(self, account: str, source: str) -> None:
+    async def undo(self, account: str, source: str) -> None:
         """Take back an attempt that was not checked."""
+        if self._shared and self._shared.are_used:
+            await self._shared.undo(self._name(account, source))
+            return
         failures = self._failures.get((account, source))
         if failures is None:
             return
         failures.count -= 1
         failures.locked_until = None
         if not failures.count:
-            self.clear(account, source)
+            del self._failures[account, source]
 
-    def clear(self, account: str, source: str) -> None:
+    async def clear(self, account: str, source: str) -> None:
         """Forget the failures after a success."""
+        if self._shared and self._shared.are_used:
+            await self._shared.clear(self._name(account, source))
         self._failures.pop((account, source), None)
+
+    def _name(self, account: str, source: str) -> str:
+        """Return a name without the account and the address, for the database."""
+        text = f"{self._kind}\n{account}\n{source}".encode("utf-8", "surrogatepass")
+        return sha256(text).hexdigest()
 
     def _seconds(self, failures: _Failures | None) -> float:
         if failures is None or failures.locked_until is None:

@@ -46,11 +46,6 @@ def check_workers(config: Config, number: int) -> None:
         )
     if number > 1 and RETIRE is None:
         raise ConfigError("This system runs one worker only; several need Linux or another Unix.")
-    if number > 1 and config.metrics_port is not None:
-        raise ConfigError(
-            f"PVEMCP_METRICS_PORT has the figures of one process, not of {number} workers. Leave "
-            "it out and export by OTLP (OTEL_EXPORTER_OTLP_ENDPOINT), or serve with one worker."
-        )
 
 
 class Workers:

@@ -19,6 +19,7 @@ from proxmox_client.api.resources import (
     QemuResource,
     StorageResource,
 )
+from pvemcp_server import __version__
 from pvemcp_server.clusters.cluster import offload
 from pvemcp_server.clusters.inventory import InventoryView
 from pvemcp_server.errors import StateUnavailable
@@ -70,7 +71,7 @@ class SharedInventory:
 
     shared: SharedInventories
     identity_id: int
-    context: str  # what a published one belongs to
+    context: str  # what a published one belongs to, and the version that writes and reads it
 
     @classmethod
     def of(
@@ -80,7 +81,8 @@ class SharedInventory:
         identity: IdentityRecord,
         secret_digest: bytes,
     ) -> Self:
-        parts = (identity.id, identity.token_id, secret_digest.hex(), record.destination)
+        digest = secret_digest.hex()
+        parts = (__version__, identity.id, identity.token_id, digest, record.destination)
         return cls(shared, identity.id, f"pvemcp:inventories:{':'.join(map(str, parts))}")
 
     async def view(
@@ -89,37 +91,43 @@ class SharedInventory:
         """Return a view that was taken after `oldest`: a published one, or else by `fetch`."""
         if not self.shared.are_used:
             return await fetch(sent)
+        is_ours = True  # the lease, perhaps: also after a cancellation, or when its answer was lost
         try:
-            found = await self._found(oldest)
-        except StateUnavailable:
-            return await fetch(sent)
-        if found is not None:
-            return found
-        is_published = False
-        try:
+            found = None
+            with suppress(StateUnavailable):
+                found, is_ours = await self._found(oldest)
+            if found is not None:
+                return found
             view = await fetch(sent)
             with suppress(StateUnavailable):
                 packed = await offload(len(view.guests), Published.of(view).packed)
                 await self.shared.publish(self.identity_id, self.context, packed, view.taken)
-                is_published = True
+                is_ours = False
             return view
         finally:
-            if not is_published:
-                with suppress(StateUnavailable), anyio.CancelScope(shield=True):
+            if is_ours:
+                with suppress(StateUnavailable), anyio.move_on_after(WAIT_SECONDS, shield=True):
                     await self.shared.release(self.identity_id)
 
-    async def _found(self, oldest: float) -> InventoryView | None:
-        """Return a published view; None when this process has to fetch it."""
-        ends = monotonic() + WAIT_SECONDS
+    async def _found(self, oldest: float) -> tuple[InventoryView | None, bool]:
+        """Return a published view, or None when it has to be fetched; and if the lease is ours.
+
+        One that cannot be opened, as of a token that was replaced, is no reason to wait.
+        """
+        ends, is_readable = monotonic() + WAIT_SECONDS, True
         while True:
             async with self.shared.awaiting(self.identity_id) as ended:
-                lease = await self.shared.lease(self.identity_id, monotonic() - oldest)
+                young = monotonic() - oldest if is_readable else 0.0
+                lease = await self.shared.lease(self.identity_id, young)
                 if monotonic() - lease.age > oldest:
                     found = await self._read(oldest)
                     if found is not None:
-                        return found
+                        return found, lease.is_ours
+                    if is_readable and not lease.is_ours:
+                        is_readable = False
+                        continue
                 if lease.is_ours or monotonic() >= ends:
-                    return None
+                    return None, lease.is_ours
                 with anyio.move_on_after(min(LOOK_SECONDS, ends - monotonic())):
                     await ended.wait()
 

@@ -26,11 +26,11 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Scope, Send
 
 from pvemcp_server.access.model import Caller
-from pvemcp_server.errors import CallError, ServerError
+from pvemcp_server.errors import CallError, ServerError, StateUnavailable
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.gate import user_of
 from pvemcp_server.mcp.json_rpc import Replay
-from pvemcp_server.store.database import DatabaseFailed
+from pvemcp_server.store.database import DatabaseFailed, waits
 from pvemcp_server.store.process_channel import EVERY, Content, ProcessChannel
 
 ANSWER_SECONDS: Final = 2.0  # in which another process answers; then the message is sent again
@@ -160,13 +160,20 @@ class Relay:
 
     async def _serve(self, content: Content) -> None:
         """Serve a request that another process has received, and answer it."""
+        waits.set(True)  # as for a request that arrives at the gate
         try:
-            caller = await self._find(content["key"], content["address"])
-            if content["scopes"] is not None:
-                scopes, token = frozenset(content["scopes"]), content["token"]
-                caller = replace(caller, scopes=scopes, token=token)
-            if not await self._admits(caller):
-                return
+            try:
+                caller = await self._find(content["key"], content["address"])
+                if content["scopes"] is not None:
+                    scopes, token = frozenset(content["scopes"]), content["token"]
+                    caller = replace(caller, scopes=scopes, token=token)
+                if not await self._admits(caller):
+                    return
+            except (StateUnavailable, DatabaseFailed):
+                # nothing of it was served yet: it may be, when it is sent again
+                self._answers.pop(content["id"], None)
+                self._taken.pop(content["id"], None)
+                raise
             response = _Response()
             await self._run(content, caller, response)
             if content["is_answered"]:

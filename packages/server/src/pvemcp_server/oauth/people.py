@@ -7,11 +7,13 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Final
+
+import anyio
 
 import proxmox_client as pve
 from proxmox_client import Client, ProxmoxError, Realm, SecondFactor, deadline
@@ -20,7 +22,13 @@ from pvemcp_server.access.limits import Clock, RateLimiter
 from pvemcp_server.access.sessions import Session
 from pvemcp_server.access.sign_in_limits import FailureLocks, KnownDevices, SignInQueue
 from pvemcp_server.clusters import Clusters, explain, reason_of
-from pvemcp_server.errors import BadArgument, CallError, ServerError, TooManyFailures
+from pvemcp_server.errors import (
+    BadArgument,
+    CallError,
+    ServerError,
+    StateUnavailable,
+    TooManyFailures,
+)
 from pvemcp_server.networks import network_of
 from pvemcp_server.oauth.person import (
     Account,
@@ -126,7 +134,7 @@ class People:
         self._clock = clock
         self._monotonic = monotonic
         self._realms: dict[str, tuple[float, list[Realm] | str]] = {}
-        self._locks = FailureLocks(clock)
+        self._locks = FailureLocks(clock, "sign-ins of users", store.shared_failures)
         self._failures = RateLimiter("sign-ins of users", store.shared_limits, clock=monotonic)
         self._begun = RateLimiter("begun sign-ins", store.shared_limits, clock=monotonic)
         self._queues: dict[tuple[str, bool], SignInQueue] = {}
@@ -342,7 +350,7 @@ class People:
         network, account = network_of(origin.address), _digest("known", userid)
         device = self.devices.find(userid, origin.device)
         if device is not None and (
-            any(self._locks.is_locked(_digest(step, userid, name), device) for name in clusters)
+            any([await self._locks.is_locked(_digest(step, userid, n), device) for n in clusters])
             or not await self._failures.take(account, FAILURES_PER_MINUTE)
         ):
             device = None
@@ -361,7 +369,7 @@ class People:
         The lock is that of the account at the cluster, whatever realm of the form leads there.
         """
         account = _digest(step, userid, cluster)
-        self._locks.begin(account, source.counted)
+        await self._locks.begin(account, source.counted)
         try:
             async with self._queue(cluster, known=source.known).turn(source.waiting):
                 with deadline(SIGN_IN_SECONDS):
@@ -369,9 +377,11 @@ class People:
         except pve.Unauthenticated:
             raise
         except BaseException:
-            self._locks.undo(account, source.counted)
+            # stays counted if the database does not answer: the first error says more
+            with suppress(StateUnavailable), anyio.CancelScope(shield=True):
+                await self._locks.undo(account, source.counted)
             raise
-        self._locks.clear(account, source.counted)
+        await self._locks.clear(account, source.counted)
 
 
 def administrator(session: Session) -> Person:

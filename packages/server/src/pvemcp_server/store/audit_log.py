@@ -306,11 +306,11 @@ class AuditLog:
     async def _missing(self, connection: AsyncConnection, rows: Collection[Row]) -> list[Row]:
         """Return the rows that are not in the table; keep other processes from appending."""
         await self._mark(connection, HEAD, lock=True)
-        table = records.audit
-        query = select(table.c.call_id, table.c.kind)
-        query = query.where(table.c.call_id.in_({row["call_id"] for row in rows}))
+        # with the time: a call may have several rows of a kind, as its user was asked twice
+        columns = [records.audit.c[name] for name in ("call_id", "kind", "at")]
+        query = select(*columns).where(columns[0].in_({row["call_id"] for row in rows}))
         present = {tuple(row) for row in await connection.execute(query)}
-        return [row for row in rows if (row["call_id"], row["kind"]) not in present]
+        return [row for row in rows if (row["call_id"], row["kind"], row["at"]) not in present]
 
     async def _append_in(
         self, connection: AsyncConnection, rows: Iterable[Row]

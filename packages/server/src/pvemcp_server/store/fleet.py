@@ -22,32 +22,35 @@ from pvemcp_server.store.database import Database
 BEAT_SECONDS: Final = 1.0  # between two signs of life
 LIVE_SECONDS: Final = 3  # after the last one, then what a process held is free
 KEPT_SECONDS: Final = 60  # a process without a sign of life, and what only limits a minute
+FAILURES_SECONDS: Final = 24 * 3600  # without a further attempt; no lock is so long
 SWEEP_BEATS: Final = 60
 RETRY_SECONDS: Final = 0.5
 WAIT_SECONDS: Final = 5.0  # of a call for the connection, while it is opened again
 FAILED: Final = (PostgresError, InterfaceError, OSError, TimeoutError)
 CHANNEL: Final = "'pvemcp_' || md5(current_schema())"  # a database may hold several installations
+NOW: Final = "extract(epoch FROM clock_timestamp())"
+# `abs`: a time ahead of the clock shows that it was set back, and would count until it is reached
+IS_LIVE: Final = f"abs({NOW} - seen) < {LIVE_SECONDS}"  # of a row of `processes`
 log = logging.getLogger(__name__)
 
 _BEAT: Final = f"""
-INSERT INTO processes (id, seen) VALUES ($1, extract(epoch FROM clock_timestamp()))
+INSERT INTO processes (id, seen) VALUES ($1, {NOW})
 ON CONFLICT (id) DO UPDATE SET seen = excluded.seen
-RETURNING ARRAY(
-    SELECT id FROM processes
-    WHERE id <> $1 AND seen > extract(epoch FROM now()) - {LIVE_SECONDS}
-) AS others"""  # noqa: S608 - constants of this module
+RETURNING ARRAY(SELECT id FROM processes WHERE id <> $1 AND {IS_LIVE}) AS others
+"""  # noqa: S608 - constants of this module
 _SWEEP: Final = f"""
 WITH gone AS (
-    DELETE FROM processes WHERE seen < extract(epoch FROM now()) - {KEPT_SECONDS} RETURNING id
+    DELETE FROM processes WHERE abs({NOW} - seen) > {KEPT_SECONDS} RETURNING id
 ), buckets AS (
-    DELETE FROM rate_buckets WHERE since < extract(epoch FROM now()) - 2 * {KEPT_SECONDS}
+    DELETE FROM rate_buckets WHERE abs({NOW} - since) > 2 * {KEPT_SECONDS}
+), attempts AS (
+    DELETE FROM failures WHERE abs({NOW} - changed) > {FAILURES_SECONDS}
 ), notes AS (
     DELETE FROM cluster_writes WHERE process NOT IN (SELECT id FROM processes)
 )
-DELETE FROM claims WHERE changed < extract(epoch FROM now()) - {KEPT_SECONDS}
-    AND NOT held::jsonb ?| ARRAY(
-        SELECT id::text FROM processes WHERE seen > extract(epoch FROM now()) - {LIVE_SECONDS}
-    )"""  # noqa: S608 - the same
+DELETE FROM claims WHERE abs({NOW} - changed) > {KEPT_SECONDS}
+    AND NOT held::jsonb ?| ARRAY(SELECT id::text FROM processes WHERE {IS_LIVE})
+"""  # noqa: S608 - the same
 Listener = Callable[[str], None]
 
 

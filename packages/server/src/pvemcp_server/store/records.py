@@ -701,6 +701,16 @@ claims = Table(  # of places for concurrent calls
     Column("changed", Float, nullable=False),
 )
 
+failures = Table(  # attempts to sign in that failed in a row, and the locks that followed
+    "failures",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("locked_until", Float, nullable=False),
+    Column("seconds", Float, nullable=False),  # that the last attempt has to wait; 0 if it counted
+    Column("changed", Float, nullable=False),
+)
+
 inventories = Table(  # as published by the process that fetched it
     "inventories",
     metadata,

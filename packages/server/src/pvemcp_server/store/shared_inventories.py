@@ -5,36 +5,39 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from secrets import token_bytes
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from pvemcp_server.store.fleet import CHANNEL, LIVE_SECONDS, Fleet
+from pvemcp_server.errors import StateUnavailable
+from pvemcp_server.store.fleet import CHANNEL, IS_LIVE, NOW, Fleet
 from pvemcp_server.store.vault import NONCE_BYTES, Vault
 
 MOST_BYTES: Final = 8 << 20  # of a sealed inventory; a larger one is fetched by each process
 MESSAGE: Final = "inventory"
 
-_NOW: Final = "extract(epoch FROM clock_timestamp())"
+# ahead of the clock, it was set back since: such a one would stay current until then
+_IS_PAST: Final = f"taken <= {NOW}"
 _LEASE: Final = f"""
 INSERT INTO inventories AS i (identity_id, holder, taken)
 SELECT id, $2::text, 0 FROM identities WHERE id = $1
 ON CONFLICT (identity_id) DO UPDATE SET holder = CASE
-    WHEN i.taken > {_NOW} - $3::float8 THEN i.holder
-    WHEN EXISTS (
-        SELECT FROM processes WHERE id = i.holder AND id <> $2 AND seen > {_NOW} - {LIVE_SECONDS}
-    ) THEN i.holder
+    WHEN i.taken > {NOW} - $3::float8 AND i.{_IS_PAST} THEN i.holder
+    WHEN EXISTS (SELECT FROM processes WHERE id = i.holder AND id <> $2 AND {IS_LIVE}) THEN i.holder
     ELSE $2 END
-RETURNING holder = $2 AS is_ours, {_NOW} - taken AS age"""  # noqa: S608 - constants of this module
+RETURNING holder = $2 AS is_ours,
+    CASE WHEN {_IS_PAST} THEN {NOW} - taken ELSE 'Infinity' END AS age
+"""  # noqa: S608 - constants of this module and of `fleet`
 _READ: Final = f"""
-SELECT sealed, {_NOW} - taken AS age FROM inventories
-WHERE identity_id = $1 AND sealed IS NOT NULL"""  # noqa: S608 - constants of this module
+SELECT sealed, {NOW} - taken AS age FROM inventories
+WHERE identity_id = $1 AND sealed IS NOT NULL AND {_IS_PAST}"""  # noqa: S608 - the same
+_IS_NEWER: Final = f"(taken < {NOW} - $4::float8 OR NOT {_IS_PAST})"
 _PUBLISH: Final = f"""
 UPDATE inventories SET
-    holder = CASE WHEN holder = $2 THEN NULL ELSE holder END,
-    sealed = CASE WHEN taken < {_NOW} - $4::float8 THEN $3::bytea ELSE sealed END,
-    taken = greatest(taken, {_NOW} - $4)
+    holder = CASE WHEN holder = $2 OR {_IS_NEWER} THEN NULL ELSE holder END,
+    sealed = CASE WHEN {_IS_NEWER} THEN $3::bytea ELSE sealed END,
+    taken = CASE WHEN {_IS_NEWER} THEN {NOW} - $4 ELSE taken END
 WHERE identity_id = $1
 RETURNING pg_notify({CHANNEL}, '{MESSAGE} ' || identity_id)"""  # noqa: S608 - the same
 _RELEASE: Final = f"""
@@ -73,7 +76,7 @@ class SharedInventories:
 
         `oldest` is in seconds. Raise StateUnavailable, as all methods do.
         """
-        rows = await self._fleet.fetch(_LEASE, identity_id, self._fleet.id, oldest)
+        rows = await self._fetch(_LEASE, identity_id, self._fleet.id, oldest)
         # without a row the identity was removed; calls that have begun may go on
         return Lease(bool(rows[0]["is_ours"]), rows[0]["age"]) if rows else Lease(True, oldest + 1)
 
@@ -83,7 +86,7 @@ class SharedInventories:
         None if there is none, or if it was sealed for another configuration.
         """
         began = monotonic()
-        rows = await self._fleet.fetch(_READ, identity_id)
+        rows = await self._fetch(_READ, identity_id)
         if not rows:
             return None
         sealed: bytes = rows[0]["sealed"]
@@ -96,18 +99,22 @@ class SharedInventories:
         return plain, began - rows[0]["age"]
 
     async def publish(self, identity_id: int, context: str, plain: bytes, taken: float) -> None:
-        """Publish an inventory, unless a newer one is there, and end the lease."""
+        """Publish an inventory, unless a newer one is there, and end the lease.
+
+        Also that of another process, which was slower, or could not end it: no process waits for
+        it again.
+        """
         nonce = token_bytes(NONCE_BYTES)
         sealed = nonce + self._cipher().encrypt(nonce, plain, context.encode())
         if len(sealed) > MOST_BYTES:
             await self.release(identity_id)
             return
         age = monotonic() - taken
-        await self._fleet.fetch(_PUBLISH, identity_id, self._fleet.id, sealed, age)
+        await self._fetch(_PUBLISH, identity_id, self._fleet.id, sealed, age)
 
     async def release(self, identity_id: int) -> None:
         """End the lease without an inventory."""
-        await self._fleet.fetch(_RELEASE, identity_id, self._fleet.id)
+        await self._fetch(_RELEASE, identity_id, self._fleet.id)
 
     @asynccontextmanager
     async def awaiting(self, identity_id: int) -> AsyncIterator[asyncio.Event]:
@@ -118,6 +125,12 @@ class SharedInventories:
         finally:
             if self._published.get(identity_id) is event:
                 del self._published[identity_id]
+
+    async def _fetch(self, sql: str, *arguments: Any) -> list[Any]:
+        """Run a statement, but wait for no connection that is lost: Proxmox is asked instead."""
+        if not self._fleet.is_listening:
+            raise StateUnavailable("The state's database does not answer.")
+        return await self._fleet.fetch(sql, *arguments)
 
     def _wake(self, text: str) -> None:
         if event := self._published.pop(int(text), None):

@@ -59,6 +59,7 @@ from pvemcp_server.store.records import (
 )
 from pvemcp_server.store.repository import Repository
 from pvemcp_server.store.setting_repository import SettingRepository
+from pvemcp_server.store.shared_failures import SharedFailures
 from pvemcp_server.store.shared_inventories import SharedInventories
 from pvemcp_server.store.shared_limits import SharedLimits
 from pvemcp_server.store.undo_repository import UndoRepository
@@ -75,6 +76,7 @@ class Store:
         self.fleet = Fleet(database)
         self.watch = Watch(database, self.fleet)
         self.shared_limits = SharedLimits(self.fleet) if self.fleet.is_shared else None
+        self.shared_failures = SharedFailures(self.fleet) if self.fleet.is_shared else None
         self.shared_inventories = (
             SharedInventories(self.fleet, vault) if self.fleet.is_shared else None
         )
