@@ -11,7 +11,7 @@ from sqlalchemy import update
 from pvemcp_server.access.model import Caller, Role
 from pvemcp_server.approvals import PlannedCall
 from pvemcp_server.errors import Precondition
-from pvemcp_server.pipeline.shown_plans import ShownPlans
+from pvemcp_server.pipeline.shown_plans import PLAN_CHARACTERS, ShownPlans
 from pvemcp_server.store import Store, records
 from pvemcp_server.store.columns import utc_now
 from pvemcp_server.store.shown_plan_repository import KEPT, KEPT_OF_KEY
@@ -57,6 +57,14 @@ async def test_a_changed_plan_is_refused_once_in_every_process(
     with pytest.raises(Precondition):  # the error has shown the changed plan, and no other
         await here.require_same(CALL)
     await there.require_same(CALL)
+
+
+async def test_a_plan_that_is_too_long_for_the_error_is_shown_by_a_dry_run(store: Store):
+    plans = plans_of(store)
+    await plans.keep(CALL)
+    long = ("Do this. " * PLAN_CHARACTERS,)
+    with pytest.raises(Precondition, match=r" dry_run shows it whole\. Repeat"):
+        await plans.require_same(replace(CALL, plan=long, shown_plan=long))
 
 
 async def test_a_plan_that_was_shown_counts_for_one_call(store: Store):

@@ -3,12 +3,14 @@
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from pvemcp_server.approvals import TIME, PlannedCall
 from pvemcp_server.errors import Precondition
 from pvemcp_server.pipeline.answers import clean_line
-from pvemcp_server.pipeline.confirmation import QUESTION_CHARACTERS
 from pvemcp_server.store.shown_plan_repository import ShownPlanRepository
+
+PLAN_CHARACTERS: Final = 3_000  # of the present plan in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,8 @@ class ShownPlans:
     async def require_same(self, call: PlannedCall) -> None:
         """Raise Precondition if a dry run of this call has shown another plan.
 
-        What was shown counts for one call: what that changes makes the next plan another one. The
-        error shows the present plan, which the next identical call is held to.
+        A plan that was shown counts for one call, which changes what the next one would do. The
+        error shows the present plan, and the next identical call is held to that.
         """
         shown = await self.repository.take(self._digest(call.request))
         if shown is None:
@@ -43,11 +45,12 @@ class ShownPlans:
         else:
             return
         await self.keep(call)
-        plan = clean_line(" ".join(call.shown_plan), QUESTION_CHARACTERS)
+        plan = " ".join(call.shown_plan)
+        whole = "dry_run shows it whole. " if len(plan) > PLAN_CHARACTERS else ""
         raise Precondition(
             f"{changed} has changed since the dry run of {shown.shown:{TIME}}; nothing was sent. "
-            f"It would now: {plan}",
-            hint="Repeat the identical call to carry that out.",
+            f"It would now: {clean_line(plan, PLAN_CHARACTERS)}",
+            hint=f"{whole}Repeat the identical call to carry that out.",
         )
 
     def _digest(self, text: str) -> str:
