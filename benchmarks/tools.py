@@ -138,6 +138,12 @@ class Bench:
     async def others(self, _planned: PlannedCall) -> list[ApprovalRecord]:
         return []
 
+    async def keep(self, _planned: PlannedCall) -> None:
+        """Forget the plan that a dry run has shown."""
+
+    async def require_same(self, _planned: PlannedCall) -> None:
+        """Allow the write, whatever a dry run has shown."""
+
     async def refused(self, event: Event) -> None:
         raise RuntimeError(f"refused: {event.reason}")
 
@@ -153,7 +159,7 @@ class Bench:
     async def run(self, tool: str, arguments: Mapping[str, Any]) -> Result:
         inside = {"programs": frozenset({"echo"}), "files": frozenset({"/etc/hostname"})}
         role = Role(1, "bench", "", (Grant(frozenset({ANY}), resources=EVERYTHING, **inside),))
-        pipeline = Pipeline(tools(), self, self, self, self, self, Unlimited())  # type: ignore[arg-type]
+        pipeline = Pipeline(tools(), self, self, self, self, self, self, Unlimited())  # type: ignore[arg-type]
         caller = Caller("k", "bench", role, toolsets=frozenset(Toolset))
         result = await pipeline.call(caller, tool, arguments, self)  # type: ignore[arg-type]
         if result.cause:

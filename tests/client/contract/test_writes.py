@@ -200,15 +200,17 @@ async def test_a_guest_is_destroyed_once_it_is_stopped(vmid, client, lab):
 @pytest.mark.parametrize("vmid", [100, 104], ids=["machine", "container"])
 async def test_a_backup_has_the_configuration_of_its_guest(vmid, client):
     guest = await client.guest(vmid)
+    await guest.set_config({"description": "100 % of it:\nlines"})
     node = client.node(guest.node)
     await (await node.vzdump([vmid], storage="shared")).wait()
     (backup,) = await client.storage(guest.node, "shared").content("backup", vmid)
     inside, outside = await node.backup_config(backup.volid), await guest.config()
     assert type(inside) is type(outside)
-    assert (inside.name, inside.memory_mb, inside.tags) == (
+    assert (inside.name, inside.memory_mb, inside.tags, inside.description) == (
         outside.name,
         outside.memory_mb,
         outside.tags,
+        outside.description,
     )
     assert [disk.volume for disk in inside.disks] == [disk.volume for disk in outside.disks]
 

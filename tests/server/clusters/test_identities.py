@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.server.tools.few_guests import few_guests
-from tests.server.tools.tool_client import FakeApprovals, FakeBudgets, FakeUndos
+from tests.server.tools.tool_client import FakeApprovals, FakeBudgets, FakeShownPlans, FakeUndos
 
 import pvemcp_server.tools.all  # noqa: F401 - declares the tools
 from proxmox_client.emulator import Emulator, ManualClock
@@ -19,6 +19,7 @@ from pvemcp_server.mcp.completion import TOOLS as COMPLETED
 from pvemcp_server.mcp.completion import complete
 from pvemcp_server.mcp.resources import FAMILIES
 from pvemcp_server.pipeline.pipeline import Pipeline
+from pvemcp_server.pipeline.shown_plans import ShownPlans
 from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.settings import Values
 from pvemcp_server.tables import tables
@@ -107,6 +108,7 @@ async def clients(clusters, access, lab, new_token) -> Clients:
             AuditRecorder(),
             FakeApprovals(),
             StoredUndos(FakeUndos()),
+            ShownPlans(FakeShownPlans(), lambda: b"key"),
             FakeBudgets(),
         ),
         Caller("wide", "wide", ROLE, toolsets=sets, version="w"),

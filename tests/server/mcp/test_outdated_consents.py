@@ -143,8 +143,41 @@ async def test_an_approval_does_not_count_for_a_changed_configuration(
         change(vmid, "changed after the approval")
         again = await client.call_tool(tool, PROD | arguments)
         assert "this call is waiting for approval" in again.content[0].text
+        why_not = f"Approval {first} does not count: the configuration, or the key, "
+        assert why_not in again.content[0].text
         assert received["prod"].writes == []
         assert await approve() != first
         done = await client.call_tool(tool, PROD | arguments)
     assert not done.is_error, done.content[0].text
     assert len(received["prod"].writes) == len(arguments.get("vmids", [vmid]))
+
+
+@pytest.mark.parametrize("write", ["UpdateVmConfig of several", "CallApi on a container"])
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_changed_configuration_is_refused_before_the_user_is_asked(
+    served,  # noqa: F811
+    received,  # noqa: F811
+    change,
+    era,
+    write,
+):
+    tool, arguments, vmid = WRITES[write]
+    asked = []
+
+    async def agree(_context, params):
+        asked.append(params.message)
+        return types.ElicitResult(action="accept", content={"confirm": True})
+
+    if era == "sse":
+        wire, mode = sse_client(f"{served.url}/sse/{served.key}"), "legacy"
+    else:
+        wire, mode = served.mcp, era
+    async with Client(wire, mode=mode, elicitation_callback=agree) as client:
+        await client.call_tool(tool, PROD | arguments | {"dry_run": True})
+        change(vmid, "changed after the dry run")
+        refused = await client.call_tool(tool, PROD | arguments)
+        assert refused.content[0].text.startswith("The configuration has changed since the dry run")
+        assert (received["prod"].writes, asked) == ([], [])
+        done = await client.call_tool(tool, PROD | arguments)
+    assert not done.is_error, done.content[0].text
+    assert len(asked) == 1

@@ -173,7 +173,11 @@ async def test_an_approval_is_void_once_the_role_is_narrowed(served, administrat
         await approvals.approve(administrator, number)
         await access.roles.change("Mine", grants=[Grant(frozenset({"DeleteThing"}))])
         await served.state.store.watch.poll()
-        assert number_in(await delete(client)) != number
+        again = await delete(client)
+        assert number_in(again) != number
+        assert f"Approval {number} does not count: the configuration, or the key, " in text_of(
+            again
+        )
     assert fake_tools.done == []
 
 
@@ -202,6 +206,54 @@ async def test_lifetimes_end(served, administrator, fake_tools):
         service._clock = lambda: utc_now() + WAITING_LIFE + APPROVED_LIFE
         assert number_in(await delete(client)) != later
     assert fake_tools.done == []
+
+
+async def test_the_answer_says_why_an_earlier_approval_does_not_count(
+    served, administrator, fake_tools
+):
+    service = served.app.endpoint.services.approvals
+    other_key = await served.new_key("other", role="Administrator")
+
+    async def why_not(client) -> str:
+        answer = text_of(await delete(client))
+        number = re.search(r"number (\d+)\. (.*)It would: ", answer)
+        assert number, answer
+        return number[2]
+
+    async with connected(served) as client, Client(f"{served.url}/mcp/{other_key}") as other:
+        first = number_in(await delete(client))
+        assert await why_not(client) == ""
+        await approvals.approve(administrator, first)
+        for_other = f"Approval {first} does not count: it is for another key. "
+        assert await why_not(other) == for_other
+        assert not (await delete(client)).is_error
+        used = await why_not(client)
+        assert re.fullmatch(
+            rf"Approval {first} does not count: it was used at 20\S+Z, and each counts once\. ",
+            used,
+        )
+        assert await why_not(client) == used  # as long as it waits
+        assert await why_not(other) == ""  # it is used up
+
+        second = number_in(await delete(client))
+        await approvals.approve(administrator, second)
+        fake_tools.loses = "Its only backup is lost."
+        changed = f"Approval {second} does not count: the plan has changed since. "
+        assert [await why_not(client) for _ in range(2)] == [changed, changed]
+
+        third = number_in(await delete(client))
+        await approvals.approve(administrator, third)
+        service._clock = lambda: utc_now() + APPROVED_LIFE
+        expired = await why_not(client)
+        assert re.fullmatch(rf"Approval {third} does not count: it expired at 20\S+Z\. ", expired)
+
+
+async def test_a_refusal_is_no_approval_that_does_not_count(served, administrator):
+    async with connected(served) as client:
+        number = number_in(await delete(client))
+        await approvals.decline(administrator, number)
+        assert "Declined by an administrator" in text_of(await delete(client))
+        assert "does not count" not in text_of(await delete(client))
 
 
 async def test_request_decision_and_use_are_in_the_audit(served, administrator):

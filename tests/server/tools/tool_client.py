@@ -28,10 +28,11 @@ from pvemcp_server.errors import OverBudget
 from pvemcp_server.mcp.elicitation import Decision
 from pvemcp_server.pipeline.open_writes import OpenWrites
 from pvemcp_server.pipeline.pipeline import Pipeline
+from pvemcp_server.pipeline.shown_plans import ShownPlans
 from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.settings import Values
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.records import ClusterKind, UndoRecord
+from pvemcp_server.store.records import ClusterKind, ShownPlan, UndoRecord
 from pvemcp_server.toolkit.registry import tools
 
 from .in_process import InProcess
@@ -159,6 +160,19 @@ class FakeUndos:
 
 
 @dataclass
+class FakeShownPlans:
+    """Stands in for the repository of plans that dry runs have shown."""
+
+    kept: dict[str, ShownPlan] = field(default_factory=dict)
+
+    async def keep(self, call_digest: str, key_id: str, **digests: str) -> None:
+        self.kept[call_digest] = ShownPlan(call_digest, key_id, shown=utc_now(), **digests)
+
+    async def take(self, call_digest: str) -> ShownPlan | None:
+        return self.kept.pop(call_digest, None)
+
+
+@dataclass
 class FakeConversation:
     """Stands in for the MCP client: records progress and questions, and answers with `decision`."""
 
@@ -194,6 +208,9 @@ class FakeApprovals:
 
     async def use_refusal(self, _call: PlannedCall) -> None:
         return None
+
+    async def why_not(self, _call: PlannedCall) -> str:
+        return ""
 
     async def others(self, _call: PlannedCall) -> list[SimpleNamespace]:
         return self.waiting
@@ -239,6 +256,7 @@ class ToolClient:
     conversation: FakeConversation = field(default_factory=FakeConversation)
     approvals: Approvals | FakeApprovals = field(default_factory=FakeApprovals)
     undos: FakeUndos = field(default_factory=FakeUndos)
+    shown_plans: FakeShownPlans = field(default_factory=FakeShownPlans)
     budgets: FakeBudgets = field(default_factory=FakeBudgets)
     resources: Resources = EVERYTHING
     tools: frozenset[str] = frozenset({ANY})
@@ -298,6 +316,7 @@ class ToolClient:
             self.audit,  # type: ignore[arg-type]
             self.approvals,  # type: ignore[arg-type]
             StoredUndos(self.undos),  # type: ignore[arg-type]
+            ShownPlans(self.shown_plans, lambda: b"key"),  # type: ignore[arg-type]
             self.budgets,  # type: ignore[arg-type]
             limits=self.limits,
             closing=self.closing,

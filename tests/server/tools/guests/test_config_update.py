@@ -66,6 +66,11 @@ async def test_a_plan_shows_old_and_new_and_what_waits(client):
     )
 
 
+async def test_a_plan_shows_the_parts_that_change_of_a_long_value(client):
+    would = await plan(client, CONTAINER, vlan=7, ip="10.0.0.5/24")
+    assert "on prod: net0 (ip dhcp → 10.0.0.5/24, tag not set → 7). At once: net0." in would
+
+
 async def test_the_answer_says_what_is_in_force_and_what_is_pending(client, vm):
     answer = await change(client, cores=8, description="New")
     assert answer.data["in_force"] == ["description → 'New'"]

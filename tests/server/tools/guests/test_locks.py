@@ -204,3 +204,13 @@ async def test_a_task_that_begins_in_between_keeps_its_lock(root, lock, state, m
     monkeypatch.setattr(Qemu, "unlock", late)
     assert "checksum mismatch" in await refused(root)
     assert state.guests[VM].config["lock"] == "snapshot"
+
+
+async def test_a_lock_of_a_guest_that_changed_since_the_dry_run_stays(root, state, lock):
+    lock()
+    await unlock(root, dry_run=True)
+    state.guests[VM].config["description"] = "still needed"
+    state.guests[VM].touch()
+    assert "The configuration has changed since the dry run of" in await refused(root)
+    assert state.guests[VM].config["lock"] == "backup"
+    state.guests[VM].config.pop("description")

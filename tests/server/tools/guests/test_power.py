@@ -149,7 +149,7 @@ async def test_a_write_without_wait_notes_the_next_step(demo_client):
     assert answer.data["task_status"] == "running"
     assert "GetTask with this upid" in answer.notes
     task = (await demo_client("GetTask", **PROD, upid=answer.data["upid"], wait_seconds=30)).data
-    assert (task["status"], task["ok"]) == ("stopped", True)
+    assert (task["task_status"], task["ok"]) == ("stopped", True)
 
 
 async def test_the_next_read_after_a_write_asks_proxmox_again(demo_client):

@@ -154,7 +154,7 @@ async def test_list_tasks_since_takes_dates_and_spans(tool_client):
 async def test_get_task_has_outcome_times_and_log(tool_client):
     failed = (await tool_client("ListTasks", **PROD, status="error", limit=1)).data[0]
     finished = (await tool_client("GetTask", **PROD, upid=failed["upid"], log_lines=3)).data
-    assert (finished["status"], finished["ok"]) == ("stopped", False)
+    assert (finished["task_status"], finished["ok"]) == ("stopped", False)
     assert finished["exit_status"] == failed["status"]
     assert finished["start_time"] == failed["start_time"]
     assert finished["duration"] == failed["duration"]

@@ -48,7 +48,7 @@ async def plan(client, upid):
             "105",
             ["INFO:  45% (14.4 GiB of 32.0 GiB) in 2m"],
             ["Stop the backup (vzdump) of qemu 105 on pve01 of prod, begun ",
-             f" by {OWNER}, now at 45 %.", "a lock (backup) or part of a file may stay."],
+             f" by {OWNER}.", "a lock (backup) or part of a file may stay."],
         ),
         ("vzdump", "", [], ["Stop the backup (vzdump) on pve01 of prod", "those after it"]),
         ("qmigrate", "105", [], ["Stop the migration (qmigrate) of qemu 105", "on the target"]),
@@ -62,6 +62,16 @@ async def test_the_plan_says_what_runs_and_what_stopping_leaves(
 ):
     would = (await plan(tool_client, begin(type_, id_, log=log))).data["would"]
     assert [text for text in says if text not in would] == []
+
+
+async def test_progress_is_beside_the_question_and_no_part_of_it(tool_client, begin, state):
+    upid = begin("vzdump", "105", log=["INFO:  45% (14.4 GiB of 32.0 GiB) in 2m"])
+    preview = await plan(tool_client, upid)
+    assert preview.data["progress"] == "It is at 45 %."
+    state.tasks[upid].log.append("INFO:  46% (14.7 GiB of 32.0 GiB) in 2m")
+    assert not (await tool_client("StopTask", **PROD, upid=upid)).failed
+    assert tool_client.conversation.questions == [preview.data["would"]]
+    assert tool_client.conversation.beside[0].startswith("It is at 46 %.")
 
 
 async def test_the_user_is_asked_and_the_answer_says_how_it_ended(tool_client, begin, state):

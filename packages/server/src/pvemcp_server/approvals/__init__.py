@@ -4,7 +4,13 @@ A call waits under a number. An administrator decides that exact plan, and the c
 identical call carries it out, once.
 """
 
-from pvemcp_server.approvals.approvals import APPROVED_LIFE, WAITING_LIFE, Approvals, PlannedCall
+from pvemcp_server.approvals.approvals import (
+    APPROVED_LIFE,
+    TIME,
+    WAITING_LIFE,
+    Approvals,
+    PlannedCall,
+)
 from pvemcp_server.approvals.webhook import Webhook
 
-__all__ = ["APPROVED_LIFE", "WAITING_LIFE", "Approvals", "PlannedCall", "Webhook"]
+__all__ = ["APPROVED_LIFE", "TIME", "WAITING_LIFE", "Approvals", "PlannedCall", "Webhook"]

@@ -20,6 +20,7 @@ WAITING_LIFE: Final = timedelta(hours=1)  # for the decision; a refusal is repor
 APPROVED_LIFE: Final = timedelta(minutes=15)  # for the client to repeat the call
 ENDED_SHOWN: Final = 50
 PAGE: Final = "/admin/approvals"
+TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,33 @@ class PlannedCall:
     shown_arguments: Mapping[str, Any]
     shown_plan: tuple[str, ...]
     digest: str = ""  # of the configuration that the plan was made from
+    beside: str = ""  # facts that are shown with the plan, and may change
+    requested: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The arguments as the client gave them: a query, where `arguments` has its guests."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """What an administrator reads: the plan, and the facts beside it."""
+        return (*self.shown_plan, *filter(None, [self.beside]))
 
     @cached_property
     def identity(self) -> str:
         """What makes two calls identical: key, tool, cluster and arguments."""
-        return _text(self.caller.key_id, self.tool, self.cluster, dict(self.arguments))
+        return self.identity_of(self.caller.key_id)
+
+    def identity_of(self, key_id: str) -> str:
+        """Return the identity of the same call with another key."""
+        return _text(key_id, self.tool, self.cluster, dict(self.arguments))
+
+    @property
+    def request(self) -> str:
+        """What makes a call the one of a dry run: the same client asks for the same."""
+        return _text(self.caller.key_id, self.caller.acting, self.tool, dict(self.requested))
+
+    @property
+    def shown_in_dry_run(self) -> str:
+        """The plan as a dry run shows it, with the cluster that it is for."""
+        return _text(self.cluster, *self.plan)
 
     @cached_property
     def planned(self) -> str:
@@ -101,10 +124,31 @@ class Approvals:
             tool=call.tool,
             cluster=call.cluster,
             arguments=dict(call.shown_arguments),
-            plan=list(call.shown_plan),
+            plan=list(call.shown),
             call_digest=self._digest(call.identity),
             plan_digest=self._digest(call.planned),
         )
+
+    async def why_not(self, call: PlannedCall) -> str:
+        """Return why the last approval of this call does not count; empty if there is none."""
+        given = await self._approvals.given(call.tool, call.cluster, ENDED_SHOWN)
+        for approval in given:
+            if approval.call_digest == self._digest(call.identity):
+                return f"Approval {approval.id} does not count: {self._fault(approval, call)}."
+        for approval in given:
+            same_call = self._digest(call.identity_of(approval.key_id))
+            if approval.call_digest == same_call and approval.answered is None:
+                return f"Approval {approval.id} does not count: it is for another key."
+        return ""
+
+    def _fault(self, approval: ApprovalRecord, call: PlannedCall) -> str:
+        if approval.answered is not None:
+            return f"it was used at {approval.answered:{TIME}}, and each counts once"
+        if approval.state is ApprovalState.APPROVED and approval.expires <= self._clock():
+            return f"it expired at {approval.expires:{TIME}}"
+        if tuple(approval.plan[: len(call.shown_plan)]) != call.shown_plan:
+            return "the plan has changed since"
+        return "the configuration, or the key, its role or the cluster, has changed since"
 
     async def others(self, call: PlannedCall) -> list[ApprovalRecord]:
         """Return the approvals that wait on the same cluster, without those of this very call."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pvemcp_server.approvals import Approvals, PlannedCall
+from pvemcp_server.approvals import TIME, Approvals, PlannedCall
 from pvemcp_server.audit import Outcome
 from pvemcp_server.errors import ApprovalNeeded, ConfirmationNeeded, Unrecorded
 from pvemcp_server.pipeline.answers import clean_line
@@ -179,7 +179,7 @@ async def require_approval(approvals: Approvals, call: PlannedCall, record: Reco
     The approval is used up, whatever becomes of the call. `record` stores its use and each new
     request; if it cannot, the call is refused.
     """
-    plan = clean_line(" ".join(call.shown_plan), QUESTION_CHARACTERS)
+    plan = clean_line(" ".join(call.shown), QUESTION_CHARACTERS)
     if approved := await approvals.use(call):
         by = f"Approval {approved.id}, given by {approved.decided_by}, was used"
         await record(Outcome.USED, f"{by}: {plan}")
@@ -190,11 +190,13 @@ async def require_approval(approvals: Approvals, call: PlannedCall, record: Reco
             hint="The same call would ask for another approval: repeat it only if the user wants "
             "that.",
         )
+    why_not = await approvals.why_not(call)
     with anyio.CancelScope(shield=True):  # what waits is recorded, also if the client has gone
         approval = await _request(approvals, call, partial(record, Outcome.WAITING))
     raise ApprovalNeeded(
-        f"Nothing was done yet: this call is waiting for approval, number {approval.id}. It would: "
-        f"{plan} It waits until {approval.expires:%Y-%m-%dT%H:%M:%SZ}.",
+        f"Nothing was done yet: this call is waiting for approval, number {approval.id}. "
+        f"{why_not}{' ' if why_not else ''}It would: {plan} "
+        f"It waits until {approval.expires:{TIME}}.",
         hint=f"Ask an administrator to approve number {approval.id} on the Approvals page "
         f"({approvals.page}), then repeat the identical call.",
     )
@@ -214,7 +216,7 @@ async def _request(
     approval, is_new = request
     if is_new:
         try:
-            await record(f"Approval {approval.id}: {' '.join(call.shown_plan)}")
+            await record(f"Approval {approval.id}: {' '.join(call.shown)}")
         except Unrecorded:
             await approvals.withdraw(approval.id)
             raise

@@ -53,6 +53,7 @@ from pvemcp_server.pipeline.confirmation import (
 from pvemcp_server.pipeline.open_writes import OpenWrite, OpenWrites
 from pvemcp_server.pipeline.pagination import page_of
 from pvemcp_server.pipeline.selection import with_selected
+from pvemcp_server.pipeline.shown_plans import ShownPlans
 from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.services import Services
 from pvemcp_server.settings import Settings, Values
@@ -172,6 +173,7 @@ class Pipeline:
     audit: Audit
     approvals: Approvals
     undo_log: UndoLog
+    shown_plans: ShownPlans
     budgets: DestructiveBudgets
     limits: CallLimits = field(default_factory=CallLimits)
     closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops
@@ -189,6 +191,9 @@ class Pipeline:
             services.audit,
             services.approvals,
             StoredUndos(services.store.undos),
+            ShownPlans(
+                services.store.shown_plans, partial(services.store.vault.derive, "shown plans")
+            ),
             services.access.budgets,
             services.access.limits,
             **more,
@@ -383,6 +388,7 @@ class Pipeline:
         async with asyncio.timeout(call.seconds_left):
             if recorder.undoing:  # also when the user has agreed after some time
                 await require_unchanged(call, recorder.undoing)
+            requested = arguments
             advice: tuple[str, ...] = ()
             if tool.bulk:
                 by_query = arguments["query"] is not None
@@ -401,7 +407,9 @@ class Pipeline:
             answer = await answer.carry_out(call)
         elif isinstance(answer, Plan | BulkPlan):
             plan = answer.advised(advice) if advice else answer
-            answer = await self._carry_out(tool, call, plan, arguments, recorder)
+            planned = self._planned(tool, call, plan, arguments, recorder)
+            planned = replace(planned, requested=requested)
+            answer = await self._carry_out(tool, call, plan, planned, recorder)
             if answer.get("task_status") == "running":
                 started = Started(
                     tool.name,
@@ -424,24 +432,30 @@ class Pipeline:
         tool: Tool,
         call: Call,
         plan: Plan | BulkPlan,
-        arguments: Mapping[str, Any],
+        planned: PlannedCall,
         recorder: Recorder,
     ) -> Document:
-        """Preview the plan, or confirm it, record the intent, and only then change anything."""
+        """Preview the plan, or confirm it, record the intent, and only then change anything.
+
+        A plan is carried out if a dry run of the same call has shown the same one, or none.
+        """
         if call.dry_run:
             required = tool.needs if plan.needs is None else plan.needs
             await note_missing_privileges(plan.cluster, *required, so="will refuse this")
         await self._check_limits(tool, call, plan)
-        planned = self._planned(tool, call, plan, arguments, recorder)
         if call.dry_run:
+            await self.shown_plans.keep(planned)
             around = await self._around(call, plan, planned)
             undos = self._undos(call.caller, [part.undo for part in plan.parts if part.undo])
             return {**plan.preview(), **around.fields, **_undo_field(undos)}
+        await self.shown_plans.require_same(planned)
         with self.open_writes.opened(tool.name, plan.cluster.name, plan.vmids) as own:
             if tool.effect is Effect.DESTROY or plan.needs_consent:
                 own.is_waiting, beside = True, ""
                 if call.settings.confirm_destructive == "ask":
-                    beside = (await self._around(call, plan, planned, own)).text
+                    progress = (part.progress for part in plan.parts)
+                    around = await self._around(call, plan, planned, own)
+                    beside = " ".join(filter(None, (*progress, around.text)))
                 await self._confirm(tool, call, planned, recorder, beside)
                 own.is_waiting = False
             await recorder.intent()
@@ -563,8 +577,7 @@ class Pipeline:
     ) -> None:
         """Return once the user, an administrator or a setting lets the plan be carried out."""
         beside = question_of([mask_text(beside)]) if beside else ""
-        shown = (*planned.shown_plan, *([beside] if beside else ()))
-        planned = replace(planned, shown_plan=shown)
+        planned = replace(planned, beside=beside)
         await confirm(
             call.conversation,
             question_of(planned.plan),

@@ -96,6 +96,16 @@ class ApprovalRepository(Repository[ApprovalRecord]):
             rows = (await connection.execute(query.order_by(table.c.id))).mappings()
             return [self._read(row) for row in rows]
 
+    async def given(self, tool: str, cluster: str, limit: int) -> list[ApprovalRecord]:
+        """Return the approvals of a tool's calls that were given, the newest first."""
+        table = self.table
+        given = table.c.decided.is_not(None) & (table.c.state != ApprovalState.DECLINED)
+        own = self._where({"tool": tool, "cluster": cluster})
+        query = select(table).where(given, *own).order_by(table.c.decided.desc()).limit(limit)
+        async with self.database.reading() as connection:
+            rows = (await connection.execute(query)).mappings()
+            return [self._read(row) for row in rows]
+
     async def ended(self, now: datetime, limit: int) -> list[ApprovalRecord]:
         """Return the approvals that do not wait any more, the newest first."""
         table = self.table

@@ -524,6 +524,20 @@ class ApprovalRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownPlan:
+    """A plan that a dry run has shown, as keyed digests of the request, the text and the sources.
+
+    `config_digest` is of the configuration that the plan was made from.
+    """
+
+    call_digest: Annotated[str, ColumnArgs(type=String(64), primary_key=True)]
+    key_id: Annotated[str, ColumnArgs(type=String(64), index=True)]
+    plan_digest: Annotated[str, ColumnArgs(type=String(64))]
+    config_digest: Annotated[str, ColumnArgs(type=String(64))]
+    shown: Annotated[datetime, ColumnArgs(index=True)]
+
+
+@dataclass(frozen=True, slots=True)
 class UndoRecord:
     """A write: the call that reverses it, and what it left of its guests; None if none does."""
 
@@ -649,6 +663,7 @@ saved_queries = record_table("saved_queries", metadata, SavedQuery)
 mcp_tasks = record_table("mcp_tasks", metadata, McpTask)
 answered_questions = record_table("answered_questions", metadata, AnsweredQuestion)
 approvals = record_table("approvals", metadata, ApprovalRecord)
+shown_plans = record_table("shown_plans", metadata, ShownPlan)
 undos = record_table("undos", metadata, UndoRecord)
 webhooks = record_table(
     "webhooks", metadata, WebhookRecord, Column("sealed", LargeBinary, nullable=False)

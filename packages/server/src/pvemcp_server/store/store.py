@@ -62,6 +62,7 @@ from pvemcp_server.store.setting_repository import SettingRepository
 from pvemcp_server.store.shared_failures import SharedFailures
 from pvemcp_server.store.shared_inventories import SharedInventories
 from pvemcp_server.store.shared_limits import SharedLimits
+from pvemcp_server.store.shown_plan_repository import ShownPlanRepository
 from pvemcp_server.store.undo_repository import UndoRepository
 from pvemcp_server.store.vault import Vault
 from pvemcp_server.store.watch import Topic, Watch
@@ -108,6 +109,7 @@ class Store:
         self.mcp_tasks = McpTaskRepository(database)
         self.answered_questions = QuestionRepository(database)
         self.approvals = ApprovalRepository(database)
+        self.shown_plans = ShownPlanRepository(database)
         self.undos = UndoRepository(database)
         self.webhooks = WebhookRepository(database, vault)
         self.notices = NoticeRepository(database)

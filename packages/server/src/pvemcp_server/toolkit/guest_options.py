@@ -191,8 +191,28 @@ class OptionChange(NamedTuple):
     def words(self) -> str:
         """The change in a sentence: `cores 2 → 4`; `ciuser → 'admin'` for one that is new."""
         name = self.option
+        if parts := self._parts():
+            return f"{name} ({', '.join(parts)})"
         old = "" if self.old is None else f" {_short(name, self.old)}"
         return f"{name}{old} → {'not set' if self.new is None else _short(name, self.new)}"
+
+    def _parts(self) -> list[str]:
+        """Return the parts that change of a long value with many, which else are cut off."""
+        if self.option in _FREE_TEXTS | _KEYS or self.old is None or self.new is None:
+            return []
+        old, new = parse(self.old, ""), parse(self.new, "")
+        if max(len(self.old), len(self.new)) <= _LONGEST or "" in {*old, *new}:
+            return []
+
+        def shown(value: str | None) -> str:
+            return "not set" if value is None else shown_name(value, _LONGEST)
+
+        names = dict.fromkeys((*old, *new))
+        changed = (name for name in names if old.get(name) != new.get(name))
+        return [
+            f"{shown_name(each)} {shown(old.get(each))} → {shown(new.get(each))}"
+            for each in changed
+        ]
 
 
 def changes(current: Mapping[str, Any], new: Mapping[str, Any]) -> list[OptionChange]:

@@ -82,6 +82,7 @@ class Plan:
     """Reads further fields of the answer after a write without a task."""
     needs: tuple[RequiredPrivilege, ...] | None = None  # of these arguments; None: the tool's
     room: str = ""  # what the target has free at the moment: for the dry run only
+    progress: str = ""  # of the task that it is about: beside the question, as it goes on
     takes: tuple[Space, ...] = ()  # on storages, likewise
     runs_on: str = ""  # the node on which the guest runs then, and did not before
     guest: TargetGuest | None = None  # the one that it is about
@@ -130,8 +131,9 @@ class Plan:
 
     def preview(self) -> dict[str, Any]:
         """Return the answer of a dry run; nothing was changed."""
-        room = {"room": self.room} if self.room else {}
-        return {"dry_run": True, **self.ids, "would": self.sentence, **room}
+        figures = {"room": self.room, "progress": self.progress}
+        known = {name: text for name, text in figures.items() if text}
+        return {"dry_run": True, **self.ids, "would": self.sentence, **known}
 
     def advised(self, advice: Sequence[str]) -> Self:
         """Return the same plan with more to know before."""

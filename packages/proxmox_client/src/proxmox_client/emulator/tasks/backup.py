@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from shlex import quote
 from typing import Any, Final
+from urllib.parse import quote as percent_encoded
 
 from proxmox_client.emulator.errors import ApiError, TaskFailed
 from proxmox_client.emulator.state.cluster import ClusterState
@@ -23,6 +24,7 @@ BYTES_PER_SECOND: Final = 900 * MIB
 MAX_SECONDS: Final = 30.0
 JOB_ONLY: Final = frozenset({"vmid", "comment", "repeat-missed", "starttime", "dow"})
 SUFFIXES: Final = {"zstd": ".zst", "gzip": ".gz", "1": ".lzo", "lzo": ".lzo", "0": ""}
+_PLAIN: Final = "".join(map(chr, range(0x20, 0x7F))).translate({ord(":"): None, ord("%"): None})
 
 
 def dump(
@@ -178,8 +180,19 @@ def _add_backup(
     )
     volume.protected = bool(options.get("protected"))
     volume.used = archive_size // 6 if storage.is_backup_server else None
-    volume.config = "".join(f"{key}: {value}\n" for key, value in sorted(guest.config.items()))
+    volume.config = _config_file(guest.config)
     return storage.put(guest.node, volume)
+
+
+def _config_file(config: Mapping[str, Any]) -> str:
+    """Return a configuration as in its file, where the description is a comment.
+
+    Source: write_vm_config in PVE/QemuServer.pm, encode_text in PVE/Tools.pm.
+    """
+    comments = str(config.get("description", "")).splitlines()
+    lines = [f"#{percent_encoded(line, safe=_PLAIN)}" for line in comments]
+    lines += [f"{key}: {value}" for key, value in sorted(config.items()) if key != "description"]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _unescape(template: str) -> str:

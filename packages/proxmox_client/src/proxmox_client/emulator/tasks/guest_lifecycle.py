@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
+from urllib.parse import unquote
 
 from proxmox_client.emulator.errors import ApiError, TaskFailed
 from proxmox_client.emulator.parameters import stored, typed
@@ -105,8 +106,11 @@ def _config_in_backup(
     backup: Volume, endpoint: Endpoint, kind: Kind, storage: str | None
 ) -> dict[str, Any]:
     """Return the configuration in a backup, with each disk as a request for a new one."""
-    lines = (line.partition(": ") for line in backup.config.splitlines())
+    every = backup.config.splitlines()
+    comments = [unquote(line[1:]) for line in every if line.startswith("#")]
+    lines = (line.partition(": ") for line in every if not line.startswith("#"))
     texts = {key: value for key, _, value in lines if key != "lock" and not key.startswith(UNUSED)}
+    texts |= {"description": "\n".join(comments)} if comments else {}
     config = stored(typed(endpoint, texts))
     for disk in list(disks_of(config, kind)):
         config[disk.slot] = f"{storage or disk.storage}:{max(1, disk.size // GIB)}"

@@ -159,6 +159,7 @@ async def clone_vm(
         guest=original,
         would=_would(copy, clone),
         ids={"vmid": vmid, "name": name, "node": node},
+        digest=copy.config.digest,
         past=past_tasks(original, "qmclone", "vzclone"),
         act=clone.act,
         warnings=tuple(_warnings(copy, clone)),

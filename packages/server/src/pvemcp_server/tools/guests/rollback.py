@@ -95,6 +95,7 @@ async def rollback_vm_snapshot(
         would=f"Roll {guest.label} back to snapshot {snapshot.name!r}.",
         loses=loses,
         ids={"vmid": vmid, "snapshot_name": snapshot.name},
+        digest=config.digest,
         past=past_tasks(guest, "qmrollback", "vzrollback"),
         act=rollback.act,
         finish=rollback.finish,

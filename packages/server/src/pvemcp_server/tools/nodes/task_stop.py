@@ -114,8 +114,9 @@ async def stop_task(call: Call, *, cluster_name: ItsCluster = None, upid: UpidTe
         would=(
             f"Stop the {work.name} ({shown_name(parsed.type)}){_subject(parsed, guest)} on "
             f"{parsed.node} of {cluster.name}, begun {since} by "
-            f"{shown_name(owner)}{await _progress(task)}."
+            f"{shown_name(owner)}."
         ),
+        progress=await _progress(task),
         loses=work.leaves,
         ids={"upid": parsed.text},
         act=task.stop,
@@ -159,7 +160,7 @@ async def _progress(task: Task) -> str:
         percentages = [percent for line in await task.tail() if (percent := percent_of(line))]
     except ProxmoxError:
         return ""
-    return f", now at {percentages[-1]:.0f} %" if percentages else ""
+    return f"It is at {percentages[-1]:.0f} %." if percentages else ""
 
 
 async def _end(cluster: Cluster, task: Task, guest: GuestResource | None) -> Mapping[str, Any]:

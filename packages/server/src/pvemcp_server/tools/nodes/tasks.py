@@ -72,7 +72,7 @@ class TaskState(Row):
     type: Annotated[str, Col("What it does: qmstart, vzdump, qmigrate …")]
     id: Annotated[str | None, Col("Guest or storage it is about")]
     user: Annotated[str, Col("Account that started it")]
-    status: Annotated[str, Col("running or stopped")]
+    task_status: Annotated[str, Col("running or stopped")]
     exit_status: Annotated[str | None, Col("OK, WARNINGS: n, or the error")]
     ok: Annotated[bool | None, Col("Whether it ended well; null while it runs")]
     warnings: Annotated[int | None, Col("Warnings in its log", Unit.COUNT)]
@@ -246,7 +246,7 @@ async def _state(cluster: Cluster, upid: Upid, status: TaskStatus, log: list[str
         type=upid.type,
         id=upid.id or None,
         user=f"{upid.user}!{upid.token}" if upid.token else upid.user,
-        status=status.status,
+        task_status=status.status,
         exit_status=exit_status,
         ok=None if exit_status is None else exit_status == "OK" or warned,
         warnings=_warning_count(exit_status) if warned else 0 if exit_status else None,
