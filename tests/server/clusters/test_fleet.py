@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from time import monotonic
 
 import anyio
 import pytest
@@ -194,6 +195,21 @@ async def test_another_process_takes_over_when_the_holder(fleet, requests, monke
         )
     assert len((await (await other.open()).inventory_view()).guests) == 6
     assert len(requests) == 1
+
+
+async def test_an_inventory_of_a_clock_that_was_set_back_is_replaced(fleet, requests):
+    await know_each_other(fleet)
+    await views(fleet)
+    for _ in range(2):
+        await grow_old(fleet)
+        await fleet[0].store.fleet.fetch("UPDATE inventories SET taken = taken + 10800")
+        before = len(requests)
+        taken = [view.taken for view in await views(fleet)]
+        assert len(requests) == before + 1
+        assert max(taken) <= monotonic()
+    assert not await fleet[0].store.fleet.fetch(
+        "SELECT FROM inventories WHERE taken > extract(epoch FROM clock_timestamp())"
+    )
 
 
 async def test_a_failed_fetch_lets_the_next_process_try_at_once(fleet, lab, monkeypatch):

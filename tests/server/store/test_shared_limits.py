@@ -7,6 +7,7 @@ from time import monotonic
 
 import anyio
 import pytest
+from asyncpg import InternalClientError
 from tests.server.store.part import taking_part
 
 from pvemcp_server.access.limits import CallLimits
@@ -139,11 +140,14 @@ async def test_a_place_that_another_process_keeps_without_a_call_is_waited_for(s
         assert await other.shared_limits.claim("key", 1, 5.0)
 
 
-async def test_what_a_killed_process_held_is_free(stores):
+@pytest.mark.parametrize("later", [-3600, 3600], ids=["long ago", "before the clock was set back"])
+async def test_what_a_process_held_that_was_killed_is_free(stores, later):
     one, other, _ = stores
     assert await one.shared_limits.claim("key", 1)
     assert not await other.shared_limits.claim("key", 1, 0.0)
-    await other.fleet.fetch("UPDATE processes SET seen = 0 WHERE id = $1", one.fleet.id)
+    await other.fleet.fetch(
+        "UPDATE processes SET seen = seen + $2 WHERE id = $1", one.fleet.id, later
+    )
     assert await other.shared_limits.claim("key", 1, 0.0)
 
 
@@ -166,10 +170,79 @@ async def test_a_caller_that_leaves_holds_no_place(stores, monkeypatch):
             await one.shared_limits.claim("key", 1)
             one.shared_limits.release("key")
     monkeypatch.setattr(shared_limits, "PLACES_IDLE_SECONDS", 0.0)
-    await one.shared_limits.give_back_idle()
-    await one.shared_limits.give_back_idle()
-    assert not one.shared_limits._places
+    with anyio.fail_after(20):
+        while one.shared_limits._places:
+            await one.shared_limits.give_back_idle()
+            await anyio.lowlevel.checkpoint()
     assert await other.shared_limits.claim("key", 1, 0.0)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "places"])
+async def test_a_result_arrives_after_what_it_is_about_became_idle(stores, monkeypatch, kind):
+    limits, fetch = stores[0].shared_limits, stores[0].fleet.fetch
+    sent, answer = anyio.Event(), anyio.Event()
+
+    async def slow(sql, *arguments):
+        sent.set()
+        await answer.wait()
+        return await fetch(sql, *arguments)
+
+    monkeypatch.setattr(shared_limits, "TOKENS_IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(shared_limits, "PLACES_IDLE_SECONDS", 0.0)
+    if kind == "tokens":
+        assert await limits.take("key", 600)
+    else:
+        assert await limits.claim("key", 1)
+        limits.release("key")
+    monkeypatch.setattr(stores[0].fleet, "fetch", slow)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(limits.give_back_idle)
+        await sent.wait()
+        await limits.give_back_idle()  # the next sweep
+        answer.set()
+    assert await stores[1].shared_limits.claim("key", 1, 0.0)
+
+
+@pytest.mark.parametrize("is_away", [True, False], ids=["no database", "cancelled"])
+@pytest.mark.parametrize("kind", ["of a key", "on a cluster"])
+async def test_a_place_that_was_not_claimed_is_not_released(stores, monkeypatch, kind, is_away):
+    limits = CallLimits(stores[0].shared_limits)
+    is_asked = anyio.Event()
+
+    def place():
+        if kind == "of a key":
+            return limits.running("key", 1, shared=True)
+        return limits.on_cluster("key", "lab", 2)
+
+    async def away(*_arguments):
+        is_asked.set()
+        if is_away:
+            raise StateUnavailable("away")
+        await anyio.sleep_forever()
+
+    async def call():
+        with suppress(StateUnavailable):
+            async with place():
+                pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stores[0].shared_limits, "claim", away)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            await is_asked.wait()
+            tasks.cancel_scope.cancel()
+    async with place():
+        assert {each.running for each in stores[0].shared_limits._places.values()} == {1}
+
+
+async def test_a_driver_in_the_middle_of_a_statement_is_a_lost_connection(stores, monkeypatch):
+    async def broken(*_arguments):
+        raise InternalClientError("cannot switch to state 12; another operation is in progress")
+
+    session = stores[0].fleet._session
+    monkeypatch.setattr(type(session), "fetch", broken)
+    with pytest.raises(StateUnavailable):
+        await stores[0].fleet.fetch("SELECT 1")
 
 
 async def test_a_cluster_that_hangs_takes_no_more_places_of_all_processes(stores, monkeypatch):

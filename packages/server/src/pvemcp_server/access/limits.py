@@ -105,16 +105,18 @@ class CallLimits:
             raise _all_running(most)
         self._running[name] += 1
         claims = self._shared if shared and self._shared and self._shared.are_used else None
+        is_claimed = False
         try:
-            if claims and not await claims.claim(name, most):
-                claims = None
-                raise _all_running(most)
+            if claims:
+                is_claimed = await claims.claim(name, most)
+                if not is_claimed:
+                    raise _all_running(most)
             yield
         finally:
             self._running[name] -= 1
             if not self._running[name]:
                 del self._running[name]
-            if claims:
+            if claims and is_claimed:
                 claims.release(name)
 
     @asynccontextmanager
@@ -132,14 +134,16 @@ class CallLimits:
             raise _all_on_cluster(cluster, number, most)
         name = f"{key_id} on {cluster}"
         claims = self._shared if self._shared and self._shared.are_used else None
+        is_claimed = False
         try:
-            if claims and not await claims.claim(name, number, PLACE_SECONDS):
-                claims = None
-                raise _all_on_cluster(cluster, number, most)
+            if claims:
+                is_claimed = await claims.claim(name, number, PLACE_SECONDS)
+                if not is_claimed:
+                    raise _all_on_cluster(cluster, number, most)
             yield
         finally:
             places.release()
-            if claims:
+            if claims and is_claimed:
                 claims.release(name)
 
 

@@ -199,8 +199,10 @@ def _driver_errors() -> Iterator[None]:
 def is_outage(error: Exception) -> bool:
     """Return whether the database did not answer, or could not store: no fault of a statement."""
     kinds = OperationalError | InterfaceError | TimeoutError
-    # the driver of PostgreSQL reports a server that stops as an error without a class of its own
-    return isinstance(error, kinds) or type(error) in (SQLAlchemyError, DBAPIError)
+    # the driver of PostgreSQL reports a server that stops as an error without a class of its own,
+    # or finds itself in the middle of a statement
+    is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    return is_lost or isinstance(error, kinds) or type(error) in (SQLAlchemyError, DBAPIError)
 
 
 def is_away(error: Exception) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import anyio
-from asyncpg import InterfaceError, PostgresError  # type: ignore[import-untyped]  # it has none
+from asyncpg import InterfaceError, InternalClientError, PostgresError  # type: ignore[import-untyped]  # it has none
 
 from pvemcp_server.errors import StateUnavailable
 from pvemcp_server.store.background import first_of
@@ -25,29 +25,32 @@ KEPT_SECONDS: Final = 60  # a process without a sign of life, and what only limi
 SWEEP_BEATS: Final = 60
 RETRY_SECONDS: Final = 0.5
 WAIT_SECONDS: Final = 5.0  # of a call for the connection, while it is opened again
-FAILED: Final = (PostgresError, InterfaceError, OSError, TimeoutError)
+# a server that stops in the middle of a statement may leave the driver in a state of its own
+FAILED: Final = (PostgresError, InterfaceError, InternalClientError, OSError, TimeoutError)
 CHANNEL: Final = "'pvemcp_' || md5(current_schema())"  # a database may hold several installations
+NOW: Final = "extract(epoch FROM clock_timestamp())"
+# a sign that is far ahead is as old as any: the clock was set back after it
+IS_ALIVE: Final = f"abs(seen - {NOW}) < {LIVE_SECONDS}"
 log = logging.getLogger(__name__)
 
 _BEAT: Final = f"""
-INSERT INTO processes (id, seen) VALUES ($1, extract(epoch FROM clock_timestamp()))
+INSERT INTO processes (id, seen) VALUES ($1, {NOW})
 ON CONFLICT (id) DO UPDATE SET seen = excluded.seen
 RETURNING ARRAY(
     SELECT id FROM processes
-    WHERE id <> $1 AND seen > extract(epoch FROM now()) - {LIVE_SECONDS}
+    WHERE id <> $1 AND {IS_ALIVE}
 ) AS others"""  # noqa: S608 - constants of this module
 _SWEEP: Final = f"""
 WITH gone AS (
-    DELETE FROM processes WHERE seen < extract(epoch FROM now()) - {KEPT_SECONDS} RETURNING id
+    DELETE FROM processes WHERE abs(seen - {NOW}) > {KEPT_SECONDS} RETURNING id
 ), buckets AS (
-    DELETE FROM rate_buckets WHERE since < extract(epoch FROM now()) - 2 * {KEPT_SECONDS}
+    DELETE FROM rate_buckets WHERE abs(since - {NOW}) > 2 * {KEPT_SECONDS}
 ), notes AS (
     DELETE FROM cluster_writes WHERE process NOT IN (SELECT id FROM processes)
 )
-DELETE FROM claims WHERE changed < extract(epoch FROM now()) - {KEPT_SECONDS}
-    AND NOT held::jsonb ?| ARRAY(
-        SELECT id::text FROM processes WHERE seen > extract(epoch FROM now()) - {LIVE_SECONDS}
-    )"""  # noqa: S608 - the same
+DELETE FROM claims WHERE abs(changed - {NOW}) > {KEPT_SECONDS} AND NOT held::jsonb ?| ARRAY(
+    SELECT id::text FROM processes WHERE {IS_ALIVE}
+)"""  # noqa: S608 - the same
 Listener = Callable[[str], None]
 
 

@@ -10,31 +10,33 @@ from typing import Final, NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from pvemcp_server.store.fleet import CHANNEL, LIVE_SECONDS, Fleet
+from pvemcp_server.store.fleet import CHANNEL, IS_ALIVE, NOW, Fleet
 from pvemcp_server.store.vault import NONCE_BYTES, Vault
 
 MOST_BYTES: Final = 8 << 20  # of a sealed inventory; a larger one is fetched by each process
 MESSAGE: Final = "inventory"
 
-_NOW: Final = "extract(epoch FROM clock_timestamp())"
+# an inventory that was taken later than now is none: the clock was set back after it
 _LEASE: Final = f"""
 INSERT INTO inventories AS i (identity_id, holder, taken)
 SELECT id, $2::text, 0 FROM identities WHERE id = $1
 ON CONFLICT (identity_id) DO UPDATE SET holder = CASE
-    WHEN i.taken > {_NOW} - $3::float8 THEN i.holder
+    WHEN i.taken > {NOW} - $3::float8 AND i.taken <= {NOW} THEN i.holder
     WHEN EXISTS (
-        SELECT FROM processes WHERE id = i.holder AND id <> $2 AND seen > {_NOW} - {LIVE_SECONDS}
+        SELECT FROM processes WHERE id = i.holder AND id <> $2 AND {IS_ALIVE}
     ) THEN i.holder
     ELSE $2 END
-RETURNING holder = $2 AS is_ours, {_NOW} - taken AS age"""  # noqa: S608 - constants of this module
+RETURNING holder = $2 AS is_ours, {NOW} - taken AS age"""  # noqa: S608 - constants of this module
 _READ: Final = f"""
-SELECT sealed, {_NOW} - taken AS age FROM inventories
-WHERE identity_id = $1 AND sealed IS NOT NULL"""  # noqa: S608 - constants of this module
+SELECT sealed, {NOW} - taken AS age FROM inventories
+WHERE identity_id = $1 AND sealed IS NOT NULL
+    AND taken <= {NOW}"""  # noqa: S608 - constants of this module
 _PUBLISH: Final = f"""
 UPDATE inventories SET
     holder = CASE WHEN holder = $2 THEN NULL ELSE holder END,
-    sealed = CASE WHEN taken < {_NOW} - $4::float8 THEN $3::bytea ELSE sealed END,
-    taken = greatest(taken, {_NOW} - $4)
+    sealed = CASE WHEN taken BETWEEN new AND now THEN sealed ELSE $3::bytea END,
+    taken = CASE WHEN taken BETWEEN new AND now THEN taken ELSE new END
+FROM (SELECT {NOW} AS now, {NOW} - $4::float8 AS new) AS t
 WHERE identity_id = $1
 RETURNING pg_notify({CHANNEL}, '{MESSAGE} ' || identity_id)"""  # noqa: S608 - the same
 _RELEASE: Final = f"""

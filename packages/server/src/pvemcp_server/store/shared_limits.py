@@ -12,8 +12,8 @@ statement for all names that wait, so the number of statements depends on time a
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass, field
 from time import monotonic
@@ -22,7 +22,7 @@ from typing import Any, Final
 import anyio
 
 from pvemcp_server.errors import StateUnavailable
-from pvemcp_server.store.fleet import LIVE_SECONDS, Fleet
+from pvemcp_server.store.fleet import IS_ALIVE, NOW, Fleet
 
 SHARE: Final = 0.1  # of the tokens that are left, which a process takes ahead
 TOKENS_IDLE_SECONDS: Final = 1.0  # then unused ones go back
@@ -32,10 +32,9 @@ CLAIM_SECONDS: Final = 0.3  # to wait for places that other processes keep witho
 _LONGEST_PAUSE: Final = 0.1
 _EMPTY_SECONDS: Final = 1.0  # for which an empty bucket is not asked again: others may give back
 
-_NOW: Final = "extract(epoch FROM clock_timestamp())"
 _TAKE: Final = f"""
 INSERT INTO rate_buckets AS b (name, since, capacity, wanted, granted, tokens)
-SELECT name, {_NOW}, capacity, wanted, own, capacity - own
+SELECT name, {NOW}, capacity, wanted, own, capacity - own
 FROM unnest($1::text[], $2::float8[], $3::float8[]) AS asked (name, capacity, wanted),
     LATERAL (SELECT CASE WHEN wanted > 0
         THEN least(capacity, greatest(wanted, floor(capacity * {SHARE}))) ELSE 0 END) AS o (own)
@@ -62,7 +61,7 @@ RETURNING name, granted, tokens"""  # noqa: S608 - constants of this module
 _CLAIM: Final = f"""
 INSERT INTO claims AS c (name, most, granted, held, changed)
 SELECT name, most, least(wanted, most), jsonb_build_object($1::text, least(wanted, most))::text,
-    {_NOW}
+    {NOW}
 FROM unnest($2::text[], $3::int[], $4::int[]) AS asked (name, most, wanted)
 ON CONFLICT (name) DO UPDATE SET
     (held, granted) = (
@@ -71,7 +70,7 @@ ON CONFLICT (name) DO UPDATE SET
         FROM (
                 SELECT coalesce(jsonb_object_agg(key, value), '{{}}'), coalesce(sum(value::int), 0)
                 FROM jsonb_each(c.held::jsonb) JOIN processes ON id = key
-                WHERE key <> $1 AND seen > {_NOW} - {LIVE_SECONDS}
+                WHERE key <> $1 AND {IS_ALIVE}
             ) AS o (others, number),
             LATERAL (SELECT greatest(0, least(excluded.granted, excluded.most - number))::int)
                 AS m (own)
@@ -90,6 +89,7 @@ class _Tokens:
     waiting: int = 0
     used: float = 0.0  # on the monotonic clock
     empty_until: float = 0.0
+    is_settling: bool = False  # a statement about it is on its way
 
 
 @dataclass(slots=True)
@@ -101,7 +101,21 @@ class _Places:
     held: int = 0
     waiting: int = 0
     used: float = 0.0  # when a call ended, on the monotonic clock
+    is_settling: bool = False  # a statement about them is on its way
     freed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@contextmanager
+def _settling(entries: Iterable[_Tokens | _Places]) -> Iterator[None]:
+    """Keep entries while a statement about them is on its way, whose result they get."""
+    settled = list(entries)
+    for entry in settled:
+        entry.is_settling = True
+    try:
+        yield
+    finally:
+        for entry in settled:
+            entry.is_settling = False
 
 
 class _Turns:
@@ -225,10 +239,11 @@ class SharedLimits:
         if self._renews:
             return  # the database may have claims that are not known here
         for name, tokens in list(self._tokens.items()):
-            if not (tokens.left or tokens.waiting) and max(tokens.used, tokens.empty_until) < now:
+            is_used = tokens.left or tokens.waiting or tokens.is_settling
+            if not is_used and max(tokens.used, tokens.empty_until) < now:
                 del self._tokens[name]
         for name, places in list(self._places.items()):
-            if not (places.held or places.running or places.waiting):
+            if not (places.held or places.running or places.waiting or places.is_settling):
                 del self._places[name]
 
     async def _settle_tokens(self) -> None:
@@ -241,7 +256,9 @@ class SharedLimits:
             elif tokens.left and tokens.used + TOKENS_IDLE_SECONDS <= now:
                 requests[name] = (tokens.capacity, -tokens.left)
                 tokens.left = 0.0
-        for row in await self._sent(_TAKE, requests):
+        with _settling(self._tokens[name] for name in requests):
+            rows = await self._sent(_TAKE, requests)
+        for row in rows:
             tokens = self._tokens[row["name"]]
             if row["granted"] >= 0:
                 tokens.left += row["granted"]
@@ -260,7 +277,8 @@ class SharedLimits:
                 requests[name] = (places.most, number)
                 places.held = min(places.held, number)  # none of what goes back is used now
         try:
-            rows = await self._sent(_CLAIM, requests, self._fleet.id)
+            with _settling(self._places[name] for name in requests):
+                rows = await self._sent(_CLAIM, requests, self._fleet.id)
         except BaseException:
             self._renews = True
             raise
