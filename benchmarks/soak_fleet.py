@@ -242,7 +242,10 @@ class Run:
         """Let a fault happen, and wait until all parts run again."""
         event = Event(kind, time.monotonic())
         self.events.append(event)
-        await getattr(self, f"_{kind.replace('-', '_')}")(luck)
+        try:
+            await getattr(self, f"_{kind.replace('-', '_')}")(luck)
+        except Exception as error:  # noqa: BLE001 - the run goes on, and fails at its end
+            self.failures.append(f"{kind}: {error!r}")
         event.ended = time.monotonic()
 
     def _other_than_first(self, luck: random.Random) -> Server:
@@ -312,7 +315,10 @@ class Run:
         await asyncio.sleep(10)
         lab.faults.remove(fault)
 
-    async def _disk(self, _luck: random.Random) -> None:
+    async def _disk(self, luck: random.Random) -> None:
+        await self._file_size(luck, self.disk and self.disk.is_mounted)
+
+    async def _file_size(self, _luck: random.Random, is_mounted: bool | None = False) -> None:
         assert self.disk
         [server] = self.fleet.servers
         async with httpx.AsyncClient(base_url=server.url, timeout=20) as http:
@@ -323,7 +329,7 @@ class Run:
             async def is_unready() -> bool:
                 return not await is_ready()
 
-            with self.disk.full():
+            with self.disk.full() if is_mounted else self.disk.limited():
                 try:
                     await until(is_unready, 20)
                 except TimeoutError:
@@ -445,24 +451,26 @@ class Run:
 
 @dataclass
 class Disk:
-    """The disk of a SQLite state: a small tmpfs, or a limit of file sizes where none is mounted."""
+    """The disk of a SQLite state: a small tmpfs, where one can be mounted."""
 
     folder: Path
     is_mounted: bool
     servers: Sequence[Server] = ()
 
     @contextmanager
+    def limited(self) -> Iterator[None]:
+        """Let no file of the server grow: SQLite reports an error of its own for that."""
+        [pid] = [each.process.pid for each in self.servers if each.process]
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        before = resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, hard))
+        try:
+            yield
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+    @contextmanager
     def full(self) -> Iterator[None]:
         """Let the disk be full."""
-        if not self.is_mounted:
-            [pid] = [each.process.pid for each in self.servers if each.process]
-            _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-            before = resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, hard))
-            try:
-                yield
-            finally:
-                resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
-            return
         filler = self.folder / "filler"
         with filler.open("wb", buffering=0) as file, suppress(OSError):
             while True:

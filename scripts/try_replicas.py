@@ -40,7 +40,7 @@ from support.postgres import PostgresServer, postgres_server
 PAGE = REPOSITORY / "docs" / "users" / "replicas.md"
 ADDRESSES = ("192.0.2.11:8811", "192.0.2.12:8811", "192.0.2.13:8811")  # on the page
 CLIENTS = {"auto": 6, "legacy": 6, "sse": 2}
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 SETTINGS = {
     "enabled": True,
     "calls_per_minute_per_key": 100_000,
