@@ -74,7 +74,7 @@ TASKS = {**COUNT, "from": "tasks"}
 
 @dataclass(frozen=True)
 class Finding:
-    """Rows of the findings that need the same clusters; `before` is what was measured then."""
+    """Rows of the findings that need the same clusters; `before` are the figures of then."""
 
     title: str
     clusters: int

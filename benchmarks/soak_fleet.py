@@ -158,7 +158,7 @@ class Sample:
 
 @dataclass
 class Run:
-    """One run: its parts, what was called, and what happened."""
+    """One run: its parts, the calls, and the faults."""
 
     fleet: Fleet
     workers: int  # processes behind the one server, or 0
@@ -378,7 +378,7 @@ class Run:
                 since[call.client] = call.ended
 
     async def judge_audit(self, config: Config) -> None:
-        """Compare the audit with what was called and what Proxmox received."""
+        """Compare the audit with the calls and with the writes that Proxmox received."""
         table = records.audit
         async with open_store(config) as store:
             self.failures += [f"audit: {each}" for each in await store.audit_log.verify()]
