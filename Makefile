@@ -14,11 +14,12 @@ INSTALL = $(PYTHON) scripts/install.py $(VENV)
 UNUSED := /(tests|numpy|pandas|pip|setuptools|mypyc?|PyInstaller|_pyinstaller_hooks_contrib)/
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '$(UNUSED)' $(VENV)/lib || true
 # In the order of tests/conftest.py; by default xdist ends with the files of few and long tests
+SOAK_FAULTS := cluster,kill,freeze,stop,restart,crash,freeze-database,reload,clock,cluster
 PYTEST := $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run serve install dev lock format lint types imports test check docs contracts \
-	coverage bench fuzz soak conformance bridge mcpb wheels deb clean
+	coverage bench fuzz chaos soak conformance bridge mcpb wheels deb clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -92,8 +93,12 @@ bench: dev ## All benchmarks, side by side with their peers
 fuzz: dev ## A million random queries against the oracle
 	@$(BIN)/python scripts/fuzz_query.py
 
-soak: dev ## The long soaks of bridge and client
+chaos: dev ## Parts of a fleet fail while clients call; needs PostgreSQL, HAProxy, nginx, libfaketime
+	@$(BIN)/python -m pytest -m chaos tests/e2e/test_chaos.py
+
+soak: dev ## The long soaks of bridge and client, and half an hour of faults in a fleet
 	@$(BIN)/python benchmarks/soak_bridge.py && $(BIN)/python benchmarks/soak_client.py
+	@$(BIN)/python benchmarks/soak_fleet.py --minutes 30 --faults $(SOAK_FAULTS)
 
 bridge: dev ## The bridge as a binary for this machine, tested, in dist/
 	@$(BIN)/python scripts/build_bridge.py && $(BIN)/python scripts/try_bridge.py

@@ -3,13 +3,17 @@
     python benchmarks/audit.py [--rows 1000000] [--seconds 10] [--writers 3]
 
 Each writer is a process. `writes` have a row of their own before they are sent, of 8 calls at a
-time; `reads` are stored together twice a second. Then the chain grows to so many rows, all older
+time; `reads` are stored together twice a second. `--calls 50` measures how long the intent of a
+write waits while all processes together record so many calls a second, each of them a write with
+intent and outcome, beside a hundred reads a second. Then the chain grows to so many rows, all older
 than retention allows, and one process deletes them while another one appends a row at a time: how
 long that takes, and how long an append waits.
 """
 
 import argparse
 import asyncio
+import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -67,22 +71,69 @@ async def write(store: Store, kind: str, until: float) -> int:
     return count
 
 
+async def record_calls(store: Store, calls: float, until: float) -> list[float]:
+    """Record so many calls a second at random moments; return the seconds that intents took."""
+    audit, waits, luck = Audit(store), [], random.Random()
+
+    async def call() -> None:
+        began = time.perf_counter()
+        call_id = await audit.intent(EVENT)
+        waits.append(time.perf_counter() - began)
+        await audit.outcome(call_id, EVENT)
+
+    async def flush() -> None:
+        while time.time() < until:
+            await asyncio.sleep(0.5)
+            await audit.flush()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(flush())
+        while time.time() < until:
+            tasks.create_task(call())
+            for _ in range(2):
+                await audit.call(EVENT)
+            await asyncio.sleep(luck.expovariate(calls))
+    return waits
+
+
 async def writer(folder: str, url: str, kind: str, begin: float, seconds: float) -> None:
-    """Write as a process of its own, from a common moment on; print the number of rows."""
+    """Write as a process of its own, from a common moment on; print the number of rows.
+
+    A kind that is a number is the calls a second; then print how long each intent took.
+    """
     async with open_store(config_of(folder, url)) as store:
         await asyncio.sleep(max(0.0, begin - time.time()))
-        print(await write(store, kind, begin + seconds))
+        if kind in ("writes", "reads"):
+            print(await write(store, kind, begin + seconds))
+        else:
+            print(json.dumps(await record_calls(store, float(kind), begin + seconds)))
 
 
-def rate(folder: str, url: str, kind: str, writers: int, seconds: float) -> float:
-    """Return the rows a second of so many processes."""
+def printed(folder: str, url: str, kind: str, writers: int, seconds: float) -> list[bytes]:
+    """Return what so many processes have printed that wrote at the same time."""
     begin = time.time() + 5 + 5 * writers  # their start takes seconds
     options = (folder, url, kind, str(begin), str(seconds))
     processes = [
         subprocess.Popen([sys.executable, __file__, "--writer", *options], stdout=subprocess.PIPE)
         for _ in range(writers)
     ]
-    return sum(int(each.communicate()[0]) for each in processes) / seconds
+    return [each.communicate()[0] for each in processes]
+
+
+def rate(folder: str, url: str, kind: str, writers: int, seconds: float) -> float:
+    """Return the rows a second of so many processes."""
+    return sum(map(int, printed(folder, url, kind, writers, seconds))) / seconds
+
+
+def intents(folder: str, url: str, calls: float, writers: int, seconds: float) -> str:
+    """Return how long intents took at so many calls a second of all processes."""
+    texts = printed(folder, url, str(calls / writers), writers, seconds)
+    waits = sorted(wait * 1000 for text in texts for wait in json.loads(text))
+    p99 = waits[int(len(waits) * 0.99)]
+    return (
+        f"{len(waits) / seconds:.0f} writes a second by {writers} processes: an intent took "
+        f"{waits[len(waits) // 2]:.1f} ms (median), {p99:.0f} ms (p99), {waits[-1]:.0f} ms at most"
+    )
 
 
 async def fill(store: Store, rows: int) -> None:
@@ -130,6 +181,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--writers", type=int, default=3)
+    parser.add_argument("--calls", type=float, help="only: how long an intent takes at this rate")
     parser.add_argument("--writer", nargs=5)
     options = parser.parse_args()
     if options.writer:
@@ -143,6 +195,9 @@ def main() -> None:
                 pass
 
         asyncio.run(prepare())
+        if options.calls:
+            print(intents(folder, url, options.calls, options.writers, options.seconds))
+            return
         found = asyncio.run(retention(folder, url, options.rows))
         print(
             f"Retention of {found['deleted']} rows: {found['seconds']:.0f} s; in that time "

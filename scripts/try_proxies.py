@@ -97,7 +97,7 @@ def haproxy(text: str, folder: Path) -> list[str]:
     file = folder / "haproxy.cfg"
     file.write_text(f"defaults\n log stdout format raw local0\n {times}\n{text}")
     subprocess.run(["haproxy", "-c", "-q", "-f", file], check=True)
-    return ["haproxy", "-db", "-f", str(file)]
+    return ["haproxy", "-W", "-db", "-f", str(file)]
 
 
 PROXIES: Mapping[str, Callable[[str, Path], list[str]]] = {
@@ -108,7 +108,9 @@ PROXIES: Mapping[str, Callable[[str, Path], list[str]]] = {
 
 
 @contextmanager
-def running(command: list[str], output: Path, **environment: str) -> Iterator[None]:
+def running(
+    command: list[str], output: Path, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program while the body runs; its output goes to a file."""
     with (
         output.open("ab") as stream,
@@ -117,7 +119,7 @@ def running(command: list[str], output: Path, **environment: str) -> Iterator[No
         ) as process,
     ):
         try:
-            yield
+            yield process
         finally:
             process.terminate()
 

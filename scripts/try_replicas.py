@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +45,12 @@ from try_proxies import (
 )
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-from support.postgres import postgres
+from support.postgres import PostgresServer, postgres_server
 
 PAGE = REPOSITORY / "docs" / "users" / "replicas.md"
 ADDRESSES = ("192.0.2.11:8811", "192.0.2.12:8811", "192.0.2.13:8811")  # on the page
 CLIENTS = {"auto": 6, "legacy": 6, "sse": 2}
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 SETTINGS = {
     "enabled": True,
     "calls_per_minute_per_key": 100_000,
@@ -76,13 +75,13 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self._command = [str(BIN / "pvemcp"), "serve", "--port", str(port), *more]
         self._log = log
-        self._environment = environment
+        self.environment = environment
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, env={**os.environ, **self._environment}
+                self._command, stdout=log, stderr=log, env={**os.environ, **self.environment}
             )
 
     async def ready(self) -> None:
@@ -97,6 +96,12 @@ class Server:
                     pass
                 await asyncio.sleep(0.2)
         raise SystemExit(f"{self.url} does not answer:\n{self._log.read_text()[-4000:]}")
+
+    def kill(self) -> None:
+        """Kill it, without a chance to end anything."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
 
     async def stop(self) -> float:
         """Stop it and return how many seconds that took."""
@@ -125,7 +130,9 @@ async def prepared(config: Config) -> str:
 
 
 @asynccontextmanager
-async def connected(era: str, base: str, key: str, trust: ssl.SSLContext) -> AsyncIterator[Client]:
+async def connected(
+    era: str, base: str, key: str, trust: ssl.SSLContext | bool
+) -> AsyncIterator[Client]:
     """Connect a client of the official SDK."""
 
     def http(headers: Any = None, timeout: Any = 60, auth: Any = None) -> httpx.AsyncClient:
@@ -175,22 +182,12 @@ async def restart_each(servers: Sequence[Server]) -> list[float]:
     return seconds
 
 
-def restart_postgres(data: Path) -> None:
-    """Restart PostgreSQL as its own user, with the options that it was started with."""
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    program = folders[0] / "pg_ctl" if folders else Path("pg_ctl")
-    command = (str(program), "-D", str(data), "-l", f"{data}.log", "-m", "fast", "-w", "restart")
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=data.owner())
-
-
-async def restart_database(url: str) -> list[float]:
+async def restart_database(database: PostgresServer) -> list[float]:
     """Restart PostgreSQL three times; return how long each took."""
-    data = Path(url.partition("host=")[2]) / "data"
-    restart = partial(restart_postgres, data)
     seconds = []
     for _ in range(3):
         began = time.monotonic()
-        await asyncio.to_thread(restart)
+        await asyncio.to_thread(database.restart)
         seconds.append(time.monotonic() - began)
         await asyncio.sleep(5)
     return seconds
@@ -234,11 +231,22 @@ async def under_load(
     return results, seconds
 
 
+@dataclass(frozen=True)
+class Fleet:
+    """Servers, or one with workers, and what is in front of them."""
+
+    base: str  # the address of clients
+    servers: Sequence[Server]
+    balancer: subprocess.Popen[bytes] | None
+
+
 @contextmanager
-def fleet(name: str, folder: Path, url: str) -> Iterator[tuple[str, list[Server]]]:
-    """Start three servers behind a balancer, or three workers; return the address of clients."""
+def fleet(
+    name: str, folder: Path, url: str, number: int = 3, first: Mapping[str, str] | None = None
+) -> Iterator[Fleet]:
+    """Start servers behind a balancer, or workers; `first` are variables of the first server."""
     is_behind = name != "workers"
-    port, *ports = free_ports(4)
+    port, *ports = free_ports(1 + number)
     base = f"https://localhost:{port}" if is_behind else f"http://127.0.0.1:{port}"
     environment = {
         "PVEMCP_STATE_DIR": str(folder / "state"),
@@ -246,11 +254,13 @@ def fleet(name: str, folder: Path, url: str) -> Iterator[tuple[str, list[Server]
         "PVEMCP_PUBLIC_URL": base,
         "PVEMCP_TRUSTED_PROXIES": "127.0.0.1",
     }
-    more = () if is_behind else ("--workers", "3")
+    more = () if is_behind else ("--workers", str(number))
     servers = [
         Server(each, folder / "server.log", environment, *more)
         for each in (ports if is_behind else [port])
     ]
+    servers[0].environment = environment | dict(first or {})
+    balancer = None
     with ExitStack() as stack:
         for server in servers:
             server.start()
@@ -263,24 +273,26 @@ def fleet(name: str, folder: Path, url: str) -> Iterator[tuple[str, list[Server]
             home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder)}
             text = localized(text, folder).replace(str(PROXY), str(port))
             command = PROXIES[proxy](text, folder)
-            stack.enter_context(running(command, folder / "proxy.log", **home))
-        yield base, servers
+            balancer = stack.enter_context(running(command, folder / "proxy.log", **home))
+        yield Fleet(base, servers, balancer)
 
 
-def attempt(name: str, folder: Path, url: str) -> bool:
+def attempt(name: str, folder: Path, database: PostgresServer) -> bool:
     """Run one example; print its row, and return whether no call failed that must not."""
     trust = certificate(folder)
-    key = asyncio.run(prepared(Config(state_dir=folder / "state", database_url=url)))  # type: ignore[arg-type]  # parsed
+    config = Config(state_dir=folder / "state", database_url=database.url)  # type: ignore[arg-type]  # parsed
+    key = asyncio.run(prepared(config))
 
     async def run() -> tuple[dict[str, Results], list[float]]:
-        for server in servers:
+        for server in running_fleet.servers:
             await server.ready()
         if name == "database":
-            return await under_load(base, key, trust, lambda: restart_database(url))
+            return await under_load(base, key, trust, lambda: restart_database(database))
         restart = replace_workers if name == "workers" else restart_each
-        return await under_load(base, key, trust, lambda: restart(servers))
+        return await under_load(base, key, trust, lambda: restart(running_fleet.servers))
 
-    with fleet(name, folder, url) as (base, servers):
+    with fleet(name, folder, database.url) as running_fleet:
+        base = running_fleet.base
         results, seconds = asyncio.run(run())
         with httpx.Client(verify=trust, timeout=30) as client:
             misplace(client, base, key)
@@ -308,6 +320,6 @@ def main(names: Sequence[str]) -> None:
         if name in PROXIES and shutil.which(name) is None:
             print(f"{name} is not installed", file=sys.stderr)
             continue
-        with tempfile.TemporaryDirectory() as folder, postgres() as url:
-            passed = attempt(name, Path(folder), url) and passed
+        with tempfile.TemporaryDirectory() as folder, postgres_server() as database:
+            passed = attempt(name, Path(folder), database) and passed
     raise SystemExit(0 if passed else 1)

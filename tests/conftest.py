@@ -33,8 +33,15 @@ SECONDS = {"slow": 20.0, "browser": 4.0, "node": 3.0, "e2e": 2.0, "postgres": 1.
 OTHER_SECONDS = 0.1
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first: workers then end together, with short files."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes, unless it is selected by its marker, and order the rest.
+
+    The longest files are first: workers then end together, with short files.
+    """
+    if "chaos" not in config.option.markexpr:
+        chaos = [item for item in items if item.get_closest_marker("chaos")]
+        items[:] = [item for item in items if item not in chaos]
+        config.hook.pytest_deselected(items=chaos)
     seconds: Counter[Path] = Counter()
     for item in items:
         known = [SECONDS[mark.name] for mark in item.iter_markers() if mark.name in SECONDS]

@@ -267,6 +267,23 @@ async def test_one_of_two_processes_sends_until_its_lease_ends(
     assert receiver.rows == [1, 2]
 
 
+async def test_a_clock_that_was_set_back_stops_no_receiver(
+    store: Store, other_store: Store, clock: Clock
+):
+    receiver, broken = BrokenReceiver(), BrokenReceiver(broken=True)
+    await record(store, "ListVms")
+    held = forwarder_to(store, receiver, clock)
+    failing = forwarder_to(other_store, broken, clock, "file")
+    assert await held.forward("syslog")
+    assert not await failing.forward("file")
+    await record(store, "BackupVm")
+    broken.broken = False
+    clock.pass_(-3600)
+    assert await forwarder_to(other_store, receiver, clock).forward("syslog")
+    assert await failing.forward("file")
+    assert receiver.rows == broken.rows == [1, 2]
+
+
 async def test_a_batch_sent_while_the_lease_ended_does_not_move_the_position_back(
     store: Store, other_store: Store, clock: Clock
 ):

@@ -1,6 +1,7 @@
 """The database: opening, transactions, change notification, and no secrets in clear text."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -10,12 +11,14 @@ from sqlalchemy import text
 
 from pvemcp_server.access import open_access
 from pvemcp_server.audit import Event, mask, open_audit
+from pvemcp_server.audit.reader import Kind
 from pvemcp_server.config import Config
 from pvemcp_server.errors import BadArgument, ConfigError, StateUnavailable
-from pvemcp_server.store import Store, Topic, open_store, watch
+from pvemcp_server.store import Store, Topic, database, open_store, watch
+from pvemcp_server.store.audit_log import lock_marks
 from pvemcp_server.store.background import housekeeping
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.database import Database, DatabaseFailed
+from pvemcp_server.store.database import Database, DatabaseFailed, is_outage
 
 pytestmark = pytest.mark.anyio
 
@@ -130,6 +133,26 @@ async def test_cancelled_reads_leave_no_hanging_connection(store: Store):
     with anyio.fail_after(10):
         await asyncio.gather(*closing)
         await store.watch.poll()
+
+
+@pytest.mark.postgres
+async def test_a_process_that_is_frozen_in_a_transaction_stops_no_other(
+    tmp_path: Path, new_postgres_database: Callable[[], str], monkeypatch
+):
+    config = Config(state_dir=tmp_path, database_url=new_postgres_database())
+    async with open_store(config) as other:
+        monkeypatch.setattr(database, "IDLE_SECONDS", 0.2)
+        async with open_store(config) as frozen:
+
+            async def append_beside_it() -> None:
+                async with frozen.database.writing() as connection:
+                    await lock_marks(connection, frozen.vault)
+                    with anyio.fail_after(20):
+                        await other.audit_log.append([Event(tool="x").row(Kind.CALL, utc_now())])
+
+            with pytest.raises(DatabaseFailed) as lost:
+                await append_beside_it()
+            assert is_outage(lost.value)
 
 
 async def test_a_failed_listener_is_called_again(store: Store):

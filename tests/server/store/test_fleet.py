@@ -99,12 +99,14 @@ async def test_processes_know_of_each_other_until_one_ends(store: Store, other_s
         assert [row["id"] for row in rows] == [other_store.fleet.id]
 
 
-async def test_what_a_process_left_behind_is_removed(store: Store):
+@pytest.mark.parametrize("seen", [1.0, 1e12], ids=["long ago", "before the clock was set back"])
+async def test_what_a_process_left_behind_is_removed(store: Store, seen: float):
     async with taking_part(store):
         await store.fleet.fetch(
-            "WITH a AS (INSERT INTO processes VALUES ('gone', 1)), "
-            "b AS (INSERT INTO rate_buckets VALUES ('key', 5, 1, 5, 1, 1)) "
-            """INSERT INTO claims VALUES ('key', '{"gone": 3}', 8, 3, 1)"""
+            "WITH a AS (INSERT INTO processes VALUES ('gone', $1)), "
+            "b AS (INSERT INTO rate_buckets VALUES ('key', 5, $1, 5, 1, 1)) "
+            """INSERT INTO claims VALUES ('key', '{"gone": 3}', 8, 3, $1)""",
+            seen,
         )
         await store.fleet.fetch(fleet._SWEEP)
         assert not await store.fleet.fetch("SELECT name FROM rate_buckets")

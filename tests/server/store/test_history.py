@@ -37,6 +37,13 @@ async def test_one_of_several_processes_gets_a_reading_that_is_due(store, other_
     assert await store.history.claim(identity, later, MINUTES) is None
 
 
+async def test_a_clock_that_was_set_back_stops_no_readings(store, identity):
+    assert await store.history.claim(identity, NOW, MINUTES) == {}
+    back = NOW - timedelta(days=1)
+    assert await store.history.claim(identity, back, MINUTES) == {}
+    assert await store.history.claim(identity, back, MINUTES) is None
+
+
 async def test_old_differences_are_deleted(store, identity):
     history = History(store.history, identity)
     assert await history.began() is None

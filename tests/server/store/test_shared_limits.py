@@ -7,6 +7,7 @@ from time import monotonic
 
 import anyio
 import pytest
+from asyncpg import InternalClientError
 from tests.server.store.part import taking_part
 
 from pvemcp_server.access.limits import CallLimits
@@ -139,11 +140,14 @@ async def test_a_place_that_another_process_keeps_without_a_call_is_waited_for(s
         assert await other.shared_limits.claim("key", 1, 5.0)
 
 
-async def test_what_a_killed_process_held_is_free(stores):
+@pytest.mark.parametrize("later", [-3600, 3600], ids=["long ago", "before the clock was set back"])
+async def test_what_a_process_held_that_was_killed_is_free(stores, later):
     one, other, _ = stores
     assert await one.shared_limits.claim("key", 1)
     assert not await other.shared_limits.claim("key", 1, 0.0)
-    await other.fleet.fetch("UPDATE processes SET seen = 0 WHERE id = $1", one.fleet.id)
+    await other.fleet.fetch(
+        "UPDATE processes SET seen = seen + $2 WHERE id = $1", one.fleet.id, later
+    )
     assert await other.shared_limits.claim("key", 1, 0.0)
 
 
@@ -166,9 +170,10 @@ async def test_a_caller_that_leaves_holds_no_place(stores, monkeypatch):
             await one.shared_limits.claim("key", 1)
             one.shared_limits.release("key")
     monkeypatch.setattr(shared_limits, "PLACES_IDLE_SECONDS", 0.0)
-    await one.shared_limits.give_back_idle()
-    await one.shared_limits.give_back_idle()
-    assert not one.shared_limits._places
+    with anyio.fail_after(20):
+        while one.shared_limits._places:
+            await one.shared_limits.give_back_idle()
+            await anyio.lowlevel.checkpoint()
     assert await other.shared_limits.claim("key", 1, 0.0)
 
 
@@ -235,6 +240,16 @@ async def test_an_entry_is_kept_while_a_statement_about_it_runs(stores, monkeypa
         limits._forget(monotonic())
         goes_on.set()
     assert taken == [True]
+
+
+async def test_a_driver_in_the_middle_of_a_statement_is_a_lost_connection(stores, monkeypatch):
+    async def broken(*_arguments):
+        raise InternalClientError("cannot switch to state 12; another operation is in progress")
+
+    session = stores[0].fleet._session
+    monkeypatch.setattr(type(session), "fetch", broken)
+    with pytest.raises(StateUnavailable):
+        await stores[0].fleet.fetch("SELECT 1")
 
 
 async def test_a_cluster_that_hangs_takes_no_more_places_of_all_processes(stores, monkeypatch):

@@ -148,7 +148,8 @@ class Forwarder:
         failure = self._failures.get(name)
         if failure is None or failure.receiver != receiver:
             return False
-        return self._clock() < failure.retry_at
+        left = failure.retry_at - self._clock()
+        return timedelta() < left <= LONGEST_BACKOFF  # a longer one: the clock was set back
 
     async def _record_failure(self, name: str, receiver: Receiver, error: OSError) -> None:
         before = self._failures.get(name)

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 import anyio
-from sqlalchemy import URL, Connection, event, make_url, select
+from sqlalchemy import URL, Connection, event, make_url, select, text
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -29,6 +29,9 @@ CORRUPT = ("malformed", "not a database")  # in SQLite's messages
 BUSY_TIMEOUT_SECONDS = 15
 CONNECT_SECONDS = 10
 COMMAND_SECONDS = 60
+# without a statement inside a transaction; then PostgreSQL ends it: a process that is frozen, or
+# whose machine is lost, must not keep the others from the audit's chain
+IDLE_SECONDS = 15.0
 POOL_SIZE = 8  # connections to PostgreSQL that stay open
 MOST_FURTHER = 8  # that are opened when those are in use
 AWAY_SECONDS = 15.0  # in which a call waits for PostgreSQL: longer than its restart takes
@@ -67,6 +70,8 @@ class Database:
             dialect.do_terminate = _stop_sqlite
             event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self._engine.sync_engine, "connect", _prepare_postgres)
 
     @property
     def file(self) -> Path | None:
@@ -139,6 +144,8 @@ class Database:
                 connection = await self._connect(stack)
             if not self.is_sqlite:
                 connection = await connection.execution_options(isolation_level="REPEATABLE READ")
+                # it holds no lock that others wait for, and a file may be slow to write
+                await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             yield connection
 
     @asynccontextmanager
@@ -199,8 +206,10 @@ def _driver_errors() -> Iterator[None]:
 def is_outage(error: Exception) -> bool:
     """Return whether the database did not answer, or could not store: no fault of a statement."""
     kinds = OperationalError | InterfaceError | TimeoutError
-    # the driver of PostgreSQL reports a server that stops as an error without a class of its own
-    return isinstance(error, kinds) or type(error) in (SQLAlchemyError, DBAPIError)
+    # the driver of PostgreSQL reports a server that stops as an error without a class of its own,
+    # or finds itself in the middle of a statement
+    is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    return is_lost or isinstance(error, kinds) or type(error) in (SQLAlchemyError, DBAPIError)
 
 
 def is_away(error: Exception) -> bool:
@@ -253,6 +262,15 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     except Exception:
         connection.close()  # SQLAlchemy does not, and its thread would outlive the event loop
         raise
+
+
+def _prepare_postgres(connection: Any, _record: object) -> None:
+    # not as a parameter of the connection, which poolers refuse
+    cursor = connection.cursor()
+    milliseconds = int(IDLE_SECONDS * 1000)
+    cursor.execute(f"SET idle_in_transaction_session_timeout = {milliseconds}")
+    cursor.close()
+    connection.commit()
 
 
 def _stop_sqlite(connection: Any) -> None:

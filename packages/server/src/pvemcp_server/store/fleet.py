@@ -13,7 +13,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import anyio
-from asyncpg import InterfaceError, PostgresError  # type: ignore[import-untyped]  # it has none
+from asyncpg import InterfaceError, InternalClientError, PostgresError  # type: ignore[import-untyped]  # it has none
 
 from pvemcp_server.errors import StateUnavailable
 from pvemcp_server.store.background import first_of
@@ -26,7 +26,8 @@ FAILURES_SECONDS: Final = 24 * 3600  # without a further attempt; no lock is so 
 SWEEP_BEATS: Final = 60
 RETRY_SECONDS: Final = 0.5
 WAIT_SECONDS: Final = 5.0  # of a call for the connection, while it is opened again
-FAILED: Final = (PostgresError, InterfaceError, OSError, TimeoutError)
+# a server that stops in the middle of a statement may leave the driver in a state of its own
+FAILED: Final = (PostgresError, InterfaceError, InternalClientError, OSError, TimeoutError)
 CHANNEL: Final = "'pvemcp_' || md5(current_schema())"  # a database may hold several installations
 NOW: Final = "extract(epoch FROM clock_timestamp())"
 # `abs`: a time ahead of the clock shows that it was set back, and would count until it is reached
