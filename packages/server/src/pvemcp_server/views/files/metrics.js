@@ -93,7 +93,7 @@ function showForecast(values) {
     element("div.head", {}, element("h1", {}, "Storages"), element("p.muted", {}, `by their growth over the last ${state.frame.toLowerCase()}`)),
     area,
     tableOf("Table of storages", [["Storage", (row) => element("span", {}, `${row.storage} · ${row.node}`)], ["In use", (row) => bar(row.disk_usage_percentage)], ["Free", (row) => bytes(row.disk_free), "number"],
-      ["Growth a day", (row) => bytes(row.growth_per_day), "number"], ["Full on", fullOn]], rows),
+      ["Growth a day", (row) => bytes(row.growth_per_day), "number wide"], ["Full on", fullOn]], rows),
     notes(values.notes) || "");
   const horizon = Math.min(now + 730 * DAY, Math.max(now + 30 * DAY, ...filling.map((row) => Date.parse(row.full_on) / 1000)));
   const forecasts = filling.map((row) => {
