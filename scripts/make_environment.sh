@@ -13,7 +13,7 @@ export HATCH_BUILD_NO_HOOKS=true # the hook of packages/server would name this f
 "$folder/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check \
     --only-binary :all: --require-hashes -r constraints.txt
 "$folder/bin/python" -m pip install --quiet --no-compile --no-deps --no-build-isolation \
-    ./packages/proxmox_client ./packages/formats './packages/server[demo,oidc,otel]' ./packages/bridge
+    ./packages/proxmox_client ./packages/formats './packages/server[charts,demo,oidc,otel]' ./packages/bridge
 "$folder/bin/python" -m pip uninstall --quiet --yes --root-user-action ignore \
     editables hatchling pathspec pluggy trove-classifiers setuptools pip
 

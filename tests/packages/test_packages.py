@@ -88,11 +88,11 @@ def test_the_server_has_the_emulator_as_an_extra_only():
 
 def test_make_run_installs_every_extra_with_pinned_packages():
     requirements = (ROOT / "requirements.in").read_text()
-    assert "-e ./packages/server[demo,oidc,otel]\n" in requirements
+    assert "-e ./packages/server[charts,demo,oidc,otel]\n" in requirements
     pinned = re.findall(r"^([^=\s]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     emulator = _project(ROOT / "packages" / "proxmox_client")["optional-dependencies"]["emulator"]
     extras = _project(ROOT / "packages" / "server")["optional-dependencies"]
-    needed = emulator + extras["oidc"] + extras["otel"]
+    needed = emulator + extras["charts"] + extras["oidc"] + extras["otel"]
     assert {_normalized(name) for name in needed} <= {_normalized(name) for name in pinned}
 
 

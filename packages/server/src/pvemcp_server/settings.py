@@ -78,6 +78,13 @@ def _issuer(text: str) -> str:
     return issuer
 
 
+def _drawable(value: bool) -> bool:
+    """Require the library that draws charts, if they are switched on."""
+    if value and find_spec("PIL") is None:
+        raise ValueError("needs Pillow: pip install 'pvemcp-server[charts]'")
+    return value
+
+
 def _fingerprint(text: str) -> str:
     """Return a SHA-256 fingerprint in its usual form; empty stays empty."""
     return normalize_fingerprint(text) if text.strip() else ""
@@ -98,6 +105,13 @@ class Values(BaseModel):
         default=Format.JSON_COMPACT,
         title="Output Format",
         description="Format of answers for keys without a format of their own.",
+        json_schema_extra=ENDPOINT,
+    )
+    chart_images: Annotated[bool, AfterValidator(_drawable)] = Field(
+        default=False,
+        title="Charts as images",
+        description="Whether the tools of recorded metrics have the argument `chart`, which adds a "
+        "PNG to the answer, for clients that take images. It needs the extra `charts`.",
         json_schema_extra=ENDPOINT,
     )
     inventory_freshness_seconds: int = Field(

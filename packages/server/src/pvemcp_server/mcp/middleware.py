@@ -4,7 +4,7 @@ import json
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -104,16 +104,19 @@ def _failure(ctx: Context, error: Exception) -> MCPError:
 class ListCache:
     """Middleware of tools/list: caches the list by the caller's rights and what the client shows.
 
+    `has_charts` returns whether the settings let tools draw charts.
+
     `Caller.version` changes with every right, so a cached list never shows a revoked tool.
     """
 
-    def __init__(self) -> None:
-        self._lists: OrderedDict[tuple[str, str, bool], HandlerResult] = OrderedDict()
+    def __init__(self, has_charts: Callable[[], bool]) -> None:
+        self._has_charts = has_charts
+        self._lists: OrderedDict[tuple[str, str, bool, bool], HandlerResult] = OrderedDict()
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         if (ctx.params or {}).get("cursor") is not None:
             return await call_next(ctx)
-        key = (caller_of(ctx).version, ctx.protocol_version, shows_views(ctx))
+        key = (caller_of(ctx).version, ctx.protocol_version, shows_views(ctx), self._has_charts())
         if key not in self._lists:
             self._lists[key] = await call_next(ctx)
         self._lists.move_to_end(key)

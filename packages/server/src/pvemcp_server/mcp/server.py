@@ -133,6 +133,7 @@ def _middleware(handlers: Handlers, state_key: Callable[[], bytes]) -> list[Serv
         bind_principal=lambda ctx: caller_of(ctx).key_id,
     )
     instructions = CallerInstructions(handlers.tools.pipeline.tools)
+    settings = handlers.tools.pipeline.settings
     refusals = RefusalAudit(handlers.tools.pipeline.audit)
     return [
         MiddlewareByMethod(
@@ -143,7 +144,7 @@ def _middleware(handlers: Handlers, state_key: Callable[[], bytes]) -> list[Serv
             {
                 "initialize": instructions,
                 "server/discover": instructions,
-                "tools/list": ListCache(),
+                "tools/list": ListCache(lambda: settings.values.chart_images),
             }
         ),
     ]

@@ -1,9 +1,10 @@
 """The methods tools/list and tools/call."""
 
 import logging
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import mcp_types as types
 from mcp.server.context import HandlerResult, ServerRequestContext
@@ -13,6 +14,8 @@ from pvemcp_server.http.gate import caller_of, client_program
 from pvemcp_server.mcp.elicitation import SdkConversation
 from pvemcp_server.mcp.middleware import RecordedError, shows_views
 from pvemcp_server.mcp.tasks import McpTasks, knows_tasks
+from pvemcp_server.pipeline.answers import clean_line
+from pvemcp_server.pipeline.chart_image import MIME_TYPE
 from pvemcp_server.pipeline.confirmation import InputRequired
 from pvemcp_server.pipeline.pipeline import Pipeline, UnknownTool, granted_tools
 from pvemcp_server.store.database import DatabaseFailed
@@ -20,6 +23,7 @@ from pvemcp_server.store.question_repository import QuestionRepository
 from pvemcp_server.toolkit.registry import Tool
 from pvemcp_server.views.catalog import VIEWS
 
+_ALTERNATIVE: Final = 4_000  # characters of the text beside a chart
 log = logging.getLogger(__name__)
 Context = ServerRequestContext[Any, Any]
 
@@ -36,7 +40,11 @@ class ToolHandlers:
         self, ctx: Context, _params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
         """List the tools that the caller may call."""
-        tools = visible_tools(self.pipeline.tools, caller_of(ctx), with_views=shows_views(ctx))
+        tools = visible_tools(
+            {n: t.under(self.pipeline.settings.values) for n, t in self.pipeline.tools.items()},
+            caller_of(ctx),
+            with_views=shows_views(ctx),
+        )
         return types.ListToolsResult(tools=tools)
 
     async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> HandlerResult:
@@ -58,6 +66,10 @@ class ToolHandlers:
             except (DatabaseFailed, OSError):
                 log.exception("A task could not be stored, so its client gets the UPID")
         content: list[types.ContentBlock] = [types.TextContent(text=text) for text in result.blocks]
+        if result.picture:
+            alternative, png = result.picture.alternative, b64encode(result.picture.png).decode()
+            content.append(types.TextContent(text=f"\n{clean_line(alternative, _ALTERNATIVE)}"))
+            content.append(types.ImageContent(data=png, mime_type=MIME_TYPE))
         values = None
         if result.values and self.pipeline.tools[params.name].view and shows_views(ctx):
             callable_tools = granted_tools(self.pipeline.tools, caller_of(ctx))

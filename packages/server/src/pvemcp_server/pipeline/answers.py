@@ -18,6 +18,7 @@ from pvemcp_formats import Format, drop_empty_columns, encode, encode_document, 
 from pvemcp_server.clusters import Notes
 from pvemcp_server.errors import MOST_WRONG, BadArgument, counted, folded, nearest
 from pvemcp_server.invisible import INVISIBLE, one_of
+from pvemcp_server.pipeline.chart_image import Picture
 from pvemcp_server.pipeline.pagination import (
     ANSWER_CHARACTERS,
     estimate,
@@ -152,6 +153,7 @@ class Written:
     values: Mapping[str, Any]  # the same as JSON values: `columns` and `rows`, or a `document`
     notes: str = ""
     rows: int | None = None
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from pvemcp_server.oauth.scopes import Scope, is_sufficient
 from pvemcp_server.pipeline.answers import MANY_CELLS, Writer, Written, clean_line
 from pvemcp_server.pipeline.arguments import read_arguments
 from pvemcp_server.pipeline.audit_recorder import Recorder
+from pvemcp_server.pipeline.chart_image import Picture, draw
 from pvemcp_server.pipeline.confirmation import (
     Agreed,
     InputRequired,
@@ -61,6 +62,7 @@ from pvemcp_server.store.database import DatabaseFailed, is_away, waits
 from pvemcp_server.toolkit.arguments import WriteOptions
 from pvemcp_server.toolkit.bulk import BulkPlan
 from pvemcp_server.toolkit.call import Call, Conversation
+from pvemcp_server.toolkit.charts import Chart, require_charts
 from pvemcp_server.toolkit.collisions import Circumstances, circumstances
 from pvemcp_server.toolkit.missing_privileges import note_missing_privileges
 from pvemcp_server.toolkit.plan import ConfirmedRead, Plan, lines
@@ -121,6 +123,7 @@ class Result:
     cause: Exception | None = None  # of the failure
     started: Started | None = None
     values: Mapping[str, Any] | None = None  # of an answer: what the blocks say, for views
+    picture: Picture | None = None  # of an answer: its chart, if the call asks for it
 
 
 def granted_tools(tools: Mapping[str, Tool], caller: Caller) -> list[str]:
@@ -152,6 +155,12 @@ def _require_switched_on(tool: Tool, settings: Values) -> None:
             f"{tool.name} is switched off on this server.",
             hint=f"An owner can switch it on: setting '{title}' ({tool.guarded_by}).",
         )
+
+
+async def _drawn(call: Call, chart: Chart, written: Written) -> Written:
+    """Return the answer with its chart."""
+    picture = await in_key_thread(call.caller.holder, partial(draw, chart))
+    return replace(written, picture=picture)
 
 
 async def _has_fixed_rights(_caller: Caller) -> bool:
@@ -266,6 +275,7 @@ class Pipeline:
         """
         caller, was_lost = recorder.caller, False
         try:
+            tool = tool.under(await self.settings.current()) if tool.charts else tool
             accepted = read_arguments(tool, arguments)
             call = recorder.call = await self.open(tool, caller, conversation, accepted)
             # beside the gate's slots: a message of HTTP+SSE holds none while its call runs
@@ -302,7 +312,7 @@ class Pipeline:
             return Result((str(error),), error)
         blocks = (written.data, f"\n{written.notes}") if written.notes else (written.data,)
         values = {**written.values, "notes": written.notes}
-        return Result(blocks, started=started, values=values)
+        return Result(blocks, started=started, values=values, picture=written.picture)
 
     async def _begins_again(self, cause: Exception, recorder: Recorder, *, was_lost: bool) -> bool:
         """Return whether the call begins again as the database was lost, not as its user agreed.
@@ -374,6 +384,9 @@ class Pipeline:
             options = vars(accepted)  # those that this kind of tool has
             call.dry_run = options.get("dry_run", False)
             call.wait = options.get("wait", False)
+            if options.get("chart"):
+                require_charts()
+                call.draws = True
             call.fields = tuple(options.get("fields") or ())
             call.page = page_of(tool, accepted, settings.row_cap)
         return call
@@ -424,8 +437,10 @@ class Pipeline:
             return writer.document(answer), started
         if len(answer.rows[call.page]) * len(call.fields or answer.columns) > MANY_CELLS:
             write = partial(writer.rows, answer)
-            return await in_key_thread(call.caller.holder, write), started
-        return writer.rows(answer), started
+            written = await in_key_thread(call.caller.holder, write)
+        else:
+            written = writer.rows(answer)
+        return await _drawn(call, call.chart, written) if call.chart else written, started
 
     async def _carry_out(
         self,

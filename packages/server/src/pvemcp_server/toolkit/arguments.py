@@ -135,6 +135,12 @@ class ListOptions(Options):
     cursor: Annotated[str | None, Field(description="From a note")] = None
 
 
+class ChartOptions(Options):
+    """Options of tools whose answers can be drawn, while the setting `chart_images` is on."""
+
+    chart: Annotated[bool, Field(description="Also a PNG")] = False
+
+
 class WriteOptions(Options):
     """Options of writes: a preview, and waiting for the outcome."""
 

@@ -27,6 +27,7 @@ from pvemcp_server.errors import BadArgument, CallError, UnknownName
 from pvemcp_server.settings import Values
 from pvemcp_server.store.records import ClusterKind
 from pvemcp_server.tables.registry import Shares
+from pvemcp_server.toolkit.charts import Chart
 from pvemcp_server.toolkit.undo import Undo, UndoLog
 
 T = TypeVar("T")
@@ -97,6 +98,8 @@ class Call:
     failures: dict[int, str] = field(
         default_factory=dict
     )  # by VMID, of a bulk write: for the audit
+    draws: bool = False  # whether the caller wants the answer as a chart too
+    chart: Chart | None = None  # of the answer, if it can be drawn
     result: str = ""  # what became of a program in a guest: for the audit
     touched: set[str] = field(default_factory=set)  # clusters used: for the audit
     opened: dict[str, Cluster] = field(default_factory=dict)  # by name: for error texts

@@ -22,6 +22,7 @@ from pvemcp_server.tables.registry import PVE_ONLY
 from pvemcp_server.tables.rows import Row
 from pvemcp_server.toolkit.arguments import (
     Arguments,
+    ChartOptions,
     ListOptions,
     ManyVms,
     Options,
@@ -100,6 +101,8 @@ class Tool:
     write_permission: str  # that a role grants beside the tool; without it the tool only reads
     view: str  # the name of the view that clients with MCP Apps show beside its answer
     run: Run
+    charts: bool = False  # whether its answers can be drawn
+    draws: bool = False  # whether they are, by the argument `chart`
 
     @property
     def reads(self) -> bool:
@@ -131,6 +134,15 @@ class Tool:
             write_permission="",
         )
 
+    def under(self, settings: Values) -> "Tool":
+        """Return the tool as the settings have it: with the argument `chart` if they allow it."""
+        return self.drawing if self.charts and settings.chart_images else self
+
+    @cached_property
+    def drawing(self) -> "Tool":
+        """The tool with the argument `chart`."""
+        return replace(self, draws=True)
+
     @property
     def destructive(self) -> bool:
         """Whether a call of it loses data, with some arguments at least."""
@@ -159,6 +171,7 @@ class Tool:
         """The model of the tool's own arguments and of the options that its kind of tool has."""
         options: list[type[Options]] = [ListOptions] if self.lists else []
         options += [] if self.reads else [WriteOptions]
+        options += [ChartOptions] if self.draws else []
         return create_model(f"{self.name}Call", __base__=(self.arguments, *(options or [Options])))
 
     @cached_property
@@ -192,6 +205,7 @@ def tool(
     bulk: BulkLimits | None = None,
     write_permission: str = "",
     view: str = "",
+    charts: bool = False,
 ) -> Callable[[Run], Tool]:
     """Declare a tool. Reads are idempotent; writes only with `idempotent=True`.
 
@@ -204,7 +218,7 @@ def tool(
     `cluster_name` and `vmid`, takes many as `vmids` or rows of a query if it is declared with the
     limits of `bulk`.
     A tool that reads and writes has a `write_permission`: roles without it get one that reads.
-    `view` names the view of `views` that shows its answer.
+    `view` names the view of `views` that shows its answer; with `charts`, it can also draw it.
     """
 
     def declare(run: Run) -> Tool:
@@ -227,6 +241,7 @@ def tool(
             bulk=bulk,
             write_permission=write_permission,
             view=view,
+            charts=charts,
             run=run if bulk is None else planned_for_each(run, bulk),
         )
         _TOOLS[name] = declared

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from math import inf
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
+from msgspec.structs import asdict
 from pydantic import Field
 
 from proxmox_client.api.resources import GuestResource
@@ -17,7 +18,7 @@ from pvemcp_server.errors import BadArgument, folded
 from pvemcp_server.tables import StorageMetric, fanout, storage_metrics
 from pvemcp_server.tables.metrics import FRAME_WORDS
 from pvemcp_server.tables.registry import LoadRequest
-from pvemcp_server.tables.rows import Row, moment, percent, whole
+from pvemcp_server.tables.rows import Row, Unit, moment, percent, whole
 from pvemcp_server.tables.series import (
     GUEST_METRICS,
     NODE_METRICS,
@@ -39,6 +40,7 @@ from pvemcp_server.toolkit.arguments import (
     Words,
 )
 from pvemcp_server.toolkit.call import Call
+from pvemcp_server.toolkit.charts import MOST_PANELS, Chart, Line, Panel
 from pvemcp_server.toolkit.cluster_lookup import cluster_with, clusters_with
 from pvemcp_server.toolkit.downsample import downsampled, interval, step_for, words
 from pvemcp_server.toolkit.lists import listed, rows_or_error, with_budget
@@ -101,6 +103,7 @@ _SUMMARY = ("metric", "average", "p95", "maximum", "maximum_time", "latest", "tr
 @tool(
     "ListVmRrdData",
     view="metrics",
+    charts=True,
     title="Guest metrics",
     area=Area.VMS,
     effect=Effect.READ,
@@ -124,7 +127,11 @@ async def list_vm_rrd_data(
     async def ask(vmid: int, function: Consolidation) -> list[GuestRrd]:
         return await cluster.api_of(guests[vmid]).rrd(FRAMES[time_frame], function)
 
-    read = _Read(call, cluster, "guest", guests, ask, GUEST_METRICS, metrics)
+    chart = _Titles(
+        f"guests of {cluster.name} over the last {time_frame.lower()}",
+        {vmid: f"{vmid} {guest.name}" for vmid, guest in guests.items()},
+    )
+    read = _Read(call, cluster, "guest", guests, ask, GUEST_METRICS, metrics, chart)
     if step is None:
         rows = [VmSummary(vmid=vmid, **cells) for vmid, cells in await read.summaries()]
         return Rows(rows, ("vmid", *_SUMMARY))
@@ -137,6 +144,7 @@ async def list_vm_rrd_data(
 @tool(
     "ListNodeRrdData",
     view="metrics",
+    charts=True,
     title="Node metrics",
     area=Area.NODES,
     effect=Effect.READ,
@@ -161,7 +169,9 @@ async def list_node_rrd_data(
     async def ask(node: str, function: Consolidation) -> list[NodeRrd]:
         return await cluster.pve.node(node).rrd(FRAMES[time_frame], function)
 
-    read = _Read(call, cluster, "node", names, ask, NODE_METRICS, metrics)
+    title = f"nodes of {cluster.name} over the last {time_frame.lower()}"
+    chart = _Titles(title, {name: name for name in names})
+    read = _Read(call, cluster, "node", names, ask, NODE_METRICS, metrics, chart)
     if step is None:
         rows = [NodeSummary(node=node, **cells) for node, cells in await read.summaries()]
         return Rows(rows, ("node", *_SUMMARY))
@@ -174,6 +184,7 @@ async def list_node_rrd_data(
 @tool(
     "ListStorageRrdData",
     view="metrics",
+    charts=True,
     title="Storage growth",
     area=Area.STORAGE,
     effect=Effect.READ,
@@ -195,7 +206,7 @@ async def list_storage_rrd_data(
     date = time_argument("on", on)
     if date and date <= datetime.now(UTC):
         raise BadArgument("on", "it is over: a forecast needs a date to come.")
-    return await listed(
+    rows = await listed(
         call,
         storage_metrics,
         cluster_name,
@@ -209,11 +220,51 @@ async def list_storage_rrd_data(
         order=_soonest_full,
         clusters=await clusters_with(call, cluster_name, node, storage),
     )
+    if call.draws:
+        _draw(call, _forecasts(rows.rows, time_frame))
+    return rows
 
 
 def _soonest_full(row: StorageMetric) -> tuple[float, str, str]:
     full = row.full_on.timestamp() if row.full_on else inf
     return full, row.storage, row.node
+
+
+def _forecasts(rows: Sequence[Row | Mapping[str, Any]], frame: str) -> Chart:
+    """Return the straight lines from the present use of storages to their forecasts."""
+    now = datetime.now(UTC)
+    lines = []
+    for row in rows:
+        cells = row if isinstance(row, Mapping) else asdict(row)
+        used, ends = cells["disk_usage_percentage"], cells.get("full_on")
+        end, reached = (ends, 100.0) if ends else (None, None)
+        if cells.get("forecast_percentage") is not None:
+            end, reached = cells["forecast_for"], cells["forecast_percentage"]
+        if used is not None and end and reached is not None:
+            place = (cells.get("cluster"), cells["storage"], cells["node"])
+            points = ((now.timestamp(), used), (end.timestamp(), reached))
+            lines.append(Line(" ".join(filter(None, place)), points))
+    title = f"storages by their growth over the last {frame.lower()}"
+    return Chart(title, [Panel("space in use", Unit.PERCENT, lines)] if lines else [])
+
+
+def _draw(call: Call, chart: Chart) -> None:
+    """Let the answer have this chart; a note says so if there is nothing to draw."""
+    if not chart.panels:
+        call.notes.add("No chart: there is nothing to draw.")
+        return
+    call.chart = chart
+    if len(chart.panels) > MOST_PANELS:
+        names = ", ".join(panel.title for panel in chart.panels[MOST_PANELS:])
+        call.notes.add(f"The chart has the first {MOST_PANELS} metrics, without {names}.")
+
+
+@dataclass(frozen=True)
+class _Titles(Generic[K]):
+    """The title of a chart, and the names of its lines by their keys."""
+
+    title: str
+    names: Mapping[K, str]
 
 
 @dataclass(frozen=True)
@@ -227,6 +278,7 @@ class _Read(Generic[K, P]):
     ask: Callable[[K, Consolidation], Awaitable[list[P]]]
     known: tuple[Metric[P], ...]
     names: Sequence[str] | None
+    titles: _Titles[K]
 
     @property
     def metrics(self) -> list[Metric[P]]:
@@ -258,7 +310,9 @@ class _Read(Generic[K, P]):
         ends: dict[K, int] = {}
         for key, _, summary in found:
             ends[key] = max(summary.latest_time, ends.get(key, 0))
-        self._note_ends({key: average for key, (average, _) in recorded.items()}, ends)
+        averages = {key: average for key, (average, _) in recorded.items()}
+        self._note_ends(averages, ends)
+        self._draw(averages)
         return [(key, _cells(name, summary)) for key, name, summary in found]
 
     async def points(
@@ -286,6 +340,7 @@ class _Read(Generic[K, P]):
             if (points := [p for p in series if any(m.read(p) is not None for m in self.metrics)])
         }
         self._note_ends(recorded, ends)
+        self._draw(recorded)
         if ends:
             self.call.notes.add(f"Each row is of the {words(seconds)} until its time{reason}.")
         return [
@@ -299,6 +354,21 @@ class _Read(Generic[K, P]):
         return await rows_or_error(
             self.cluster, lambda quiet: fanout.each(quiet, self.keys, ask, request, self.what)
         )
+
+    def _draw(self, recorded: Mapping[K, Sequence[P]]) -> None:
+        """Let the answer have a chart of the chosen metrics, if the caller wants one."""
+        if not self.call.draws:
+            return
+        panels = []
+        for metric in self.metrics:
+            lines = [
+                Line(self.titles.names[key], tuple(points))
+                for key, series in recorded.items()
+                if (points := metric.points(series))
+            ]
+            if lines:
+                panels.append(Panel(metric.name.replace("_", " "), metric.unit, lines))
+        _draw(self.call, Chart(self.titles.title, panels))
 
     def _note_ends(self, recorded: Mapping[K, Sequence[P]], ends: Mapping[K, int]) -> None:
         """Note series that are empty, and those that end before the time frame does."""

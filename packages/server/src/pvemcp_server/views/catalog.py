@@ -4,9 +4,11 @@ A client that announces the extension finds a view's URI at its tools, reads the
 shows it in a sandbox with the tool's answer. What a view reads again is a call like any other.
 """
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from importlib.resources import files
 from typing import Final
 
@@ -53,8 +55,14 @@ VIEWS: Final[Mapping[str, View]] = {
 def _page(view: View) -> str:
     script = "\n".join(_read(name) for name in ("core.js", *view.scripts))
     style = "\n".join(_read(name) for name in ("core.css", *view.styles))
+    script = f'"use strict";\n{script}\n'
     page = _read("view.html").replace("{title}", view.title).replace("{style}", style)
-    return page.replace("{script}", script)
+    return page.replace("{script_hash}", _source(script)).replace("{script}", script)
+
+
+def _source(script: str) -> str:
+    """Return the source expression of a Content-Security-Policy that allows only this script."""
+    return f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}"
 
 
 def _read(name: str) -> str:

@@ -1,33 +1,38 @@
 // What needs attention, ranked as the answer ranks it; the next call of each is made in place.
 
+const reads = sequence();
 const state = { values: { rows: [], columns: [], notes: "" }, args: {}, shown: new Set(["critical", "warning", "notice"]), answers: new Map() };
 
 function show(values, args) {
   state.values = values;
   state.args = args;
-  state.answers.clear();
+  state.answers = new Map();
   draw();
 }
 
 async function again() {
   status("Looking …");
+  const isLast = reads();
   try {
-    show(await call("GetAttention", { ...state.args, format: "JsonNormal" }), state.args);
+    const values = await call("GetAttention", { ...state.args, format: "JsonNormal" });
+    if (!isLast()) return;
     status("");
+    show(values, state.args);
   } catch (error) {
-    status(error.message, true);
+    if (isLast()) failed(error);
   }
 }
 
 async function look(key, next) {
-  state.answers.set(key, element("p.muted", {}, "Reading …"));
+  const { answers } = state; // of this list: the finding may be another one in the next
+  answers.set(key, element("p.muted", {}, "Reading …"));
   draw(key);
   try {
-    state.answers.set(key, table(await call(next.tool, { ...next.args, format: "JsonNormal" })));
+    answers.set(key, table(await call(next.tool, { ...next.args, format: "JsonNormal" })));
   } catch (error) {
-    state.answers.set(key, element("p.failed", { role: "alert" }, error.message));
+    answers.set(key, element("p.failed", { role: "alert" }, error.message));
   }
-  draw(key);
+  if (answers === state.answers) draw();
 }
 
 function table(values) {

@@ -16,31 +16,51 @@ const host = {
     host.send({ method, params });
   },
 
-  request(method, params, seconds = 120) {
+  request(method, params, seconds = 120, lateText = "The client does not answer.") {
     const id = ++host.lastId;
     return new Promise((resolve, reject) => {
-      const late = () => settle(() => reject(new Error("The client does not answer.")));
+      const late = () => settle(() => reject(new Error(lateText)));
       const timer = setTimeout(late, seconds * 1000);
       const settle = (end) => { clearTimeout(timer); host.waiting.delete(id); end(); };
       host.waiting.set(id, (message) => settle(() =>
-        message.error ? reject(new Error(message.error.message)) : resolve(message.result)));
+        message.error ? reject(new Error(message.error.message || "The client refused it.")) : resolve(message.result)));
       host.send({ id, method, params });
     });
   },
 };
 
 // Call a tool of this server through the host; return its values, or throw its text.
-async function call(name, args) {
+async function call(name, args, seconds, lateText) {
   if (!host.capabilities.serverTools) throw new Error("This client lets no view call a tool.");
-  const result = await host.request("tools/call", { name, arguments: args });
+  const result = await host.request("tools/call", { name, arguments: args }, seconds, lateText);
   return valuesOf(result);
+}
+
+// Call a tool that writes. It may wait for a confirmation and for a task; the view takes no other
+// input until it ends, so a second press sends nothing.
+async function write(name, args) {
+  const view = document.getElementById("view");
+  if (view.inert) throw new Error("The last call has not ended yet.");
+  view.inert = true;
+  try {
+    return await call(name, args, 1800, "The client does not answer. The call may still be carried out: read again before you send it a second time.");
+  } finally {
+    view.inert = false;
+  }
+}
+
+// Return a function that starts a read of one kind, and returns whether it is still the last one:
+// an answer that comes after that of a later read is dropped.
+function sequence() {
+  let last = 0;
+  return () => { const own = ++last; return () => own === last; };
 }
 
 // Return the values of an answer; a tool without a view answers with text, here of JsonNormal.
 function valuesOf(result) {
-  const texts = (result.content || []).filter((part) => part.type === "text").map((part) => part.text);
-  if (result.isError) throw new Error(texts.join("\n") || "The call failed.");
-  if (result.structuredContent) return result.structuredContent;
+  const texts = (result?.content || []).filter((part) => part.type === "text").map((part) => part.text);
+  if (result?.isError) throw new Error(texts.join("\n") || "The call failed.");
+  if (result?.structuredContent) return result.structuredContent;
   try {
     const { data } = JSON.parse(texts[0]);
     const notes = texts.slice(1).join("\n").trim();
@@ -53,8 +73,9 @@ function valuesOf(result) {
 
 // Put a message of the user into the chat, where the host takes one. The model takes it for the
 // user's own words, so it has no text of guests or hosts: no name, finding or sentence of a plan.
-function ask(text) {
-  return host.request("ui/message", { role: "user", content: [{ type: "text", text }] }, 20);
+async function ask(text) {
+  const result = await host.request("ui/message", { role: "user", content: [{ type: "text", text }] }, 20);
+  if (result?.isError) throw new Error("The client did not take the message.");
 }
 
 const canAsk = () => Boolean(host.capabilities.message);
@@ -173,14 +194,16 @@ function run(show, draw) {
   window.addEventListener("message", ({ source, data }) => {
     if (source !== window.parent || !data || data.jsonrpc !== "2.0") return;
     if (data.method === undefined) host.waiting.get(data.id)?.(data);
-    else if (data.id === undefined) handlers[data.method]?.(data.params || {});
-    else if (data.method in answers) host.send({ id: data.id, result: answers[data.method] });
+    else if (data.id === undefined) { if (Object.hasOwn(handlers, data.method)) handlers[data.method](data.params || {}); }
+    else if (Object.hasOwn(answers, data.method)) host.send({ id: data.id, result: answers[data.method] });
     else host.send({ id: data.id, error: { code: -32601, message: "Method not found" } });
   });
-  new ResizeObserver(() => {
-    const { scrollHeight: height, scrollWidth: width } = document.documentElement;
-    host.notify("ui/notifications/size-changed", { width, height: Math.min(height, 20000) });
-  }).observe(document.body);
+  // The height of the content, not of the window: the view shrinks too.
+  const resized = new ResizeObserver(() => {
+    const { height } = document.documentElement.getBoundingClientRect();
+    const { scrollWidth: width } = document.documentElement;
+    host.notify("ui/notifications/size-changed", { width, height: Math.min(Math.ceil(height), 20000) });
+  });
   host.request("ui/initialize", {
     protocolVersion: PROTOCOL,
     appInfo: { name: `pvemcp ${document.title}`, version: "1" },
@@ -190,5 +213,6 @@ function run(show, draw) {
     applyContext(result.hostContext || {});
     status("Waiting for the answer …");
     host.notify("ui/notifications/initialized");
+    resized.observe(document.body);
   }).catch((error) => status(error.message, true));
 }

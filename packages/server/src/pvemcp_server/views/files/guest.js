@@ -1,12 +1,15 @@
 // One guest: state, addresses, configuration, and its snapshots and backups as a line in time.
 
 const ACTIONS = { running: ["Shutdown", "Reboot", "Stop"], stopped: ["Start"], paused: ["Resume", "Stop"] };
+const reads = sequence();
 const state = { guest: {}, args: {}, notes: "", tools: [], config: null, moments: [], chosen: null, plan: null, rows: [], metric: "cpu_usage" };
 const place = () => ({ cluster_name: state.guest.cluster, vmid: state.guest.vmid });
 const mayCall = (tool) => host.capabilities.serverTools && state.tools.includes(tool);
 
 function show(values, args) {
-  Object.assign(state, { guest: values.document, args, notes: values.notes, tools: values.tools || [], plan: null });
+  const { cluster, vmid } = values.document;
+  if (cluster !== state.guest.cluster || vmid !== state.guest.vmid) Object.assign(state, { config: null, moments: [], chosen: null, rows: [] });
+  Object.assign(state, { guest: values.document, args, notes: values.notes, tools: values.tools || state.tools, plan: null });
   draw();
   readMore();
 }
@@ -14,35 +17,36 @@ function show(values, args) {
 // Read what the answer in the chat leaves out; each part is shown as soon as it is there.
 async function readMore() {
   const { cluster_name, vmid } = place();
+  const isLast = reads();
+  const moments = [];
   const parts = [
     ["GetVmConfig", { cluster_name, vmid }, ({ document }) => { state.config = document; }],
-    ["ListSnapshots", { cluster_name, vmids: [vmid] }, ({ rows }) => addMoments(rows.map((row) => ({ kind: "snapshot", time: row.date, text: `Snapshot ${row.name}` })))],
-    ["ListBackups", { cluster_name, vmid, limit: 200 }, ({ rows }) => addMoments(rows.map((row) => ({ kind: "backup", time: row.creation, text: `Backup on ${row.storage}, ${bytes(row.size)}${row.verified === true ? ", verified" : row.verified === false ? ", not verified" : ""}` })))],
+    ["ListSnapshots", { cluster_name, vmids: [vmid] }, ({ rows }) => moments.push(...rows.map((row) => ({ kind: "snapshot", time: row.date, text: `Snapshot ${row.name}` })))],
+    ["ListBackups", { cluster_name, vmid, limit: 200 }, ({ rows }) => moments.push(...rows.map((row) => ({ kind: "backup", time: row.creation, text: `Backup on ${row.storage}, ${bytes(row.size)}${row.verified === true ? ", verified" : row.verified === false ? ", not verified" : ""}` })))],
     ["ListVmRrdData", { cluster_name, vmids: [vmid], step: STEPS.Day, limit: 1000 }, ({ rows }) => { state.rows = rows; }],
   ];
-  state.moments = [];
   await Promise.all(parts.filter(([tool]) => mayCall(tool)).map(async ([tool, args, take]) => {
     try {
-      take(await call(tool, { ...args, format: "JsonNormal" }));
+      const values = await call(tool, { ...args, format: "JsonNormal" });
+      if (!isLast()) return;
+      take(values);
+      state.moments = moments.filter(({ time }) => time).sort((a, b) => a.time.localeCompare(b.time));
       draw();
     } catch (error) {
-      failed(error);
+      if (isLast()) failed(error);
     }
   }));
 }
 
-function addMoments(some) {
-  state.moments = [...state.moments, ...some.filter(({ time }) => time)].sort((a, b) => a.time.localeCompare(b.time));
-}
-
-async function again() {
-  status("Reading …");
+// Read the guest again; `done` says what has just been carried out.
+async function again(done = "") {
+  status(`${done} Reading …`);
   try {
     const values = await call("GetVmStatus", { ...place(), format: "JsonNormal" });
-    status("");
+    status(done);
     show(values, state.args);
   } catch (error) {
-    failed(error);
+    status(`${done} ${error.message}`, true);
   }
 }
 
@@ -51,10 +55,11 @@ async function act(action, isDryRun) {
   const { cluster_name, vmid } = place();
   status(isDryRun ? "Asking what it would do …" : "Sent; you may be asked to confirm it.");
   try {
-    const { document } = await call("ChangeVmState", { cluster_name, vmids: [vmid], action, dry_run: isDryRun, wait: !isDryRun, format: "JsonNormal" });
-    status(isDryRun ? "" : `${action}: ${document.task_status || "done"}${document.exit_status ? `, ${document.exit_status}` : ""}.`);
+    const { document } = await write("ChangeVmState", { cluster_name, vmids: [vmid], action, dry_run: isDryRun, wait: !isDryRun, format: "JsonNormal" });
     state.plan = isDryRun ? { action, would: document.would } : null;
     draw(isDryRun ? "carry-out" : "again");
+    if (isDryRun) status("");
+    else await again(`${action}: ${document.task_status || "done"}${document.exit_status ? `, ${document.exit_status}` : ""}.`);
   } catch (error) {
     state.plan = null;
     draw();
@@ -91,10 +96,11 @@ function timeline() {
   if (!state.moments.length) return "";
   const times = state.moments.map(({ time }) => Date.parse(time));
   const [first, last] = [Math.min(...times), Math.max(...times, Date.now())];
-  const chosen = state.moments[state.chosen];
+  const same = ({ time, text }) => time === state.chosen?.time && text === state.chosen.text;
+  const chosen = state.moments.find(same);
   return element("section", { "aria-label": "Snapshots and backups" }, element("h2", {}, `${state.moments.length} snapshots and backups`),
     element("div.line", {}, state.moments.map((moment, number) => {
-      const spot = element(`button.${moment.kind}`, { id: `moment-${number}`, "aria-label": `${moment.text}, ${moment.time}`, "aria-pressed": String(number === state.chosen), title: `${moment.text}, ${moment.time}`, onclick: () => { state.chosen = number; draw(); } });
+      const spot = element(`button.${moment.kind}`, { id: `moment-${number}`, "aria-label": `${moment.text}, ${moment.time}`, "aria-pressed": String(same(moment)), title: `${moment.text}, ${moment.time}`, onclick: () => { state.chosen = moment; draw(); } });
       spot.style.left = `${100 * (Date.parse(moment.time) - first) / Math.max(1, last - first)}%`;
       return spot;
     })),
@@ -115,7 +121,7 @@ function draw(focused = document.activeElement?.id) {
   fill(
     element("div.head", {}, element("h1", {}, `${guest.vmid} ${guest.name || ""} `, element(`span.${guest.status === "running" ? "running" : "muted"}`, {}, guest.status || "")),
       element("div.tools", {}, actions.map((action) => element("button", { id: `act-${action}`, onclick: () => act(action, true) }, `${action} …`)),
-        mayCall("GetVmStatus") ? element("button", { id: "again", onclick: again }, "Read again") : "")),
+        mayCall("GetVmStatus") ? element("button", { id: "again", onclick: () => again() }, "Read again") : "")),
     planCard(), facts(), timeline(), usage(), notes(state.notes));
   const area = document.querySelector(".chart");
   if (area) drawLines(area, linesOf(state.rows, state.metric), METRICS[state.metric]);

@@ -14,11 +14,13 @@ const COLUMNS = [
 const GROUPS = { "": "no groups", cluster: "cluster", node: "node", pool: "pool", tags: "tag", status: "status" };
 const MOST_ROWS = 1000;
 
+const reads = sequence();
 const state = { values: { columns: [], rows: [], notes: "" }, args: {}, sort: "vmid", down: false, group: "", filter: "" };
 
 const tagsOf = (row) => Array.isArray(row.tags) ? row.tags : String(row.tags || "").split(";").filter(Boolean);
 
 function show(values, args) {
+  reads(); // one that has not ended is of an earlier answer
   state.values = values;
   state.args = args;
   draw();
@@ -29,14 +31,17 @@ function show(values, args) {
 // Read the columns that the table shows; the answer in the chat has fewer, to save tokens.
 async function reload() {
   status("Reading usage …");
+  const isLast = reads();
   const { cluster_name, status: wanted, type } = state.args;
   const narrowed = Object.fromEntries(Object.entries({ cluster_name, status: wanted, type }).filter(([, value]) => value));
   try {
-    state.values = await call("ListVms", { ...narrowed, fields: [...FIELDS, ...(narrowed.cluster_name ? [] : ["cluster"])], limit: MOST_ROWS, format: "JsonNormal" });
+    const values = await call("ListVms", { ...narrowed, fields: [...FIELDS, ...(narrowed.cluster_name ? [] : ["cluster"])], limit: MOST_ROWS, format: "JsonNormal" });
+    if (!isLast()) return;
+    state.values = values;
     status("");
     draw();
   } catch (error) {
-    status(error.message, true);
+    if (isLast()) failed(error);
   }
 }
 
@@ -71,9 +76,14 @@ function cell(row, { field }) {
   if (field === "name") return canAsk() ? element("button.link", { onclick: () => open(row), title: "Ask about this guest" }, row.name || String(row.vmid)) : row.name || "";
   if (field === "status") return element(`span.${row.status === "running" ? "running" : row.status === "paused" ? "paused" : "muted"}`, {}, row.status || "");
   if (field === "tags") return tagsOf(row).map((tag) => element("span.tag", {}, tag));
-  if (field === "cpu_usage") return bar(row.cpu_usage, `${percent(row.cpu_usage)}${row.cpu_count ? ` of ${row.cpu_count}` : ""}`);
-  if (field === "memory_usage_percentage") return bar(row.memory_usage_percentage, `${percent(row.memory_usage_percentage)}${row.memory_max ? ` of ${bytes(row.memory_max)}` : ""}`);
+  if (field === "cpu_usage") return usage(row.cpu_usage, row.cpu_count);
+  if (field === "memory_usage_percentage") return usage(row.memory_usage_percentage, row.memory_max && bytes(row.memory_max));
   return String(row[field] ?? "");
+}
+
+// A bar with what it is a part of, where the screen has room.
+function usage(part, all) {
+  return bar(part, element("span", {}, percent(part), all ? element("span.more", {}, ` of ${all}`) : ""));
 }
 
 function open(row) {

@@ -2,7 +2,10 @@
 
 const STEPS = { Hour: "1m", Day: "15m", Week: "2h", Month: "6h", Year: "1d" };
 const MOST_LINES = 10;
-const COLOURS = ["#2f6fb2", "#c2410c", "#15703c", "#8a5300", "#7c3aed", "#b3261e", "#0e7490", "#a21caf", "#4d7c0f", "#596579"];
+const COLOURS = [ // on light and on dark
+  ["#2f6fb2", "#6aa9e9"], ["#c2410c", "#ff8a4c"], ["#15703c", "#6fd49a"], ["#8a5300", "#f2c261"], ["#7c3aed", "#b794f6"],
+  ["#b3261e", "#ff8d85"], ["#0e7490", "#5cc8dc"], ["#a21caf", "#e88bee"], ["#4d7c0f", "#a3cf62"], ["#596579", "#9eabbf"],
+];
 
 const METRICS = {
   cpu_usage: { title: "CPU", format: percent, most: 100 },
@@ -53,18 +56,25 @@ function drawLines(area, some, { format, most }) {
   if (!some.length) { area.append(element("p.muted", {}, "No values were recorded.")); return; }
   const times = [...new Set(some.flatMap(({ points }) => points.map(([time]) => time)))].sort((a, b) => a - b);
   const columns = some.map(({ points }) => { const at = new Map(points); return times.map((time) => at.get(time) ?? null); });
-  const probe = element("i"); probe.style.color = "var(--grid)"; area.append(probe);
-  const grid = getComputedStyle(probe).color;
+  const probe = area.appendChild(element("i"));
+  const drawn = (colour) => { probe.style.color = colour; return getComputedStyle(probe).color; };
+  const grid = drawn("var(--grid)");
+  const colours = COLOURS.map(([light, dark]) => drawn(`light-dark(${light}, ${dark})`));
   probe.remove();
   const colour = getComputedStyle(document.body).color;
   const axis = { stroke: colour, grid: { stroke: grid }, ticks: { stroke: grid } };
+  const clock = (seconds) => [seconds, "{HH}:{mm}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1];
+  const dates = [
+    [365 * 86400, "{YYYY}", null, null, null, null, null, null, 1], [28 * 86400, "{MMM}", "\n{YYYY}", null, null, null, null, null, 1],
+    [86400, "{MM}-{DD}", "\n{YYYY}", null, null, null, null, null, 1], clock(3600), clock(60),
+  ];
   const zone = host.context.timeZone;
   chart = new uPlot({
     width: Math.max(240, area.clientWidth), height: 220,
     tzDate: zone ? (seconds) => uPlot.tzDate(new Date(seconds * 1000), zone) : undefined,
     scales: { y: { range: (_chart, low, high) => [Math.min(0, low || 0), most && high <= most ? (high > most / 2 ? most : (high || 1) * 1.2) : (high || 1) * 1.1] } },
-    axes: [axis, { ...axis, size: 70, values: (_chart, values) => values.map(format) }],
-    series: [{}, ...some.map(({ title, dash }, number) => ({ label: title, stroke: COLOURS[number % COLOURS.length], width: 1.6, dash, spanGaps: false, points: { show: times.length < 3 }, value: (_chart, value) => value === null ? "–" : format(value) }))],
+    axes: [{ ...axis, values: dates }, { ...axis, size: 70, values: (_chart, values) => values.map(format) }],
+    series: [{ value: "{YYYY}-{MM}-{DD} {HH}:{mm}" }, ...some.map(({ title, dash }, number) => ({ label: title, stroke: colours[number % colours.length], width: 1.6, dash, spanGaps: false, points: { show: times.length < 3 }, value: (_chart, value) => value === null ? "–" : format(value) }))],
   }, [times, ...columns], area);
 }
 

@@ -3,9 +3,11 @@
 const MOST_ROWS = 1000;
 const DAY = 86400;
 
+const reads = sequence();
 const state = { args: {}, tool: "", summary: null, rows: [], notes: "", frame: "Day", metric: "cpu_usage", storages: null };
 
 function show(values, args) {
+  reads(); // one that has not ended is of an earlier answer
   state.args = args;
   state.frame = args.time_frame || (values.columns.includes("growth_per_day") ? "Month" : "Day");
   if (values.columns.includes("growth_per_day")) return showForecast(values);
@@ -31,25 +33,27 @@ async function read(withSummary = false) {
   const given = { cluster_name, vmids, nodes, metrics, consolidation, time_frame: state.frame, format: "JsonNormal" };
   const args = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined && value !== null));
   status("Reading …");
+  const isLast = reads();
   try {
     const [series, summary] = await Promise.all([
       call(state.tool, { ...args, step: STEPS[state.frame], limit: MOST_ROWS }),
       withSummary ? call(state.tool, args) : state.summary,
     ]);
+    if (!isLast()) return;
     state.summary = summary;
     setRows(series);
     status("");
     draw();
   } catch (error) {
-    status(error.message, true);
+    if (isLast()) failed(error);
   }
 }
 
 function button(title, isPressed, act) {
-  return element("button", { "aria-pressed": String(isPressed), onclick: act }, title);
+  return element("button", { id: `show-${title}`, "aria-pressed": String(isPressed), onclick: act }, title);
 }
 
-function draw() {
+function draw(focused = document.activeElement?.id) {
   const metrics = available();
   const frames = host.capabilities.serverTools ? Object.keys(STEPS) : [];
   const area = element("div.chart", { role: "img", "aria-label": alternative() });
@@ -59,6 +63,7 @@ function draw() {
     element("div.tools", { role: "group", "aria-label": "Metric" }, metrics.map((metric) => button(METRICS[metric].title, metric === state.metric, () => { state.metric = metric; draw(); }))),
     area, summaryTable() || "", notes([state.notes, state.summary?.notes].filter(Boolean).join("\n")) || "");
   drawLines(area, lines(), METRICS[state.metric]);
+  document.getElementById(focused)?.focus();
 }
 
 const lines = () => linesOf(state.rows, state.metric);
@@ -87,8 +92,8 @@ function showForecast(values) {
   fill(
     element("div.head", {}, element("h1", {}, "Storages"), element("p.muted", {}, `by their growth over the last ${state.frame.toLowerCase()}`)),
     area,
-    tableOf("Table of storages", [["Storage", (row) => `${row.storage} · ${row.node}`], ["In use", (row) => bar(row.disk_usage_percentage)], ["Free", (row) => bytes(row.disk_free)],
-      ["Growth a day", (row) => bytes(row.growth_per_day)], ["Full on", fullOn]], rows),
+    tableOf("Table of storages", [["Storage", (row) => element("span", {}, `${row.storage} · ${row.node}`)], ["In use", (row) => bar(row.disk_usage_percentage)], ["Free", (row) => bytes(row.disk_free), "number"],
+      ["Growth a day", (row) => bytes(row.growth_per_day), "number wide"], ["Full on", fullOn]], rows),
     notes(values.notes) || "");
   const horizon = Math.min(now + 730 * DAY, Math.max(now + 30 * DAY, ...filling.map((row) => Date.parse(row.full_on) / 1000)));
   const forecasts = filling.map((row) => {
@@ -104,7 +109,7 @@ function showForecast(values) {
 function fullOn(row) {
   if (!row.full_on) return "not within ten years";
   const latest = row.full_latest ? day(row.full_latest) : "perhaps never";
-  return row.full_earliest ? `${day(row.full_on)} (${day(row.full_earliest)} to ${latest})` : day(row.full_on);
+  return element("span.whole", {}, day(row.full_on), row.full_earliest ? element("span.more", {}, ` (${day(row.full_earliest)} to ${latest})`) : "");
 }
 
 // uPlot draws columns over common times; a straight line is given a value at each of them.

@@ -12,16 +12,17 @@ function show(values, args) {
 async function send(tool, args) {
   status("Sent; you may be asked to confirm it.");
   try {
-    const values = await call(tool, { ...args, format: "JsonNormal" });
+    const values = await write(tool, { ...args, format: "JsonNormal" });
     status("");
     show({ ...values, tool }, args);
+    document.querySelector("#carry-out, #undo")?.focus();
   } catch (error) {
     failed(error);
   }
 }
 
 function decline() {
-  ask(`I decline this plan of ${state.tool}.`).then(() => { status("Declined. Nothing was changed."); document.getElementById("decide").remove(); }).catch(failed);
+  ask(`I decline this plan of ${state.tool}.`).then(() => { status("Declined. Nothing was changed."); document.getElementById("decide")?.remove(); }).catch(failed);
 }
 
 const sentences = () => (state.values.document.would || "").split(/(?<=[.!?]) (?=[A-Z])/).filter(Boolean);

@@ -1,17 +1,19 @@
 // A cluster: its nodes with their guests, the storages and bridges of each, and what a fall moves.
 
+const reads = sequence();
 const state = { status: {}, args: {}, notes: "", tools: [], nodes: [], guests: [], storages: [], networks: [], falls: "", guest: null };
 
 function show(values, args) {
-  Object.assign(state, { status: values.document, args, notes: values.notes, tools: values.tools || [], falls: "", guest: null });
+  Object.assign(state, { status: values.document, args, notes: values.notes, tools: values.tools || state.tools, falls: "", guest: null });
   draw();
   readAll();
 }
 
 async function readAll() {
   const cluster_name = state.status.cluster;
+  const isLast = reads();
   const bridges = { from: "bridges", select: ["node", "name"], where: { conditions: [{ field: "cluster", operator: "=", value: [cluster_name] }] } };
-  const reads = [
+  const parts = [
     ["ListNodes", { cluster_name, fields: ["node", "status", "cpu_usage", "memory_usage", "memory_total", "memory_usage_percentage"] }, "nodes"],
     ["ListVms", { cluster_name, limit: 1000, fields: ["vmid", "name", "node", "status", "type", "ha_state", "memory_max", "is_template"] }, "guests"],
     ["ListStorage", { cluster_name, limit: 1000, fields: ["storage", "node", "type", "shared", "status", "disk_usage_percentage"] }, "storages"],
@@ -19,20 +21,31 @@ async function readAll() {
   ];
   const notesOf = new Set([state.notes]);
   status("Reading nodes, guests and storages …");
-  const problems = [];
-  await Promise.all(reads.filter(([tool]) => state.tools.includes(tool)).map(async ([tool, args, part]) => {
+  const problems = new Set();
+  await Promise.all(parts.filter(([tool]) => state.tools.includes(tool)).map(async ([tool, args, part]) => {
     try {
       const values = await call(tool, { ...args, format: "JsonNormal" });
+      if (!isLast()) return;
       state[part] = values.rows;
       (values.notes || "").split("\n").filter((note) => note.startsWith("Offline") || note.startsWith("Rows")).forEach((note) => notesOf.add(note));
       draw();
     } catch (error) {
-      problems.push(error.message);
+      problems.add(error.message);
     }
   }));
+  if (!isLast()) return;
   state.notes = [...notesOf].filter(Boolean).join("\n");
-  status(problems.join(" "), problems.length > 0);
+  status([...problems].join(" "), problems.size > 0);
   draw();
+}
+
+async function again() {
+  status("Reading …");
+  try {
+    show(await call("GetClusterStatus", { cluster_name: state.status.cluster, format: "JsonNormal" }), state.args);
+  } catch (error) {
+    failed(error);
+  }
 }
 
 const runs = (guest) => guest.status === "running" || guest.status === "paused";
@@ -69,7 +82,7 @@ function nodeCard(node) {
   return element(`section.node${node.status === "online" ? "" : ".offline"}${isFallen ? ".falls" : ""}`, { "aria-label": `Node ${node.node}` },
     element("div.head", {}, element("h2", {}, node.node, " ", element(`span.${node.status === "online" ? "good" : "failed"}`, {}, node.status)),
       node.status === "online" ? element("button", { id: `fall-${node.node}`, "aria-pressed": String(isFallen), onclick: () => { state.falls = isFallen ? "" : node.node; draw(); } }, "If it falls") : ""),
-    node.status === "online" ? element("p", {}, "CPU ", bar(node.cpu_usage), " memory ", bar(node.memory_usage_percentage)) : "",
+    node.status === "online" ? element("p", {}, element("span.whole", {}, "CPU ", bar(node.cpu_usage)), " ", element("span.whole", {}, "memory ", bar(node.memory_usage_percentage))) : "",
     element("div.guests", { role: "group", "aria-label": `${guests.length} guests` }, guests.map(guestButton)),
     element("div.chips", {}, storages.map((each) => element("span.chip", { title: `${each.type}, ${each.status}` }, `${each.storage}${each.shared ? " (shared)" : ""} ${percent(each.disk_usage_percentage)}`)), bridges.map((each) => element("span.chip", {}, each.name))));
 }
@@ -84,7 +97,8 @@ function chosenGuest() {
 function draw(focused = document.activeElement?.id) {
   const { status: facts } = state;
   fill(
-    element("div.head", {}, element("h1", {}, `Cluster ${facts.cluster}`), element("p.muted", {}, `${facts.nodes_online} of ${facts.nodes_total} nodes online${facts.quorate === false ? ", no quorum" : ""}${facts.ceph ? `, Ceph ${facts.ceph.status}` : ""}`)),
+    element("div.head", {}, element("h1", {}, `Cluster ${facts.cluster}`), element("p.muted", {}, `${facts.nodes_online} of ${facts.nodes_total} nodes online${facts.quorate === false ? ", no quorum" : ""}${facts.ceph ? `, Ceph ${facts.ceph.status}` : ""}`),
+      host.capabilities.serverTools && state.tools.includes("GetClusterStatus") ? element("button", { id: "again", onclick: again }, "Read again") : ""),
     consequence(), chosenGuest(),
     element("div.nodes", {}, state.nodes.map(nodeCard)),
     notes(state.notes));
