@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "formatter_class": argparse.RawDescriptionHelpFormatter,
         "allow_abbrev": False,
     }
-    parser = argparse.ArgumentParser("pvemcp-bridge", description=_ABOUT, parents=[own], **form)
+    parser = options.Parser("pvemcp-bridge", description=_ABOUT, parents=[own], **form)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (command, about) in _COMMANDS.items():
         each = commands.add_parser(name, help=about, description=about, parents=[own], **form)
