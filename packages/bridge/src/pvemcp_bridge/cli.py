@@ -58,7 +58,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     # without defaults, which would replace what stands before the command
-    own = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    own = options.Parser(add_help=False, argument_default=argparse.SUPPRESS)
     for option in OPTIONS:
         kind: dict[str, Any] = {"action": "store_true"}
         if not option.is_switch:

@@ -40,11 +40,12 @@ def complete(kind: str) -> Complete | None:
     return None
 
 
-def _names_for(kind: str, ctx: typer.Context | None) -> list[str]:
+def _names_for(kind: str, ctx: typer.Context) -> list[str]:
     """List the names in the state of the command line: --state-dir may come anywhere before."""
-    while ctx and not ctx.params.get("state_dir"):
-        ctx = ctx.parent
-    with named(Path(ctx.params["state_dir"]) if ctx else None):
+    level: Any = ctx
+    while level and not level.params.get("state_dir"):
+        level = level.parent
+    with named(Path(level.params["state_dir"]) if level else None):
         return asyncio.run(_names(kind))
 
 
