@@ -4,13 +4,17 @@ python scripts/make_docs_clients.py           write it
 python scripts/make_docs_clients.py --check   fail when it is not current
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+
+import yaml
 
 from pages import renew_or_check
 from pvemcp_bridge.clients import CLIENTS, Client, Connection
 
-PAGE = Path(__file__).parents[1] / "docs" / "reference" / "clients.md"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "reference" / "clients.md"
+FACTS = ROOT / "tests" / "bridge" / "accepted_entries.yaml"
 TO = Connection("https://pve.example/mcp", "YOUR-API-KEY", command=("/full/path/pvemcp-bridge",))
 INTRO = """\
 # Configuration of clients
@@ -21,21 +25,12 @@ and your own address.
 `pvemcp-bridge install --client NAME --url URL` writes the entry that starts the
 [bridge](../users/bridge.md). It keeps what else is in the file, also comments. A file in a style
 that it cannot change safely stays unchanged, and it prints the entry instead.
+
+Where the program itself could not be run, the entries are tested against the schema that its vendor
+publishes, the types of its source at a commit, or the fields that its documentation names.
 """
 FORMATS = {"json_config": "json", "toml_config": "toml", "yaml_config": "yaml"}
 SYSTEMS = {"linux": "Linux", "darwin": "macOS", "win32": "Windows"}
-CHECKED: Mapping[str, str] = {
-    "claude-code": "Claude Code 2.1.197 connected both ways, and by the command",
-    "gemini-cli": "Gemini CLI 0.61.0 connected both ways, and by the command",
-    "codex": "Codex 0.171.0 read both entries",
-    "opencode": "opencode 1.18.33 connected both ways, and by the command",
-    "copilot-cli": "Copilot CLI 1.0.102 read both entries, and took the command",
-    "qwen-code": "Qwen Code 0.15.10 connected both ways, and by the command",
-    "cline": "Cline 3.0.65 read both entries",
-    "continue": "the schema in @continuedev/config-yaml 1.42.0 accepts both entries",
-    "open-webui": "mcpo 0.0.20 accepts both entries",
-    "amp": "Amp 0.0.1790142911 read both entries, and took the command",
-}
 
 
 def page() -> str:
@@ -44,11 +39,12 @@ def page() -> str:
 
 
 def _overview() -> Iterator[str]:
-    yield "| client | name | checked with the program |"
-    yield "|---|---|---|"
+    yield "| client | name | checked by | |"
+    yield "|---|---|---|---|"
+    facts = yaml.safe_load(FACTS.read_text(encoding="utf-8"))
     for client in CLIENTS.values():
-        checked = CHECKED.get(client.name, "no: from its documentation")
-        yield f"| {client.title} | `{client.name}` | {checked} |"
+        kind, _, detail = facts[client.name]["checked"].partition(": ")
+        yield f"| {client.title} | `{client.name}` | {kind} | {detail} |"
     yield ""
 
 

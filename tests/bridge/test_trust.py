@@ -371,6 +371,12 @@ async def test_a_proxy_that_cannot_reach_the_server_is_retried(bridges, server, 
         (("--url", "http://caf\udce9"), "not text"),
         (("--url", "http://x", "--log-level", "loud"), "debug, info"),
         (("--url", "http://x", "--nonsense"), "unrecognized"),
+        (("--url", "http://x", "--non\nsense\x1b"), "unrecognized"),
+        (("--url",), "expected one argument"),
+        (("http://x", "--url", "http://x"), "unexpected argument"),
+        (("install", "--url", "http://x"), "required: --client"),
+        (("install", "--url", "http://x", "--client", "nosuch"), "--client is one of"),
+        (("doctor", "--nonsense"), "unrecognized"),
     ],
 )
 def test_an_invalid_option_ends_with_a_message(monkeypatch, capsys, given, words):
@@ -383,6 +389,9 @@ def test_an_invalid_option_ends_with_a_message(monkeypatch, capsys, given, words
     message = capsys.readouterr().err
     assert words in message
     assert "Errno" not in message
+    assert message.count("\n") == 1
+    assert message.startswith("pvemcp-bridge: ")
+    assert "\x1b" not in message
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])

@@ -28,6 +28,32 @@ NOTHING_HIDDEN = """[...document.querySelectorAll(".scroll:has(table.cards)")].e
     (frame) => frame.scrollWidth <= frame.clientWidth)"""
 DIALOG_HIDES_NOTHING = """[...document.querySelectorAll("dialog[open]")].every(
     (dialog) => dialog.scrollWidth <= dialog.clientWidth)"""
+FOCUS_FAULTS = """() => {  // what a keyboard does not reach, or reaches without that it shows
+    const looks = (part) => [part, ...part.querySelectorAll("*")].map((each) => {
+        const {outlineStyle, outlineWidth, boxShadow, stroke, left} = getComputedStyle(each);
+        return [outlineStyle, outlineWidth, boxShadow, stroke, left].join();
+    }).join();
+    const interactive = "a[href], button, input, select, textarea, summary, [tabindex]";
+    const faults = [];
+    for (const each of document.querySelectorAll(interactive)) {
+        if (each.disabled || !each.checkVisibility({visibilityProperty: true})) continue;
+        const isRoving = each.matches("[role=tab][aria-selected=false], #main");
+        if (each.tabIndex !== (isRoving ? -1 : 0)) faults.push(["tabindex", each.outerHTML]);
+        if (isRoving) continue;
+        document.activeElement.blur();
+        const before = looks(each);
+        each.focus();
+        if (document.activeElement !== each) faults.push(["takes no focus", each.outerHTML]);
+        if (looks(each) === before) faults.push(["does not show it", each.outerHTML]);
+        const box = each.getBoundingClientRect();
+        if (box.height > innerHeight / 2) continue;
+        const seen = document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2);
+        const own = [each, ...(each.labels ?? [])];
+        if (!seen || !own.some((part) => part.contains(seen) || seen.contains(part)))
+            faults.push(["is covered", each.outerHTML, seen?.outerHTML]);
+    }
+    return faults.map((fault) => fault.map((text) => text?.slice(0, 120)));
+}"""
 PAGES = (
     *("/", "/keys", "/bridge", "/roles", "/roles/new", "/clusters", "/clusters/new"),
     *("/clusters/prod/edit", "/tools", "/tools/ExecuteQuery", "/tools/DeleteIso", "/query"),
@@ -175,6 +201,8 @@ def test_a_page_has_no_serious_accessibility_fault(watched, axe, path):
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), look
         assert page.evaluate(NOTHING_HIDDEN), look
         assert page.evaluate(ONE_WORD_A_LINE) == [], look
+        page.keyboard.press("Tab")  # from now on, the focus shows
+        assert page.evaluate(FOCUS_FAULTS) == [], look
     assert not found, json.dumps(found, indent=1)
 
 
@@ -305,6 +333,34 @@ def test_a_view_writes_only_what_the_administrator_confirms(watched, forget_proo
     question.get_by_role("button", name="Cancel").click()
     expect(frame.locator("#status.error")).not_to_be_empty()
     expect(frame.get_by_role("heading", name="150 legacy-erp running")).to_be_visible()
+
+
+def test_the_focus_stays_on_a_button_that_is_disabled_during_its_request(watched):
+    for path, name, answer in (
+        ("/audit", "Verify chain", "#verified"),
+        ("/clusters", "Test prod", "#result-2"),
+    ):
+        page = watched.go(path)
+        button = page.get_by_role("button", name=name)
+        button.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator(answer)).not_to_be_empty()
+        expect(button).to_be_focused()
+
+
+def test_the_focus_returns_to_an_entry_that_a_poll_has_replaced(watched):
+    page = watched.go("/audit")
+    entry = page.get_by_role("button", name="Details of entry").first
+    entry.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    entry_id = entry.get_attribute("id")
+    replace = (
+        "id => { const old = document.getElementById(id); old.replaceWith(old.cloneNode(true)); }"
+    )
+    page.evaluate(replace, entry_id)
+    page.keyboard.press("Escape")
+    expect(page.locator(f"#{entry_id}")).to_be_focused()
 
 
 def test_a_key_is_generated_and_removed_by_keyboard_alone(watched, server):

@@ -12,6 +12,7 @@ import httpx2 as httpx
 import pytest
 
 from proxmox_client.emulator.actions import ACTIONS
+from proxmox_client.emulator.cli import main
 from proxmox_client.emulator.control import ControlServer
 
 pytestmark = pytest.mark.anyio
@@ -110,11 +111,31 @@ def test_the_command_serves_a_scenario_file(command, tmp_path):
     assert "1/1 nodes online, 2 guests" in summary
 
 
-def test_the_command_needs_a_demo_or_a_scenario():
-    line = [sys.executable, "-m", "proxmox_client.emulator.cli"]
-    process = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert process.returncode == 2
-    assert "--demo" in process.stderr
+@pytest.mark.parametrize(
+    ("options", "code", "part"),
+    [
+        ([], 2, "--demo"),
+        (["--demo", "--nonsense"], 2, "--nonsense"),
+        (["--demo", "--speed", "-1"], 2, "--speed"),
+        (["--demo", "--first-port", "99999"], 2, "--first-port"),
+        (["--demo", "--first-port", "65535"], 2, "--first-port"),
+        (["--demo", "--address", "192.0.2.1"], 1, "address"),
+        (["--scenario", "none.yaml"], 1, "none.yaml"),
+        (["--scenario", "no_scenario.yaml"], 2, "no_scenario.yaml"),
+        (["--scenario", "no_yaml.yaml"], 2, "no_yaml.yaml"),
+    ],
+)
+def test_what_the_command_cannot_do_is_one_line(options, code, part, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pvemcp-emulator", *options])
+    (tmp_path / "no_scenario.yaml").write_text("clusters: [1]")
+    (tmp_path / "no_yaml.yaml").write_text("clusters: [")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert part in shown
 
 
 def test_the_command_opens_a_control_port_on_request(command):

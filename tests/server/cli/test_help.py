@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -40,14 +41,15 @@ def test_names_in_the_state_are_completed(run, tmp_path, monkeypatch):
     run("keys", "create", "laptop")
     run("keys", "create", "Lab")
     run("keys", "create", "other")
-    assert set(complete("key")("la")) == {"Lab", "laptop"}
-    assert complete("role")("o") == ["Operator"]
-    assert complete("cluster")("") == []
+    context = typer.Context(get_command(app))
+    assert set(complete("key")(context, "la")) == {"Lab", "laptop"}
+    assert complete("role")(context, "o") == ["Operator"]
+    assert complete("cluster")(context, "") == []
     assert complete("pairs")("row_c") == ["row_cap="]
     assert complete("tool")("rollback") == ["RollbackVmSnapshot"]
     assert complete("address") is None
     monkeypatch.setenv("PVEMCP_STATE_DIR", str(tmp_path / "none"))
-    assert complete("key")("") == []
+    assert complete("key")(context, "") == []
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,26 @@ def test_a_shell_gets_completions(run, monkeypatch, words, expected):
     monkeypatch.setenv("COMP_WORDS", words)
     monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
     assert expected in get_completions()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "pvemcp --state-dir {there} keys remove la",
+        "pvemcp keys remove --state-dir {there} la",
+        "pvemcp --state-dir {none} keys remove --state-dir {there} la",
+        "pvemcp --state-dir={there} tools list --key la",
+    ],
+)
+def test_completion_reads_the_state_folder_named_before(run, monkeypatch, tmp_path, words):
+    there = tmp_path / "there"
+    run("--state-dir", str(there), "keys", "create", "laptop")
+    monkeypatch.setenv("PVEMCP_STATE_DIR", str(tmp_path / "none"))
+    line = words.format(there=there, none=tmp_path / "none")
+    monkeypatch.setenv("_PVEMCP_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+    assert "laptop" in get_completions()
 
 
 def get_completions() -> str:

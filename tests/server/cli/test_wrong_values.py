@@ -98,6 +98,27 @@ def test_a_wrong_value_is_named_without_the_words_of_a_library(run, words):
     assert "Input should" not in refused.stderr
 
 
+def test_a_wrong_command_line_is_one_line(run):
+    words = [["nosuch"], ["--nosuch"], ["--state-dir"], ["keys", "nosuch"]]
+    for path, one in _commands(get_command(app)):
+        words.append([*path, "--nosuch"])
+        words += [path] if any(each.required for each in one.params) else []
+        words += [[*path, *"12345"]] if all(each.nargs == 1 for each in one.params) else []
+    assert len(words) > 150
+    for line in words:
+        refused = run(*line, fails=True)
+        assert refused.exit_code == 2, line
+        assert refused.stderr.count("\n") == 1, line
+        assert refused.stderr.endswith(" --help.\n"), line
+        assert ". ." not in refused.stderr
+        assert refused.stdout == "", line
+
+
+def test_a_wrong_command_line_shows_no_control_characters(run):
+    refused = run("keys", "\x1b[2J\n\tx", fails=True).stderr
+    assert refused == "No such command '\\x1b[2J\\n\\tx'. See pvemcp keys --help.\n"
+
+
 def test_a_role_without_a_tool_is_refused_with_the_options_that_name_one(run):
     for words in (["create", "ops"], ["change", "Operator", "--cluster", "prod"]):
         assert run("roles", *words, fails=True).stderr.startswith("--tool: name a tool")

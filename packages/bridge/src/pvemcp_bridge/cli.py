@@ -58,7 +58,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     # without defaults, which would replace what stands before the command
-    own = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    own = options.Parser(add_help=False, argument_default=argparse.SUPPRESS)
     for option in OPTIONS:
         kind: dict[str, Any] = {"action": "store_true"}
         if not option.is_switch:
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "formatter_class": argparse.RawDescriptionHelpFormatter,
         "allow_abbrev": False,
     }
-    parser = argparse.ArgumentParser("pvemcp-bridge", description=_ABOUT, parents=[own], **form)
+    parser = options.Parser("pvemcp-bridge", description=_ABOUT, parents=[own], **form)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (command, about) in _COMMANDS.items():
         each = commands.add_parser(name, help=about, description=about, parents=[own], **form)

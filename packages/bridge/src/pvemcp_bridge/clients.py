@@ -22,6 +22,7 @@ __all__ = ["CLIENTS", "Client", "Connection", "config_path", "quoted"]
 Parts = tuple[str, ...]
 Entry = Mapping[str, Any]
 _ROAMING = "%APPDATA%"
+_DESCRIPTION = "Proxmox VE"
 _SAFE_WORD = re.compile(r"[\w%+,./:=@-]+", re.ASCII)
 _SPECIAL = re.compile(r'(["\\$`])')
 
@@ -182,17 +183,21 @@ def _continue_address(to: Connection) -> Entry:
     return {"name": to.name, "type": "streamable-http", "url": to.url, **headers}
 
 
-def _goose_program(to: Connection) -> Entry:
-    program, *arguments = to.command
+def _goose_entry(kind: str, to: Connection, **more: Any) -> Entry:
+    """Return an extension; some versions leave out one without a description."""
     return {
-        "type": "stdio",
+        "type": kind,
         "name": to.name,
+        "description": _DESCRIPTION,
         "enabled": True,
         "timeout": 300,
-        "cmd": program,
-        "args": arguments,
-        "envs": dict(to.environment),
+        **more,
     }
+
+
+def _goose_program(to: Connection) -> Entry:
+    program, *arguments = to.command
+    return _goose_entry("stdio", to, cmd=program, args=arguments, envs=dict(to.environment))
 
 
 def _goose_link(to: Connection) -> str:
@@ -201,7 +206,7 @@ def _goose_link(to: Connection) -> str:
         "url": to.url,
         "id": to.name,
         "name": to.name,
-        "description": "Proxmox VE",
+        "description": _DESCRIPTION,
         **({"header": f"X-API-Key={to.key}"} if to.key else {}),
     }
     return "goose://extension?" + urlencode(values, quote_via=quote)
@@ -348,14 +353,7 @@ _CLIENTS = (
         section="extensions",
         format=yaml_config,
         local=_goose_program,
-        remote=lambda to: {
-            "type": "streamable_http",
-            "name": to.name,
-            "enabled": True,
-            "timeout": 300,
-            "uri": to.url,
-            "headers": dict(to.headers),
-        },
+        remote=lambda to: _goose_entry("streamable_http", to, uri=to.url, headers=dict(to.headers)),
         link=_goose_link,
     ),
     Client(

@@ -43,7 +43,7 @@ def _run_bridge(arguments: list[str]) -> None:
     try:
         settings = options.settings(options.parse(arguments), os.environ)
     except BadTarget as error:
-        sys.stderr.write(f"pvemcp-bridge: {error}\nTry `pvemcp-bridge --help`.\n")
+        sys.stderr.write(f"pvemcp-bridge: {error} See pvemcp-bridge --help.\n")
         raise SystemExit(2) from None
     mask = logs.Masker(settings.target.secrets)
     try:

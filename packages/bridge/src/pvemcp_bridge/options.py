@@ -6,14 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pvemcp_bridge import tls
-from pvemcp_bridge.logs import LEVELS
+from pvemcp_bridge.logs import LEVELS, printable
 from pvemcp_bridge.target import BadTarget, Target, target
 from pvemcp_bridge.tls import Trust, normalize_fingerprint
 
-__all__ = ["OPTIONS", "Option", "Settings", "first_positional", "parse", "settings"]
+__all__ = ["OPTIONS", "Option", "Parser", "Settings", "first_positional", "parse", "settings"]
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,17 @@ class Settings:
     log_level: str
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and exit with 2."""
+        self.exit(2, f"pvemcp-bridge: {printable(message)}. See {self.prog} --help.\n")
+
+
 def parse(arguments: Sequence[str]) -> Mapping[str, Any]:
     """Parse the command line of the bridge itself; the URL may be the only argument."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "pvemcp-bridge", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
     )
     parser.add_argument("positional", nargs="?", metavar="URL")

@@ -3,11 +3,13 @@
 import argparse
 import asyncio
 import json
+import math
 import os
 import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import NoReturn
 
 from proxmox_client.emulator.background_server import Emulator
 from proxmox_client.emulator.backup_server.server import EmulatedBackupServer
@@ -21,11 +23,17 @@ STDOUT = Path("-")
 
 
 def main() -> None:
-    """Serve emulated clusters until interrupted."""
-    options = _parser().parse_args()
-    scenario = Scenario.load(options.scenario) if options.scenario else demo()
+    """Serve emulated clusters until interrupted; an error is one line."""
+    parser = _parser()
+    options = parser.parse_args()
     try:
+        scenario = _scenario(options.scenario, parser) if options.scenario else demo()
         asyncio.run(serve(scenario, options))
+    except OverflowError as error:  # --first-port leaves too few ports for all nodes
+        parser.error(f"--first-port: {error}".rstrip("."))
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        parser.exit(1, f"{parser.prog}: {error.strerror or error}{place}.\n")
     finally:
         if options.ready_file not in (None, STDOUT):
             options.ready_file.unlink(missing_ok=True)
@@ -116,8 +124,37 @@ def _lines(title: str, server: EmulatedCluster | EmulatedBackupServer, token: st
     return f"{title}\n  hosts  {' '.join(server.hosts)}\n  token  {token}"
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}. See {self.prog} --help.\n")
+
+
+def _scenario(path: Path, parser: argparse.ArgumentParser) -> Scenario:
+    try:
+        return Scenario.load(path)
+    except ValueError as error:
+        parser.error(f"{path} is no scenario: {error}".rstrip("."))
+
+
+def _port(text: str) -> int:
+    if not 0 <= (port := int(text)) < 1 << 16:
+        raise ValueError
+    return port
+
+
+def _speed(text: str) -> float:
+    if not 0 < (speed := float(text)) < math.inf:
+        raise ValueError
+    return speed
+
+
+_port.__name__, _speed.__name__ = "port", "speed"  # as argparse names a wrong value
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pvemcp-emulator", description="Serve an emulated Proxmox VE API on loopback."
     )
     source = parser.add_mutually_exclusive_group(required=True)
@@ -139,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
         help="exit when standard input closes, so with the parent process",
     )
     parser.add_argument(
-        "--speed", type=float, default=1.0, help="speed of the clusters' clock (default 1)"
+        "--speed", type=_speed, default=1.0, help="speed of the clusters' clock (default 1)"
     )
     parser.add_argument(
         "--address",
@@ -148,14 +185,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--first-port",
-        type=int,
+        type=_port,
         default=0,
         metavar="PORT",
         help="port of the first node; the next nodes take the ports after it (default: any)",
     )
     parser.add_argument(
         "--control-port",
-        type=int,
+        type=_port,
         metavar="PORT",
         help="accept faults over plain HTTP on this loopback port (0: any; off by default)",
     )

@@ -1,5 +1,6 @@
 """The command `pvemcp` and its subcommands, each imported only when it is used."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
@@ -14,7 +15,7 @@ from pvemcp_server.admin import SUBJECTS
 from pvemcp_server.cli.deferred_gc import deferred_gc
 from pvemcp_server.cli.examples import complete_help
 from pvemcp_server.cli.state_dir import StateDir, named
-from pvemcp_server.cli.terminal import usable_streams
+from pvemcp_server.cli.terminal import print_error, usable_streams
 from pvemcp_server.errors import fact_of
 
 _PLACES: Final = {
@@ -69,9 +70,21 @@ class Root(TyperGroup):
         self.commands = Commands()  # type: ignore[assignment]  # typer only reads it
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Run a command; help and completion fail with one line too."""
+        """Run a command and exit; what Typer finds wrong is one line, also in help and completion.
+
+        Typer itself would print the usage, a hint and the error in a box.
+        """
         with usable_streams():
-            return super().main(*args, **options)
+            try:
+                code = super().main(*args, **{**options, "standalone_mode": False})
+            except typer.TyperException as wrong:
+                if message := " ".join(wrong.format_message().split()):  # else it was help
+                    print_error(f"{message.rstrip(' .')}. {_where_help_is(wrong)}")
+                code = wrong.exit_code
+            except typer.Abort:
+                print_error("Aborted.")
+                code = 1
+        sys.exit(code)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; name a wrong value without the words of the library that checks it."""
@@ -85,6 +98,11 @@ class Root(TyperGroup):
         """Return the options; those of the completion are added after the command was made."""
         complete_help(self)
         return super().get_params(ctx)
+
+
+def _where_help_is(wrong: typer.TyperException) -> str:
+    context = getattr(wrong, "ctx", None)  # missing in errors of no command
+    return f"See {context.command_path if context else 'pvemcp'} --help."
 
 
 app = typer.Typer(

@@ -19,7 +19,7 @@ from sqlalchemy import make_url
 from pvemcp_server.access import Access, ExternalAdmins, open_access
 from pvemcp_server.audit import Audit, Event, Outcome
 from pvemcp_server.cli.state_dir import VARIABLE, StateDir, named
-from pvemcp_server.cli.terminal import one_line, shortened
+from pvemcp_server.cli.terminal import print_error
 from pvemcp_server.config import Config
 from pvemcp_server.errors import BadArgument, ConfigError, ServerError
 from pvemcp_server.settings import Settings
@@ -136,22 +136,18 @@ def _errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except ServerError as error:
-        _print_error(str(error))
+        print_error(str(error))
         raise typer.Exit(1) from None
     except DatabaseFailed as error:
-        _print_error(f"The state's database failed: {reason_of(error)}.")
+        print_error(f"The state's database failed: {reason_of(error)}.")
         raise typer.Exit(1) from None
     except OSError as error:
         if error.errno == errno.EPIPE:  # the reader of a pipe has gone: Typer ends quietly
             raise
-        _print_error(f"{error.strerror or error}: {error.filename or 'the output'}.")
+        print_error(f"{error.strerror or error}: {error.filename or 'the output'}.")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _print_error(text: str) -> None:
-    typer.secho(one_line(shortened(text)), fg="red", err=True)
 
 
 async def _awaited(work: Awaitable[None]) -> None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import typer
+
 from pvemcp_server.program_name import this_command
 
 _LONG_WORD: Final = re.compile(r"(\S{200})(\S{100,})")
@@ -26,6 +28,11 @@ def one_line(text: str) -> str:
 def shortened(text: str) -> str:
     """Cut words of more letters than a path has: a value in an error does not hide its sentence."""
     return _LONG_WORD.sub(lambda word: f"{word[1]}… ({len(word[2])} more characters)", text)
+
+
+def print_error(text: str) -> None:
+    """Print an error on standard error, in one line."""
+    typer.secho(one_line(shortened(text)), fg="red", err=True)
 
 
 def is_shown(letter: str) -> bool:

@@ -20,12 +20,15 @@ Entries = dict[str, list[dict[str, object]]]
 def parse_scenario(text: str) -> tuple[dict[str, Build], Entries, Entries]:
     """Parse a YAML text into the clusters, their initial faults and actions, by cluster name.
 
-    Raise ValueError for a text without clusters or with an unknown demo.
+    Raise ValueError for a text that is no YAML or has no clusters, and for an unknown demo.
     """
-    document = yaml.safe_load(text)
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
     clusters = document.get("clusters") if isinstance(document, dict) else None
-    if not clusters:
-        raise ValueError("A scenario is a mapping with a list of clusters")
+    if not isinstance(clusters, list) or not all(_is_named(each) for each in clusters):
+        raise ValueError("A scenario is a mapping with a list of clusters that have names")
     builds, faults, actions = {}, {}, {}
     for cluster in clusters:
         name = str(cluster["name"])
@@ -33,6 +36,10 @@ def parse_scenario(text: str) -> tuple[dict[str, Build], Entries, Entries]:
         faults[name] = list(cluster.get("faults", []))
         actions[name] = list(cluster.get("actions", []))
     return builds, faults, actions
+
+
+def _is_named(cluster: object) -> bool:
+    return isinstance(cluster, dict) and "name" in cluster
 
 
 def _build(name: str, cluster: dict[str, Any]) -> Build:

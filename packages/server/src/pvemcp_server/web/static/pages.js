@@ -95,6 +95,14 @@ document.addEventListener("keydown", (event) => {
   next.focus();
 });
 
+// A browser leaves what has the focus where it is if a part of it is in view, and knows of no bar in front of it.
+// The latter is the scroll-padding of the style.
+document.addEventListener("focusin", (event) => {
+  const target = event.target;
+  if (!target.matches(":focus-visible") || target.offsetHeight > innerHeight / 2) return;
+  target.scrollIntoView({ block: "nearest", inline: "nearest" });
+});
+
 // A dialog with data-once shows what is never shown again: only its own button closes it.
 const isStored = (dialog) => !("once" in dialog.dataset) || "stored" in dialog.dataset;
 const closeDialog = (dialog) => {
@@ -132,7 +140,11 @@ document.addEventListener("htmx:afterSwap", (event) => {
         return;
       }
       dialog.remove();
-      if (dialog.dataset.after !== "reload") return;
+      if (dialog.dataset.after !== "reload") {
+        // a poll that was under way when the dialog opened has replaced the opener, to which the browser returns
+        if (!opener.isConnected) (document.getElementById(opener.id) ?? document.getElementById("main")).focus();
+        return;
+      }
       rememberFocus(opener);
       location.reload();
     });
@@ -190,6 +202,12 @@ document.addEventListener("htmx:beforeOnLoad", (event) => {
 document.addEventListener("htmx:afterSettle", (event) => {
   const isRemoved = !event.detail.requestConfig.elt.isConnected;
   if (isRemoved && document.activeElement === document.body) document.getElementById("main")?.focus();
+});
+// A button that is disabled during its request loses the focus.
+const focusBefore = new WeakMap();
+document.addEventListener("htmx:beforeRequest", (event) => focusBefore.set(event.detail.xhr, document.activeElement));
+document.addEventListener("htmx:afterRequest", (event) => {
+  if (document.activeElement === document.body) focusBefore.get(event.detail.xhr)?.focus({ preventScroll: true });
 });
 const remembered = sessionStorage.getItem(FOCUS);
 sessionStorage.removeItem(FOCUS);
