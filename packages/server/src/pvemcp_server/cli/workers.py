@@ -80,6 +80,8 @@ class Workers:
                     raise ConfigError(f"A worker cannot be started: {each.strerror}.") from each
                 if isinstance(each, BaseException):
                     raise each
+            # by place: they were added in the order in which their processes were made
+            self._workers = [each for each in started if isinstance(each, Process)]
             await announce()
             async with asyncio.TaskGroup() as tasks:
                 for place in range(self._number):
