@@ -349,7 +349,7 @@ async def test_an_absent_database_keeps_no_process_from_asking_proxmox(fleet, mo
     async def fetch(*_arguments):
         raise StateUnavailable("away")
 
-    monkeypatch.setattr(fleet[0].store.fleet, "fetch", fetch)
+    monkeypatch.setattr(fleet[0].store.fleet, "fetch_now", fetch)
     assert len((await cluster.inventory_view()).guests) == 6
 
 

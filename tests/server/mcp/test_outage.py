@@ -70,7 +70,9 @@ async def test_a_client_connects_while_the_database_is_away(behind_proxy, era):
     assert seen[-1].is_error is False
 
 
-@pytest.mark.parametrize("statement", [*STATEMENTS, "INTO audit", "COMMIT"])
+@pytest.mark.parametrize(
+    "statement", [*STATEMENTS, "INTO audit", "INTO rate_buckets", "INTO claims", "COMMIT"]
+)
 @pytest.mark.parametrize("tool", ["GetThing", "StartThing"])
 async def test_a_connection_lost_at_any_statement_fails_no_call(
     behind_proxy, fake_tools, tool, statement

@@ -81,6 +81,8 @@ class Workers:
                     raise ConfigError(f"A worker cannot be started: {each.strerror}.") from each
                 if isinstance(each, BaseException):
                     raise each
+            # by place: they were added in the order in which their processes were made
+            self._workers = [each for each in started if isinstance(each, Process)]
             if not self._stopping.is_set():
                 await announce()
             async with asyncio.TaskGroup() as tasks:

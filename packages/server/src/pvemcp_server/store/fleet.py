@@ -102,10 +102,21 @@ class Fleet:
     async def fetch(self, sql: str, *arguments: Any) -> list[Any]:
         """Run a statement of its own transaction; raise StateUnavailable if that fails.
 
-        Its result survives a crash of this process, not one of PostgreSQL: a commit does not wait
-        for the disk.
+        When the connection is lost, it is run once more on the next one, so that no call fails; it
+        may take effect twice then. Its result survives a crash of this process, not one of
+        PostgreSQL: a commit does not wait for the disk.
         """
         await self.joined()
+        try:
+            return await self.fetch_now(sql, *arguments)
+        except StateUnavailable as lost:
+            if isinstance(lost.__cause__, TimeoutError):  # it has been waited for already
+                raise
+        await self.joined()
+        return await self.fetch_now(sql, *arguments)
+
+    async def fetch_now(self, sql: str, *arguments: Any) -> list[Any]:
+        """Run a statement as `fetch` does, but once, and without a wait for a lost connection."""
         async with self._lock:
             try:
                 if self._session is None:
@@ -158,10 +169,10 @@ class Fleet:
                         listener()
                 beat = monotonic()
                 if beats % SWEEP_BEATS == 0:
-                    await self.fetch(_SWEEP)
+                    await self.fetch_now(_SWEEP)
         if stop.is_set():
             with suppress(StateUnavailable):
-                await self.fetch("DELETE FROM processes WHERE id = $1", self.id)
+                await self.fetch_now("DELETE FROM processes WHERE id = $1", self.id)
 
     async def _beat(self, session: Any) -> None:
         async with self._lock:

@@ -5,12 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from secrets import token_bytes
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from pvemcp_server.errors import StateUnavailable
 from pvemcp_server.store.fleet import CHANNEL, IS_LIVE, NOW, Fleet
 from pvemcp_server.store.vault import NONCE_BYTES, Vault
 
@@ -55,6 +54,8 @@ class Lease(NamedTuple):
 class SharedInventories:
     """Published inventories and the leases to fetch them, by identity.
 
+    Nothing waits for a connection that is lost: Proxmox is asked instead.
+
     Rows of one account must not reach another: an inventory is encrypted for its identity as it
     was configured when it was fetched (`context`). So a row that is moved in the database, or one
     of a token that has been replaced, cannot be opened.
@@ -76,7 +77,7 @@ class SharedInventories:
 
         `oldest` is in seconds. Raise StateUnavailable, as all methods do.
         """
-        rows = await self._fetch(_LEASE, identity_id, self._fleet.id, oldest)
+        rows = await self._fleet.fetch_now(_LEASE, identity_id, self._fleet.id, oldest)
         # without a row the identity was removed; calls that have begun may go on
         return Lease(bool(rows[0]["is_ours"]), rows[0]["age"]) if rows else Lease(True, oldest + 1)
 
@@ -86,7 +87,7 @@ class SharedInventories:
         None if there is none, or if it was sealed for another configuration.
         """
         began = monotonic()
-        rows = await self._fetch(_READ, identity_id)
+        rows = await self._fleet.fetch_now(_READ, identity_id)
         if not rows:
             return None
         sealed: bytes = rows[0]["sealed"]
@@ -110,11 +111,11 @@ class SharedInventories:
             await self.release(identity_id)
             return
         age = monotonic() - taken
-        await self._fetch(_PUBLISH, identity_id, self._fleet.id, sealed, age)
+        await self._fleet.fetch_now(_PUBLISH, identity_id, self._fleet.id, sealed, age)
 
     async def release(self, identity_id: int) -> None:
         """End the lease without an inventory."""
-        await self._fetch(_RELEASE, identity_id, self._fleet.id)
+        await self._fleet.fetch_now(_RELEASE, identity_id, self._fleet.id)
 
     @asynccontextmanager
     async def awaiting(self, identity_id: int) -> AsyncIterator[asyncio.Event]:
@@ -125,12 +126,6 @@ class SharedInventories:
         finally:
             if self._published.get(identity_id) is event:
                 del self._published[identity_id]
-
-    async def _fetch(self, sql: str, *arguments: Any) -> list[Any]:
-        """Run a statement, but wait for no connection that is lost: Proxmox is asked instead."""
-        if not self._fleet.is_listening:
-            raise StateUnavailable("The state's database does not answer.")
-        return await self._fleet.fetch(sql, *arguments)
 
     def _wake(self, text: str) -> None:
         if event := self._published.pop(int(text), None):
