@@ -302,7 +302,7 @@ def _require_whole(request: ApiRequest, *sentences: str) -> None:
 
 
 def _change(name: str, old: Mapping[str, Any], new: Any) -> str:
-    is_change = name in old and old[name] != new  # what only names the object is no change
+    is_change = name in old and str(old[name]) != str(new)  # else it may only name the object
     before = f"{_text(old[name])} → " if is_change else ""
     return f"{name} {before}{_text(new, most=None)}"
 
