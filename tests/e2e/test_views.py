@@ -32,6 +32,10 @@ SERIOUS = """async () => (await axe.run(document)).violations
     .filter((rule) => ["serious", "critical"].includes(rule.impact))
     .map((rule) => [rule.id, rule.nodes[0].html.slice(0, 200)])"""
 MARKUP = '<img src=x onerror="document.title = 1"><script>document.title = 1</script>'
+SANDBOX_WARNING = (
+    "An iframe which has both allow-scripts and allow-same-origin for its sandbox attribute can "
+    "escape its sandboxing."
+)
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.xdist_group("browser")]
 Show = Callable[..., tuple[Page, FrameLocator]]
 
@@ -86,7 +90,9 @@ def show(browser, product, host_script, writer) -> Show:
         return page, frame
 
     yield shown
-    assert [each for each in watched.trouble if each != f"asked {proxy}"] == []
+    # the frames are those of the reference host: the proxy's origin is what separates them
+    of_host = {f"asked {proxy}", SANDBOX_WARNING}
+    assert [each for each in watched.trouble if each not in of_host] == []
     context.close()
 
 
