@@ -27,11 +27,15 @@ SHOWN = {  # by view: the tool, its arguments, and a text that only its data can
     ),
     "topology": ("GetClusterStatus", PROD, "ceph-vm (shared) 69 %"),
 }
-WIDTHS = (360, 720, 1280)
+WIDTHS = (360, 768, 1280)
 SERIOUS = """async () => (await axe.run(document)).violations
     .filter((rule) => ["serious", "critical"].includes(rule.impact))
     .map((rule) => [rule.id, rule.nodes[0].html.slice(0, 200)])"""
 MARKUP = '<img src=x onerror="document.title = 1"><script>document.title = 1</script>'
+SANDBOX_WARNING = (
+    "An iframe which has both allow-scripts and allow-same-origin for its sandbox attribute can "
+    "escape its sandboxing."
+)
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.xdist_group("browser")]
 Show = Callable[..., tuple[Page, FrameLocator]]
 
@@ -70,19 +74,25 @@ def show(browser, product, host_script, writer) -> Show:
     page = watched.page
     html = f'<!doctype html><html lang="en"><title>Host</title><body><script>{host_script}</script>'
     page.route("**/view-host?*", lambda route: route.fulfill(body=html, content_type="text/html"))
+    proxy = f"http://localhost:{product.port}/view-proxy"  # another origin than the host's
+    proxy_page = Path(__file__).with_name("view_proxy.html").read_text()
+    page.route(proxy, lambda route: route.fulfill(body=proxy_page, content_type="text/html"))
 
     def shown(name: str, theme: str = "light") -> tuple[Page, FrameLocator]:
         tool, arguments, text = SHOWN[name]
         query = {"url": f"{product.url}/mcp", "key": writer, "tool": tool, "theme": theme}
+        query["proxy"] = proxy
         page.goto(
             f"{product.url}/view-host?{urlencode({**query, 'arguments': json.dumps(arguments)})}"
         )
-        frame = page.frame_locator("iframe")
+        frame = page.frame_locator("iframe").frame_locator("iframe")
         expect(frame.locator("body")).to_contain_text(text)
         return page, frame
 
     yield shown
-    assert watched.trouble == []
+    # the frames are those of the reference host: the proxy's origin is what separates them
+    of_host = {f"asked {proxy}", SANDBOX_WARNING}
+    assert [each for each in watched.trouble if each not in of_host] == []
     context.close()
 
 
@@ -152,6 +162,65 @@ def test_an_action_of_a_guest_is_shown_before_it_is_sent(show):
     frame.get_by_role("button", name="Leave it").click()
     expect(card).to_have_count(0)
     expect(frame.get_by_role("heading", name="150 legacy-erp running")).to_be_visible()
+
+
+def test_a_guest_that_was_stopped_is_read_again(show):
+    page, frame = show("guest")
+    held = """() => {  // a client that answers writes only when the test says so
+        window.writes = 0;
+        const status = { cluster: "prod", vmid: 150, name: "legacy-erp", status: "stopped" };
+        bridge.oncalltool = async ({ name, arguments: args }) => {
+            let document = name === "GetVmStatus" ? status : { would: "Stop it.", dry_run: true };
+            if (name === "ChangeVmState" && !args.dry_run) {
+                window.writes += 1;
+                await new Promise((resolve) => { window.answer = resolve; });
+                document = { success: true, task_status: "stopped", exit_status: "OK" };
+            }
+            const data = name.startsWith("List") ? [] : document;
+            return { content: [{ type: "text", text: JSON.stringify({ data }) }] };
+        };
+    }"""
+    page.evaluate(held)
+    frame.get_by_role("button", name="Stop …").click()
+    send = frame.locator("#carry-out")
+    send.click()
+    page.wait_for_function("window.writes === 1")
+    send.dispatch_event("click")  # as a second press that the browser has queued
+    expect(frame.locator("#status")).to_contain_text("has not ended yet")
+    page.evaluate("answer()")
+    expect(frame.get_by_role("heading", name="150 legacy-erp stopped")).to_be_visible()
+    expect(frame.locator("#status")).to_have_text("Stop: stopped, OK.")
+    assert page.evaluate("writes") == 1
+
+
+def test_an_answer_of_an_older_read_does_not_replace_a_newer_one(show):
+    page, frame = show("metrics")
+    delayed = """() => {
+        window.kept = [];
+        bridge.oncalltool = async (params) => {
+            if (params.arguments.time_frame !== "Week") return client.callTool(params);
+            await new Promise((resolve) => window.kept.push(resolve));
+            return client.callTool(params);
+        };
+    }"""
+    page.evaluate(delayed)
+    frame.get_by_role("button", name="Week").click()
+    frame.get_by_role("button", name="Month").click()
+    month = re.compile("over the last month")
+    expect(frame.get_by_role("img")).to_have_accessible_name(month)
+    expect(frame.locator("#status")).to_be_empty()
+    page.wait_for_function("kept.length === 2")
+    page.evaluate("kept.forEach((answer) => answer())")
+    page.evaluate("client.callTool(shownCall)")  # answered after those
+    expect(frame.get_by_role("img")).to_have_accessible_name(month)
+    expect(frame.get_by_role("button", name="Month")).to_be_focused()
+
+
+def test_a_view_shrinks_with_its_content(show):
+    page, frame = show("inventory")
+    page.wait_for_function("sizes.at(-1) > 2000")
+    frame.get_by_label("Filter").fill("db-primary")
+    page.wait_for_function("sizes.at(-1) < 400")
 
 
 def test_a_declined_plan_is_reported_to_the_model(show):

@@ -2,6 +2,8 @@
 
 import json
 import re
+from base64 import b64encode
+from hashlib import sha256
 from importlib.resources import files
 
 import pytest
@@ -107,6 +109,9 @@ def test_a_view_is_one_small_file_that_sends_no_request_and_writes_no_markup(nam
     assert page.count("<style") == page.count("</style") == 1
     assert not re.search(r"""(src|href)\s*=\s*["']""", page)
     assert "default-src 'none'" in page
+    script = re.search(r"<script>(.*)</script>", page, re.DOTALL)[1]
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'; style-src" in page
     ours = page.replace((files(views) / "files" / "uplot.min.js").read_text().strip(), "")
     assert not FORBIDDEN.search(ours)
 

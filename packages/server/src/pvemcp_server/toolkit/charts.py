@@ -9,7 +9,7 @@ from pvemcp_server.errors import Precondition
 from pvemcp_server.tables.rows import Unit
 
 MOST_PANELS: Final = 4
-MOST_LINES: Final = 10  # of one panel; more cannot be told apart by their colours
+MOST_LINES: Final = 10  # of one panel; more would share their colours
 _STEPS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
