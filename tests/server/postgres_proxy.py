@@ -18,7 +18,7 @@ class PostgresProxy:
         self._target = f"{server}/{SOCKET}"
         self._writers: set[asyncio.StreamWriter] = set()
         self._listener: asyncio.Server | None = None
-        self._lost_at = b""
+        self._lost_at, self._times = b"", 0
         self.lost = 0  # connections that `lose_at` has ended
 
     async def start(self) -> None:
@@ -36,9 +36,9 @@ class PostgresProxy:
         for writer in self._writers:
             writer.transport.abort()
 
-    def lose_at(self, text: str) -> None:
-        """End the next connection that sends a statement with this text, before its answer."""
-        self._lost_at = text.encode()
+    def lose_at(self, text: str, times: int = 1) -> None:
+        """End the next connections that send a statement with this text, before its answer."""
+        self._lost_at, self._times = text.encode(), times
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         to_server = await asyncio.open_unix_connection(self._target, limit=1 << 20)
@@ -58,8 +58,8 @@ class PostgresProxy:
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(1 << 16):
-                if watched and self._lost_at and self._lost_at in data:
-                    self._lost_at = b""
+                if watched and self._times and self._lost_at in data:
+                    self._times -= 1
                     self.lost += 1
                     break
                 writer.write(data)

@@ -90,12 +90,30 @@ async def test_a_connection_lost_at_any_statement_fails_no_call(
     assert await served.state.store.audit_log.verify() == []
 
 
-@pytest.mark.parametrize("method", sorted(READ))
-@pytest.mark.parametrize("statement", ["versions", "FROM saved_queries", "FROM clusters"])
-async def test_a_connection_lost_at_any_statement_fails_no_list(behind_proxy, method, statement):
+@pytest.mark.parametrize("statement", ["FROM keys", "INTO audit", "INTO claims"])
+async def test_connections_that_are_lost_again_fail_no_call(behind_proxy, fake_tools, statement):
     served, proxy = behind_proxy
     with anyio.fail_after(20):
-        proxy.lose_at(statement)
+        await served.state.access.keys.change(served.key_id, role="Administrator")  # caches empty
+        await served.state.store.watch.poll()
+        proxy.lose_at(statement, times=2)
+        answer = await served.modern.call("StartThing", vmid=101)
+        recorded = await served.recorded()
+    assert proxy.lost == 2
+    assert answer["result"]["isError"] is False, answer
+    assert fake_tools.done == ["Start thing 101."]
+    assert [entry.outcome for entry in recorded if entry.tool == "StartThing"] == ["ok"]
+
+
+@pytest.mark.parametrize("method", sorted(READ))
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("statement", ["versions", "FROM saved_queries", "FROM clusters"])
+async def test_a_connection_lost_at_any_statement_fails_no_list(
+    behind_proxy, method, statement, times
+):
+    served, proxy = behind_proxy
+    with anyio.fail_after(20):
+        proxy.lose_at(statement, times)
         answer = (await served.modern.send(method, READ[method])).json()
     assert "result" in answer, answer
 

@@ -37,7 +37,7 @@ from pvemcp_server.oauth.addresses import NOWHERE, OAUTH, OPEN, RESOURCE_DOCUMEN
 from pvemcp_server.oauth.scopes import ALL_SCOPES, is_sufficient
 from pvemcp_server.oauth.scopes import Scope as Scopes
 from pvemcp_server.settings import Settings, Values
-from pvemcp_server.store.database import waits
+from pvemcp_server.store.database import begun_again, waits
 
 MCP: Final = "/mcp"
 SSE: Final = "/sse"
@@ -175,7 +175,8 @@ class KeyGate:
             try:
                 settings, caller = await self._authenticate(scope)
             except StateUnavailable:  # lost on the way; now it is waited for
-                settings, caller = await self._authenticate(scope)
+                answer = await begun_again(partial(self._authenticate, scope))
+                settings, caller = answer
             limits = self.limits
             holder, rate = caller.holder, settings.calls_per_minute_per_key
             count_call = partial(limits.check_rate, holder, rate)

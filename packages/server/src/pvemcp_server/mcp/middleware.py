@@ -6,6 +6,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from mcp.server.context import (
@@ -22,14 +23,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pvemcp_server.access import Caller
 from pvemcp_server.audit import Audit
 from pvemcp_server.audit.mask import mask
-from pvemcp_server.errors import StateUnavailable, counted
+from pvemcp_server.errors import counted
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.gate import caller_of, client_program
 from pvemcp_server.mcp.json_rpc import MOST_MESSAGES
 from pvemcp_server.mcp.scopes import ScopeChecks
 from pvemcp_server.pipeline.answers import clean_line
 from pvemcp_server.pipeline.audit_recorder import Recorder
-from pvemcp_server.store.database import DatabaseFailed, is_away
+from pvemcp_server.store.database import begun_again, is_away
 from pvemcp_server.views.catalog import EXTENSION, MIME_TYPE
 
 RECORDED_METHODS: Final = (
@@ -77,14 +78,9 @@ class MiddlewareByMethod:
 
 
 async def answer_failures(ctx: Context, call_next: CallNext) -> HandlerResult:
-    """Begin a read once more that loses the database, and wait for it; the middleware of reads."""
+    """Begin a read again that loses the database, and wait for it; the middleware of reads."""
     try:
-        try:
-            return await call_next(ctx)
-        except (StateUnavailable, DatabaseFailed) as error:
-            if not is_away(error):
-                raise
-            return await call_next(ctx)
+        return await begun_again(partial(call_next, ctx))
     except (MCPError, ValidationError):
         raise
     except Exception as error:  # noqa: BLE001 - logged there, with its traceback

@@ -58,7 +58,7 @@ from pvemcp_server.pipeline.shown_plans import ShownPlans
 from pvemcp_server.pipeline.undo_log import StoredUndos
 from pvemcp_server.services import Services
 from pvemcp_server.settings import Settings, Values
-from pvemcp_server.store.database import DatabaseFailed, is_away, waits
+from pvemcp_server.store.database import MOST_LOSSES, DatabaseFailed, is_away, waits
 from pvemcp_server.toolkit.arguments import WriteOptions
 from pvemcp_server.toolkit.bulk import BulkPlan
 from pvemcp_server.toolkit.call import Call, Conversation
@@ -270,10 +270,10 @@ class Pipeline:
     ) -> Result:
         """Return the result of a granted call, recorded unless it is cancelled.
 
-        When the database is lost before anything is sent, the call begins once more: its first
+        When the database is lost before anything is sent, the call begins again: its first
         statement then waits for the database.
         """
-        caller, was_lost = recorder.caller, False
+        caller, losses = recorder.caller, 0
         try:
             tool = tool.under(await self.settings.current()) if tool.charts else tool
             accepted = read_arguments(tool, arguments)
@@ -287,8 +287,8 @@ class Pipeline:
                             written, started = await self._run(tool, accepted, call, recorder)
                         break
                     except (Agreed, StateUnavailable, DatabaseFailed) as cause:
-                        was_lost = await self._begins_again(cause, recorder, was_lost=was_lost)
-                        deadline = call.deadline
+                        was_lost = await self._begins_again(cause, recorder, losses)
+                        losses, deadline = losses + was_lost, call.deadline
                         call = recorder.call = await self.open(tool, caller, conversation, accepted)
                         if was_lost:
                             call.deadline = deadline
@@ -314,16 +314,17 @@ class Pipeline:
         values = {**written.values, "notes": written.notes}
         return Result(blocks, started=started, values=values, picture=written.picture)
 
-    async def _begins_again(self, cause: Exception, recorder: Recorder, *, was_lost: bool) -> bool:
+    async def _begins_again(self, cause: Exception, recorder: Recorder, losses: int) -> bool:
         """Return whether the call begins again as the database was lost, not as its user agreed.
 
-        Raise the cause of a second loss, of one after the intent of a write, and of other failures.
+        Raise the cause of a loss after MOST_LOSSES, of one after the intent of a write, and of
+        other failures.
         """
         if isinstance(cause, Agreed):
             if not await self.has_same_rights(recorder.caller):
                 raise RightsChanged from None
             return False
-        if was_lost or recorder.is_write or not is_away(cause):
+        if losses == MOST_LOSSES or recorder.is_write or not is_away(cause):
             raise cause
         return True
 

@@ -25,7 +25,7 @@ from pvemcp_server.store.audit_chain import (
     violations,
 )
 from pvemcp_server.store.columns import utc_now
-from pvemcp_server.store.database import Database, DatabaseFailed, is_outage
+from pvemcp_server.store.database import MOST_LOSSES, Database, DatabaseFailed, is_outage
 
 Row = Mapping[str, Any]
 PAGE = 100  # rows to hash before other tasks run: a small page, so that calls do not wait
@@ -111,18 +111,19 @@ class AuditLog:
     async def append(self, rows: Collection[Row]) -> Mark:
         """Append the rows in one transaction, durable on return; return the new head.
 
-        If PostgreSQL is lost, they are appended once more when it is back. A commit that was under
+        If PostgreSQL is lost, they are appended again when it is back. A commit that was under
         way may have succeeded, so rows that are there already are left out then.
         """
-        try:
-            async with self._database.writing() as connection:
-                mark, broken = await self._append_in(connection, rows)
-        except DatabaseFailed as error:
-            if self._database.is_sqlite or not is_outage(error):
-                raise
-            async with self._database.writing() as connection:
-                missing = await self._missing(connection, rows)
-                mark, broken = await self._append_in(connection, missing)
+        for losses in range(MOST_LOSSES + 1):
+            try:
+                async with self._database.writing() as connection:
+                    missing = await self._missing(connection, rows) if losses else rows
+                    mark, broken = await self._append_in(connection, missing)
+                break
+            except DatabaseFailed as error:
+                is_last = losses == MOST_LOSSES or self._database.is_sqlite
+                if is_last or not is_outage(error):
+                    raise
         self.remember(mark)
         self._break = broken or self._break
         return mark

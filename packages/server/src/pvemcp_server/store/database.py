@@ -1,12 +1,12 @@
 """The connection to one database, SQLite or PostgreSQL."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import anyio
 from sqlalchemy import URL, Connection, event, make_url, select, text
@@ -24,6 +24,7 @@ from sqlalchemy.pool import QueuePool
 from pvemcp_server.errors import ConfigError, StateUnavailable
 from pvemcp_server.program_name import this_command
 
+T = TypeVar("T")
 DatabaseFailed = SQLAlchemyError  # for layers that do not import SQLAlchemy
 CORRUPT = ("malformed", "not a database")  # in SQLite's messages
 BUSY_TIMEOUT_SECONDS = 15
@@ -35,6 +36,7 @@ IDLE_SECONDS = 15.0
 POOL_SIZE = 8  # connections to PostgreSQL that stay open
 MOST_FURTHER = 8  # that are opened when those are in use
 AWAY_SECONDS = 15.0  # in which a call waits for PostgreSQL: longer than its restart takes
+MOST_LOSSES = 3  # in one call: a restart of PostgreSQL may end its connections more than once
 RETRY_SECONDS = 0.2
 waits: ContextVar[bool] = ContextVar("waits", default=False)
 """Whether the task waits for a database that is away: one that serves a call does; probes,
@@ -215,6 +217,20 @@ def is_outage(error: Exception) -> bool:
 def is_away(error: Exception) -> bool:
     """Return whether the state's database does not answer: neither a poll nor a statement."""
     return isinstance(error, StateUnavailable) or is_outage(error)
+
+
+async def begun_again(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Return the result of a read, which begins again when it loses the database.
+
+    It then waits for the database, at its first statement.
+    """
+    for _ in range(MOST_LOSSES):
+        try:
+            return await attempt()
+        except (StateUnavailable, DatabaseFailed) as error:
+            if not is_away(error):
+                raise
+    return await attempt()
 
 
 def reason_of(error: Exception) -> str:

@@ -17,7 +17,7 @@ from asyncpg import InterfaceError, InternalClientError, PostgresError  # type: 
 
 from pvemcp_server.errors import StateUnavailable
 from pvemcp_server.store.background import first_of
-from pvemcp_server.store.database import Database
+from pvemcp_server.store.database import MOST_LOSSES, Database
 
 BEAT_SECONDS: Final = 1.0  # between two signs of life
 LIVE_SECONDS: Final = 3  # after the last one, then what a process held is free
@@ -102,16 +102,17 @@ class Fleet:
     async def fetch(self, sql: str, *arguments: Any) -> list[Any]:
         """Run a statement of its own transaction; raise StateUnavailable if that fails.
 
-        When the connection is lost, it is run once more on the next one, so that no call fails; it
-        may take effect twice then. Its result survives a crash of this process, not one of
+        When the connection is lost, it is run again on the next one, so that no call fails; it may
+        take effect twice then. Its result survives a crash of this process, not one of
         PostgreSQL: a commit does not wait for the disk.
         """
-        await self.joined()
-        try:
-            return await self.fetch_now(sql, *arguments)
-        except StateUnavailable as lost:
-            if isinstance(lost.__cause__, TimeoutError):  # it has been waited for already
-                raise
+        for _ in range(MOST_LOSSES):
+            await self.joined()
+            try:
+                return await self.fetch_now(sql, *arguments)
+            except StateUnavailable as lost:
+                if isinstance(lost.__cause__, TimeoutError):  # it has been waited for already
+                    raise
         await self.joined()
         return await self.fetch_now(sql, *arguments)
 
