@@ -85,6 +85,14 @@ async def test_a_lost_connection_is_opened_again_and_nothing_is_missed(
         assert await heard.next() is Topic.SETTINGS
 
 
+async def test_processes_share_the_clock_of_the_database(store, other_store, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    async with taking_part(store, other_store):
+        (row,) = await store.fleet.fetch("SELECT extract(epoch FROM now())::float8 AS now")
+        for each in (store, other_store):
+            assert abs(each.fleet.clock() - row["now"]) < 20
+
+
 async def test_a_statement_fails_as_an_absent_database_while_not_connected(store, monkeypatch):
     monkeypatch.setattr("pvemcp_server.store.fleet.WAIT_SECONDS", 0.01)
     with pytest.raises(StateUnavailable, match="does not answer"):

@@ -114,7 +114,9 @@ class Endpoint:
             website=services.config.base_url,
         )
         find = services.access.authenticator.caller
-        self.relay = Relay(services.store.process_channel, find, self._admits)
+        store = services.store
+        # the database's clock: those of the machines may differ, or be set
+        self.relay = Relay(store.process_channel, find, self._admits, store.fleet.clock)
         self.transports = Transports(
             self.server,
             SessionIds(partial(services.store.vault.derive, "mcp session ids")),

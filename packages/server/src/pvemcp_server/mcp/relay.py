@@ -14,7 +14,6 @@ the session's id is sealed. These are for one process, which only has what they 
 import asyncio
 import logging
 import secrets
-import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -59,7 +58,7 @@ class Relay:
         channel: ProcessChannel,
         find: FindCaller,
         admits: Admits,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         self.apps: Mapping[str, ASGIApp] = {}
         self._channel = channel

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 _BEAT: Final = f"""
 INSERT INTO processes (id, seen) VALUES ($1, {NOW})
 ON CONFLICT (id) DO UPDATE SET seen = excluded.seen
-RETURNING ARRAY(SELECT id FROM processes WHERE id <> $1 AND {IS_LIVE}) AS others
+RETURNING ARRAY(SELECT id FROM processes WHERE id <> $1 AND {IS_LIVE}) AS others, seen
 """  # noqa: S608 - constants of this module
 _SWEEP: Final = f"""
 WITH gone AS (
@@ -68,6 +68,7 @@ class Fleet:
         self.takes_part = False  # a command does not
         self.id = uuid4().hex
         self.others: tuple[str, ...] = ()  # the ids of the other processes that are alive
+        self._ahead = 0.0  # the clock of the database, of ours
         self._session: Any | None = None
         self._joined = anyio.Event()
         self._lock = anyio.Lock()
@@ -79,6 +80,10 @@ class Fleet:
     def is_listening(self) -> bool:
         """Whether messages arrive."""
         return self._session is not None
+
+    def clock(self) -> float:
+        """Return the database's time in seconds, which all processes share."""
+        return self._ahead + monotonic()
 
     def on_message(self, kind: str, listener: Listener) -> None:
         """Call `listener` with the text of each message of this kind, also of this process."""
@@ -177,8 +182,9 @@ class Fleet:
 
     async def _beat(self, session: Any) -> None:
         async with self._lock:
-            others = await session.fetchval(_BEAT, self.id)
-        self.others = tuple(others)
+            row = await session.fetchrow(_BEAT, self.id)
+        self._ahead = row["seen"] - monotonic()
+        self.others = tuple(row["others"])
 
     def _received(self, _session: object, _pid: int, _channel: str, message: object) -> None:
         kind, _, text = str(message).partition(" ")
