@@ -46,6 +46,8 @@ from itertools import islice, pairwise
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final
 
+from pvemcp_server.shown_names import shown_volume
+
 _SUBJECT: Final = re.compile(r"^\w+ should ")  # of pydantic's sentences
 _UNCOUNTABLE: Final = {"traffic", "content"}
 _FOLD: Final = str.maketrans(ascii_uppercase, ascii_lowercase, "_- ")
@@ -178,7 +180,8 @@ class UnknownName(CallError):
         ask = "Did you mean" if near else "There is" if len(shown) == 1 else "There are"
         more = 0 if near else len(names) - len(shown) + more
         end = "?" if near else f" and {more} more." if more else "."
-        hint = f"{ask} {', '.join(shown)}{end}" if shown else blind
+        listed = ", ".join(map(shown_volume, shown))  # a host may have chosen them
+        hint = f"{ask} {listed}{end}" if shown else blind
         super().__init__(f"No {kind} {name!r} {where}".rstrip() + ".", hint=hint)
 
 
