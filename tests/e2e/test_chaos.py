@@ -26,7 +26,7 @@ def postgres_programs() -> None:
         pytest.skip("no PostgreSQL here: apt-get install postgresql to test on it")
 
 
-# not in the default run: a call that loses the database twice in one restart still fails
+# not in the default run: it takes half a minute of processor time
 @pytest.mark.chaos
 @pytest.mark.postgres
 def test_a_kill_and_a_restart_of_the_database_lose_no_call(postgres_programs):
