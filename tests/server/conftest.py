@@ -713,9 +713,11 @@ def modern(served: Served) -> Modern:
     return served.modern
 
 
-@pytest.fixture
-async def endless_head(anyio_backend: str) -> AsyncIterator[tuple[str, str]]:
-    """Start an HTTPS server whose answers never begin; yield its address and its authority."""
+@pytest.fixture(params=["https", "http"])
+async def endless_head(
+    anyio_backend: str, request: pytest.FixtureRequest
+) -> AsyncIterator[tuple[str, str]]:
+    """Start a server whose answers never begin; yield its URL and its authority."""
     authority = CertificateAuthority("test")
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -726,6 +728,8 @@ async def endless_head(anyio_backend: str) -> AsyncIterator[tuple[str, str]]:
                 await writer.drain()
         writer.transport.abort()
 
-    context = authority.issue("endless", "127.0.0.1").context
+    has_tls = request.param == "https"
+    context = authority.issue("endless", "127.0.0.1").context if has_tls else None
     async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", authority.pem
+        port = server.sockets[0].getsockname()[1]
+        yield f"{request.param}://127.0.0.1:{port}", authority.pem

@@ -174,10 +174,10 @@ async def test_a_receiver_that_answers_slowly_is_given_up(served, receiver, monk
 
 
 async def test_a_receiver_whose_head_never_ends_is_given_up(webhook, endless_head, monkeypatch):
-    address, authority = endless_head
+    url, authority = endless_head
     trusted = Tls(ca_pem=authority).context()
     monkeypatch.setattr(Tls, "context", lambda _: trusted)
-    await webhook.configure(f"https://{address}/hook")
+    await webhook.configure(f"{url}/hook")
     with anyio.fail_after(5), pytest.raises(CallError, match="No answer: RemoteProtocolError"):
         await webhook.post(await webhook.configured(), MESSAGE)
 

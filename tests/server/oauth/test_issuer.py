@@ -1,17 +1,20 @@
 """Tokens of an external authorization server: each attack is refused, and keys are read bounded."""
 
+import asyncio
 import json
 import warnings
 from base64 import urlsafe_b64encode
 from hashlib import sha256
 from hmac import digest
 
+import anyio
 import httpx2 as httpx
 import pytest
 from joserfc import jwk
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
+from proxmox_client import Tls
 from pvemcp_server.errors import AccessDenied, IssuerUnavailable
 from pvemcp_server.oauth.issuer import (
     ALGORITHMS,
@@ -340,3 +343,26 @@ def test_claims_are_found_by_name_and_in_other_claims():
         "none.at.all": [],
     }.items():
         assert claim_values(claims, path) == values
+
+
+async def test_an_issuer_whose_head_never_ends_is_given_up(endless_head, monkeypatch):
+    url, authority = endless_head
+    trusted = Tls(ca_pem=authority).context()
+    monkeypatch.setattr(Tls, "context", lambda _: trusted)
+    with anyio.fail_after(5), pytest.raises(IssuerUnavailable, match="16 KiB of headers"):
+        await TokenVerifier().check(url)
+
+
+async def test_only_the_head_of_an_answer_is_limited_to_16_kib(shared):
+    async def serve(reader, writer):
+        url = f"http://127.0.0.1:{writer.get_extra_info('sockname')[1]}"
+        is_of_keys = b"/keys" in await reader.readuntil(b"\r\n\r\n")
+        keys = shared.jwks | {"padding": "x" * 200_000}
+        body = json.dumps(keys if is_of_keys else {"issuer": url, "jwks_uri": f"{url}/keys"})
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(f"{head}{body}".encode())
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        assert await TokenVerifier().check(url) == 1

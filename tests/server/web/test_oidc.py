@@ -25,6 +25,7 @@ from joserfc.jwk import RSAKey
 from pyotp import TOTP
 from tests.server.oauth.connected import connect
 
+from proxmox_client.plain_http import PlainTransport
 from pvemcp_server.access.second_factors import new_totp_secret
 from pvemcp_server.oauth.published_keys import MOST_KEYS
 from pvemcp_server.web import oidc
@@ -465,7 +466,7 @@ async def test_an_answer_of_the_issuer_costs_no_more_than_its_content(
     async def answer(*_: object) -> httpx.Response:
         return httpx.Response(200, headers={"Content-Encoding": coding}, stream=Endless())
 
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", answer)
+    monkeypatch.setattr(PlainTransport, "handle_async_request", answer)
     assert (await oidc_front.get("/admin/oidc")).status_code == 502
     assert len(sent) < 20
 
@@ -480,17 +481,17 @@ async def test_an_issuer_that_answers_slowly_is_given_up(oidc_front, monkeypatch
     async def answer(*_: object) -> httpx.Response:
         return httpx.Response(200, stream=Trickle())
 
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", answer)
+    monkeypatch.setattr(PlainTransport, "handle_async_request", answer)
     monkeypatch.setattr(oidc, "TIMEOUT_SECONDS", 0.1)
     with anyio.fail_after(5):
         assert (await oidc_front.get("/admin/oidc")).status_code == 502
 
 
 async def test_an_issuer_whose_head_never_ends_is_given_up(open_front, endless_head, monkeypatch):
-    address, authority = endless_head
+    url, authority = endless_head
     trusted = ssl.create_default_context(cadata=authority)
     monkeypatch.setattr(httpx, "create_ssl_context", lambda: trusted)
-    issuer = {"oidc_issuer": f"https://{address}", "oidc_client_id": "pvemcp"}
+    issuer = {"oidc_issuer": url, "oidc_client_id": "pvemcp"}
     async with open_front(**issuer, oidc_admins=("ada@example.com",)) as front:
         with anyio.fail_after(5):
             assert (await front.get("/admin/oidc")).status_code == 502

@@ -8,7 +8,7 @@ reached. A proxy in front of Proxmox may answer instead of it.
 import re
 import ssl
 import zlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -36,19 +36,31 @@ class _Head:
 
     received: int = 0
 
+    def refuse_more(self) -> None:
+        """Raise httpx.RemoteProtocolError if it has all the bytes that it may have."""
+        if self.received >= MOST_HEAD_BYTES:
+            raise httpx.RemoteProtocolError(
+                f"the answer does not begin within {MOST_HEAD_BYTES >> 10} KiB of headers"
+            )
+
+    def count(self, received: int) -> None:
+        """Count the bytes of a read."""
+        self.received += max(received, _READ_COST)
+
 
 _awaited: ContextVar[_Head | None] = ContextVar("proxmox_client_awaited_head", default=None)
 
 
 @contextmanager
 def limited_head() -> Iterator[None]:
-    """Limit what a task reads from a `LimitedObject` inside: the head of one response.
+    """Limit what a task reads from a `LimitedObject` or `PlainTransport` inside: one head.
 
     Before a response, a server may send informational ones (`100 Continue`), which h11 parses
     without end. A TLS connection hands out what it has received without a pause for other tasks,
     so a server that sends nothing else would stop the event loop, and with it the timeout of the
-    request. httpx has no such limit. A head that goes on is httpx.RemoteProtocolError; the read
-    that completes it may have more.
+    request; one without TLS pauses, but parses 64 KiB of them at a time. httpx has no such limit.
+    A head that goes on is httpx.RemoteProtocolError; the read that completes it may have more.
+    Inside, nothing but the head may be read: a body counts as well.
     """
     token = _awaited.set(_Head())
     try:
@@ -65,14 +77,9 @@ class LimitedObject(ssl.SSLObject):
         head = _awaited.get()
         if head is None:
             return super().read(*args, **named)
-        if head.received >= MOST_HEAD_BYTES:
-            kib = MOST_HEAD_BYTES >> 10
-            raise httpx.RemoteProtocolError(
-                f"the answer does not begin within {kib} KiB of headers"
-            )
+        head.refuse_more()
         data: Any = super().read(*args, **named)
-        received = data if isinstance(data, int) else len(data)  # a number with a buffer
-        head.received += max(received, _READ_COST)
+        head.count(data if isinstance(data, int) else len(data))  # a number with a buffer
         return data
 
 
@@ -80,6 +87,17 @@ def limit_heads(context: ssl.SSLContext) -> ssl.SSLContext:
     """Return the context, whose connections keep to `limited_head` from now on."""
     context.sslobject_class = LimitedObject
     return context
+
+
+async def read_within_head(read: Callable[[int], Awaitable[bytes]], most: int) -> bytes:
+    """Return what `read` returns for at most `most` bytes, within the head that the task awaits."""
+    head = _awaited.get()
+    if head is None:
+        return await read(most)
+    head.refuse_more()
+    data = await read(min(most, MOST_HEAD_BYTES))
+    head.count(len(data))
+    return data
 
 
 class Response(NamedTuple):

@@ -14,6 +14,7 @@ import httpx2 as httpx
 
 from proxmox_client import Tls
 from proxmox_client.hosts import Host
+from proxmox_client.plain_http import PlainTransport
 from proxmox_client.responses import limited_head
 from pvemcp_server.errors import BadArgument, CallError
 from pvemcp_server.link_local import checked_addresses
@@ -143,6 +144,7 @@ async def _post(
     async with httpx.AsyncClient(
         trust_env=False,
         verify=Tls().context(),
+        mounts={"http://": PlainTransport()},
         follow_redirects=False,
         headers={**headers, "Host": url.netloc.decode()},
         timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),

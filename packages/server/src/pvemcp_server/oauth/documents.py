@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 import httpx2 as httpx
 from pydantic_core import from_json
 
+from proxmox_client.plain_http import PlainTransport
 from proxmox_client.responses import limited_head, read_body
 from proxmox_client.tls import Tls
 from pvemcp_server.access.limits import FairQueue
@@ -122,6 +123,7 @@ async def read_at(
         trust_env=False,
         verify=Tls().context(),
         transport=transport,
+        mounts=None if transport else {"http://": PlainTransport()},
         follow_redirects=False,
         headers=headers,
         timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS),
@@ -129,11 +131,14 @@ async def read_at(
         name = {"sni_hostname": url.raw_host.decode()}
         failure: httpx.RequestError = httpx.ConnectError("the host has no address")
         for address in addresses:
+            request = http.build_request("GET", url.copy_with(host=address), extensions=name)
             try:
                 with limited_head():
-                    request = http.stream("GET", url.copy_with(host=address), extensions=name)
-                    async with request as response:
-                        return await read(response)
+                    response = await http.send(request, stream=True)
+                try:
+                    return await read(response)
+                finally:
+                    await response.aclose()
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 failure = error
         raise failure

@@ -19,6 +19,7 @@ from joserfc import jwt
 from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import OctKey
 
+from proxmox_client.plain_http import PlainTransport
 from proxmox_client.responses import limit_heads, limited_head, read_body
 from pvemcp_server.config import Config
 from pvemcp_server.errors import AccessDenied, ConfigError
@@ -239,6 +240,7 @@ async def open_issuer(config: Config, cache: MetadataCache) -> AsyncIterator[Iss
         code_challenge_method="S256",
         timeout=TIMEOUT_SECONDS,
         verify=limit_heads(httpx.create_ssl_context()),
+        mounts={"http://": PlainTransport()},
         headers={"Accept-Encoding": "gzip"},
     ) as client:
         yield Issuer(client, issuer, await cache.get(client, issuer))
