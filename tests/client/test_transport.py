@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import zlib
 from functools import cache
+from itertools import pairwise
 
 import anyio
 import httpx2 as httpx
@@ -23,11 +24,12 @@ from proxmox_client import (
     UnexpectedAnswer,
     Unreachable,
     deadline,
+    json_decoder,
     requester,
 )
 from proxmox_client.auth import BackupServerToken, Ticket
 from proxmox_client.limits import FairSemaphore
-from proxmox_client.transport import KEEPALIVE_EXPIRY, MAX_ANSWER, MAX_ATTEMPTS
+from proxmox_client.transport import _LONG_BODY, KEEPALIVE_EXPIRY, MAX_ANSWER, MAX_ATTEMPTS
 
 from .conftest import ENDLESS
 
@@ -528,3 +530,30 @@ async def test_the_host_that_a_request_names_may_be_in_the_answer():
     ) as client:
         _, response = await client.transport.pool.send_once("/x", "", host_header="pve.example.org")
     assert b"PVE:ada@pve.example.org:1" in response.body
+
+
+async def test_long_answers_of_a_cluster_leave_turns_for_other_tasks(monkeypatch):
+    turns, seen = 0, []
+    body = b'{"data": [0%s]}' % (b", 0" * _LONG_BODY)
+
+    async def others():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def decode(*arguments):
+        seen.append(turns)
+        return json_decoder.decode(*arguments)
+
+    monkeypatch.setattr("proxmox_client.transport.decode", decode)
+    answers = httpx.MockTransport(lambda _: httpx.Response(200, content=body))
+    async with (
+        Client(["pve"], ApiToken("a@pve!b", "c"), http_transport=answers) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(others)
+        await asyncio.gather(*(client.transport.get("/x", list[int]) for _ in range(8)))
+        tasks.cancel_scope.cancel()
+    assert len(seen) == 8
+    assert all(after - before > 3 for before, after in pairwise(seen)), "of one request"

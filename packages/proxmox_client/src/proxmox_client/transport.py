@@ -56,6 +56,7 @@ MOST_OTHERS = 8
 MAX_BODY = 512 * 1024
 # of an answer, decompressed: more than any cluster sends; a host that was taken over sends anything
 MAX_ANSWER = 32 * 1024 * 1024
+_LONG_BODY = 256 * 1024  # takes about two milliseconds to decode
 # what only one node can answer, or one disk
 _OF_ONE_HOST = ("/nodes/", "/admin/datastore/")
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
@@ -122,6 +123,7 @@ class HostPool:
         self._sockets = sockets or SocketBudget()
         self._open_transport = _opener(tls, limits, http_transport)
         self._http_transport: HttpTransport | None = None
+        self.decoding = asyncio.Lock()  # of an answer that takes long
         self._leases = 0  # requests that are being sent
         self._queued = 0  # requests that wait for a place of the budget
         self._held = 0  # places of the budget: the most leases at once since the last close
@@ -478,11 +480,12 @@ class Transport:
 
     async def get(self, path: str, answer: type[T], /, **parameters: Parameter) -> T:
         """GET a path and decode its data as `answer`."""
-        return _decode(path, await self.request("GET", path, parameters), answer).data
+        response = await self.request("GET", path, parameters)
+        return (await self._decoded(path, response, answer)).data
 
     async def get_page(self, path: str, answer: type[T], /, **parameters: Parameter) -> Envelope[T]:
         """GET a path and decode its data as `answer`, with the total number of rows."""
-        return _decode(path, await self.request("GET", path, parameters), answer)
+        return await self._decoded(path, await self.request("GET", path, parameters), answer)
 
     async def post(self, path: str, /, **parameters: Parameter) -> Any:
         """POST to a path and return its data: the UPID of a task, mostly."""
@@ -498,7 +501,7 @@ class Transport:
 
     async def request_data(self, method: str, path: str, /, **parameters: Parameter) -> Any:
         """Send any request and return its data as plain values."""
-        return _decode(path, await self.request(method, path, parameters), Any).data
+        return (await self._decoded(path, await self.request(method, path, parameters), Any)).data
 
     async def request(
         self, method: str, path: str, parameters: Mapping[str, Parameter]
@@ -610,7 +613,7 @@ class Transport:
                 )
             if response.status >= 300:
                 raise response_error(path, *response)
-            return host, _decode(path, response, answer).data
+            return host, (await self._decoded(path, response, answer)).data
         except (ResponseError, Unreachable) as error:
             failure = _without(secrets, error)
         raise failure  # outside, so that it has no context
@@ -623,7 +626,7 @@ class Transport:
         for host, response in responses.items():
             with suppress(UnexpectedAnswer):
                 if response.status < 300:
-                    answers[host] = _decode(path, response, answer).data
+                    answers[host] = (await self._decoded(path, response, answer)).data
         return answers
 
     async def _probe(self, path: str, hosts: Iterable[str]) -> dict[str, Response]:
@@ -653,7 +656,26 @@ class Transport:
         response = await self.pool.send("POST", path, urlencode(form), {}, safe=safe)
         if response.status >= 300:
             raise response_error(path, *response)
-        return _decode(path, response, Ticket).data
+        return (await self._decoded(path, response, Ticket)).data
+
+    async def _decoded(self, path: str, response: Response, answer: type[T]) -> Envelope[T]:
+        """Decode a response; raise UnexpectedAnswer if that fails.
+
+        Decoding blocks the event loop, by tenths of a second for the largest. Long answers of a
+        cluster are decoded one by one, with a pause of the same time after each: those of a host
+        that was taken over, which come together, must not keep other calls waiting for seconds.
+        """
+        is_long, loop = len(response.body) > _LONG_BODY, asyncio.get_running_loop()
+        if is_long:
+            await self.pool.decoding.acquire()
+        began = loop.time()
+        try:
+            return decode(response.body, answer)
+        except _UNDECODABLE as error:
+            raise undecodable(path, error) from error
+        finally:
+            if is_long:
+                loop.call_later(loop.time() - began, self.pool.decoding.release)
 
 
 def _timeout(limits: Limits, read: float) -> dict[str, Any]:
@@ -709,12 +731,5 @@ def converted(path: str, value: V, convert: Callable[[V], T]) -> T:
     """Return a part of a decoded answer as another type; raise UnexpectedAnswer if it can't be."""
     try:
         return convert(value)
-    except _UNDECODABLE as error:
-        raise undecodable(path, error) from error
-
-
-def _decode(path: str, response: Response, answer: type[T]) -> Envelope[T]:
-    try:
-        return decode(response.body, answer)
     except _UNDECODABLE as error:
         raise undecodable(path, error) from error
