@@ -4,9 +4,9 @@ The variables of the specification configure it (`OTEL_EXPORTER_OTLP_ENDPOINT` a
 SDK reads them. The providers are ours and not the global ones: no library of this process adds
 spans of its own, which could hold what clients and guests wrote.
 
-A span has names of tools and clusters, outcomes, and the shape of a path, as
+A span has names of known methods, tools and clusters, outcomes, and the shape of a path, as
 `/nodes/{node}/qemu/{vmid}/config`. It has no arguments, no values of a path and no text of an
-error.
+error or of a client: thousands of spans wait in memory while the collector does not answer.
 """
 
 import re
@@ -22,6 +22,7 @@ from uuid import uuid4
 import anyio
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
+from mcp_types.methods import SPEC_CLIENT_METHODS, SPEC_CLIENT_NOTIFICATION_METHODS
 from opentelemetry import trace
 from opentelemetry.context import attach
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -39,10 +40,12 @@ from proxmox_client import Exchange
 from proxmox_client.schema import VERSIONS, load
 from pvemcp_server import __version__
 from pvemcp_server.audit import Event, Outcome
+from pvemcp_server.mcp.tasks import METHODS as TASK_METHODS
 from pvemcp_server.store.background import ticks
 from pvemcp_server.telemetry.figures import (
     CALL_SECONDS,
     FIGURES,
+    OTHER,
     REQUEST_SECONDS,
     Figure,
     Kind,
@@ -53,6 +56,7 @@ from pvemcp_server.telemetry.figures import (
 
 READ_SECONDS: Final = 10.0  # between two readings of the figures, which exports take
 SHUTDOWN_SECONDS: Final = 3.0  # for a last export
+_METHODS: Final = SPEC_CLIENT_METHODS | SPEC_CLIENT_NOTIFICATION_METHODS | TASK_METHODS.keys()
 _ENCODED: Final = re.compile("%[0-9A-Fa-f]{2}")  # characters of a value, as a slash
 _PARENT: Final = TraceContextTextMapPropagator()  # W3C traceparent and tracestate
 
@@ -86,13 +90,14 @@ class Tracing:
 
         Its parent is in `_meta` as the protocol says (SEP-414), or in the header of HTTP.
         """
-        name = str((ctx.params or {}).get("name", ""))
-        target = name if ctx.method == "tools/call" and name in self._tools else ""
-        attributes = {"mcp.method.name": ctx.method, "mcp.protocol.version": ctx.protocol_version}
+        method = ctx.method if ctx.method in _METHODS else OTHER
+        name = str((ctx.params or {}).get("name", "")) if method == "tools/call" else ""
+        target = name if name in self._tools else ""
+        attributes = {"mcp.method.name": method, "mcp.protocol.version": ctx.protocol_version}
         if target:
             attributes |= {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": target}
         with self._tracer.start_as_current_span(
-            f"{ctx.method} {target}".rstrip(),
+            f"{method} {target}".rstrip(),
             context=_parent_of(ctx),
             kind=SpanKind.SERVER,
             attributes=attributes,
