@@ -19,7 +19,7 @@ from pvemcp_bridge.bridge import Bridge
 from pvemcp_bridge.doctor import examine
 from pvemcp_bridge.logs import Masker
 from pvemcp_bridge.oauth import account as accounts
-from pvemcp_bridge.oauth import browser, sign_in, store
+from pvemcp_bridge.oauth import browser, documents, sign_in, store
 from pvemcp_bridge.oauth.account import UserAccount
 from pvemcp_bridge.oauth.client import OAuthClient
 from pvemcp_bridge.oauth.store import Store
@@ -728,3 +728,19 @@ async def test_the_keychain_holds_the_secrets_where_there_is_one(tmp_path, monke
     await kept.write(credentials)
     await kept.delete()
     assert (keyring.entries, [*tmp_path.glob("*.json")]) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lifetime"),
+    [
+        (60, 60.0),
+        (10**400, 366 * 86_400.0),
+        (float("inf"), 366 * 86_400.0),
+        (-1, None),
+        ("60", None),
+    ],
+    ids=["minute", "huge", "infinite", "negative", "text"],
+)
+def test_a_token_has_a_lifetime_whatever_number_its_server_names(seconds, lifetime):
+    answer = {"token_type": "Bearer", "access_token": "a", "expires_in": seconds}
+    assert documents.tokens(answer).lifetime == lifetime

@@ -139,7 +139,24 @@ def test_a_secret_of_a_token_is_masked_after_its_id():
     assert mask(f"added root@pam!robot={UUID}, done") == "added root@pam!robot=***, done"
 
 
-@pytest.mark.parametrize("name", ["password", "PBS-Password", "cipassword", "x_secret", "totp"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "password",
+        "PBS-Password",
+        "cipassword",
+        "x_secret",
+        "totp",
+        "api_key",
+        "X-API-Key",
+        "apikey",
+        "Authorization",
+        "Proxy-Authorization",
+        "Set-Cookie",
+        "access_token",
+        "refresh-token",
+    ],
+)
 def test_a_member_that_is_named_as_a_secret_is_masked(name: str):
     assert mask({"parameters": {name: "planted", "node": "pve1"}}) == {
         "parameters": {name: "***", "node": "pve1"}

@@ -32,6 +32,17 @@ def administrator(served) -> AdminContext:
     )
 
 
+@pytest.mark.parametrize("name", ["GetThing", "NoSuchTool"])
+async def test_no_secret_in_an_argument_that_no_tool_has_is_recorded(served, name):
+    names = ("token", "api_key", "X-API-Key", "Authorization", "password", "cookie")
+    planted = dict.fromkeys(names, "planted") | {"deep": [{name: "planted"} for name in names]}
+    await served.modern.call(name, vmid=101, **planted)
+    await served.modern.send("tools/call", {"name": name, "arguments": 7, "token": "planted"})
+    entries = await served.recorded()
+    assert len(entries) == 2
+    assert "planted" not in str(entries)
+
+
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_a_client_cannot_pass_for_an_administrator(served, administrator, mode):
     async with Client(f"{served.url}/mcp/{served.key}", mode=mode, client_info=CLIENT) as client:

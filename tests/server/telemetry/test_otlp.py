@@ -23,6 +23,10 @@ pytestmark = pytest.mark.anyio
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 OTHER = PARENT.replace(TRACE, "1" * 32)
+ACCEPT = {"Accept": "application/json, text/event-stream"}
+CLIENT = {"name": "canary", "version": "1"}
+BEGIN = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": CLIENT}
+HELLO = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": BEGIN}
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 
 
@@ -126,6 +130,31 @@ async def test_no_method_of_a_clients_own_invention_is_in_a_span(traced):
     text = "".join(span.to_json() for each in spans() for span in each)
     assert "tools/list" in text
     assert "canary" not in text
+
+
+@pytest.mark.parametrize("version", ["2025-06-18", "2026-07-28"])
+@pytest.mark.parametrize("method", ["canary/" + "x" * 5_000, "tools/canary"], ids=["long", "short"])
+async def test_no_method_of_a_client_s_own_is_kept_in_a_span(traced, version, method):
+    served, spans = traced
+    if version == "2025-06-18":
+        unknown = {"jsonrpc": "2.0", "id": 2, "method": method, "params": {"name": "canary"}}
+        opened = await served.http.post(served.mcp, json=HELLO, headers=ACCEPT)
+        headers = {**ACCEPT, "Mcp-Session-Id": opened.headers["mcp-session-id"]}
+        await served.http.post(served.mcp, json=unknown, headers=headers)
+    else:
+        await served.modern.send(method, {"name": "canary"})
+    *_, call = spans()[0]
+    assert call.name == call.attributes["mcp.method.name"] == "other"
+    assert "anary" not in call.to_json()
+
+
+async def test_the_methods_of_the_protocol_have_their_names_in_spans(traced):
+    served, spans = traced
+    for method in ("tools/list", "prompts/list", "resources/list", "tasks/get"):
+        await served.modern.send(method)
+    assert {"tools/list", "prompts/list", "resources/list", "tasks/get"} <= {
+        span.name for span in spans()[0]
+    }
 
 
 async def test_no_guest_node_or_value_of_a_path_is_in_a_span(traced):

@@ -195,7 +195,7 @@ def tokens(document: Mapping[str, Any]) -> Tokens:
 
 def _seconds(value: Any) -> float | None:
     is_positive = isinstance(value, int | float) and value > 0
-    return min(float(value), _LONGEST_LIFETIME) if is_positive else None
+    return float(min(value, _LONGEST_LIFETIME)) if is_positive else None
 
 
 def _token(value: Any) -> str:

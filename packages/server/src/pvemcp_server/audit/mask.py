@@ -66,12 +66,16 @@ _PATTERNS: Final = (
     ),
     (KEY_LIKE, rf"\1{MASK}"),
 )
-# of members of an argument, which no tool declares: parameters of CallApi
+# of members that no tool declares: parameters of CallApi, and what a model invents. `token` alone
+# is none: changes by administrators record its id under that name
 _SECRET_MEMBER: Final = re.compile(
-    r"(?:.*[-_./])?(?:pass(?:word|wd|phrase)?|secret|private[-_]?key|ticket|t?otp|credentials?|psk)"
-    r"|cipassword",
+    r"(?:.*[-_./])?(?:pass(?:word|wd|phrase)?|secret|(?:api|access|auth|private)[-_]?key|ticket"
+    r"|(?:api|access|auth|bearer|id|refresh|session)[-_]?token|authorization|cookie|t?otp"
+    r"|credentials?|psk)|cipassword",
     re.IGNORECASE,
 )
+# of members of calls by clients; changes by administrators record the id of a token by that name
+SECRET_OF_CLIENTS: Final = frozenset({"token"})
 # of parameters of Proxmox's API, and of values in what it answers
 SECRET_PARAMETER: Final = re.compile(
     r"(?:.*[-_./])?(?:pass(?:word|wd|phrase)?|secret"

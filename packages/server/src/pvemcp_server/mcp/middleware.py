@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pvemcp_server.access import Caller
 from pvemcp_server.audit import Audit
-from pvemcp_server.audit.mask import mask
+from pvemcp_server.audit.mask import SECRET_OF_CLIENTS, mask
 from pvemcp_server.errors import counted
 from pvemcp_server.http.errors import Refused
 from pvemcp_server.http.gate import caller_of, client_program
@@ -231,7 +231,8 @@ async def _record_refusal(
     """Record a request that no tool has seen."""
     named = params.get("name")
     name = clean_line(named, _NAME_CHARACTERS) if isinstance(named, str) else method
-    rest = mask({key: value for key, value in params.items() if key not in _LEFT_OUT})
+    rest = {key: value for key, value in params.items() if key not in _LEFT_OUT}
+    rest = mask(rest, SECRET_OF_CLIENTS)
     await Recorder(audit, caller, name, client, rest).refused(reason)
 
 

@@ -21,7 +21,7 @@ from pvemcp_server.access.limits import CallLimits
 from pvemcp_server.access.model import Caller, Effect
 from pvemcp_server.approvals import Approvals, PlannedCall
 from pvemcp_server.audit import Audit, Outcome, current_call
-from pvemcp_server.audit.mask import mask, mask_text, secret_fields_of
+from pvemcp_server.audit.mask import SECRET_OF_CLIENTS, mask, mask_text, secret_fields_of
 from pvemcp_server.clusters import Clusters, explain
 from pvemcp_server.errors import (
     ApprovalNeeded,
@@ -229,7 +229,8 @@ class Pipeline:
         number, a cancellation too.
         """
         tool = self.tools.get(name)
-        masked = mask(arguments, secret_fields_of(tool.accepted) if tool else ())
+        declared = secret_fields_of(tool.accepted) if tool else frozenset()
+        masked = mask(arguments, declared | SECRET_OF_CLIENTS)
         masked |= {"undoes": mask_text(undoing.done)} if undoing else {}
         recorder = Recorder(self.audit, caller, name, conversation.client, masked, undoing)
         current_call.set(recorder.call_id)

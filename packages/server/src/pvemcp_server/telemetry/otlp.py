@@ -4,9 +4,9 @@ The variables of the specification configure it (`OTEL_EXPORTER_OTLP_ENDPOINT` a
 SDK reads them. The providers are ours and not the global ones: no library of this process adds
 spans of its own, which could hold what clients and guests wrote.
 
-A span has names of tools and clusters, outcomes, and the shape of a path, as
+A span has names of known methods, tools and clusters, outcomes, and the shape of a path, as
 `/nodes/{node}/qemu/{vmid}/config`. It has no arguments, no values of a path and no text of an
-error.
+error or of a client: thousands of spans wait in memory while the collector does not answer.
 """
 
 import re
