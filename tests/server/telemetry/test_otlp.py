@@ -3,7 +3,7 @@
 import logging
 import sys
 import threading
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -34,13 +34,15 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 async def exporting(served):
     """Export to memory; yield the exporter of spans and the reader of metrics."""
     spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(otlp, "OTLPSpanExporter", lambda: spans)
-        patch.setattr(otlp, "BatchSpanProcessor", SimpleSpanProcessor)
-        patch.setattr(otlp, "OTLPMetricExporter", lambda: None)
-        patch.setattr(otlp, "PeriodicExportingMetricReader", lambda _: reader)
-        async with monitored(served.app.asgi, served.app.endpoint, None, ENDPOINT):
-            yield spans, reader
+    async with AsyncExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:  # for this start only
+            patch.setattr(otlp, "OTLPSpanExporter", lambda: spans)
+            patch.setattr(otlp, "BatchSpanProcessor", SimpleSpanProcessor)
+            patch.setattr(otlp, "OTLPMetricExporter", lambda: None)
+            patch.setattr(otlp, "PeriodicExportingMetricReader", lambda _: reader)
+            monitoring = monitored(served.app.asgi, served.app.endpoint, None, ENDPOINT)
+            await stack.enter_async_context(monitoring)
+        yield spans, reader
 
 
 @pytest.fixture(scope="module")
