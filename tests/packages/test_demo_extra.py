@@ -59,7 +59,7 @@ def wait_until_healthy(process: subprocess.Popen, url: str) -> None:
 
 def test_a_server_without_the_extra_serves(tmp_path):
     port = free_port()
-    blocked = {"proxmox_client.emulator", "yaml", "h11"}
+    blocked = {"proxmox_client.emulator", "yaml"}
     with started(tmp_path / "state", blocked, "serve", "--port", str(port)) as process:
         wait_until_healthy(process, f"http://127.0.0.1:{port}")
         process.send_signal(signal.SIGTERM)

@@ -36,16 +36,11 @@ class _Head:
 
     received: int = 0
 
-    def refuse_more(self) -> None:
-        """Raise httpx.RemoteProtocolError if it has all the bytes that it may have."""
-        if self.received >= MOST_HEAD_BYTES:
-            raise httpx.RemoteProtocolError(
-                f"the answer does not begin within {MOST_HEAD_BYTES >> 10} KiB of headers"
-            )
-
-    def count(self, received: int) -> None:
-        """Count the bytes of a read."""
-        self.received += max(received, _READ_COST)
+    def too_long(self) -> Exception:
+        """Return the error of a head that has all the bytes that it may have."""
+        return httpx.RemoteProtocolError(
+            f"the answer does not begin within {MOST_HEAD_BYTES >> 10} KiB of headers"
+        )
 
 
 _awaited: ContextVar[_Head | None] = ContextVar("proxmox_client_awaited_head", default=None)
@@ -77,9 +72,11 @@ class LimitedObject(ssl.SSLObject):
         head = _awaited.get()
         if head is None:
             return super().read(*args, **named)
-        head.refuse_more()
+        if head.received >= MOST_HEAD_BYTES:
+            raise head.too_long()
         data: Any = super().read(*args, **named)
-        head.count(data if isinstance(data, int) else len(data))  # a number with a buffer
+        length = data if isinstance(data, int) else len(data)  # a number with a buffer
+        head.received += max(length, _READ_COST)
         return data
 
 
@@ -94,9 +91,10 @@ async def read_within_head(read: Callable[[int], Awaitable[bytes]], most: int) -
     head = _awaited.get()
     if head is None:
         return await read(most)
-    head.refuse_more()
+    if head.received >= MOST_HEAD_BYTES:
+        raise head.too_long()
     data = await read(min(most, MOST_HEAD_BYTES))
-    head.count(len(data))
+    head.received += max(len(data), _READ_COST)
     return data
 
 

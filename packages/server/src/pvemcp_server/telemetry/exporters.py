@@ -33,7 +33,7 @@ HEADERS: Final = (
     "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
 )
 # what the SDK accepts: a token, and printable ASCII without quotes, semicolons and backslashes
-_PAIR: Final = re.compile(r"[!#-'*+.0-9A-Z^-z|~-]+[ \t]*=[ \t]*[ !#-+\--:<-\[\]-~]*")
+_PAIR: Final = re.compile(r"[!#-'*+.0-9A-Z^-z|~-]+[ \t]*=[ \t]*+[ !#-+\--:<-\[\]-~]*")
 log = logging.getLogger(__name__)
 
 

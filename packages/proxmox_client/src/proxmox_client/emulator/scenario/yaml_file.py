@@ -27,7 +27,7 @@ def parse_scenario(text: str) -> tuple[dict[str, Build], Entries, Entries]:
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
     clusters = document.get("clusters") if isinstance(document, dict) else None
-    if not isinstance(clusters, list) or not all(_is_named(each) for each in clusters):
+    if not (clusters and isinstance(clusters, list) and all(map(_is_named, clusters))):
         raise ValueError("A scenario is a mapping with a list of clusters that have names")
     builds, faults, actions = {}, {}, {}
     for cluster in clusters:
