@@ -119,17 +119,23 @@ async def test_a_question_is_answered_once_only(two_processes, connect, fake_too
     assert {vmid: result.is_error for vmid, result in results.items()} == {101: False, 102: True}
 
 
-async def test_a_session_ends_in_every_process(two_processes):
-    one, other = two_processes
-    headers = {"Accept": "application/json, text/event-stream", "X-API-Key": one.key}
+async def opened_session(process):
+    """Open a session of revision 2025-11-25; return the headers of its requests."""
+    headers = {"Accept": "application/json, text/event-stream", "X-API-Key": process.key}
     params = {
         "protocolVersion": "2025-11-25",
         "capabilities": {},
         "clientInfo": {"name": "test", "version": "1"},
     }
     hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
-    opened = await one.http.post("/mcp", json=hello, headers=headers)
+    opened = await process.http.post("/mcp", json=hello, headers=headers)
     headers |= {"Mcp-Session-Id": opened.headers["mcp-session-id"]}
+    return headers
+
+
+async def test_a_session_ends_in_every_process(two_processes):
+    one, other = two_processes
+    headers = await opened_session(one)
     ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
     assert (await other.http.post("/mcp", json=ping, headers=headers)).status_code == 200
     assert (await one.http.delete("/mcp", headers=headers)).status_code == 200
@@ -173,15 +179,7 @@ async def test_a_message_of_a_stranger_is_not_served(two_processes, caplog):
 async def test_what_every_process_serves_is_short(two_processes, method):
     # with long ones, one key could keep all processes busy and fill their memory
     one, _ = two_processes
-    headers = {"Accept": "application/json, text/event-stream", "X-API-Key": one.key}
-    params = {
-        "protocolVersion": "2025-11-25",
-        "capabilities": {},
-        "clientInfo": {"name": "test", "version": "1"},
-    }
-    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
-    opened = await one.http.post("/mcp", json=hello, headers=headers)
-    headers |= {"Mcp-Session-Id": opened.headers["mcp-session-id"]}
+    headers = await opened_session(one)
     message = {"jsonrpc": "2.0", "method": method, "params": {"uri": "x" * 20_000, "requestId": 1}}
     if method.startswith("resources"):
         message["id"] = 1

@@ -30,6 +30,20 @@ async def find(_key, _address):
     return CALLER
 
 
+def relay_of(sent, served, **options):
+    """Return a relay that lists the messages it sends, and the bodies it serves."""
+
+    async def send(_to, content):
+        sent.append(content)
+
+    async def app(scope, _receive, respond):
+        served.append(scope["state"]["body"])
+        await respond({"type": "http.response.start", "status": 202, "headers": []})
+        await respond({"type": "http.response.body", "body": b""})
+
+    return relay_with(app, send, **options)
+
+
 def relay_with(app, send, clock=lambda: 1_000.0, find=find):
     async def admits(_caller):
         return True
@@ -49,15 +63,7 @@ async def test_a_message_that_finds_no_database_is_served_when_it_is_sent_again(
             raise failure
         return CALLER
 
-    async def send(_to, content):
-        sent.append(content)
-
-    async def app(scope, _receive, respond):
-        served.append(scope["state"]["body"])
-        await respond({"type": "http.response.start", "status": 202, "headers": []})
-        await respond({"type": "http.response.body", "body": b""})
-
-    relay = relay_with(app, send, find=find_later)
+    relay = relay_of(sent, served, find=find_later)
     await relay.announce(SCOPE, b"first")
     [message] = sent
     for number in (0, 1, 1):
@@ -71,15 +77,7 @@ async def test_a_message_that_finds_no_database_is_served_when_it_is_sent_again(
 async def test_a_message_that_is_repeated_is_served_once_for_ever():
     now, sent, served = [1_000.0], [], []
 
-    async def send(_to, content):
-        sent.append(content)
-
-    async def app(scope, _receive, respond):
-        served.append(scope["state"]["body"])
-        await respond({"type": "http.response.start", "status": 202, "headers": []})
-        await respond({"type": "http.response.body", "body": b""})
-
-    relay = relay_with(app, send, lambda: now[0])
+    relay = relay_of(sent, served, clock=lambda: now[0])
     await relay.announce(SCOPE, b"first")
     [message] = sent
     async with anyio.create_task_group() as tasks:
