@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from proxmox_client.emulator import ConnectionLimits, Emulator, Scenario
+from proxmox_client.emulator.http.listener import Listener
 
 pytestmark = pytest.mark.anyio
 
@@ -253,3 +254,15 @@ async def test_disconnects_at_any_time_leak_nothing(ending):
             with suppress(OSError):
                 await writer.wait_closed()
     gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "refusal"),
+    [("127.0.0.1", 65_536, OverflowError), ("192.0.2.1", 0, OSError)],
+)
+def test_a_port_that_cannot_be_bound_leaves_no_socket_open(address, port, refusal):
+    listener = Listener(None, None, ConnectionLimits())
+    with pytest.raises(refusal):
+        listener.start(address, port)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        _ = listener.port

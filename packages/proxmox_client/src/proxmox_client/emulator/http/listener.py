@@ -31,11 +31,14 @@ class Listener:
         return port
 
     def start(self, address: str, port: int) -> None:
-        """Bind the port and accept connections; raise OSError if the port is in use."""
+        """Bind the port and accept connections.
+
+        Raise OSError if the port is in use, and OverflowError if there is none of this number.
+        """
         try:
             self._socket.bind((address, port))
             self._socket.listen(256)
-        except OSError:
+        except (OSError, OverflowError):
             self._socket.close()
             raise
         self._accepting = asyncio.create_task(self._accept())
