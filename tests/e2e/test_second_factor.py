@@ -180,5 +180,5 @@ def test_one_session_and_all_others_end(watched, new_browser):
     with page.expect_navigation():
         agree(page, page.get_by_role("button", name="End all others"))
     expect(sessions).to_have_count(2)  # the header, and this one
-    for other in others:  # their pages learn it themselves
+    for other in others:  # the pages reload themselves; a navigation now would abort one of the two
         expect(other.page).to_have_url(re.compile(r"/sign-in\?ended=1$"))

@@ -33,7 +33,7 @@ class Listener:
     def start(self, address: str, port: int) -> None:
         """Bind the port and accept connections.
 
-        Raise OSError if the port is in use, and OverflowError if there is none of this number.
+        Raise OSError if the port is in use, and OverflowError if it is not within 0 and 65535.
         """
         try:
             self._socket.bind((address, port))
